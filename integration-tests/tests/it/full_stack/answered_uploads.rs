@@ -1,5 +1,5 @@
-//! Uploads that fail, stall or are dropped after the head of the response has come, under
-//! `track_body`: they are not charged to the server.
+//! Uploads that fail, stall or are dropped after the head of the response has arrived. With
+//! `track_body`, they do not count as failures of the server.
 
 use std::io::{self, ErrorKind};
 
@@ -20,13 +20,13 @@ use tower_http::timeout::ResponseBodyTimeoutLayer;
 
 use super::circuit;
 
-/// Answers at once, with the request's body as that of the response.
+/// Starts a server that answers immediately, with the request's body as the response's body.
 async fn echo() -> String {
     let echo = async |request: Request| Response::new(Body::new(request.into_body()));
     format!("http://{}/", integration_tests::serve(axum::Router::new().fallback(echo)).await)
 }
 
-/// How an upload goes on after its first four bytes.
+/// How an upload continues after its first four bytes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Then {
     Fails,
@@ -34,7 +34,7 @@ enum Then {
     IsDropped,
 }
 
-/// Makes a call whose response has begun to come, and lets its upload go on.
+/// Makes a call, reads the beginning of its response, and continues its upload.
 async fn answered<S, B>(url: &str, service: S, then: Then)
 where
     S: Service<http::Request<Frames<io::Error>>, Response = http::Response<B>>,
@@ -52,7 +52,7 @@ where
             assert!(body.frame().await.unwrap().is_err());
         }
         Then::Stalls => {
-            // The timers of the stack run out, because nothing else is left to do.
+            // All tasks wait, so the paused clock advances to the timeout of the stack.
             tokio::time::pause();
             assert!(body.frame().await.unwrap().is_err());
             tokio::time::resume();
@@ -61,8 +61,8 @@ where
     }
 }
 
-/// Makes three calls. Returns how many failures and cancelled calls the circuit counted.
-async fn three(tracked: bool, http2: bool, then: Then) -> (u64, u64) {
+/// Makes three calls. Returns the numbers of failures and cancelled calls that the circuit counted.
+async fn make_three_calls(tracked: bool, http2: bool, then: Then) -> (u64, u64) {
     let url = echo().await;
     let breaker = BreakerLayer::new(circuit());
     let circuit = breaker.circuit();
@@ -84,25 +84,29 @@ async fn three(tracked: bool, http2: bool, then: Then) -> (u64, u64) {
 }
 
 #[tokio::test]
-async fn upload_that_fails_after_the_head_is_the_callers() {
+async fn upload_failed_after_head_is_fault_of_caller() {
     for http2 in [false, true] {
-        assert_eq!(three(true, http2, Then::Fails).await, (0, 0), "HTTP/2: {http2}");
+        assert_eq!(make_three_calls(true, http2, Then::Fails).await, (0, 0), "HTTP/2: {http2}");
     }
 }
 
 #[tokio::test]
 async fn body_timeout_while_upload_stalls_is_no_failure() {
     for http2 in [false, true] {
-        assert_eq!(three(true, http2, Then::Stalls).await, (0, 0), "HTTP/2: {http2}");
-        assert_eq!(three(false, http2, Then::Stalls).await, (3, 0), "the limit that the docs state");
+        assert_eq!(make_three_calls(true, http2, Then::Stalls).await, (0, 0), "HTTP/2: {http2}");
+        assert_eq!(
+            make_three_calls(false, http2, Then::Stalls).await,
+            (3, 0),
+            "the documented limit without tracking"
+        );
     }
 }
 
-/// A remote client that leaves in the middle of its upload.
+/// A remote client that disconnects during its upload.
 #[tokio::test]
 async fn response_dropped_while_upload_waits_is_not_counted() {
     for http2 in [false, true] {
-        assert_eq!(three(true, http2, Then::IsDropped).await, (0, 0), "HTTP/2: {http2}");
+        assert_eq!(make_three_calls(true, http2, Then::IsDropped).await, (0, 0), "HTTP/2: {http2}");
     }
 }
 

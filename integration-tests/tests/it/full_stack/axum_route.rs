@@ -1,5 +1,5 @@
-//! Under an axum route, where every request goes through a service of its own and errors must be
-//! answered.
+//! The stack in an axum route. Each request uses its own clone of the service, and errors must
+//! become responses.
 
 use axum::Router;
 use axum::error_handling::HandleErrorLayer;
@@ -42,7 +42,7 @@ async fn stack_under_axum_route_retries_opens_and_rejects() {
     };
 
     assert_eq!(status("/fine").await.0, 200);
-    // Three attempts each: the body of a GET is empty, so that it can be sent again.
+    // Three attempts each: the empty body of a GET can be sent again.
     assert_eq!(status("/ill").await.0, 500);
     assert_eq!(status("/ill").await.0, 500);
     assert_eq!(handle.status().state, CircuitState::Open);

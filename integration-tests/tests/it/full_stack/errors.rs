@@ -1,4 +1,4 @@
-//! How errors compose: through `?`, `Buffer`, `Timeout` and a user's own enum.
+//! Errors of the layers with `?`, `Buffer`, `Timeout` and a user's own enum.
 
 use std::io;
 
@@ -18,11 +18,12 @@ trait Stack: Service<u32, Response = (), Error = BreakerError<io::Error>> {}
 
 impl<S: Service<u32, Response = (), Error = BreakerError<io::Error>>> Stack for S {}
 
-async fn boxed(stack: &mut impl Stack) -> Result<(), BoxError> {
+async fn call_boxed(stack: &mut impl Stack) -> Result<(), BoxError> {
     stack.ready().await?.call(1).await?;
     Ok(())
 }
-async fn any(stack: &mut impl Stack) -> anyhow::Result<()> {
+
+async fn call_anyhow(stack: &mut impl Stack) -> anyhow::Result<()> {
     stack.ready().await?.call(1).await?;
     Ok(())
 }
@@ -32,12 +33,12 @@ async fn typed_error_can_be_matched_and_propagated() {
     let breaker = BreakerLayer::new(circuit());
     let mut stack =
         ServiceBuilder::new().layer(breaker).service(service_fn(async |_: u32| Err::<(), _>(refused())));
-    let error = boxed(&mut stack).await.unwrap_err();
+    let error = call_boxed(&mut stack).await.unwrap_err();
     assert!(matches!(error.downcast_ref(), Some(BreakerError::<io::Error>::Inner(_))));
     for _ in 0..5 {
-        any(&mut stack).await.unwrap_err();
+        call_anyhow(&mut stack).await.unwrap_err();
     }
-    let error = any(&mut stack).await.unwrap_err();
+    let error = call_anyhow(&mut stack).await.unwrap_err();
     assert!(matches!(error.downcast_ref(), Some(BreakerError::<io::Error>::Rejected(_))));
     let text = ErrorChain(&*error).to_string();
     assert!(text.starts_with("circuit breaker `stack` is open; retry after "), "{text}");
@@ -89,7 +90,7 @@ async fn verdict_is_read_through_buffer_and_timeout() {
     assert_eq!(classify_error(&*error).kind(), Kind::Unavailable);
     stack.ready().await.unwrap().call(1).await.unwrap_err();
     let error = stack.ready().await.unwrap().call(1).await.unwrap_err();
-    assert_eq!(classify_error(&*error).kind(), Kind::Rejected, "six attempts opened the circuit");
+    assert_eq!(classify_error(&*error).kind(), Kind::Rejected, "six attempts open the circuit");
 }
 
 #[derive(Debug)]
@@ -103,7 +104,7 @@ impl From<BreakerError<io::Error>> for AppError {
         match error {
             BreakerError::Rejected(rejection) => Self::Busy(rejection),
             BreakerError::Inner(error) => Self::Io(error),
-            _ => unreachable!("the breaker has two kinds of errors"),
+            _ => unreachable!("the breaker has two error variants"),
         }
     }
 }

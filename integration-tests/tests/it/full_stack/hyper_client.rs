@@ -1,4 +1,4 @@
-//! Over hyper-util's legacy client.
+//! The stack over hyper-util's legacy client.
 
 use bytes::Bytes;
 use http::{Request, StatusCode};

@@ -1,5 +1,5 @@
-//! Peers that are lost while an upload waits: one that acknowledges no ping of HTTP/2, and one that
-//! closes the connection because it has waited long enough for the rest of the request.
+//! Peers that are lost while an upload waits: one does not acknowledge HTTP/2 pings, and one closes
+//! the connection because the rest of the request does not arrive in time.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ use super::{circuit, policy};
 
 const PING: Duration = Duration::from_secs(20);
 
-/// What an HTTP/2 server sends first: an empty SETTINGS frame.
+/// The first bytes of an HTTP/2 server: an empty SETTINGS frame.
 const HTTP2: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
 const HTTP1: &[u8] = &[];
 
@@ -35,7 +35,7 @@ const HTTP1: &[u8] = &[];
 struct Peer {
     url: String,
     connections: Arc<AtomicUsize>,
-    /// The beginning of an upload has arrived.
+    /// Notified when the beginning of an upload has arrived.
     begun: Arc<Notify>,
 }
 
@@ -65,7 +65,8 @@ impl Peer {
         self.connections.load(Ordering::Relaxed)
     }
 
-    /// From the time on when an upload waits, lets the paused clock run to each next timer.
+    /// Waits for the beginning of an upload, and then pauses the clock. A paused clock jumps to the
+    /// next timer.
     async fn pause_when_begun(&self) {
         self.begun.notified().await;
         tokio::time::pause();
@@ -91,7 +92,7 @@ fn reqwest_put(url: &str, body: Frames<Infallible>) -> reqwest::Request {
     request
 }
 
-/// Sends the upload once with the clock paused while it waits.
+/// Sends an upload that waits, with a paused clock, until the pings time out.
 async fn lose_pings<S, R>(peer: &Peer, stack: S, request: impl Fn(&str, Frames<Infallible>) -> R)
 where
     S: Service<R, Error: std::fmt::Debug>,
@@ -172,7 +173,7 @@ where
     for number in 1..=3 {
         let (_sender, body) = upload().await;
         assert!(stack.clone().oneshot(request(&peer.url, body)).await.is_err());
-        assert_eq!(peer.connections(), number, "it was sent once");
+        assert_eq!(peer.connections(), number, "the request is sent once");
     }
 }
 
@@ -205,7 +206,7 @@ async fn upload_closed_by_peer_under_upload_layer_is_neutral() {
     assert_eq!(circuit.status().window.failures, 0);
 }
 
-/// The retry does not keep the stream of a `reqwest::Request`.
+/// The retry layer does not record the stream of a `reqwest::Request`.
 #[tokio::test]
 async fn upload_closed_by_peer_over_reqwest_is_neutral() {
     for (greeting, http2) in [(HTTP1, false), (HTTP2, true)] {
@@ -225,7 +226,7 @@ async fn upload_closed_by_peer_over_reqwest_is_neutral() {
     }
 }
 
-/// Even a client that says that its calls are idempotent.
+/// The call is not retried even if the client declares it idempotent.
 #[tokio::test]
 async fn client_stream_closed_by_peer_over_tonic_is_neutral() {
     let peer = Peer::start(HTTP2, Then::Close).await;
@@ -243,12 +244,12 @@ async fn client_stream_closed_by_peer_over_tonic_is_neutral() {
         let mut request = tonic::Request::new(ReceiverStream::new(messages));
         request.extensions_mut().insert(RetrySafety::Always);
         EchoClient::new(stack.clone()).gather(request).await.unwrap_err();
-        assert_eq!(peer.connections(), number, "it was sent once");
+        assert_eq!(peer.connections(), number, "the request is sent once");
     }
     assert_eq!(circuit.status().window.failures, 0);
 }
 
-/// Nothing is left to wait for but the server.
+/// The upload is complete, so the call waits only for the server.
 #[tokio::test]
 async fn complete_upload_with_lost_connection_is_failure() {
     let peer = Peer::start(HTTP1, Then::Close).await;

@@ -1,5 +1,5 @@
-//! The three layers and a timeout over every client, and under a server: each compiles, answers,
-//! retries, and opens.
+//! The three layers and a timeout around every client and in a server. Each stack compiles,
+//! answers, retries, and opens its circuit.
 
 mod answered_uploads;
 mod axum_route;
@@ -23,17 +23,17 @@ use integration_tests::retry_at_once;
 use tower_breaker::{BreakerConfig, Clock};
 use tower_jitter_retry::RetryPolicy;
 
-/// Opens at the sixth failed call, and stays open for the whole test.
+/// Returns settings of a circuit that opens at the sixth failure and stays open during the test.
 fn circuit() -> BreakerConfig {
     BreakerConfig::builder().name("stack").consecutive_failures(6).clock(Clock::manual().0).build().unwrap()
 }
 
-/// Three attempts without a delay.
+/// Returns a policy of three attempts without a delay.
 fn policy() -> RetryPolicy {
     retry_at_once().build().unwrap()
 }
 
-/// An upstream that answers with the status that the path asks for, and counts.
+/// A server that answers with the status in the path, and counts requests.
 struct Upstream {
     url: String,
     requests: Arc<AtomicUsize>,
@@ -57,7 +57,7 @@ impl Upstream {
         format!("{}/{status}", self.url)
     }
 
-    /// Requests since the last time it was asked.
+    /// Returns the number of requests since the last call of this function.
     fn requests(&self) -> usize {
         self.requests.swap(0, Ordering::Relaxed)
     }

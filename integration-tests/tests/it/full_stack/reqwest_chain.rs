@@ -1,4 +1,4 @@
-//! Inside reqwest-middleware's chain: a service that borrows `Next<'a>`.
+//! The stack inside reqwest-middleware's chain, around a service that borrows `Next<'a>`.
 
 use std::sync::Arc;
 
@@ -35,16 +35,16 @@ async fn stack_in_reqwest_chain_retries_opens_and_rejects() {
     assert_eq!((handle.status().state, upstream.requests()), (CircuitState::Open, 6));
     let error = get(200).await.unwrap_err();
     assert_eq!((classify_error(&error).kind(), upstream.requests()), (Kind::Rejected, 0));
-    let reqwest_middleware::Error::Middleware(error) = error else { panic!("it is the stack's own error") };
+    let reqwest_middleware::Error::Middleware(error) = error else { panic!("not the stack's own error") };
     let error = error.chain().find_map(|error| error.downcast_ref::<BreakerError<ClassifiedError>>());
     assert!(matches!(error, Some(BreakerError::Rejected(_))));
 }
 
-/// Writes down what it was passed, and passes on what it was told.
-struct Notes(Arc<std::sync::Mutex<Vec<u32>>>);
+/// Counts its calls in the extensions of a request, and records the count of each call.
+struct PassCounter(Arc<std::sync::Mutex<Vec<u32>>>);
 
 #[async_trait::async_trait]
-impl Middleware for Notes {
+impl Middleware for PassCounter {
     async fn handle(
         &self,
         request: Request,
@@ -61,23 +61,23 @@ impl Middleware for Notes {
 #[tokio::test]
 async fn extensions_are_those_of_last_attempt() {
     let upstream = Upstream::start().await;
-    let notes = Arc::default();
+    let passes = Arc::default();
     let client = ClientBuilder::new(Client::new())
         .with(TowerMiddleware::new(JitterRetryLayer::new(policy())))
-        .with(Notes(Arc::clone(&notes)))
+        .with(PassCounter(Arc::clone(&passes)))
         .build();
     let mut extensions = Extensions::new();
     extensions.insert("from outside");
     let request = client.get(upstream.url(503)).build().unwrap();
     client.execute_with_extensions(request, &mut extensions).await.unwrap();
-    assert_eq!(*notes.lock().unwrap(), [1, 2, 3]);
+    assert_eq!(*passes.lock().unwrap(), [1, 2, 3]);
     assert_eq!((extensions.get::<u32>(), extensions.get::<&str>()), (Some(&3), Some(&"from outside")));
 }
 
 #[tokio::test]
 async fn chain_error_is_returned_unchanged() {
     let free = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap();
-    // Without the timeout and the wrapping of errors, the stack's error is the chain's.
+    // Without a timeout and with `keep_errors`, the error type of the stack is that of the chain.
     let stack = ServiceBuilder::new()
         .layer(JitterRetryLayer::new(policy()))
         .layer(FaultClassifyLayer::new().keep_errors())

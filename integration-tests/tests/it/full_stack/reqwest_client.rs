@@ -1,4 +1,4 @@
-//! Over reqwest's `Client`.
+//! The stack over reqwest's `Client`.
 
 use integration_tests::TIMEOUT;
 use reqwest::{Client, Method, Request};

@@ -1,4 +1,4 @@
-//! Over reqwest-middleware's `ClientWithMiddleware`.
+//! The stack over reqwest-middleware's `ClientWithMiddleware`.
 
 use integration_tests::TIMEOUT;
 use reqwest::{Client, Method, Request};

@@ -1,4 +1,4 @@
-//! The stack over a function instead of a client, and readiness.
+//! The stack over a function, and its readiness.
 
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,13 +15,13 @@ use tower_jitter_retry::{JitterRetryLayer, ReplayBody};
 
 use super::policy;
 
-/// Four failures in a row open it; its clock stands still.
+/// Returns a breaker that opens after four failures in a row. Its clock does not advance.
 fn breaker() -> BreakerLayer {
     let config = BreakerConfig::builder().name("function").consecutive_failures(4).clock(Clock::manual().0);
     BreakerLayer::new(config.build().unwrap())
 }
 
-/// It borrows from the test and is not `'static`, and its answers are not `Send`.
+/// The function borrows from the test, so it is not `'static`, and its responses are not `Send`.
 #[tokio::test]
 async fn borrowing_function_works_as_inner_service() {
     let calls = AtomicUsize::new(0);
@@ -53,12 +53,11 @@ async fn borrowing_function_works_as_inner_service() {
     let error = stack.ready().await.unwrap().call(put()).await.unwrap_err();
     assert!(matches!(error, BreakerError::Inner(_)), "of the attempt that opened the circuit");
     let error = stack.ready().await.unwrap().call(put()).await.unwrap_err();
-    assert!(matches!(error, BreakerError::Rejected(_)), "nothing was sent");
+    assert!(matches!(error, BreakerError::Rejected(_)), "the call is rejected");
     assert_eq!((circuit.status().state, calls.load(Ordering::Relaxed)), (CircuitState::Open, 7));
 }
 
-/// The client is always ready; what keeps a stack waiting is a limit beneath, which an open circuit
-/// does not wait for.
+/// An open circuit does not wait for the concurrency limit below it.
 #[tokio::test]
 async fn open_circuit_over_full_client_is_ready_and_rejects() {
     let server = test_servers::Http::start().await;
@@ -72,15 +71,15 @@ async fn open_circuit_over_full_client_is_ready_and_rejects() {
         .concurrency_limit(1)
         .service(Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>());
     let get = || Request::get(server.url()).body(Full::default()).unwrap();
-    let mut under_way = tokio_test::task::spawn(stack.clone().oneshot(get()));
-    assert!(under_way.poll().is_pending());
+    let mut running = tokio_test::task::spawn(stack.clone().oneshot(get()));
+    assert!(running.poll().is_pending());
 
     let mut waiting = stack.clone();
-    let mut waits = tokio_test::task::spawn(waiting.ready());
-    assert!(waits.poll().is_pending(), "the only place is taken");
+    let mut readiness = tokio_test::task::spawn(waiting.ready());
+    assert!(readiness.poll().is_pending(), "the only permit is in use");
     circuit.trip().unwrap();
-    assert!(waits.is_woken());
-    let std::task::Poll::Ready(Ok(ready)) = waits.poll() else { panic!("an open circuit is ready") };
+    assert!(readiness.is_woken());
+    let std::task::Poll::Ready(Ok(ready)) = readiness.poll() else { panic!("an open circuit is ready") };
     let error = ready.call(get()).await.unwrap_err();
     assert!(matches!(error, BreakerError::Rejected(_)));
 }

@@ -1,4 +1,4 @@
-//! Over a tonic `Channel`, under a generated client.
+//! The stack around a tonic `Channel`, in a generated client.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -75,7 +75,7 @@ async fn dead_endpoint_under_generated_client_opens_circuit() {
         .timeout(TIMEOUT)
         .service(channel(&format!("http://{free}")));
     let mut client = EchoClient::new(stack);
-    // Each is sent three times: who was never reached has processed nothing.
+    // Each call is sent three times, because a refused connection cannot have processed it.
     for _ in 0..2 {
         let status = client.say(words("hello")).await.unwrap_err();
         assert_eq!(classify_error(&status).kind(), Kind::Unavailable, "{status:?}");

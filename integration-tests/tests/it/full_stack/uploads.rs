@@ -1,5 +1,5 @@
 //! Uploads that stall, over real clients: with a retry layer, with an `UploadLayer`, with both, and
-//! with neither.
+//! without them.
 
 use std::convert::Infallible;
 
@@ -22,14 +22,14 @@ use tower_jitter_retry::{JitterRetryLayer, ReplayBody, RetryPolicy};
 
 use super::{circuit, policy};
 
-/// A server of both versions of HTTP that reads, and never answers.
-struct Hangs {
+/// A server for HTTP/1.1 and HTTP/2 that reads requests and never answers.
+struct HangingServer {
     url: String,
-    /// Is sent to when the first bytes of a request's body are there.
+    /// Receives a value when the first bytes of a request's body have arrived.
     begun: mpsc::UnboundedReceiver<()>,
 }
 
-impl Hangs {
+impl HangingServer {
     async fn start() -> Self {
         let (sender, begun) = mpsc::unbounded_channel();
         let hang = async move |mut body: Body| -> StatusCode {
@@ -43,9 +43,10 @@ impl Hangs {
     }
 }
 
-/// Makes a call, and ends the time of each of its attempts when the server has the beginning of the
-/// body. Returns how often the request was sent.
-async fn attempts<S, R>(server: &mut Hangs, service: S, request: R) -> usize
+/// Makes a call. Each attempt times out when the server has received the beginning of the body.
+///
+/// Returns the number of attempts.
+async fn attempts<S, R>(server: &mut HangingServer, service: S, request: R) -> usize
 where
     S: Service<R, Response: Send, Error: Send, Future: Send> + Send + 'static,
     R: Send + 'static,
@@ -67,16 +68,16 @@ where
     }
 }
 
-/// How an upload goes on after its first four bytes.
+/// How an upload continues after its first four bytes.
 #[derive(Clone, Copy, PartialEq)]
 enum Then {
     Stalls,
     Ends,
 }
 
-/// Makes three calls. Returns how often their requests were sent, and how many failures the circuit
+/// Makes three calls. Returns the number of requests, and the number of failures that the circuit
 /// counted.
-async fn three<S, R>(
+async fn make_three_calls<S, R>(
     service: S,
     circuit: Circuit,
     then: Then,
@@ -86,7 +87,7 @@ where
     S: Service<R, Response: Send, Error: Send, Future: Send> + Clone + Send + 'static,
     R: Send + 'static,
 {
-    let mut server = Hangs::start().await;
+    let mut server = HangingServer::start().await;
     let mut sent = 0;
     for _ in 0..3 {
         let (sender, frames) = upload().await;
@@ -109,7 +110,7 @@ async fn stalled_upload_under_upload_layer_is_neutral() {
             .layer(FaultClassifyLayer::new())
             .timeout(TIMEOUT)
             .service(Client::builder(TokioExecutor::new()).http2_only(http2).build_http());
-        assert_eq!(three(stack, circuit, Then::Stalls, put).await, (3, 0), "HTTP/2: {http2}");
+        assert_eq!(make_three_calls(stack, circuit, Then::Stalls, put).await, (3, 0), "HTTP/2: {http2}");
     }
 }
 
@@ -124,7 +125,7 @@ async fn complete_upload_to_hung_server_is_failure() {
             .layer(FaultClassifyLayer::new())
             .timeout(TIMEOUT)
             .service(Client::builder(TokioExecutor::new()).http2_only(http2).build_http());
-        assert_eq!(three(stack, circuit, Then::Ends, put).await, (3, 3), "HTTP/2: {http2}");
+        assert_eq!(make_three_calls(stack, circuit, Then::Ends, put).await, (3, 3), "HTTP/2: {http2}");
     }
 }
 
@@ -138,7 +139,7 @@ async fn stalled_upload_without_tracking_is_failure() {
         .layer(FaultClassifyLayer::new())
         .timeout(TIMEOUT)
         .service(Client::builder(TokioExecutor::new()).build_http());
-    assert_eq!(three(stack, circuit, Then::Stalls, put).await, (3, 3));
+    assert_eq!(make_three_calls(stack, circuit, Then::Stalls, put).await, (3, 3));
 }
 
 #[tokio::test]
@@ -153,11 +154,11 @@ async fn stalled_upload_under_retry_layer_is_neutral_and_sent_once() {
             .layer(FaultClassifyLayer::new())
             .timeout(TIMEOUT)
             .service(Client::builder(TokioExecutor::new()).http2_only(http2).build_http());
-        assert_eq!(three(stack, circuit, Then::Stalls, replayed).await, (3, 0), "HTTP/2: {http2}");
+        assert_eq!(make_three_calls(stack, circuit, Then::Stalls, replayed).await, (3, 0), "HTTP/2: {http2}");
     }
 }
 
-/// Neither a classifying layer nor an upload layer beneath: the breaker judges by itself.
+/// Without a classify layer and an upload layer, the breaker classifies by itself.
 #[tokio::test]
 async fn stalled_upload_under_retry_and_breaker_is_neutral() {
     let breaker = BreakerLayer::new(circuit());
@@ -168,7 +169,7 @@ async fn stalled_upload_under_retry_and_breaker_is_neutral() {
         .timeout(TIMEOUT)
         .service(Client::builder(TokioExecutor::new()).build_http());
     let replayed = |url: &str, frames| put(url, ReplayBody::new(frames));
-    assert_eq!(three(stack, circuit, Then::Stalls, replayed).await, (3, 0));
+    assert_eq!(make_three_calls(stack, circuit, Then::Stalls, replayed).await, (3, 0));
 }
 
 #[tokio::test]
@@ -180,7 +181,7 @@ async fn stalled_upload_over_reqwest_is_neutral() {
     };
     let breaker = BreakerLayer::new(circuit());
     let circuit = breaker.circuit();
-    // reqwest's own timeout is one as well.
+    // Here reqwest's own timeout ends the call.
     let client = reqwest::Client::builder().no_proxy().timeout(TIMEOUT).build().unwrap();
     let stack = ServiceBuilder::new()
         .layer(JitterRetryLayer::new(policy()))
@@ -188,14 +189,14 @@ async fn stalled_upload_over_reqwest_is_neutral() {
         .layer(breaker)
         .layer(FaultClassifyLayer::new())
         .service(client);
-    assert_eq!(three(stack, circuit, Then::Stalls, request).await, (3, 0));
+    assert_eq!(make_three_calls(stack, circuit, Then::Stalls, request).await, (3, 0));
 }
 
-/// A client stream of gRPC, which the channel's own timeout ends.
+/// The channel's own timeout ends the client stream.
 #[tokio::test]
 async fn stalled_client_stream_over_tonic_is_neutral() {
     for (then, failures) in [(Then::Stalls, 0), (Then::Ends, 3)] {
-        let mut server = Hangs::start().await;
+        let mut server = HangingServer::start().await;
         let breaker = BreakerLayer::new(circuit());
         let circuit = breaker.circuit();
         let channel = Endpoint::from_shared(server.url.clone()).unwrap().timeout(TIMEOUT).connect_lazy();
@@ -216,16 +217,16 @@ async fn stalled_client_stream_over_tonic_is_neutral() {
             assert_eq!(
                 attempts(&mut server, gather, messages).await,
                 1,
-                "a POST that may have been processed"
+                "the server may have processed the call"
             );
         }
         assert_eq!(circuit.status().window.failures, failures);
     }
 }
 
-/// Drops three calls when the server has the beginning of their uploads. Returns how many calls the
-/// circuit counted as cancelled.
-async fn cancelled<S, R>(
+/// Drops three calls when the server has received the beginning of their uploads. Returns the
+/// number of cancelled calls that the circuit counted.
+async fn drop_three_calls<S, R>(
     service: S,
     circuit: Circuit,
     then: Then,
@@ -235,7 +236,7 @@ where
     S: Service<R, Response: Send, Error: Send, Future: Send> + Clone + Send + 'static,
     R: Send + 'static,
 {
-    let mut server = Hangs::start().await;
+    let mut server = HangingServer::start().await;
     for _ in 0..3 {
         let (sender, frames) = upload().await;
         // Dropping the sender ends the body.
@@ -260,7 +261,7 @@ async fn call_dropped_in_upload_under_upload_layer_is_not_counted() {
                 .layer(breaker)
                 .layer(FaultClassifyLayer::new())
                 .service(Client::builder(TokioExecutor::new()).http2_only(http2).build_http());
-            assert_eq!(cancelled(stack, circuit, then, put).await, counted, "HTTP/2: {http2}");
+            assert_eq!(drop_three_calls(stack, circuit, then, put).await, counted, "HTTP/2: {http2}");
         }
     }
 }
@@ -277,7 +278,7 @@ async fn call_dropped_in_upload_under_retry_layer_is_not_counted() {
                 .layer(breaker)
                 .layer(FaultClassifyLayer::new())
                 .service(Client::builder(TokioExecutor::new()).http2_only(http2).build_http());
-            assert_eq!(cancelled(stack, circuit, then, replayed).await, counted, "HTTP/2: {http2}");
+            assert_eq!(drop_three_calls(stack, circuit, then, replayed).await, counted, "HTTP/2: {http2}");
         }
     }
 }
@@ -287,7 +288,7 @@ async fn call_dropped_in_upload_under_retry_layer_is_not_counted() {
 async fn hung_server_with_untracked_client_stream_is_failure() {
     let untracked = RetryPolicy::builder().track_uploads(false).build().unwrap();
     for (policy, failures) in [(untracked, 3), (RetryPolicy::default(), 0)] {
-        let mut server = Hangs::start().await;
+        let mut server = HangingServer::start().await;
         let breaker = BreakerLayer::new(circuit());
         let circuit = breaker.circuit();
         let channel = Endpoint::from_shared(server.url.clone()).unwrap().timeout(TIMEOUT).connect_lazy();

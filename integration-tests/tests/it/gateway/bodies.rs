@@ -1,4 +1,4 @@
-//! Bodies that stream through the gateway.
+//! Streaming bodies through the gateway.
 
 use std::io;
 
@@ -8,15 +8,16 @@ use test_servers::Action;
 
 use super::Gateway;
 
-/// In so many pieces, each with its number; nobody is told the length.
-fn pieces(count: usize) -> Vec<String> {
+/// Returns the frames of a body of unknown length. Each frame has its number.
+fn frames(count: usize) -> Vec<String> {
     (0..count).map(|number| format!("{number:->1000}")).collect()
 }
 
-async fn sent(gateway: &Gateway, method: Method, count: usize) -> u16 {
-    let frames = pieces(count).into_iter().map(io::Result::Ok);
+/// Sends a streaming request, and returns the status.
+async fn send(gateway: &Gateway, method: Method, count: usize) -> u16 {
+    let body = frames(count).into_iter().map(io::Result::Ok);
     let request = Client::new().request(method, format!("{}/orders/1", gateway.url));
-    let response = request.body(Body::wrap_stream(tokio_stream::iter(frames))).send().await.unwrap();
+    let response = request.body(Body::wrap_stream(tokio_stream::iter(body))).send().await.unwrap();
     response.status().as_u16()
 }
 
@@ -26,10 +27,10 @@ async fn stream_within_replay_limit_arrives_whole_each_time() {
     for failure in [Action::status(503), Action::ResetAfterRequest] {
         let before = gateway.orders.requests().len();
         gateway.orders.script([failure.clone(), failure.clone()]);
-        assert_eq!(sent(&gateway, Method::PUT, 50).await, 200, "{failure:?}");
-        let seen = gateway.orders.requests().split_off(before);
-        assert_eq!(seen.len(), 3);
-        assert!(seen.iter().all(|request| request.body == pieces(50).concat()), "{failure:?}");
+        assert_eq!(send(&gateway, Method::PUT, 50).await, 200, "{failure:?}");
+        let requests = gateway.orders.requests().split_off(before);
+        assert_eq!(requests.len(), 3);
+        assert!(requests.iter().all(|request| request.body == frames(50).concat()), "{failure:?}");
     }
 }
 
@@ -37,10 +38,10 @@ async fn stream_within_replay_limit_arrives_whole_each_time() {
 async fn stream_over_replay_limit_arrives_whole_and_once() {
     let gateway = Gateway::start().await;
     gateway.orders.script([Action::status(503)]);
-    assert_eq!(sent(&gateway, Method::PUT, 1_000).await, 503);
-    assert_eq!(sent(&gateway, Method::PUT, 1_000).await, 200);
+    assert_eq!(send(&gateway, Method::PUT, 1_000).await, 503);
+    assert_eq!(send(&gateway, Method::PUT, 1_000).await, 200);
     let bodies: Vec<_> = gateway.orders.requests().into_iter().map(|request| request.body).collect();
-    assert!(bodies == [Bytes::from(pieces(1_000).concat()), Bytes::from(pieces(1_000).concat())]);
+    assert!(bodies == [Bytes::from(frames(1_000).concat()), Bytes::from(frames(1_000).concat())]);
 }
 
 #[tokio::test]
@@ -48,10 +49,10 @@ async fn post_already_sent_arrives_once() {
     for failure in [Action::status(500), Action::CloseAfterRequest, Action::status(429)] {
         let gateway = Gateway::start().await;
         gateway.orders.script([failure.clone()]);
-        sent(&gateway, Method::POST, 20).await;
-        let seen = gateway.orders.requests();
-        assert_eq!(seen.len(), 1, "{failure:?}");
-        assert!(seen.iter().all(|request| request.body == pieces(20).concat()), "{failure:?}");
+        send(&gateway, Method::POST, 20).await;
+        let requests = gateway.orders.requests();
+        assert_eq!(requests.len(), 1, "{failure:?}");
+        assert!(requests.iter().all(|request| request.body == frames(20).concat()), "{failure:?}");
     }
 }
 
@@ -67,5 +68,5 @@ async fn truncated_response_is_truncated_for_client() {
         assert_eq!(response.status(), 200);
         response.text().await.unwrap_err();
     }
-    assert_eq!(gateway.orders.requests().len(), 2, "an answer that has begun is not asked for again");
+    assert_eq!(gateway.orders.requests().len(), 2, "a response that has begun is not retried");
 }

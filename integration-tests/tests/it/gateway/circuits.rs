@@ -1,4 +1,4 @@
-//! What opens, for whom, and what is told of it.
+//! Which circuits open, for which requests, and what clients and the readiness page show.
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
@@ -25,7 +25,7 @@ async fn dead_downstream_leaves_other_circuit_closed() {
     assert_eq!(gateway.status("/prices/1").await, 502);
     let (status, after, _) = gateway.get("/prices/2").await;
     assert_eq!((status, after.as_deref()), (503, Some("30")));
-    assert_eq!(gateway.prices.requests().len(), 3, "three attempts opened the circuit, and none followed");
+    assert_eq!(gateway.prices.requests().len(), 3, "three attempts open the circuit, and no more follow");
     for number in 1..=5 {
         let (status, _, body) = gateway.get(&format!("/orders/{number}?a=b")).await;
         assert_eq!((status, body), (200, format!("/{number}?a=b\n")));
@@ -42,12 +42,12 @@ async fn guarded_route_answers_503_until_open_duration_ends() {
     }
     gateway.report.store(200, Ordering::Relaxed);
     assert_eq!(gateway.get("/report").await, (503, Some("30".to_owned()), String::new()));
-    assert_eq!(gateway.status("/ready").await, 200, "other routes have nothing to do with it");
+    assert_eq!(gateway.status("/ready").await, 200, "other routes are not affected");
     gateway.clock.advance(OPEN_FOR);
     assert_eq!(gateway.get("/report").await, (200, None, String::new()));
 }
 
-/// A router takes no service that can fail; this is what it asks of one.
+/// A router accepts only services whose error type is `Infallible`.
 #[tokio::test]
 async fn guarded_route_error_stays_infallible() {
     fn infallible<S: Service<Request, Error = Infallible>>(service: S) -> S {
@@ -83,9 +83,9 @@ async fn readiness_page_shows_open_circuits() {
 
     gateway.orders.set_default(Action::status(200));
     gateway.clock.advance(OPEN_FOR);
-    assert_eq!(ready().await, (200, String::new()), "both circuits wait for a call as a probe");
+    assert_eq!(ready().await, (200, String::new()), "both circuits admit the next call as a probe");
     assert_eq!(gateway.status("/orders/1").await, 200);
-    assert_eq!(gateway.status("/prices/1").await, 503, "the probe fails, and is not sent again");
+    assert_eq!(gateway.status("/prices/1").await, 503, "the probe fails, and is not retried");
     assert_eq!(gateway.prices.requests().len(), 4);
     assert_eq!(ready().await, (200, "prices".to_owned()));
 
@@ -114,17 +114,17 @@ async fn downstream_sees_only_the_gateways_marker() {
     let request = request.header("x-mine", "1").header("grpc-previous-rpc-attempts", "2");
     assert_eq!(request.send().await.unwrap().status(), 200);
 
-    let seen = gateway.orders.requests();
-    assert_eq!(seen.len(), 3);
-    for request in seen {
+    let requests = gateway.orders.requests();
+    assert_eq!(requests.len(), 3);
+    for request in requests {
         let names: BTreeSet<_> = request.headers.keys().map(http::HeaderName::as_str).collect();
         assert_eq!(names, BTreeSet::from(["accept", "host", MARKER, "x-mine"]));
         assert_eq!(request.headers["host"], gateway.orders.url().replace("http://", ""));
     }
 }
 
-/// The caller's retry, on the same thread, marks a request by its extensions: those that a router
-/// hands on.
+/// The caller's retry layer runs in the same process. It marks a request in its extensions, which a
+/// router passes on.
 #[tokio::test]
 async fn retry_counts_of_client_and_gateway_are_separate() {
     let policy =

@@ -1,4 +1,4 @@
-//! Clients that go away while their request is under way.
+//! Clients that disconnect during their request.
 
 use integration_tests::TIMEOUT;
 use test_servers::Action;
@@ -7,10 +7,10 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tower_breaker::CircuitState;
 
-use super::{Gateway, OPEN_FOR, authority, comes_true};
+use super::{Gateway, OPEN_FOR, authority, wait_until};
 
-/// Asks for an order that the downstream does not answer; it has arrived there.
-async fn asks(gateway: &Gateway) -> TcpStream {
+/// Sends a request that the downstream service receives but does not answer.
+async fn send_unanswered(gateway: &Gateway) -> TcpStream {
     let before = gateway.orders.requests().len();
     let mut client = TcpStream::connect(gateway.url.replace("http://", "")).await.unwrap();
     client.write_all(b"GET /orders/1 HTTP/1.1\r\nhost: gateway\r\n\r\n").await.unwrap();
@@ -23,12 +23,12 @@ async fn client_disconnect_cancels_its_call() {
     let gateway = Gateway::start().await;
     gateway.orders.script([Action::Hang, Action::Hang]);
     for number in 1..=2 {
-        drop(asks(&gateway).await);
+        drop(send_unanswered(&gateway).await);
         let circuit = gateway.circuits.get(&authority(&gateway.orders)).unwrap();
-        comes_true(|| circuit.status().window.cancelled == number).await;
+        wait_until(|| circuit.status().window.cancelled == number).await;
         assert_eq!(circuit.status().window.calls, 0);
     }
-    assert_eq!(gateway.orders.requests().len(), 2, "nobody sends it again for a client that is gone");
+    assert_eq!(gateway.orders.requests().len(), 2, "a call of a disconnected client is not retried");
     assert_eq!(gateway.status("/orders/2").await, 200);
 }
 
@@ -39,12 +39,12 @@ async fn half_open_probe_of_disconnected_client_frees_slot() {
     circuit.trip().unwrap();
     gateway.clock.advance(OPEN_FOR);
     gateway.orders.script([Action::Hang]);
-    let client = asks(&gateway).await;
+    let client = send_unanswered(&gateway).await;
     assert_eq!((circuit.status().state, gateway.status("/orders/2").await), (CircuitState::HalfOpen, 503));
     drop(client);
-    // The clock stands still, and with it the lease: the place is free because the probe was given
-    // up.
-    comes_true(|| circuit.try_acquire().is_ok()).await;
+    // The clock does not advance, so the lease does not expire. The slot is free because the probe
+    // was cancelled.
+    wait_until(|| circuit.try_acquire().is_ok()).await;
     assert_eq!(gateway.status("/orders/2").await, 200);
     assert_eq!(circuit.status().state, CircuitState::Closed);
 }
@@ -53,7 +53,7 @@ async fn half_open_probe_of_disconnected_client_frees_slot() {
 async fn gateway_shutdown_after_client_disconnect_completes() {
     let gateway = Gateway::start().await;
     gateway.orders.script([Action::Hang]);
-    let client = asks(&gateway).await;
+    let client = send_unanswered(&gateway).await;
     gateway.stop.notify_one();
     drop(client);
     timeout(TIMEOUT, gateway.serving).await.unwrap().unwrap().unwrap();

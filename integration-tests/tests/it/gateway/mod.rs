@@ -1,4 +1,4 @@
-//! A gateway of axum: what its clients and its downstreams see of it.
+//! Tests of an axum gateway, as its clients and its downstream services see it.
 
 mod bodies;
 mod circuits;
@@ -38,23 +38,23 @@ const OPEN_FOR: Duration = Duration::from_secs(30);
 
 type Stack = BoxCloneSyncService<Request, http::Response<Incoming>, BreakerError<ClassifiedError>>;
 
-/// The gateway of the example, over downstreams and a clock that a test has in its hands.
+/// The gateway of the example, with downstream services and a clock that the test controls.
 struct Gateway {
     url: String,
     clock: ManualClock,
     circuits: KeyedCircuits<String>,
     orders: Http,
     prices: Http,
-    /// What the guarded route answers.
+    /// The status that the guarded route answers with.
     report: Arc<AtomicU16>,
     stop: Arc<Notify>,
     serving: JoinHandle<std::io::Result<()>>,
 }
 
-/// The header with the number of the attempt that the gateway sends to its downstreams.
+/// The header in which the gateway sends the number of the attempt to its downstream services.
 const MARKER: &str = "x-attempt";
 
-/// The preset of the example, with a marker header and without a delay.
+/// Returns the preset of the example, with a marker header and without a delay.
 fn policy() -> RetryPolicy {
     let policy = RetryPolicy::gateway().initial_backoff(Duration::ZERO).jitter(Jitter::None);
     policy.marker_header(HeaderName::from_static(MARKER)).build().unwrap()
@@ -82,20 +82,20 @@ async fn forward(State((stack, to)): State<(Stack, String)>, mut request: Reques
     }
 }
 
-/// Waits for what other tasks bring about, without a clock.
-async fn comes_true(what: impl Fn() -> bool) {
-    let waits = async {
-        while !what() {
+/// Waits until a condition is true, by yielding to the other tasks.
+async fn wait_until(condition: impl Fn() -> bool) {
+    let wait = async {
+        while !condition() {
             yield_now().await;
         }
     };
-    timeout(TIMEOUT, waits).await.unwrap();
+    timeout(TIMEOUT, wait).await.unwrap();
 }
 
 impl Gateway {
     async fn start() -> Self {
         let (orders, prices) = (Http::start().await, Http::start().await);
-        let (clock, hand) = Clock::manual();
+        let (clock, clock_handle) = Clock::manual();
         let keyed = KeyedConfig::builder(config(clock)).build().unwrap();
         let breaker = KeyedBreakerLayer::by_ref(keyed, |request: &http::Request<UploadBody<Body>>| {
             request.uri().authority().unwrap().as_str()
@@ -112,11 +112,13 @@ impl Gateway {
         );
         let to = |server: &Http| Router::new().fallback(forward).with_state((stack.clone(), server.url()));
         let report = Arc::new(AtomicU16::new(200));
-        let says = Arc::clone(&report);
-        let answer = async move || StatusCode::from_u16(says.load(Ordering::Relaxed)).unwrap();
-        let (of, keys) = (circuits.clone(), [("orders", authority(&orders)), ("prices", authority(&prices))]);
+        let report_status = Arc::clone(&report);
+        let answer = async move || StatusCode::from_u16(report_status.load(Ordering::Relaxed)).unwrap();
+        let (ready_circuits, keys) =
+            (circuits.clone(), [("orders", authority(&orders)), ("prices", authority(&prices))]);
         let ready = async move || {
-            let is_open = |key: &str| of.get(key).is_some_and(|circuit| circuit.status().rejects_calls());
+            let is_open =
+                |key: &str| ready_circuits.get(key).is_some_and(|circuit| circuit.status().rejects_calls());
             let open: Vec<_> = keys.iter().filter(|(_, key)| is_open(key)).map(|(name, _)| *name).collect();
             let status =
                 if open.contains(&"orders") { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
@@ -135,10 +137,10 @@ impl Gateway {
         let serving =
             axum::serve(listener, app).with_graceful_shutdown(async move { stopped.notified().await });
         let serving = tokio::spawn(serving.into_future());
-        Self { url, clock: hand, circuits, orders, prices, report, stop, serving }
+        Self { url, clock: clock_handle, circuits, orders, prices, report, stop, serving }
     }
 
-    /// The status, the value of `Retry-After`, and the body.
+    /// Sends a GET. Returns the status, the value of `Retry-After`, and the body.
     async fn get(&self, path: &str) -> (u16, Option<String>, String) {
         let response = reqwest::get(format!("{}{path}", self.url)).await.unwrap();
         let after =

@@ -1,4 +1,4 @@
-//! Told to stop, the gateway answers what is under way.
+//! Graceful shutdown: the gateway completes the running requests.
 
 use std::io;
 use std::sync::Arc;
@@ -9,25 +9,25 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_stream::StreamExt;
 
-use super::{Gateway, comes_true};
+use super::{Gateway, wait_until};
 
-/// The clients keep the second half of what they send until the gateway has been told.
+/// The clients send the second half of their bodies after the gateway has begun to shut down.
 #[tokio::test]
 async fn graceful_shutdown_finishes_calls_and_accepts_none() {
     let gateway = Gateway::start().await;
-    // The first attempts of some fail after the gateway was told: it sends them again all the same.
+    // Some first attempts fail during the shutdown. The gateway still retries them.
     gateway.orders.script([Action::status(503), Action::ResetAfterRequest]);
     gateway.orders.set_default(Action::Echo);
-    let told = Arc::new(Semaphore::new(0));
-    let mut under_way = JoinSet::new();
+    let second_half = Arc::new(Semaphore::new(0));
+    let mut running = JoinSet::new();
     for number in 0..16 {
-        let (url, told) = (format!("{}/orders/{number}", gateway.url), Arc::clone(&told));
-        under_way.spawn(async move {
+        let (url, second_half) = (format!("{}/orders/{number}", gateway.url), Arc::clone(&second_half));
+        running.spawn(async move {
             let halves = tokio_stream::iter(["first and ", "second"]).then(move |half| {
-                let told = Arc::clone(&told);
+                let second_half = Arc::clone(&second_half);
                 async move {
                     if half == "second" {
-                        told.acquire().await.unwrap().forget();
+                        second_half.acquire().await.unwrap().forget();
                     }
                     Ok::<_, io::Error>(half)
                 }
@@ -36,13 +36,13 @@ async fn graceful_shutdown_finishes_calls_and_accepts_none() {
             (number, async { request.send().await?.text().await }.await)
         });
     }
-    comes_true(|| gateway.orders.connections() == 16).await;
+    wait_until(|| gateway.orders.connections() == 16).await;
     gateway.stop.notify_one();
-    comes_true(|| std::net::TcpStream::connect(gateway.url.replace("http://", "")).is_err()).await;
+    wait_until(|| std::net::TcpStream::connect(gateway.url.replace("http://", "")).is_err()).await;
     assert!(gateway.orders.requests().is_empty() && !gateway.serving.is_finished());
 
-    told.add_permits(16);
-    for (number, answer) in under_way.join_all().await {
+    second_half.add_permits(16);
+    for (number, answer) in running.join_all().await {
         assert_eq!(answer.unwrap(), format!("/{number}\nfirst and second"));
     }
     gateway.serving.await.unwrap().unwrap();

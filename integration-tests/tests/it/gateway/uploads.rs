@@ -1,5 +1,5 @@
-//! Uploads that break or stall on the side of the remote client: they are not charged to the
-//! downstream.
+//! Uploads that fail or stall at the remote client do not count as failures of the downstream
+//! service.
 
 use std::convert::Infallible;
 
@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tower_breaker::CircuitState;
 
-use super::{Gateway, authority, comes_true};
+use super::{Gateway, authority, wait_until};
 
 /// How a remote client ends a chunked upload that is not complete.
 #[derive(Clone, Copy, Debug)]
@@ -36,13 +36,13 @@ async fn broken_upload(gateway: &Gateway, method: &str, how: Breaks) {
     let mut client = TcpStream::connect(gateway.url.replace("http://", "")).await.unwrap();
     let head = format!("{method} /orders/1 HTTP/1.1\r\nhost: gateway\r\ntransfer-encoding: chunked\r\n\r\n");
     client.write_all(format!("{head}5\r\nhello\r\n").as_bytes()).await.unwrap();
-    comes_true(|| gateway.orders.connections() > before).await;
+    wait_until(|| gateway.orders.connections() > before).await;
     match how {
         Breaks::BadChunk => client.write_all(b"not a number\r\n").await.unwrap(),
         Breaks::Fin => client.shutdown().await.unwrap(),
         Breaks::Reset => return client.set_zero_linger().unwrap(),
     }
-    // The gateway answers, or closes the connection: either way it is done with the upload.
+    // The gateway answers or closes the connection. Either way the upload has ended.
     let mut answer = Vec::new();
     let _ = client.read_to_end(&mut answer).await;
 }
@@ -55,24 +55,28 @@ async fn broken_uploads_leave_circuit_closed_and_are_sent_once() {
             gateway.orders.set_default(Action::Echo);
             for number in 1..=3 {
                 broken_upload(&gateway, method, how).await;
-                assert_eq!(gateway.orders.connections(), number, "{method} {how:?}: it was sent once");
+                assert_eq!(
+                    gateway.orders.connections(),
+                    number,
+                    "{method} {how:?}: the request is sent once"
+                );
             }
-            assert_eq!(gateway.status("/orders/2").await, 200, "{method} {how:?}: an honest request passes");
+            assert_eq!(gateway.status("/orders/2").await, 200, "{method} {how:?}: another request succeeds");
             let status = gateway.circuits.get(&authority(&gateway.orders)).unwrap().status();
             assert_eq!((status.state, status.window.failures), (CircuitState::Closed, 0), "{method} {how:?}");
         }
     }
 }
 
-/// Sends the beginning of an upload and nothing more until the downstream's time is over; returns
-/// the gateway's status line.
+/// Sends the beginning of an upload and then nothing until the gateway's timeout. Returns the start
+/// of the status line.
 async fn stalled_upload(gateway: &Gateway, method: &str) -> String {
     let mut client = TcpStream::connect(gateway.url.replace("http://", "")).await.unwrap();
     let head = format!(
         "{method} /orders/1 HTTP/1.1\r\nhost: gateway\r\ncontent-length: 1000\r\nexpect: 100-continue\r\n\r\n"
     );
     client.write_all(head.as_bytes()).await.unwrap();
-    // It comes when the client beneath the gateway asks for the body for the first time.
+    // The gateway sends it when its client polls the body for the first time.
     let mut line = [0; "HTTP/1.1 100 Continue\r\n\r\n".len()];
     client.read_exact(&mut line).await.unwrap();
     assert!(line.starts_with(b"HTTP/1.1 100"));
@@ -92,15 +96,15 @@ async fn stalled_uploads_leave_circuit_closed_and_are_sent_once() {
         gateway.orders.set_default(Action::Echo);
         for number in 1..=3 {
             assert_eq!(stalled_upload(&gateway, method).await, "HTTP/1.1 502", "{method}");
-            assert_eq!(gateway.orders.connections(), number, "{method}: it was sent once");
+            assert_eq!(gateway.orders.connections(), number, "{method}: the request is sent once");
         }
-        assert_eq!(gateway.status("/orders/2").await, 200, "{method}: an honest request passes");
+        assert_eq!(gateway.status("/orders/2").await, 200, "{method}: another request succeeds");
         let status = gateway.circuits.get(&authority(&gateway.orders)).unwrap().status();
         assert_eq!((status.state, status.window.failures), (CircuitState::Closed, 0), "{method}");
     }
 }
 
-/// The downstream has a limit of its own on the time of a request, and closes the connection.
+/// The downstream service limits the time of a request, and closes the connection.
 #[tokio::test]
 async fn stalled_uploads_ended_by_downstream_leave_circuit_closed() {
     for method in ["POST", "PUT"] {
@@ -119,19 +123,19 @@ async fn stalled_uploads_ended_by_downstream_leave_circuit_closed() {
             let mut answer = [0; "HTTP/1.1 502".len()];
             client.read_exact(&mut answer).await.unwrap();
             assert_eq!(&answer, b"HTTP/1.1 502", "{method}");
-            assert_eq!(gateway.orders.connections(), number, "{method}: it was sent once");
+            assert_eq!(gateway.orders.connections(), number, "{method}: the request is sent once");
         }
-        assert_eq!(gateway.status("/orders/2").await, 200, "{method}: an honest request passes");
+        assert_eq!(gateway.status("/orders/2").await, 200, "{method}: another request succeeds");
         let status = gateway.circuits.get(&authority(&gateway.orders)).unwrap().status();
         assert_eq!((status.state, status.window.failures), (CircuitState::Closed, 0), "{method}");
     }
 }
 
-/// More than the calls that open a circuit if none is completed.
+/// More than the number of cancelled calls that open a circuit if no call is completed.
 const MANY: usize = 12;
 
-/// A remote client of HTTP/2 resets the stream of its upload and keeps the connection, so that the
-/// gateway drops the call.
+/// A remote HTTP/2 client resets the stream of its upload and keeps the connection. The gateway
+/// then drops the call.
 #[tokio::test]
 async fn uploads_that_http2_clients_reset_leave_circuit_closed() {
     let gateway = Gateway::start().await;
@@ -143,14 +147,14 @@ async fn uploads_that_http2_clients_reset_leave_circuit_closed() {
         let body = StreamBody::new(ReceiverStream::new(frames));
         let request = Request::post(format!("{}/orders/1", gateway.url)).body(body).unwrap();
         let upload = tokio::spawn(remote.request(request));
-        comes_true(|| gateway.orders.connections() == number).await;
+        wait_until(|| gateway.orders.connections() == number).await;
         upload.abort();
         assert!(upload.await.is_err());
-        // The gateway has dropped the body, and with it the call.
+        // The gateway has dropped the body and the call.
         sender.closed().await;
         assert_eq!(gateway.status("/prices/1").await, 200);
     }
-    assert_eq!(gateway.status("/orders/2").await, 200, "an honest request passes");
+    assert_eq!(gateway.status("/orders/2").await, 200, "another request succeeds");
     let status = gateway.circuits.get(&authority(&gateway.orders)).unwrap().status();
     assert_eq!((status.state, status.window.cancelled), (CircuitState::Closed, 0));
 }

@@ -1,5 +1,5 @@
-//! A server that answers before it has the whole body: its client still sends it when the retry
-//! begins.
+//! A server that answers before it has received the complete body. Its client is still sending the
+//! body when the retry begins.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use tower::{Service, ServiceBuilder, ServiceExt};
 use tower_jitter_retry::{JitterRetryLayer, ReplayBody};
 
-/// What comes out of a channel.
+/// A body whose frames come from a channel.
 struct Channel(mpsc::UnboundedReceiver<&'static str>);
 
 impl Body for Channel {
@@ -32,7 +32,7 @@ impl Body for Channel {
     }
 }
 
-/// Reads until there is this in what was read.
+/// Reads until the received text contains `end`.
 async fn read_until(stream: &mut TcpStream, end: &str) -> String {
     let mut read = Vec::new();
     while !String::from_utf8_lossy(&read).contains(end) {
@@ -59,10 +59,13 @@ async fn retry_after_early_response_has_whole_body() {
         assert!(rest.contains("ended"), "{rest}");
         second.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.unwrap();
         let mut rest = Vec::new();
-        // A connection that is cut may end either way.
+        // The connection may end with a FIN or a RST.
         let _ = first.read_to_end(&mut rest).await;
         let rest = String::from_utf8(rest).unwrap();
-        assert!(!rest.contains("0\r\n\r\n") && !rest.contains("ended"), "it is cut, not over: {rest:?}");
+        assert!(
+            !rest.contains("0\r\n\r\n") && !rest.contains("ended"),
+            "the first body is truncated: {rest:?}"
+        );
     };
     let client = async {
         let mut stack = ServiceBuilder::new()

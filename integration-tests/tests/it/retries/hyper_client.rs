@@ -1,4 +1,4 @@
-//! Over hyper-util's legacy client.
+//! Retries over hyper-util's legacy client.
 
 use std::collections::VecDeque;
 use std::io;
@@ -15,7 +15,7 @@ use test_servers::{Action, Http};
 use tower::{Service, ServiceBuilder, ServiceExt};
 use tower_jitter_retry::{JitterRetryLayer, ReplayBody, Retried};
 
-/// Nothing says how long it is, so that it goes out in chunks.
+/// A body of unknown length, which is sent in chunks.
 #[derive(Debug)]
 pub(crate) struct Stream(pub(crate) VecDeque<io::Result<&'static str>>);
 
@@ -34,8 +34,8 @@ impl Body for Stream {
     }
 }
 
-/// Sends a stream to a server that does these acts; what came of it, and the bodies that the server
-/// saw.
+/// Sends a streaming body to a server with this script. Returns the result and the bodies that the
+/// server received.
 async fn sent(
     method: Method,
     body: Stream,
@@ -99,9 +99,9 @@ async fn stream_over_replay_limit_is_sent_whole_and_once() {
 }
 
 #[tokio::test]
-async fn failed_stream_is_sent_once_and_is_the_callers() {
+async fn failed_stream_is_sent_once_and_fault_of_caller() {
     let mut stream = text();
-    stream.0.push_back(Err(io::Error::other("the disk is gone")));
+    stream.0.push_back(Err(io::Error::other("the disk failed")));
     let (answer, _) = sent(Method::PUT, stream, 1024, &[Action::Hang]).await;
     assert_eq!(answer, Err(()));
 }

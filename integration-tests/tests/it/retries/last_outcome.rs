@@ -1,4 +1,4 @@
-//! What the caller gets over real clients when a later attempt is rejected, and that the last
+//! Which outcome the caller gets, over real clients, when a later attempt is rejected. The last
 //! response never blocks the next attempt.
 
 use std::fmt::{self, Debug};
@@ -24,7 +24,7 @@ use tower_breaker::{BreakerConfig, BreakerError, BreakerLayer, TimedOut};
 use tower_fault_classify::{FaultClassifyLayer, Kind};
 use tower_jitter_retry::{GiveUp, JitterRetryLayer, Retried};
 
-/// Counts what a server of one stream at a time was asked.
+/// The counts of a server that allows one stream at a time.
 #[derive(Clone, Default)]
 struct Counts {
     connections: Arc<AtomicUsize>,
@@ -48,7 +48,7 @@ async fn one_stream_at_a_time(counts: Counts) -> SocketAddr {
 async fn answer(stream: TcpStream, requests: Arc<AtomicUsize>) {
     let mut server = h2::server::Builder::new();
     let mut connection = server.max_concurrent_streams(1).handshake::<_, Bytes>(stream).await.unwrap();
-    // The bodies that do not end.
+    // Keeps the bodies that do not end.
     let mut unfinished: Vec<SendStream<Bytes>> = Vec::new();
     while let Some(Ok((_, mut respond))) = connection.accept().await {
         let fails = requests.fetch_add(1, Ordering::SeqCst) < 2;
@@ -61,7 +61,7 @@ async fn answer(stream: TcpStream, requests: Arc<AtomicUsize>) {
     }
 }
 
-/// The answer's status and number of attempts.
+/// Makes a call, and returns the status and the number of attempts.
 async fn call<S, R, B>(client: S, request: R) -> (u16, Retried)
 where
     S: Service<R, Response = B, Error: Debug>,
@@ -78,13 +78,13 @@ trait Answer {
 
 impl<B> Answer for Response<B> {
     fn status_and_retried(&self) -> (u16, Retried) {
-        (self.status().as_u16(), *self.extensions().get().expect("it was retried"))
+        (self.status().as_u16(), *self.extensions().get().expect("the call was retried"))
     }
 }
 
 impl Answer for reqwest::Response {
     fn status_and_retried(&self) -> (u16, Retried) {
-        (self.status().as_u16(), *self.extensions().get().expect("it was retried"))
+        (self.status().as_u16(), *self.extensions().get().expect("the call was retried"))
     }
 }
 
@@ -116,7 +116,7 @@ fn breaker() -> BreakerLayer {
 #[tokio::test]
 async fn circuit_opened_by_502_returns_502_over_hyper_and_reqwest() {
     let server = Http::start().await;
-    server.set_default(Action::status(502).body("the gateway is down"));
+    server.set_default(Action::status(502).body("the upstream is down"));
     let retry = || JitterRetryLayer::new(retry_at_once().build().unwrap());
 
     let client = HyperClient::builder(TokioExecutor::new()).build_http();
@@ -159,7 +159,7 @@ async fn circuit_opened_by_grpc_status_returns_that_status() {
     assert_eq!(server.requests().len(), 1);
 }
 
-/// A refused connection is an outcome as well: it says more than the rejection that follows.
+/// The error of the refused connection says more than the rejection of the next attempt.
 #[tokio::test]
 async fn circuit_opened_by_refused_connection_returns_that_error() {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
@@ -172,9 +172,9 @@ async fn circuit_opened_by_refused_connection_returns_that_error() {
         .service(reqwest::Client::new());
     let request = reqwest::Request::new(http::Method::GET, url.parse().unwrap());
     let error = stack.oneshot(request).await.unwrap_err();
-    let retried = Retried::of(&error).expect("it was retried");
+    let retried = Retried::of(&error).expect("the call was retried");
     assert_eq!((retried.attempts, retried.ended), (2, Some(GiveUp::Rejected)));
-    let error = error.into_inner().expect("it is no rejection");
+    let error = error.into_inner().expect("the error is not a rejection");
     let kind = retried.last_sent.map(|fault| fault.kind());
     assert_eq!((kind, error.fault().kind()), (Some(Kind::Unavailable), Kind::Unavailable));
 }
@@ -186,7 +186,7 @@ async fn clone_of_retried_breaker_error_keeps_number_of_attempts() {
     };
     let retry = JitterRetryLayer::new(retry_at_once().build().unwrap());
     let error = retry.layer(service_fn(timed_out)).oneshot(Request::new(String::new())).await.unwrap_err();
-    let retried = Retried::of(&error).expect("it was retried");
+    let retried = Retried::of(&error).expect("the call was retried");
     assert!(retried.attempts > 1);
     assert_eq!(Retried::of(&error.clone()), Some(retried));
 }

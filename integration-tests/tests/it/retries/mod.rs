@@ -1,4 +1,4 @@
-//! Retries over every client: the server fails a given number of times and counts the requests.
+//! Retries over every client. The server fails a given number of times and counts the requests.
 
 mod early_answer;
 mod hyper_client;

@@ -1,4 +1,4 @@
-//! Over reqwest's `Client`.
+//! Retries over reqwest's `Client`.
 
 use integration_tests::{TIMEOUT, retry_at_once};
 use reqwest::{Body, Client, Method, Request};
@@ -16,7 +16,7 @@ fn request(method: Method, server: &Http) -> Request {
     request
 }
 
-/// The status, the attempts, and how often the server was asked.
+/// Sends a request. Returns the status, the number of attempts and the number of requests.
 async fn sent(request: Request, server: &Http) -> (u16, u32, usize) {
     let before = server.requests().len();
     let mut stack = ServiceBuilder::new()
@@ -35,10 +35,14 @@ async fn server_failing_n_times_gets_n_plus_one_requests() {
     for failures in 0..5_usize {
         server.script(std::iter::repeat_n(Action::status(503), failures));
         server.script([Action::status(200)]);
-        let (status, attempts, asked) = sent(request(Method::PUT, &server), &server).await;
+        let (status, attempts, request_count) = sent(request(Method::PUT, &server), &server).await;
         let expected = if failures < 3 { (200, failures + 1) } else { (503, 3) };
-        assert_eq!((status, attempts as usize, asked), (expected.0, expected.1, expected.1), "{failures}");
-        // What is left of the script is for nobody.
+        assert_eq!(
+            (status, attempts as usize, request_count),
+            (expected.0, expected.1, expected.1),
+            "{failures}"
+        );
+        // Removes the rest of the script.
         while server.remaining() > 0 {
             sent(request(Method::POST, &server), &server).await;
         }
@@ -86,8 +90,8 @@ async fn three_nested_retry_layers_send_three_requests() {
     assert!(server.requests().iter().all(|request| !request.headers.contains_key("x-attempt")));
 }
 
-/// What has come of an error's body is read before the retry, so that its connection can be used
-/// again.
+/// The retry layer reads the available part of an error body before the retry, so that the
+/// connection can be used again.
 #[tokio::test]
 async fn retries_with_read_error_bodies_reuse_connection() {
     let server = Http::start().await;

@@ -1,4 +1,4 @@
-//! A unary call over a tonic `Channel`, under a generated client.
+//! Retries of a unary call over a tonic `Channel`, with a generated client.
 
 use std::time::Duration;
 
@@ -15,13 +15,16 @@ fn listed() -> RetryPolicyBuilder {
     retry_at_once().idempotent_methods(["echo.Echo/Say"])
 }
 
-/// The answer, or the code, and how often the server was asked.
-async fn said(policy: RetryPolicyBuilder, replies: &[Reply]) -> (Result<String, Code>, usize) {
+/// Makes a call. Returns the answer or the code, and the number of requests.
+async fn call_outcome(policy: RetryPolicyBuilder, replies: &[Reply]) -> (Result<String, Code>, usize) {
     let server = Grpc::start().await;
     server.script(replies.to_vec());
     let answer = say(&server, policy, Request::new(Words { text: "hello".to_owned() })).await;
     let requests = server.requests();
-    assert!(requests.iter().all(|request| request.body.ends_with(b"hello")), "each has the whole message");
+    assert!(
+        requests.iter().all(|request| request.body.ends_with(b"hello")),
+        "each request has the complete message"
+    );
     (answer, requests.len())
 }
 
@@ -35,28 +38,28 @@ async fn say(server: &Grpc, policy: RetryPolicyBuilder, request: Request<Words>)
 #[tokio::test]
 async fn server_failing_twice_gets_three_calls() {
     let unavailable = || Reply::trailers_only(14);
-    let answer = said(listed(), &[unavailable(), unavailable(), Reply::ok("hi")]).await;
+    let answer = call_outcome(listed(), &[unavailable(), unavailable(), Reply::ok("hi")]).await;
     assert_eq!(answer, (Ok("hi".to_owned()), 3));
-    let answer = said(listed(), &[unavailable(), unavailable(), unavailable()]).await;
+    let answer = call_outcome(listed(), &[unavailable(), unavailable(), unavailable()]).await;
     assert_eq!(answer, (Err(Code::Unavailable), 3), "the last outcome");
 }
 
 #[tokio::test]
 async fn unlisted_method_is_called_once_unless_unprocessed() {
-    assert_eq!(said(retry_at_once(), &[Reply::trailers_only(14)]).await, (Err(Code::Unavailable), 1));
+    assert_eq!(call_outcome(retry_at_once(), &[Reply::trailers_only(14)]).await, (Err(Code::Unavailable), 1));
     let refused = Reply::nothing().rst_stream(Reason::REFUSED_STREAM);
-    let (answer, asked) = said(retry_at_once(), &[refused, Reply::ok("hi")]).await;
-    assert_eq!((answer, asked), (Ok("hi".to_owned()), 2));
+    let (answer, request_count) = call_outcome(retry_at_once(), &[refused, Reply::ok("hi")]).await;
+    assert_eq!((answer, request_count), (Ok("hi".to_owned()), 2));
 }
 
 #[tokio::test]
 async fn begun_response_or_negative_pushback_ends_retries() {
     let begun = Reply::headers().status(14);
-    assert_eq!(said(listed(), &[begun]).await, (Err(Code::Unavailable), 1));
+    assert_eq!(call_outcome(listed(), &[begun]).await, (Err(Code::Unavailable), 1));
     let stop = Reply::trailers_only(14).header("grpc-retry-pushback-ms", "-1");
-    assert_eq!(said(listed(), &[stop]).await, (Err(Code::Unavailable), 1));
+    assert_eq!(call_outcome(listed(), &[stop]).await, (Err(Code::Unavailable), 1));
     let not_found = Reply::trailers_only(5);
-    assert_eq!(said(listed(), &[not_found]).await, (Err(Code::NotFound), 1));
+    assert_eq!(call_outcome(listed(), &[not_found]).await, (Err(Code::NotFound), 1));
 }
 
 #[tokio::test]
