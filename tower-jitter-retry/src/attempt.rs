@@ -30,8 +30,9 @@ pub(crate) struct AttemptState {
     hot: HotConfig,
     cold: Option<Arc<ColdConfig>>,
     randomness: Randomness,
-    /// The time when the call first had to wait or failed, so that a call that succeeds immediately
-    /// reads no clock. With a deadline, the time when the call began.
+    /// The start of the call's time. It is the time when the call first had to wait or failed, so
+    /// that a call that succeeds immediately does not read this clock. With a deadline, it is the
+    /// time when the call began.
     started: Option<u64>,
     deadline: Option<u64>,
     attempts: u32,
@@ -43,8 +44,8 @@ pub(crate) struct AttemptState {
     ticket: HeldTicket,
 }
 
-/// A ticket belongs to one call. A clone of a call (a policy of tower's is cloned with it) has no
-/// ticket.
+/// The ticket of one call. A clone of a call has no ticket; tower clones its policy together with
+/// the call.
 #[derive(Default)]
 struct HeldTicket(Option<Ticket>);
 
@@ -85,9 +86,9 @@ impl AttemptState {
         self
     }
 
-    /// Records that the first poll of an attempt was pending.
+    /// Starts the time of the call, unless it has already started.
     #[inline]
-    pub(crate) fn record_pending(&mut self) {
+    pub(crate) fn start_time(&mut self) {
         if self.started.is_none() {
             self.started = Some(self.hot.clock.now());
         }

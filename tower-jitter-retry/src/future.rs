@@ -45,9 +45,11 @@ pin_project! {
     /// | later, or before any attempt was sent | the rejection |
     ///
     /// The kept outcome is dropped before the second poll of the next attempt, because its body may
-    /// hold a resource that the attempt waits for: a stream or a permit. In either case,
-    /// [`Retried`](crate::Retried) contains the number of attempts, the reason why they ended, and
-    /// the fault of the last attempt that was sent.
+    /// hold a resource that the attempt waits for: a stream or a permit.
+    ///
+    /// If a retry was planned, [`Retried`](crate::Retried) on the kept outcome or on the rejection
+    /// contains the number of attempts, the reason why they ended, and the fault of the last
+    /// attempt that was sent.
     ///
     /// # Permits held by a response
     ///
@@ -191,7 +193,7 @@ where
             // below classify the attempt with it.
             let guard = upload_guard::<_, Req, _>(this.replayable, this.resend, this.call);
             let Poll::Ready(result) = attempt.poll(cx) else {
-                this.call.record_pending();
+                this.call.start_time();
                 return Poll::Pending;
             };
             let verdict = this.classify.classify(result.as_ref());

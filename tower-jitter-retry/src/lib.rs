@@ -82,8 +82,8 @@
 //! - For one request, `RetrySafety` and [`Deadline`] are extensions of the `http::Request`. A
 //!   `reqwest::Request` has no access to its extensions: create it from an `http::Request`
 //!   (`try_into()`), which keeps them.
-//! - [`non_idempotent`](RetryPolicyBuilder::non_idempotent) sets which faults a request that is not
-//!   idempotent is retried after.
+//! - [`non_idempotent`](RetryPolicyBuilder::non_idempotent) sets the faults after which a request
+//!   that is not idempotent is sent again.
 //! - gRPC sends every call by POST. [`idempotent_methods`](RetryPolicyBuilder::idempotent_methods)
 //!   lists the methods that may be called twice. A gRPC call is not retried once its response has
 //!   begun (gRFC A6).
@@ -95,8 +95,8 @@
 //!
 //! - an attempt that is left, of [`max_attempts`](RetryPolicyBuilder::max_attempts);
 //! - time within [`max_elapsed`](RetryPolicyBuilder::max_elapsed);
-//! - time before the request's [`Deadline`] or `grpc-timeout`; each attempt rewrites `grpc-timeout`
-//!   to the time that is left;
+//! - time before the request's [`Deadline`] or `grpc-timeout`; the layer shortens the
+//!   `grpc-timeout` of each attempt to the time that is left;
 //! - a withdrawal that the [`Budget`] grants;
 //! - a request that can be [sent again](#how-a-request-is-sent-again).
 //!
@@ -132,10 +132,12 @@
 //!
 //! ## Redirects
 //!
-//! A POST that was processed and answered by a redirect is not sent again because the target of the
-//! redirect fails. `Unsent` and `Refused` then count as `IfIdempotent`. A response shows a redirect
-//! by its URL. An error of reqwest does not say which hop failed, and reqwest follows redirects by
-//! default. So **a POST through reqwest is not sent again after a refused connection**. It is with
+//! A server may process a POST and answer with a redirect. If the target of the redirect then
+//! fails, the POST is not sent again: `Unsent` and `Refused` count as `IfIdempotent`.
+//!
+//! A response shows a redirect by its URL. An error of reqwest does not say which hop failed, and
+//! reqwest follows redirects by default. So **a POST through reqwest is not sent again after a
+//! refused connection**. Such a POST is sent again with
 //! [`follows_redirects(false)`](RetryPolicyBuilder::follows_redirects) and a client that follows no
 //! redirects (`redirect::Policy::none()`). For tower-http's `FollowRedirect` see [Layer
 //! order](https://github.com/OWNER/tower-resilience-layers/blob/main/docs/layer-order.md#redirects).
@@ -143,13 +145,13 @@
 //! ## Nested retry layers
 //!
 //! A request that may be sent again carries an [`Attempt`](request::Attempt) in its extensions. The
-//! mark says which faults this layer retries for the request. A retry layer further in leaves those
+//! mark says which faults this layer retries for the request. An inner retry layer leaves those
 //! faults to this layer: three nested layers of three attempts make three calls, not 27.
 //!
-//! - A layer further in still retries what this layer does not: another gRPC method of its list, or
-//!   a 503 below a layer with `errors_only()`.
-//! - It also retries any response below a layer with `errors_only().rule(…)`, if it classifies
-//!   all responses itself. Both layers then retry the responses that the rule covers.
+//! - An inner layer still retries the faults that this layer does not: those of a gRPC method that
+//!   only the inner layer lists, or a 503 below a layer with `errors_only()`.
+//! - Below a layer with `errors_only().rule(…)`, an inner layer that classifies all responses also
+//!   retries the responses that the rule covers. Both layers then retry these responses.
 //! - Requests that are neither `http::Request` nor `reqwest::Request` carry no mark, and their
 //!   attempts multiply.
 //! - A proxy removes the mark of a remote client: [`RetryPolicy::gateway`] does, and so does
@@ -174,8 +176,8 @@
 //! | `Retry-After`, `retry-after-ms`, gRPC `RetryInfo` | a minimum: the longer of the hint and the backoff's own delay | continues to grow |
 //! | `grpc-retry-pushback-ms` | exact: it replaces the backoff; 0 means immediately | starts again |
 //!
-//! - A hint is never shortened. It is lengthened by up to half of it (at most 5 s), so that clients
-//!   that got the same hint do not return together.
+//! - A hint is never shortened. It is stretched by up to half of it (at most 5 s), so that clients
+//!   that got the same hint do not return together. [`Jitter::None`] does not stretch it.
 //! - A hint of more than 60 s ([`max_retry_after`](RetryPolicyBuilder::max_retry_after)), or one
 //!   that does not fit into the time that is left, ends the retries.
 //! - A delay of zero uses no timer. It yields to the runtime from time to time: each retry takes a
@@ -191,7 +193,8 @@
 //! |---|---|
 //! | `http::Request<B>` | its head is cloned; the next table says how its body is kept |
 //! | `reqwest::Request` (feature `reqwest`) | `try_clone`: a body in memory is shared, and a request with a streaming body is sent once |
-//! | numbers, strings, a `Vec` or an `Option` of them | cloned, regardless of size |
+//! | `()`, `bool`, `char`, numbers, strings, `Bytes`, and a `Vec` of these | cloned, regardless of size |
+//! | an `Option` of any `Clone` type with a [`RequestInfo`] | cloned, regardless of size |
 //! | `http::Request<B>` with any other `B: Clone`, with `.clone_requests()` | cloned, regardless of size |
 //! | your own `Clone` type with a [`RequestInfo`], with `.clone_requests()` | cloned, regardless of size |
 //!
@@ -214,9 +217,9 @@
 //!   with `RetrySafety::Never`. A POST that may be sent again if it was not processed has its body
 //!   kept like any other.
 //! - A streaming body that is recorded is also tracked: while it waits for its source, a timeout or
-//!   a lost connection is not retried, and a breaker below does not count it. The same is true of a
-//!   call that is dropped meanwhile. Use
-//!   [`track_uploads(false)`](RetryPolicyBuilder::track_uploads) for gRPC streams whose client
+//!   a lost connection is not retried, and a breaker below does not count it. A breaker below also
+//!   does not count a call that is dropped meanwhile.
+//! - Use [`track_uploads(false)`](RetryPolicyBuilder::track_uploads) for gRPC streams whose client
 //!   waits for answers before it sends more. Use an
 //!   [`UploadLayer`](fault_classify::upload::UploadLayer) for requests that are sent once.
 //!
@@ -293,8 +296,8 @@
 //!
 //! - [`on_retry`](RetryPolicyBuilder::on_retry) is called before each retry, with the number of the
 //!   attempt that failed, from 1.
-//! - A response that took several attempts has [`Retried`] in its extensions: the number of
-//!   attempts, the time, why no further attempt followed, and the fault of the last attempt that
+//! - If a retry was planned for a call, the response has [`Retried`] in its extensions: the number
+//!   of attempts, the time, why no further attempt followed, and the fault of the last attempt that
 //!   was sent. [`Retried::of`] finds it on an error that contains a verdict (`ClassifiedError`):
 //!   the errors of a `FaultClassifyLayer`, and the rejections of a breaker.
 //! - The feature `tracing` adds an event for each retry, and for each call that failed and is not
@@ -326,9 +329,9 @@
 //! |---|---|
 //! | `axum` | retries of `http::Request` with axum's body |
 //! | `tonic` | retries of `http::Request` with tonic's body; classifies tonic's errors |
-//! | `reqwest`, `reqwest-middleware` | retries of `reqwest::Request`, and of `http::Request` with reqwest's body; classifies the errors of these crates |
+//! | `reqwest`, `reqwest-middleware` | retries of `reqwest::Request`, and of `http::Request` with reqwest's body; classifies reqwest's responses and the errors of these crates |
 //! | `follow-redirect` | recognizes responses after a redirect that tower-http's `FollowRedirect` followed |
-//! | `h2`, `hyper`, `hyper-util`, `tower`, `tower-http` | classifies the errors and responses of these crates: see [`fault_classify`] |
+//! | `h2`, `hyper`, `hyper-util`, `tower`, `tower-http` | classifies the errors of these crates: see [`fault_classify`] |
 //! | `metrics`, `tracing` | counters and a histogram for the `metrics` crate; events for retries |
 //! | `serde` | reads and writes [`RetryPolicy`] |
 //! | `tower-retry` | a policy for tower's own retry layer |

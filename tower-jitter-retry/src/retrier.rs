@@ -177,9 +177,8 @@ fn blocking<T, E, C: Classify<T, E>>(
     mut sleep: impl FnMut(Duration),
 ) -> Result<T, E> {
     let mut call = new_state(policy).for_blocking();
-    // The time of a blocking call starts now, because there is no poll that shows when it first
-    // waits.
-    call.record_pending();
+    // No poll shows when a blocking call first waits.
+    call.start_time();
     let mut kept = None;
     loop {
         let result = attempt();
@@ -260,7 +259,7 @@ where
                     let Poll::Ready(result) = attempt.poll(cx) else {
                         // The attempt may wait for a resource that the last response holds.
                         *this.last = None;
-                        this.call.record_pending();
+                        this.call.start_time();
                         return Poll::Pending;
                     };
                     let verdict = this.classify.classify(result.as_ref());

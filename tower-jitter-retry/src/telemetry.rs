@@ -42,9 +42,9 @@ pub struct Retried {
     /// It includes the first attempt, and attempts that were rejected on this side. It is 1 if a
     /// retry was decided on and then not sent.
     pub attempts: u32,
-    /// The time from the beginning of the call, or from its first wait, to its end.
+    /// The time from the start of the call to its end, including the delays.
     ///
-    /// It includes the delays.
+    /// [`max_elapsed`](crate::RetryPolicyBuilder::max_elapsed) defines the start.
     pub elapsed: Duration,
     /// The reason why no further attempt followed, or `None` if the last attempt was a success.
     pub ended: Option<GiveUp>,

@@ -31,6 +31,7 @@ impl RetryPolicy {
     /// | a streaming body | is kept while it is read | is sent once |
     /// | the mark of the first attempt | is set | is not set: inner retry layers leave faults to this layer from the second attempt on |
     /// | [`remove_marker`](crate::RetryPolicyBuilder::remove_marker) | applies to every attempt | applies to retries only: remove the marks above this layer with [`remove_marker`](crate::request::remove_marker) |
+    /// | the start of [`max_elapsed`](crate::RetryPolicyBuilder::max_elapsed) without a deadline | when the call first has to wait or fails | when the first attempt fails, because tower does not call the policy earlier |
     /// | a retry that waits for the inner service's readiness | waits until the deadline or `max_elapsed` at most | waits without a limit, and is sent even if it is too late, because tower does not call the policy there |
     /// | a later attempt that is rejected on this side | the caller gets the outcome of the last attempt that was sent | the caller gets the rejection, with [`Retried::last_sent`](crate::Retried::last_sent), because tower drops each result before the next attempt |
     /// | clones of a request | one for each attempt that another attempt may follow | one for each attempt, because tower calls the policy only for requests that it has cloned |

@@ -150,7 +150,7 @@ impl<U: FnMut(RangeInclusive<u64>) -> u64> Iterator for Delays<U> {
 /// | `factor` | [`backoff_multiplier`](crate::RetryPolicyBuilder::backoff_multiplier) |
 /// | `cap` | [`max_backoff`](crate::RetryPolicyBuilder::max_backoff) |
 /// | `c` | the ceiling before retry n: `min(cap, base · factor^(n-1))` |
-/// | `last` | the previous delay; `base` before the first retry |
+/// | `last` | the previous delay of the backoff, without a server's hint; `base` before the first retry and after a pushback |
 ///
 /// | jitter | a delay is drawn from | source |
 /// |---|---|---|

@@ -266,7 +266,7 @@ proptest! {
         prop_assert!(backoff.ceiling(retry + 1) >= ceiling);
     }
 
-    /// For the jitters that cut at the cap. Every range is valid.
+    /// Checks the jitters that cut at the cap, and that each of their ranges is valid.
     #[test]
     fn delay_never_exceeds_maximum(jitter in any_jitter(), initial in 0..u64::MAX, max in 0..u64::MAX, multiplier in 1.0..1_000.0, seed in any::<u64>()) {
         let backoff = Backoff { initial: initial.min(max), multiplier, max, jitter };

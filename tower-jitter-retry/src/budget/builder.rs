@@ -36,15 +36,16 @@ impl Budget {
 
     /// Returns a builder of gRPC's retry throttling (gRFC A6).
     ///
-    /// **Default**: 10 tokens, of which a success returns a tenth of one, as in gRFC A6's example.
+    /// **Default**: the values of gRFC A6's example. The bucket holds 10 tokens, and a success adds
+    /// 0.1 tokens.
     pub fn grpc() -> GrpcBudgetBuilder {
         GrpcBudgetBuilder::default()
     }
 
     /// Returns a builder of the retry quota of the AWS SDKs.
     ///
-    /// **Default**: that of the AWS SDKs. The quota has 500 tokens. A retry costs 5 tokens, and a
-    /// retry after a timeout 10.
+    /// **Default**: the values of the AWS SDKs. The bucket holds 500 tokens. A retry costs 5
+    /// tokens, or 10 after a timeout. A success without a retry adds 1 token.
     pub fn aws() -> AwsBudgetBuilder {
         AwsBudgetBuilder::default()
     }
@@ -208,12 +209,15 @@ impl WindowBudgetBuilder {
 /// attempt that succeeds adds a part of a token. Retries are allowed while *more* than half of the
 /// tokens are left, and cost nothing themselves.
 ///
+/// The first row that applies decides how an outcome counts:
+///
 /// | outcome | counts as |
 /// |---|---|
 /// | a success | success |
-/// | a fault that may be retried, throttling or overload, or a fault that says the server is unhealthy | failure |
-/// | a fault of the caller that a healthy server reports (`NOT_FOUND`) | success |
-/// | a request that was rejected and not sent, or any other fault | neither |
+/// | a request that was rejected and not sent | neither |
+/// | a fault that may be retried, is throttling or overload, or shows an unhealthy server | failure |
+/// | a fault that shows a healthy server, such as `NOT_FOUND` | success |
+/// | any other fault | neither |
 ///
 /// | setting | sets | range | default |
 /// |---|---|---|---|

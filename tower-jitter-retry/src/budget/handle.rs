@@ -81,11 +81,12 @@ pub trait RetryBudget: fmt::Debug + Send + Sync + 'static {
 /// # Lifetime
 ///
 /// Keep a handle, or the policy, for as long as calls are in progress. A call that outlives the
-/// last handle still uses the budget, until a new budget of the same kind reuses the storage. From
-/// then on, the call gets what a new budget with the call's old settings grants to its first call.
+/// last handle still uses the budget, until a new budget reuses the storage. From then on, the call
+/// gets what a new budget with the call's old settings grants to its first call.
 ///
-/// A new budget reuses the storage regardless of its settings and its clock. The memory is
-/// therefore bounded by the largest number of budgets that were alive at the same time.
+/// A new budget reuses the storage regardless of its settings and its clock. Window budgets share
+/// one pool of storage; gRPC and AWS budgets share another. The memory of each pool is therefore
+/// bounded by the largest number of its budgets that were alive at the same time.
 #[derive(Clone)]
 pub struct Budget(pub(super) BudgetKind);
 

@@ -72,7 +72,7 @@ impl WindowCore {
         // Release: a deposit that reads one of the words stored below also reads the new epoch.
         fence(Ordering::Release);
         // The clock is read after the epoch has changed: a deposit that still saw the former epoch
-        // has read an earlier time, so its bucket precedes all buckets that follow.
+        // has read an earlier time, so its bucket is older than every bucket of the new owner.
         let buckets = buckets.continue_after(former, self.clock.now(), clock.now());
         self.clock.store(clock);
         for (word, value) in self.buckets.iter().zip(buckets.to_words()) {

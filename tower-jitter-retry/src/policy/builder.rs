@@ -218,8 +218,15 @@ impl RetryPolicyBuilder {
     ///
     /// Range: 0 to 365 days; `None` means no limit. **Default**: 2 minutes.
     ///
-    /// - The time starts when the call first has to wait or fails; for a call with a
-    ///   [`Deadline`](crate::Deadline), when the call begins.
+    /// The first row that applies determines the start:
+    ///
+    /// | call | start |
+    /// |---|---|
+    /// | with a [`Deadline`](crate::Deadline) or `grpc-timeout` | when the call begins |
+    /// | [`retry_blocking`](RetryPolicy::retry_blocking) | before the first attempt |
+    /// | through tower's own retry layer (`TowerPolicy`) | when the first attempt fails |
+    /// | any other | when the call first has to wait or fails |
+    ///
     /// - A delay that would end later is not begun. The caller then gets the outcome of the last
     ///   attempt.
     /// - A retry that waits for the inner service's readiness stops waiting when the time is over.
@@ -241,11 +248,11 @@ impl RetryPolicyBuilder {
     /// | `Retry-After`, `retry-after-ms`, gRPC's `RetryInfo` | A minimum: the retry waits for the longer of the hint and the backoff's own delay. The backoff continues to grow. |
     /// | `grpc-retry-pushback-ms` | Exact: the hint replaces the backoff's delay, and the backoff starts again after it. 0 means immediately. |
     /// | a `grpc-retry-pushback-ms` that is negative or invalid | Ends the retries. |
-    /// | a `Retry-After` or `retry-after-ms` of 0, or with an invalid value | None: the backoff's own delay applies. |
+    /// | a `Retry-After`, `retry-after-ms` or `RetryInfo` that is 0 or invalid | None on the delay: the backoff's own delay applies. |
     ///
     /// Every hint is stretched by up to half of it, at most 5 s. Clients that received the same
     /// hint therefore do not return at the same moment. The stretched delay never passes the time
-    /// that is left. [`Jitter::None`] turns the stretching off.
+    /// that is left. [`Jitter::None`] turns the stretch off.
     pub fn max_retry_after(mut self, delay: Duration) -> Self {
         self.max_retry_after = delay;
         self
@@ -316,14 +323,14 @@ impl RetryPolicyBuilder {
 
     /// Sets the clock of [`max_elapsed`](Self::max_elapsed) and of deadlines.
     ///
-    /// It does not affect delays, which use tokio's timer, or the thread's sleep with
-    /// [`retry_blocking`](RetryPolicy::retry_blocking). A budget has a clock of its own; only the
-    /// default budget takes the clock of its policy.
+    /// **Default**: [`Clock::tokio`], the clock of tokio's timer.
+    /// [`retry_blocking`](RetryPolicy::retry_blocking) reads [`Clock::precise`] in its place,
+    /// because its thread sleeps.
     ///
-    /// **Default**: [`Clock::tokio`], the clock of the timer.
-    /// [`retry_blocking`](RetryPolicy::retry_blocking) reads [`Clock::precise`] instead, because
-    /// its thread sleeps. The clock is first read when a call waits or fails (with a deadline, when
-    /// it begins), so an immediate success reads no clock.
+    /// - Delays do not depend on this clock. They use tokio's timer, or the thread's sleep with
+    ///   `retry_blocking`.
+    /// - The budget reads its own clock; see [`budget`](Self::budget).
+    /// - This clock is first read at the start of [`max_elapsed`](Self::max_elapsed).
     pub fn clock(mut self, clock: Clock) -> Self {
         self.clock = Some(clock);
         self
@@ -331,8 +338,8 @@ impl RetryPolicyBuilder {
 
     /// Makes the delays reproducible: all random numbers are derived from the seed.
     ///
-    /// Each call has a stream of its own. The streams are assigned in the order in which the calls
-    /// begin. **Default**: no seed; the delays differ from run to run.
+    /// Each call has a stream of its own. The streams are assigned in the order in which the
+    /// futures of the calls are created. **Default**: no seed; the delays differ from run to run.
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
         self
@@ -433,7 +440,7 @@ impl RetryPolicyBuilder {
     ///
     /// # Errors
     ///
-    /// Returns the first setting that is out of its range, with its field, value and allowed range.
+    /// Returns the first invalid setting, with its field, its value and the allowed values.
     pub fn build(self) -> Result<RetryPolicy, ConfigError> {
         ConfigError::check("max_attempts", self.max_attempts, ATTEMPT_RANGE)?;
         ConfigError::check("max_backoff", self.max_backoff, Duration::ZERO..=MAX_DURATION)?;

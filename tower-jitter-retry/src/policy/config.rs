@@ -30,7 +30,7 @@ use crate::rng::Seeds;
 /// | [`max_retry_after`](super::RetryPolicyBuilder::max_retry_after) | longest delay that a server may ask for | 0 to 365 days | 60 s |
 /// | [`budget`](super::RetryPolicyBuilder::budget) | budget that retries are paid from | a [`Budget`], or `None` | [`Budget::default`]: 20 % of the requests, and 10 retries per second |
 /// | [`safety`](super::RetryPolicyBuilder::safety) | whether requests may be sent more than once | [`RetrySafety`](crate::RetrySafety) | [`RetrySafety::ByRequest`](crate::RetrySafety::ByRequest) |
-/// | [`non_idempotent`](super::RetryPolicyBuilder::non_idempotent) | faults after which other requests are sent again | [`NonIdempotent`] | [`NonIdempotent::UnsentOrRefused`] |
+/// | [`non_idempotent`](super::RetryPolicyBuilder::non_idempotent) | faults after which a request that is not idempotent is sent again | [`NonIdempotent`] | [`NonIdempotent::UnsentOrRefused`] |
 /// | [`follows_redirects`](super::RetryPolicyBuilder::follows_redirects) | whether a client below follows redirects | `true`, `false`, or not set | not set: URLs decide, and every error of reqwest may follow a redirect |
 /// | [`idempotent_methods`](super::RetryPolicyBuilder::idempotent_methods) | gRPC methods that may be sent more than once | `package.Service/Method` or `package.Service/*` | none |
 /// | [`replay_limit`](super::RetryPolicyBuilder::replay_limit) | bytes kept of a body that streams or has to be copied | 0 to 1 GiB | 64 KiB |
@@ -73,7 +73,7 @@ use crate::rng::Seeds;
 ///
 /// - A missing field has its default.
 /// - `"none"` turns a setting off: `jitter`, `max_elapsed`, `budget`, `seed`, `marker_header`.
-/// - `null` is an error, because it could mean either of these.
+/// - `null` is an error, because it could mean the default or `"none"`.
 /// - A duration is a string of numbers, each with its unit: d, h, m, s, ms, us or ns. Examples are
 ///   `"1m 30s"` and `"1.5s"`.
 /// - An unknown field and a duplicate field are errors.
@@ -261,7 +261,8 @@ pub struct RetryEvent {
     pub fault: Fault,
     /// The delay before the next attempt.
     pub delay: Duration,
-    /// The time since the call began, or first had to wait.
+    /// The time since the start of the call, as defined by
+    /// [`max_elapsed`](super::RetryPolicyBuilder::max_elapsed).
     pub elapsed: Duration,
 }
 

@@ -55,7 +55,9 @@ pub enum GiveUp {
     Nested,
     /// gRPC: the response had begun, so that the caller may have received a part of it.
     Committed,
-    /// The request cannot be sent again, for example because its body is too large to be kept.
+    /// The request cannot be sent again, or no longer.
+    ///
+    /// For example, its body exceeds the [`replay_limit`](crate::RetryPolicyBuilder::replay_limit).
     NotReplayable,
     /// The server asks for a longer delay than the policy allows.
     ///
@@ -69,9 +71,10 @@ pub enum GiveUp {
     MaxElapsed,
     /// The [`Budget`](crate::Budget) does not grant a retry.
     Budget,
-    /// The attempt was rejected on this side and was not sent.
+    /// The attempt was rejected on this side without being sent, and must not be retried.
     ///
-    /// For example, a circuit breaker is open, or a layer sheds load.
+    /// For example, a circuit breaker is open. Load shedding is not such a rejection: its fault is
+    /// [`Retryable::Unsent`], which may be retried.
     Rejected,
     /// The inner service's readiness failed, so that the attempt was not sent.
     NotReady,

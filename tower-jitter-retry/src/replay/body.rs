@@ -128,14 +128,15 @@ where
     }
 }
 
-/// The kept data of a streaming body.
+/// The data of a streaming body that a retry layer keeps.
 ///
-/// If it belongs to the layer that keeps the body, no attempt follows after it is dropped. Dropping
-/// it then frees the data that the body being sent has read already.
+/// Of nested retry layers, one owns the data. When the owner drops this value, no further attempt
+/// follows, and the data that the running attempt has already read is freed. In another layer,
+/// dropping the value frees nothing.
 pub struct SavedStream<B> {
     buffer: Arc<ReplayBuffer<B>>,
-    /// Whether it belongs to the layer that keeps the body. The inner layers send the data again
-    /// that this layer keeps.
+    /// Whether the layer that holds this value owns the data. The other layers replay the data that
+    /// the owner keeps.
     owns: bool,
 }
 
@@ -195,6 +196,6 @@ impl<B> fmt::Debug for ReplayBody<B> {
 
 impl<B> fmt::Debug for SavedStream<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Replay")
+        f.write_str("SavedStream")
     }
 }

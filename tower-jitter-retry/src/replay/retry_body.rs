@@ -12,7 +12,7 @@ use http_body_util::{Empty, Full};
     message = "a retry layer cannot send the body `{Self}` again",
     note = "the bodies of axum, reqwest and tonic can be sent again with the cargo features `axum`, `reqwest` and `tonic` of `tower-jitter-retry`",
     note = "for any other body that streams, wrap it: `ReplayBody::new(body)`",
-    note = "if the body is `Clone`, call `.clone_requests()` on the layer: its method, headers and extensions still decide whether it is sent again",
+    note = "if the body is `Clone`, call `.clone_requests()` on the layer: the request's method, headers and extensions still decide whether it is sent again",
     note = "`()`, strings, `Bytes`, `Full` and `Empty` are bodies in memory, and need nothing"
 )]
 pub trait RetryBody: Sized {
@@ -33,9 +33,10 @@ pub trait RetryBody: Sized {
         true
     }
 
-    /// Returns a copy of the body, or `None` if that would copy more than `limit` bytes.
+    /// Returns a copy of the body, or `None` if there is no copy within the limit.
     ///
-    /// **Default**: `None`.
+    /// `None` means that the body cannot be copied, or that a copy would copy more than `limit`
+    /// bytes. **Default**: `None`.
     fn duplicate(&self, limit: usize) -> Option<Self> {
         let _ = limit;
         None

@@ -71,10 +71,9 @@ impl Deadline {
         Self(When::Within(time))
     }
 
-    /// Creates a deadline at a moment.
+    /// Creates a deadline at a given moment, for example the deadline of an incoming request.
     ///
-    /// For example, an incoming request brought the moment along. Under `tokio::time::pause`, the
-    /// moment is a moment of tokio's clock.
+    /// The moment is compared with tokio's clock, which `tokio::time::pause` stops.
     pub fn at(moment: Instant) -> Self {
         Self(When::At(moment.into()))
     }
@@ -95,7 +94,7 @@ impl Deadline {
 /// - `http::Request` with a body of any type,
 /// - `reqwest::Request` (feature `reqwest`),
 /// - strings, numbers, `bool`, `char`, `()`, `Bytes`, and a `Vec` of these,
-/// - an `Option` of any of these.
+/// - an `Option` of any type that implements it.
 ///
 /// Every method has a default. A request type of your own that is `Clone` therefore needs only an
 /// empty implementation, and then counts as idempotent:

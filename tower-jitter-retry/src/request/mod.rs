@@ -29,10 +29,10 @@ pub(crate) use self::safety::{Coverage, OuterMark, ResendAfter};
 /// A request that can be sent again.
 ///
 /// It is implemented for `http::Request` over any [`RetryBody`](crate::replay::RetryBody), for
-/// `reqwest::Request` (feature `reqwest`), and for strings, numbers, a `Vec` of these, and an
-/// `Option`. A request that is `Clone` does not need this trait: with
-/// [`clone_requests`](crate::JitterRetryLayer::clone_requests), a layer needs only the request's
-/// [`RequestInfo`].
+/// `reqwest::Request` (feature `reqwest`), for the plain types that [`RequestInfo`] lists, and for
+/// an `Option` of any `Clone` type with a [`RequestInfo`]. A request that is `Clone` does not need
+/// this trait: with [`clone_requests`](crate::JitterRetryLayer::clone_requests), a layer needs only
+/// the request's [`RequestInfo`].
 ///
 /// The layer calls the methods in this order: [`save`](Self::save) before the first attempt,
 /// [`can_replay`](Self::can_replay) after a failed attempt, and [`replay`](Self::replay) for the

@@ -244,10 +244,11 @@ impl OuterMark {
 /// The outcomes of one request after which some layers send it again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Coverage {
+    /// The faults in errors, of all layers.
     errors: ResendAfter,
-    /// For responses, of the layers that classify responses by rule, or all responses.
+    /// The faults in responses, of the layers that classify responses: by rule, or all of them.
     by_rule: ResendAfter,
-    /// For responses, of the layers that classify all responses.
+    /// The faults in responses, of the layers that classify all responses.
     all: ResendAfter,
 }
 
