@@ -1,8 +1,8 @@
-//! A kept connection that ended while it was idle: the client learns of it before the next request,
-//! or with that on its way to it and nothing written.
+//! A kept connection that was closed while it was idle. The client notices it before the next
+//! request, or after it has assigned the request to the connection and written nothing.
 //!
-//! The wire is one in memory: over a socket it is up to chance whether the client's side hears of
-//! the end before the request.
+//! The connection is in memory. With a socket, it would be random whether the client notices the
+//! close before the request.
 
 use std::io;
 use std::pin::Pin;
@@ -66,12 +66,15 @@ async fn answer(end: &mut DuplexStream) {
     end.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.unwrap();
 }
 
-/// Two POSTs, between which the connection ends, and the client hears of it before the second or
-/// not: the second's status, or whether it may be sent again; attempts; connections.
+/// Sends two POSTs. The connection is closed between them. With `notices_close`, the client notices
+/// this before the second POST.
+///
+/// Returns the second POST's status or the retryability of its fault, and the numbers of attempts
+/// and connections.
 async fn two_posts(
-    by_itself: bool,
+    client_retries: bool,
     max_attempts: u32,
-    hears: bool,
+    notices_close: bool,
 ) -> (Result<u16, Retryable>, usize, usize) {
     let (accepts, mut accepted) = unbounded_channel();
     let connector = service_fn(move |_: http::Uri| {
@@ -79,7 +82,8 @@ async fn two_posts(
         accepts.send(far).unwrap();
         std::future::ready(Ok::<_, io::Error>(Wire(TokioIo::new(near))))
     });
-    let client = Client::builder(TokioExecutor::new()).retry_canceled_requests(by_itself).build(connector);
+    let client =
+        Client::builder(TokioExecutor::new()).retry_canceled_requests(client_retries).build(connector);
     let (attempts, policy) =
         (Arc::new(AtomicUsize::new(0)), RetryPolicy::builder().initial_backoff(Duration::ZERO));
     let counter = Arc::clone(&attempts);
@@ -93,37 +97,41 @@ async fn two_posts(
         .service(client);
     let post = || Request::post("http://server/").body(Full::from("once")).unwrap();
 
-    let serves = async {
+    let serve = async {
         let mut end = accepted.recv().await.unwrap();
         answer(&mut end).await;
         end
     };
-    let (response, end) = tokio::join!(stack.ready().await.unwrap().call(post()), serves);
+    let (response, end) = tokio::join!(stack.ready().await.unwrap().call(post()), serve);
     response.unwrap().into_body().collect().await.unwrap();
-    // The connection goes back to the pool in a task of its own.
+    // Another task returns the connection to the pool.
     for _ in 0..8 {
         yield_now().await;
     }
     drop(end);
-    // If it does not, no other task runs from here to the request.
-    for _ in 0..if hears { 8 } else { 0 } {
+    // Without these yields no other task runs before the request, so the client does not notice.
+    for _ in 0..if notices_close { 8 } else { 0 } {
         yield_now().await;
     }
     let call = stack.ready().await.unwrap().call(post());
     let mut connections = 1;
-    let serves = async {
+    let serve = async {
         while let Some(mut end) = accepted.recv().await {
             connections += 1;
             answer(&mut end).await;
         }
     };
-    let came = tokio::select! {
+    let result = tokio::select! {
         biased;
-        came = call => came,
-        () = serves => unreachable!("the client lives"),
+        result = call => result,
+        () = serve => unreachable!("the client keeps the channel open"),
     };
-    let came = came.map(|response| response.status().as_u16());
-    (came.map_err(|error| classify_error(&error).retryable()), attempts.load(Ordering::Relaxed), connections)
+    let status = result.map(|response| response.status().as_u16());
+    (
+        status.map_err(|error| classify_error(&error).retryable()),
+        attempts.load(Ordering::Relaxed),
+        connections,
+    )
 }
 
 #[tokio::test]

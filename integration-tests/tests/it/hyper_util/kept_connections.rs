@@ -1,15 +1,18 @@
-//! Connections that die while they are idle, or under a request.
+//! Connections that are lost while they are idle or during a request.
 //!
-//! By itself the client does this, with `retry_canceled_requests`, which is on by default:
+//! The client itself behaves as follows. Its option `retry_canceled_requests` is on by default:
 //!
-//! - A connection that is known to be closed is not taken from the pool.
-//! - A request that got a kept connection which turns out to be closed *before a byte of the request was written* is sent over another one, whatever its
-//!   method: nobody has seen it. It is not an attempt: no layer above hears of it. Turned off, the error is the caller's.
-//! - A request of which something was written is never sent again, whatever its method: the error is the caller's.
-//! - Nor is one whose connection was new, though nothing was written.
+//! - It does not take a connection from the pool that is known to be closed.
+//! - If a kept connection turns out to be closed *before a byte of the request was written*, the
+//!   client sends the request on another connection, whatever its method. This is not another
+//!   attempt, and the layers above do not notice it. With the option off, the caller gets the
+//!   error.
+//! - If a part of the request was written, the client never sends it again, whatever its method.
+//!   The caller gets the error.
+//! - The client does not resend a request on a new connection either, even if nothing was written.
 //!
-//! So all that is left for a retry above is what was written, and that is sent again only if the
-//! request may be made twice.
+//! A retry layer above therefore sees only requests that were written, and retries only those that
+//! are idempotent.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -26,14 +29,14 @@ use tower_breaker::{BreakerConfig, BreakerLayer, Clock, Counts};
 use tower_fault_classify::{FaultClassifyLayer, Kind, classify_error};
 use tower_jitter_retry::{Jitter, JitterRetryLayer, RetryPolicy};
 
-/// What happened to some requests that were sent one after the other.
+/// The results of several requests that were sent one after the other.
 #[derive(Debug, PartialEq, Eq)]
-struct Seen {
-    /// The status of each, or the kind of its fault.
-    came: Vec<Result<u16, Kind>>,
-    /// Attempts, directly above the client.
+struct Observed {
+    /// The status of each request, or the kind of its fault.
+    results: Vec<Result<u16, Kind>>,
+    /// The number of attempts, counted directly around the client.
     attempts: usize,
-    /// Requests that the server has read, of this method alone.
+    /// The number of requests that the server has read. All of them have the tested method.
     requests: usize,
 }
 
@@ -41,13 +44,13 @@ fn client() -> Client<HttpConnector, Full<Bytes>> {
     Client::builder(TokioExecutor::new()).build_http()
 }
 
-/// Sends a request for each act.
+/// Sends requests through the layers to a server with this script.
 async fn send(
     client: Client<HttpConnector, Full<Bytes>>,
     method: Method,
     times: usize,
     acts: &[Action],
-) -> (Seen, Counts) {
+) -> (Observed, Counts) {
     let server = Http::start().await;
     server.script(acts.to_vec());
     let attempts = Arc::new(AtomicUsize::new(0));
@@ -69,48 +72,49 @@ async fn send(
             request
         })
         .service(client);
-    let mut came = Vec::new();
+    let mut results = Vec::new();
     for _ in 0..times {
         let request = Request::builder().method(&method).uri(server.url()).body(Full::from("once")).unwrap();
         match stack.ready().await.unwrap().call(request).await {
             Ok(response) => {
-                came.push(Ok(response.status().as_u16()));
-                // Read to its end, so that the connection is kept.
+                results.push(Ok(response.status().as_u16()));
+                // Reads the body to its end, so that the client keeps the connection.
                 response.into_body().collect().await.unwrap();
             }
-            Err(error) => came.push(Err(classify_error(&error).kind())),
+            Err(error) => results.push(Err(classify_error(&error).kind())),
         }
     }
     assert_eq!(server.remaining(), 0);
     let requests = server.requests();
     assert!(requests.iter().all(|request| request.method == method && request.body == "once"));
-    let seen = Seen { came, attempts: attempts.load(Ordering::Relaxed), requests: requests.len() };
-    (seen, circuit.status().window)
+    let observed = Observed { results, attempts: attempts.load(Ordering::Relaxed), requests: requests.len() };
+    (observed, circuit.status().window)
 }
 
-/// The request is written, read by the server, and the kept connection dies: nothing is known, and
-/// only what may be made twice is sent again.
+/// The server reads the request, and the kept connection breaks. The server may have processed the
+/// request, so only an idempotent one is retried.
 #[tokio::test]
 async fn post_on_kept_connection_that_breaks_is_sent_once() {
-    for death in [Action::ResetAfterRequest, Action::CloseAfterRequest] {
-        let acts = [Action::status(200), death.clone(), Action::status(200)];
-        let (seen, window) = send(client(), Method::POST, 3, &acts).await;
-        let came = vec![Ok(200), Err(Kind::Transient), Ok(200)];
-        assert_eq!(seen, Seen { came, attempts: 3, requests: 3 }, "{death:?}");
+    for fault in [Action::ResetAfterRequest, Action::CloseAfterRequest] {
+        let acts = [Action::status(200), fault.clone(), Action::status(200)];
+        let (observed, window) = send(client(), Method::POST, 3, &acts).await;
+        let results = vec![Ok(200), Err(Kind::Transient), Ok(200)];
+        assert_eq!(observed, Observed { results, attempts: 3, requests: 3 }, "{fault:?}");
         assert_eq!((window.calls, window.failures), (3, 1));
 
-        let (seen, window) = send(client(), Method::PUT, 2, &acts).await;
-        assert_eq!(seen, Seen { came: vec![Ok(200); 2], attempts: 3, requests: 3 }, "{death:?}");
+        let (observed, window) = send(client(), Method::PUT, 2, &acts).await;
+        assert_eq!(observed, Observed { results: vec![Ok(200); 2], attempts: 3, requests: 3 }, "{fault:?}");
         assert_eq!((window.calls, window.failures), (3, 1));
     }
 }
 
-/// The server leaves the request unread: the client has written it, and cannot know.
+/// The server does not read the request. The client has written it, so it cannot exclude that the
+/// server processed it.
 #[tokio::test]
 async fn post_written_but_never_read_is_sent_once() {
     let acts = [Action::status(200), Action::ResetBeforeRequest];
-    let (seen, _) = send(client(), Method::POST, 2, &acts).await;
-    assert_eq!(seen, Seen { came: vec![Ok(200), Err(Kind::Transient)], attempts: 2, requests: 1 });
-    let (seen, _) = send(client(), Method::PUT, 2, &acts).await;
-    assert_eq!(seen, Seen { came: vec![Ok(200); 2], attempts: 3, requests: 2 });
+    let (observed, _) = send(client(), Method::POST, 2, &acts).await;
+    assert_eq!(observed, Observed { results: vec![Ok(200), Err(Kind::Transient)], attempts: 2, requests: 1 });
+    let (observed, _) = send(client(), Method::PUT, 2, &acts).await;
+    assert_eq!(observed, Observed { results: vec![Ok(200); 2], attempts: 3, requests: 2 });
 }

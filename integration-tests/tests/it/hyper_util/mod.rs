@@ -1,4 +1,5 @@
-//! hyper-util's legacy client: what it sends again by itself, and what the layers over it do.
+//! hyper-util's legacy client: which requests it resends by itself, and what the layers around it
+//! do.
 
 mod idle_connections;
 mod kept_connections;

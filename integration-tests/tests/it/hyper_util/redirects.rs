@@ -1,4 +1,4 @@
-//! tower-http's `FollowRedirect` over hyper: above the retry, where it belongs, and below.
+//! tower-http's `FollowRedirect` over hyper: above the retry layer, where it belongs, and below it.
 
 use bytes::Bytes;
 use http::{Method, Request};
@@ -17,23 +17,22 @@ use tower_jitter_retry::{JitterRetryLayer, ReplayBody, RetrySafety};
 
 type Body = Full<Bytes>;
 
-/// What answers a redirect's second hop. 0: the connection is refused.
+/// The statuses of a redirect's target. 0 means that the connection is refused.
 const TARGETS: [u16; 6] = [0, 421, 425, 429, 509, 529];
 const REDIRECTS: [u16; 5] = [301, 302, 303, 307, 308];
 
-/// Three attempts without a delay.
 fn client() -> Client<HttpConnector, Body> {
     Client::builder(TokioExecutor::new()).build_http()
 }
 
-/// Follows 307 and 308 as well, for which the body has to be cloned.
+/// Also follows 307 and 308, for which the body has to be cloned.
 fn follow<E>() -> FollowRedirectLayer<impl Policy<Body, E> + Clone> {
     let clone_body = clone_body_fn(|body: &Body| Some(body.clone()));
     FollowRedirectLayer::with_policy(clone_body.and::<_, Body, E>(Standard::default()))
 }
 
-/// How many requests come to a server that redirects, and to the target, if one is sent through the
-/// stack.
+/// Sends one request through the stack. Returns the numbers of requests that the redirecting server
+/// and the target received.
 async fn requests<S>(stack: S, method: &Method, redirect: u16, target: u16, never: bool) -> (usize, usize)
 where
     S: Service<Request<Body>>,
@@ -52,8 +51,8 @@ where
     (origin.requests().len(), server.requests().len())
 }
 
-/// Each hop is a request of its own: the first is answered, and only the second is sent again, if
-/// it may be.
+/// Above the retry layer, each hop is its own request. The first is answered, and only the second
+/// can be retried.
 #[tokio::test]
 async fn redirected_post_above_retry_is_sent_once() {
     for redirect in REDIRECTS {
@@ -99,7 +98,7 @@ async fn redirected_post_below_retry_with_policy_is_sent_once() {
     }
 }
 
-/// Without the setting, responses are recognised by their `RequestUri`.
+/// Without the setting, the `RequestUri` of a response shows that it was redirected.
 #[tokio::test]
 async fn redirect_below_retry_is_detected_by_request_uri() {
     for redirect in REDIRECTS {
@@ -126,7 +125,7 @@ async fn redirect_below_retry_is_detected_by_request_uri() {
     assert_eq!(server.requests().len(), 3);
 }
 
-/// `FollowRedirect` needs a body that has a default.
+/// `FollowRedirect` requires `Default` for the body.
 #[tokio::test]
 async fn streaming_body_passes_follow_redirect_above_retry() {
     let (origin, target) = (Http::start().await, Http::start().await);

@@ -1,5 +1,5 @@
-//! How often the server is asked: exactly as often as policy and idempotency allow, in each place
-//! where the stack can stand.
+//! The number of requests that reach the server: exactly as many as policy and idempotency allow,
+//! in each place where the stack can be used.
 
 use integration_tests::reqwest_client;
 use reqwest::{Method, Request};
@@ -10,7 +10,7 @@ use tower_fault_classify::{FaultClassifyLayer, classify_error};
 
 use super::{inside, send, stack};
 
-/// What the server does with every request, and how often it is asked by a GET and by a POST.
+/// What the server does with every request, and the numbers of requests of a GET and of a POST.
 fn rows() -> Vec<(Action, usize, usize)> {
     vec![
         (Action::status(200), 1, 1),
@@ -32,19 +32,20 @@ fn request(method: &Method, server: &Http) -> Request {
     request
 }
 
-/// `exchange` sends one request; it says the status or the kind of the fault.
-async fn counted(exchange: impl AsyncFn(Request) -> String) {
-    for (act, gets, posts) in rows() {
-        for (method, asked) in [(Method::GET, gets), (Method::POST, posts)] {
+/// Checks the number of requests of each row. `exchange` sends one request, and returns the status
+/// or the kind of the fault.
+async fn check_counts(exchange: impl AsyncFn(Request) -> String) {
+    for (action, gets, posts) in rows() {
+        for (method, expected) in [(Method::GET, gets), (Method::POST, posts)] {
             let server = Http::start().await;
-            server.set_default(act.clone());
+            server.set_default(action.clone());
             let answer = exchange(request(&method, &server)).await;
             let requests = server.requests();
-            assert_eq!(requests.len(), asked, "{method} of {act:?}: {answer}");
-            assert!(requests.iter().all(|request| request.body == "the body"), "{method} of {act:?}");
-            if let Action::Respond(_) = act {
+            assert_eq!(requests.len(), expected, "{method} of {action:?}: {answer}");
+            assert!(requests.iter().all(|request| request.body == "the body"), "{method} of {action:?}");
+            if let Action::Respond(_) = action {
                 let status = answer.parse::<u16>().is_ok();
-                assert!(status || answer == "protocol", "{method} of {act:?}: {answer}");
+                assert!(status || answer == "protocol", "{method} of {action:?}: {answer}");
             }
         }
     }
@@ -52,7 +53,7 @@ async fn counted(exchange: impl AsyncFn(Request) -> String) {
 
 #[tokio::test]
 async fn requests_over_reqwest_match_expected_counts() {
-    counted(async |request| {
+    check_counts(async |request| {
         let answer = send(&mut stack(reqwest_client().build().unwrap()), request).await;
         answer.map_or_else(
             |error| classify_error(&error).kind().to_string(),
@@ -64,7 +65,7 @@ async fn requests_over_reqwest_match_expected_counts() {
 
 #[tokio::test]
 async fn requests_over_middleware_match_expected_counts() {
-    counted(async |request| {
+    check_counts(async |request| {
         let client = ClientBuilder::new(reqwest_client().build().unwrap())
             .with(TowerMiddleware::new(FaultClassifyLayer::new().keep_errors()))
             .build();
@@ -79,7 +80,7 @@ async fn requests_over_middleware_match_expected_counts() {
 
 #[tokio::test]
 async fn requests_in_reqwest_chain_match_expected_counts() {
-    counted(async |request| {
+    check_counts(async |request| {
         let answer = inside(reqwest_client().build().unwrap()).execute(request).await;
         answer.map_or_else(
             |error| classify_error(&error).kind().to_string(),

@@ -1,5 +1,5 @@
-//! reqwest and reqwest-middleware under the whole stack, over it and inside its chain: what reaches
-//! the server, and what comes back.
+//! reqwest and reqwest-middleware with the whole stack, around the client and inside its chain:
+//! what reaches the server, and what comes back.
 
 mod counts;
 mod own_retries;
@@ -16,9 +16,10 @@ use tower_fault_classify::middleware::TowerMiddleware;
 use tower_fault_classify::{ClassifiedError, FaultClassifyLayer};
 use tower_jitter_retry::JitterRetryLayer;
 
-/// The README's layers: three attempts without a delay, and a circuit that stays closed. Not a
-/// function, for what it makes fits around a service of any lifetime, which a returned type could
-/// not say.
+/// The layers of the README, with three attempts without a delay and a circuit that stays closed.
+///
+/// This is a macro because the layers fit around a service of any lifetime. The return type of a
+/// function could not express that.
 macro_rules! layers {
     () => {{
         let policy = retry_at_once().build().unwrap();
@@ -32,7 +33,7 @@ macro_rules! layers {
     }};
 }
 
-/// The layers over a client.
+/// Puts the layers around a client.
 fn stack<S>(inner: S) -> impl Service<Request, Response = Response, Error = BreakerError<ClassifiedError>>
 where
     S: Service<Request, Response = Response, Error: Into<BoxError>> + Clone,
@@ -40,7 +41,7 @@ where
     layers!().layer(inner)
 }
 
-/// The layers inside the chain of a client.
+/// Puts the layers inside the chain of a client.
 fn inside(client: Client) -> ClientWithMiddleware {
     ClientBuilder::new(client).with(TowerMiddleware::new(layers!())).build()
 }

@@ -1,4 +1,4 @@
-//! A POST that was processed and answered by a redirect, whose target then fails: the fault is of
+//! A POST that was processed and answered with a redirect, whose target fails. The fault belongs to
 //! the second hop, and the POST is not sent again.
 
 use std::time::Duration;
@@ -17,7 +17,7 @@ use tower_jitter_retry::{Jitter, JitterRetryLayer, RetryPolicy, RetryPolicyBuild
 
 use super::{inside, send, stack};
 
-/// What the target of a redirect does. 0: it refuses the connection.
+/// The statuses of a redirect's target. 0 means that the connection is refused.
 const TARGETS: [u16; 6] = [0, 421, 425, 429, 509, 529];
 
 /// A server that answers each request with a redirect, and the target.
@@ -45,19 +45,18 @@ impl Hops {
         request
     }
 
-    /// How many requests came to the server that redirects, and to the target.
+    /// Returns the numbers of requests that the redirecting server and the target received.
     fn requests(&self) -> (usize, usize) {
         (self.origin.requests().len(), self.target.requests().len())
     }
 }
 
-/// Three attempts without a delay.
 fn client() -> Client {
     reqwest_client().build().unwrap()
 }
 
-/// Sends POST, PATCH and GET through every redirect to every target.
-async fn check(sends: impl AsyncFn(http::Request<Body>)) {
+/// Sends POST, PATCH and GET through every redirect to every target, and checks the counts.
+async fn check(send: impl AsyncFn(http::Request<Body>)) {
     for redirect in [301, 302, 303, 307, 308] {
         for target in TARGETS {
             for (method, safety, attempts) in [
@@ -69,7 +68,7 @@ async fn check(sends: impl AsyncFn(http::Request<Body>)) {
                 (Method::GET, Some(RetrySafety::Never), 1),
             ] {
                 let hops = Hops::start(redirect, target).await;
-                sends(hops.request(&method, safety)).await;
+                send(hops.request(&method, safety)).await;
                 let expected = (attempts, if target == 0 { 0 } else { attempts });
                 assert_eq!(hops.requests(), expected, "{method} {redirect} {target} {safety:?}");
             }
@@ -109,7 +108,7 @@ async fn redirected_post_over_middleware_is_sent_once() {
     check(async |request| drop(send(&mut stack(client.clone()), of_reqwest(request)).await)).await;
 }
 
-/// The layers see requests and responses of `http` alone.
+/// The layers see only requests and responses of `http`.
 #[tokio::test]
 async fn redirected_post_as_http_request_is_sent_once() {
     let stack = ServiceBuilder::new()
@@ -121,7 +120,7 @@ async fn redirected_post_as_http_request_is_sent_once() {
     check(async |request| drop(send(&mut stack.clone(), request).await)).await;
 }
 
-/// A redirect in front of a `RetryPolicy::gateway`, and a classifier that is a closure.
+/// A redirect with `RetryPolicy::gateway`, and with a closure as classifier.
 #[tokio::test]
 async fn redirected_post_with_other_policies_is_sent_once() {
     use tower_fault_classify::{classify_error, classify_fn, classify_response};
@@ -158,7 +157,7 @@ async fn redirected_post_with_unsent_rule_is_sent_once() {
     assert_eq!(hops.requests(), (1, 0));
 }
 
-/// reqwest does not say which hop refused the connection. A client that follows no redirects has
+/// reqwest does not report which hop refused the connection. A client that follows no redirects has
 /// one hop.
 #[tokio::test]
 async fn refused_post_without_redirects_is_sent_again() {
@@ -181,8 +180,8 @@ async fn refused_post_without_redirects_is_sent_again() {
     }
 }
 
-/// How often a POST is sent that is answered by 429 at once, to a URL that reqwest writes
-/// differently.
+/// Sends a POST that is answered with 429, to a URL that reqwest normalizes. Returns the number of
+/// requests.
 async fn sent_to(policy: RetryPolicyBuilder, path: &str) -> usize {
     let server = Http::start().await;
     server.set_default(Action::status(429));
@@ -210,7 +209,7 @@ async fn post_after_429_without_redirect_is_sent_again() {
     assert_eq!(server.requests().len(), 3);
 }
 
-/// The URL of the response is the request's: only the setting tells.
+/// The URL of the response is that of the request, so only the setting shows the redirect.
 #[tokio::test]
 async fn post_redirected_to_own_url_with_policy_is_sent_once() {
     for target in &TARGETS[1..] {

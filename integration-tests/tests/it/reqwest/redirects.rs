@@ -1,5 +1,5 @@
-//! reqwest follows redirects beneath the stack: a chain of them is one attempt, judged by where it
-//! ends.
+//! reqwest follows redirects below the stack. A chain of redirects is one attempt, classified by
+//! its last response.
 
 use std::time::Duration;
 
@@ -14,15 +14,16 @@ use tower_jitter_retry::{Jitter, JitterRetryLayer, RetryPolicy};
 
 use super::{send, stack};
 
-/// The status that came, and what reached the server: method, path and body.
-async fn sent(method: Method, acts: Vec<Action>) -> (u16, Vec<(Method, String, Bytes)>) {
+/// Sends a request. Returns the status, and method, path and body of each request at the server.
+async fn sent(method: Method, actions: Vec<Action>) -> (u16, Vec<(Method, String, Bytes)>) {
     let server = Http::start().await;
-    server.script(acts);
+    server.script(actions);
     let mut request = Request::new(method, format!("{}/first", server.url()).parse().unwrap());
     *request.body_mut() = Some("the body".into());
     let answer = send(&mut stack(reqwest_client().build().unwrap()), request).await.unwrap();
-    let seen = server.requests().into_iter().map(|seen| (seen.method, seen.path, seen.body));
-    (answer.status().as_u16(), seen.collect())
+    let received =
+        server.requests().into_iter().map(|received| (received.method, received.path, received.body));
+    (answer.status().as_u16(), received.collect())
 }
 
 fn to(status: u16, path: &str) -> Action {
@@ -35,22 +36,22 @@ fn row(method: Method, path: &str, body: &'static str) -> (Method, String, Bytes
 
 #[tokio::test]
 async fn retry_after_redirect_starts_at_first_url() {
-    let acts = vec![to(307, "/second"), Action::status(503), to(307, "/third"), Action::status(200)];
-    let (status, seen) = sent(Method::PUT, acts).await;
-    let paths: Vec<_> = seen.iter().map(|(_, path, _)| &**path).collect();
+    let actions = vec![to(307, "/second"), Action::status(503), to(307, "/third"), Action::status(200)];
+    let (status, received) = sent(Method::PUT, actions).await;
+    let paths: Vec<_> = received.iter().map(|(_, path, _)| &**path).collect();
     assert_eq!((status, paths), (200, vec!["/first", "/second", "/first", "/third"]));
-    assert!(seen.iter().all(|(_, _, body)| body == "the body"), "{seen:?}");
+    assert!(received.iter().all(|(_, _, body)| body == "the body"), "{received:?}");
 }
 
 #[tokio::test]
 async fn post_redirected_as_get_is_retried_as_post() {
-    let acts = vec![to(303, "/receipt"), Action::status(503)];
-    let (status, seen) = sent(Method::POST, acts).await;
+    let actions = vec![to(303, "/receipt"), Action::status(503)];
+    let (status, received) = sent(Method::POST, actions).await;
     assert_eq!(status, 503);
-    assert_eq!(seen, [row(Method::POST, "/first", "the body"), row(Method::GET, "/receipt", "")]);
+    assert_eq!(received, [row(Method::POST, "/first", "the body"), row(Method::GET, "/receipt", "")]);
 }
 
-/// Clients that take an `http::Request` make it reqwest's own.
+/// Clients that accept an `http::Request` convert it to a `reqwest::Request`.
 #[tokio::test]
 async fn body_in_memory_after_307_and_308_below_retry_is_resent() {
     let server = Http::start().await;
@@ -69,19 +70,23 @@ async fn body_in_memory_after_307_and_308_below_retry_is_resent() {
             let request = request.body(Body::from("the body")).unwrap();
             let answer = send(&mut stack, request).await.unwrap();
             assert_eq!(answer.status(), 200, "{status} {method}");
-            for (seen, path) in server.requests()[before..].iter().zip(["/first", "/second"]) {
-                assert_eq!((&*seen.path, &seen.body), (path, &Bytes::from("the body")), "{status} {method}");
-                assert_eq!(seen.headers["content-length"], "8", "{status} {method}");
+            for (received, path) in server.requests()[before..].iter().zip(["/first", "/second"]) {
+                assert_eq!(
+                    (&*received.path, &received.body),
+                    (path, &Bytes::from("the body")),
+                    "{status} {method}"
+                );
+                assert_eq!(received.headers["content-length"], "8", "{status} {method}");
             }
         }
     }
     assert_eq!(server.requests().len(), 8);
 
-    // A retry starts at the first address again, and its redirects are followed as well.
+    // A retry starts at the first URL again, and its redirects are followed as well.
     server.script([Action::status(503), to(307, "/second"), Action::status(200)]);
     let request = http::Request::put(format!("{}/first", server.url())).body(Body::from("the body")).unwrap();
     assert_eq!(send(&mut stack, request).await.unwrap().status(), 200);
-    assert!(server.requests().iter().all(|seen| seen.body == "the body"));
+    assert!(server.requests().iter().all(|received| received.body == "the body"));
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! Bodies that stream, both ways, through the whole stack: whole, once, and not kept back.
+//! Streaming request and response bodies through the whole stack: complete, once, without a delay.
 
 use std::sync::{Arc, Mutex};
 
@@ -15,7 +15,7 @@ use super::{inside, send, stack};
 
 type Piece = Result<Bytes, std::io::Error>;
 
-/// Says back what it is told, as it comes.
+/// Starts a server that sends each frame of the request body back when it arrives.
 async fn echo() -> String {
     let router = Router::new().route("/", put(async |body: Body| body));
     format!("http://{}/", integration_tests::serve(router).await)
@@ -25,7 +25,7 @@ fn piece(number: usize) -> Bytes {
     Bytes::from(vec![b'a' + (number % 26) as u8; 1 + number * 7 % 5_000])
 }
 
-/// A request whose body has so many pieces, and the bytes of all.
+/// Returns a request with this number of pieces in its body, and the bytes of all pieces.
 fn large(url: &str, pieces: usize) -> (Request, Vec<u8>) {
     let all: Vec<Bytes> = (0..pieces).map(piece).collect();
     let bytes = all.concat();
@@ -47,8 +47,8 @@ async fn large_body_is_echoed_whole() {
     assert!(answer.bytes().await.unwrap() == bytes, "inside the chain");
 }
 
-/// Nothing that the stack does waits for the end of a body: each piece is sent after the one before
-/// has come back.
+/// The stack does not wait for the end of a body: each piece is sent after the previous one has
+/// come back.
 #[tokio::test]
 async fn request_and_response_bodies_stream_concurrently() {
     let url = echo().await;
@@ -61,7 +61,7 @@ async fn request_and_response_bodies_stream_concurrently() {
     for number in 0..20 {
         let mut back = Vec::new();
         while back.len() < piece(number).len() {
-            back.extend(answer.chunk().await.unwrap().expect("the body goes on"));
+            back.extend(answer.chunk().await.unwrap().expect("the body continues"));
         }
         assert_eq!(back, piece(number));
         pieces.send(Ok(piece(number + 1))).await.unwrap();
@@ -70,7 +70,7 @@ async fn request_and_response_bodies_stream_concurrently() {
     assert_eq!(answer.bytes().await.unwrap(), piece(20));
 }
 
-/// The layers hold no answer back to look at it.
+/// The layers do not delay a response.
 #[tokio::test]
 async fn response_is_read_while_server_writes() {
     let (pieces, body) = mpsc::channel::<Piece>(1);
@@ -78,7 +78,9 @@ async fn response_is_read_while_server_writes() {
     let router = Router::new().route(
         "/",
         get(async move || {
-            Body::from_stream(ReceiverStream::new(body.lock().unwrap().take().expect("it is asked once")))
+            Body::from_stream(ReceiverStream::new(
+                body.lock().unwrap().take().expect("the server gets one request"),
+            ))
         }),
     );
     let url = format!("http://{}/", integration_tests::serve(router).await);
@@ -88,7 +90,7 @@ async fn response_is_read_while_server_writes() {
         pieces.send(Ok(piece(number))).await.unwrap();
         let mut read = Vec::new();
         while read.len() < piece(number).len() {
-            read.extend(answer.chunk().await.unwrap().expect("the body goes on"));
+            read.extend(answer.chunk().await.unwrap().expect("the body continues"));
         }
         assert_eq!(read, piece(number));
     }

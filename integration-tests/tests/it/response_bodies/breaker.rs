@@ -1,4 +1,4 @@
-//! A circuit that hears the end of its calls' bodies, over real clients.
+//! A circuit that counts calls at the end of their bodies, over real clients.
 
 use integration_tests::echo::echo_client::EchoClient;
 use integration_tests::{channel, words};
@@ -14,7 +14,7 @@ fn config() -> BreakerConfig {
     BreakerConfig::builder().name("echo").consecutive_failures(2).build().unwrap()
 }
 
-/// What two calls come to that are answered so: the code and where the circuit stands.
+/// Makes two calls that get this reply. Returns the code of the second call, and the circuit.
 async fn after_two(reply: Reply) -> (Code, Circuit) {
     let server = Grpc::start().await;
     server.script([reply.clone(), reply]);
@@ -53,7 +53,7 @@ async fn rejection_at_generated_client_is_unavailable() {
         source = error.source();
     }
     let rejection = source.and_then(|error| error.downcast_ref::<Rejection>());
-    assert_eq!(rejection.expect("it is in the chain").circuit(), "echo");
+    assert_eq!(rejection.expect("the rejection is in the chain").circuit(), "echo");
 
     let stack = ServiceBuilder::new().layer(breaker.grpc_fallback()).service(channel(&server.url()));
     let status = EchoClient::new(stack).say(words("hi")).await.unwrap_err();
@@ -76,7 +76,7 @@ async fn broken_body_under_reqwest_is_failure_whole_one_success() {
         stack.ready().await.unwrap().call(request).await.unwrap()
     };
     let whole = get().await;
-    assert_eq!(circuit.status().window.calls, 0, "its body is to come");
+    assert_eq!(circuit.status().window.calls, 0, "the body has not been read");
     assert_eq!(whole.text().await.unwrap(), "whole");
     assert_eq!(circuit.status().window.calls, 1);
     get().await.text().await.unwrap_err();

@@ -1,4 +1,4 @@
-//! Both modes over hyper-util's legacy client.
+//! Error bodies and `track_body` over hyper-util's legacy client.
 
 use bytes::Bytes;
 use http::Request;
@@ -34,7 +34,7 @@ async fn error_body_over_hyper_util_is_read_and_end_reported() {
     let layer = FaultClassifyLayer::new().read_error_bodies(bodies);
     let mut service = layer.track_body(log.clone()).layer(client);
     let mut call = async || service.ready().await.unwrap().call(get(&server)).await.unwrap();
-    let told = || log.0.lock().unwrap().drain(..).map(axes).collect::<Vec<_>>();
+    let verdicts = || log.0.lock().unwrap().drain(..).map(axes).collect::<Vec<_>>();
 
     let response = call().await;
     let quota = Some((Kind::Quota, Retryable::Never, Health::Neutral));
@@ -42,25 +42,25 @@ async fn error_body_over_hyper_util_is_read_and_end_reported() {
     let all = response.into_body().collect().await.unwrap();
     assert_eq!(all.trailers().unwrap()["x-checksum"], "1");
     assert_eq!(all.to_bytes(), OUT_OF_QUOTA);
-    assert_eq!(told(), [quota]);
+    assert_eq!(verdicts(), [quota]);
 
     let response = call().await;
-    assert_eq!(told(), [Some((Kind::Unavailable, Retryable::IfIdempotent, Health::Unhealthy))]);
+    assert_eq!(verdicts(), [Some((Kind::Unavailable, Retryable::IfIdempotent, Health::Unhealthy))]);
     let mut body = response.into_body();
     assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "half");
     let error = body.frame().await.unwrap().unwrap_err();
     assert_eq!(io_kind(&error), Some(std::io::ErrorKind::UnexpectedEof), "{error:?}");
     drop(body);
-    assert_eq!(told(), []);
+    assert_eq!(verdicts(), []);
 
     let response = call().await;
-    assert_eq!(told(), []);
+    assert_eq!(verdicts(), []);
     assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "answer");
-    assert_eq!(told(), [None]);
+    assert_eq!(verdicts(), [None]);
 
     let response = call().await;
     response.into_body().collect().await.unwrap_err();
-    let [Some((kind, retry, health))] = told()[..] else { panic!("it is told once") };
+    let [Some((kind, retry, health))] = verdicts()[..] else { panic!("not exactly one verdict") };
     assert_eq!((kind, health), (Kind::Transient, Health::Unhealthy));
     assert!(!matches!(retry, Retryable::Unsent | Retryable::Refused), "the request was processed");
 }

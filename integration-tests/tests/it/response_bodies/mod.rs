@@ -1,5 +1,5 @@
-//! What only bodies know, over real clients: gRPC's trailers, error bodies and event streams of LLM
-//! APIs, bodies that break.
+//! Outcomes that only a body shows, over real clients: gRPC trailers, error bodies and event
+//! streams of LLM APIs, and broken bodies.
 
 mod breaker;
 mod hyper_client;
@@ -18,12 +18,12 @@ use tower_fault_classify::{Health, Kind, Retryable, Verdict};
 
 type Axes = (Kind, Retryable, Health);
 
-/// The axes of a fault.
+/// Returns the axes of a fault.
 fn axes(verdict: Verdict) -> Option<Axes> {
     verdict.fault().map(|fault| (fault.kind(), fault.retryable(), fault.health()))
 }
 
-/// What a hook was told.
+/// A hook that records the verdicts it gets.
 #[derive(Clone, Debug, Default)]
 struct Log(Arc<Mutex<Vec<Verdict>>>);
 
@@ -38,16 +38,16 @@ impl Log {
         self.0.lock().unwrap().is_empty()
     }
 
-    /// The only verdict that was told.
+    /// Returns the only verdict that was recorded.
     fn only(&self) -> Option<Axes> {
         match self.0.lock().unwrap()[..] {
             [verdict] => axes(verdict),
-            ref told => panic!("{told:?}"),
+            ref verdicts => panic!("{verdicts:?}"),
         }
     }
 }
 
-/// The kind of the I/O error that stands in the chain.
+/// Returns the kind of the I/O error in the chain.
 fn io_kind(error: &(dyn Error + 'static)) -> Option<io::ErrorKind> {
     successors(Some(error), |&error| error.source())
         .find_map(|error| Some(error.downcast_ref::<io::Error>()?.kind()))
@@ -70,7 +70,7 @@ fn json(status: u16, body: &str) -> Action {
     Action::status(status).header("content-type", "application/json").body(body)
 }
 
-/// A server that goes through these acts, and then answers with 200.
+/// Starts a server with this script. It then answers with 200.
 async fn server(script: impl IntoIterator<Item = Action>) -> Http {
     let server = Http::start().await;
     server.script(script);

@@ -1,4 +1,4 @@
-//! Error bodies over reqwest's `Client`, under retries and a breaker.
+//! Error bodies over reqwest's `Client`, with retries and a breaker.
 
 use std::io::ErrorKind;
 use std::time::Duration;
@@ -32,7 +32,7 @@ fn carried(response: &Response) -> Option<Axes> {
     CarriedVerdict::get(response).and_then(axes)
 }
 
-/// Three attempts without a delay.
+/// Returns a retry layer with three attempts and no delay.
 fn retries() -> JitterRetryLayer {
     JitterRetryLayer::new(
         RetryPolicy::builder().initial_backoff(Duration::ZERO).jitter(Jitter::None).build().unwrap(),
@@ -59,7 +59,7 @@ async fn exhausted_quota_is_sent_once() {
     assert_eq!((response.status().as_u16(), carried(&response)), (429, Some(QUOTA)));
     assert_eq!(response.text().await.unwrap(), OUT_OF_QUOTA);
 
-    // By its head alone it is a 429 as any other.
+    // By its head alone, the response is an ordinary 429.
     let layers = ServiceBuilder::new().layer(retries()).layer(FaultClassifyLayer::new());
     send(layers, &server).await;
     assert_eq!((server.requests().len(), server.remaining()), (4, 0));
@@ -76,7 +76,7 @@ async fn rate_limit_is_retried_until_success() {
     assert_eq!((response.status().as_u16(), server.remaining()), (200, 0));
     assert_eq!(response.text().await.unwrap(), "answer");
     let bodies = server.requests().into_iter().map(|request| request.body).collect::<Vec<_>>();
-    assert_eq!(bodies, ["prompt"; 3], "a POST, for it was refused");
+    assert_eq!(bodies, ["prompt"; 3], "a refused POST is retried");
 }
 
 #[tokio::test]
@@ -93,8 +93,8 @@ async fn last_response_of_retries_is_returned_unchanged() {
 
 #[tokio::test]
 async fn response_with_layer_differs_only_in_verdict() {
-    let act = || json(429, OUT_OF_QUOTA).header("x-one", "1").header("x-one", "2");
-    let server = server([act(), act()]).await;
+    let action = || json(429, OUT_OF_QUOTA).header("x-one", "1").header("x-one", "2");
+    let server = server([action(), action()]).await;
     let bare = client().execute(post(&server)).await.unwrap();
     let read = send(FaultClassifyLayer::new().read_error_bodies(HELD_UP_FOR_LONG), &server).await;
     assert_eq!(read.url(), bare.url());
@@ -109,7 +109,7 @@ async fn response_with_layer_differs_only_in_verdict() {
 
 #[tokio::test]
 async fn error_body_sent_byte_by_byte_is_read_whole() {
-    let drip = |act: Action| act.drip_body(Duration::from_micros(1));
+    let drip = |action: Action| action.drip_body(Duration::from_micros(1));
     let server = server([drip(json(429, OUT_OF_QUOTA)), drip(json(429, OUT_OF_QUOTA).chunked())]).await;
     for _ in 0..2 {
         let response = send(FaultClassifyLayer::new().read_error_bodies(HELD_UP_FOR_LONG), &server).await;
@@ -119,12 +119,12 @@ async fn error_body_sent_byte_by_byte_is_read_whole() {
 }
 
 #[tokio::test]
-async fn truncated_error_body_is_judged_and_still_fails_for_reader() {
+async fn truncated_error_body_is_classified_and_fails_for_reader() {
     let cut = || json(429, OUT_OF_QUOTA).content_length(1_000).then_close();
     let halved = || json(429, &OUT_OF_QUOTA[..40]).chunked_without_end().then_close();
     let throttled = (Kind::Throttled, Retryable::Refused, Health::Neutral);
-    for (act, expected) in [(cut(), QUOTA), (halved(), throttled)] {
-        let server = server([act.clone(), act]).await;
+    for (action, expected) in [(cut(), QUOTA), (halved(), throttled)] {
+        let server = server([action.clone(), action]).await;
         let bare = client().execute(post(&server)).await.unwrap();
         let read = send(FaultClassifyLayer::new().read_error_bodies(HELD_UP_FOR_LONG), &server).await;
         assert_eq!(carried(&read), Some(expected));
@@ -152,13 +152,13 @@ async fn stalled_error_body_does_not_block_response() {
     assert!(timeout(Duration::ZERO, response.chunk()).await.is_err());
 }
 
-/// The state of a breaker that opens at the second failure, after four of these answers.
-async fn circuit_after<L>(layer: L, act: Action) -> CircuitState
+/// Returns the state of a circuit that opens at the second failure, after four of these answers.
+async fn circuit_after<L>(layer: L, action: Action) -> CircuitState
 where
     L: Layer<Client, Service: Service<Request, Response = Response, Error: Into<tower::BoxError>>>,
     BreakerLayer: Layer<L::Service, Service: Service<Request, Response = Response>>,
 {
-    let server = server(std::iter::repeat_n(act, 4)).await;
+    let server = server(std::iter::repeat_n(action, 4)).await;
     let config = BreakerConfig::builder().consecutive_failures(2).clock(Clock::manual().0).build().unwrap();
     let breaker = BreakerLayer::new(config);
     let circuit = breaker.circuit();
@@ -176,10 +176,10 @@ async fn breaker_above_uses_health_from_error_body() {
     let read = || FaultClassifyLayer::new().read_error_bodies(HELD_UP_FOR_LONG);
     for status in [429, 500] {
         let state = circuit_after(read(), json(status, OUT_OF_QUOTA)).await;
-        assert_eq!(state, CircuitState::Closed, "{status}: the server is well");
+        assert_eq!(state, CircuitState::Closed, "{status}: the server is healthy");
     }
     let state = circuit_after(FaultClassifyLayer::new(), json(500, OUT_OF_QUOTA)).await;
-    assert_eq!(state, CircuitState::Open, "by its head alone it is not");
+    assert_eq!(state, CircuitState::Open, "by its head alone, the response is a failure");
     assert_eq!(circuit_after(read(), json(429, RATE_LIMITED)).await, CircuitState::Closed);
     for status in [400, 529] {
         let state = circuit_after(read(), json(status, OVERLOADED)).await;

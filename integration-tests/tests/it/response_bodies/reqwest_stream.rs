@@ -1,4 +1,4 @@
-//! Event streams over reqwest's `Client`, tracked to their end.
+//! Event streams over reqwest's `Client`, with `track_body`.
 
 use std::time::Duration;
 
@@ -17,10 +17,10 @@ fn stream(text: &str) -> Action {
     Action::status(200).header("content-type", "text/event-stream; charset=utf-8").body(text)
 }
 
-/// The response to a request that is answered so, what its hook is told, and the server, which is
-/// to live as long.
-async fn get(act: Action) -> (Response, Log, Http) {
-    let server = server([act]).await;
+/// Sends a request that gets this answer. Returns the response, the log of its hook, and the
+/// server, which has to exist until the body is read.
+async fn get(action: Action) -> (Response, Log, Http) {
+    let server = server([action]).await;
     let log = Log::default();
     let client = Client::builder().no_proxy().build().unwrap();
     let mut service =
@@ -34,9 +34,9 @@ async fn get(act: Action) -> (Response, Log, Http) {
 
 #[tokio::test]
 async fn error_event_is_reported_for_any_chunking() {
-    let drip = |act: Action| act.drip_body(Duration::from_micros(1));
-    for act in [stream(STREAM), drip(stream(STREAM)), drip(stream(STREAM).without_length().then_close())] {
-        let (response, log, _server) = get(act).await;
+    let drip = |action: Action| action.drip_body(Duration::from_micros(1));
+    for action in [stream(STREAM), drip(stream(STREAM)), drip(stream(STREAM).without_length().then_close())] {
+        let (response, log, _server) = get(action).await;
         assert!(log.is_empty());
         assert_eq!(response.text().await.unwrap(), STREAM);
         assert_eq!(log.only(), Some((Kind::Overloaded, Retryable::Never, Health::Unhealthy)));
@@ -54,7 +54,7 @@ async fn error_event_is_reported_before_stream_ends() {
     let overloaded = Some((Kind::Overloaded, Retryable::Never, Health::Unhealthy));
     assert_eq!(log.only(), overloaded);
     drop(response);
-    assert_eq!(log.only(), overloaded, "and not that it was dropped");
+    assert_eq!(log.only(), overloaded, "only the error is reported, not the drop");
 }
 
 #[tokio::test]

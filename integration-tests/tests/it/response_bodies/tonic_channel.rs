@@ -1,4 +1,4 @@
-//! gRPC's trailers over a tonic `Channel`, under a generated client.
+//! gRPC trailers over a tonic `Channel`, with a generated client.
 
 use integration_tests::echo::echo_client::EchoClient;
 use integration_tests::{channel, words};
@@ -12,7 +12,7 @@ use super::{Axes, Log};
 
 const UNKNOWN: Option<Axes> = Some((Kind::Server, Retryable::Never, Health::Unhealthy));
 
-/// What a call that is answered so comes to, and what its hook is told.
+/// Makes a call that gets this reply. Returns its result, and the verdict that its hook gets.
 async fn call(reply: Reply) -> (Result<String, Status>, Option<Axes>) {
     let server = Grpc::start().await;
     server.script([reply]);
@@ -28,8 +28,8 @@ async fn call(reply: Reply) -> (Result<String, Status>, Option<Axes>) {
 
 #[tokio::test]
 async fn complete_response_is_success() {
-    let (answer, told) = call(Reply::ok("answer")).await;
-    assert_eq!((&*answer.unwrap(), told), ("answer", None));
+    let (answer, reported) = call(Reply::ok("answer")).await;
+    assert_eq!((&*answer.unwrap(), reported), ("answer", None));
 }
 
 #[tokio::test]
@@ -42,26 +42,26 @@ async fn error_in_trailers_after_200_is_reported() {
         (16, Kind::Auth, Health::Healthy),
     ] {
         for reply in [Reply::headers(), Reply::message("x"), Reply::message("x").and_message("y")] {
-            let (answer, told) = call(reply.clone().status(code)).await;
+            let (answer, reported) = call(reply.clone().status(code)).await;
             assert_eq!(answer.unwrap_err().code(), Code::from(code), "{reply:?}");
-            // What a server says after it has begun to answer is never sent again.
-            assert_eq!(told, Some((kind, Retryable::Never, health)), "{reply:?}");
+            // A call whose response has begun is never retried.
+            assert_eq!(reported, Some((kind, Retryable::Never, health)), "{reply:?}");
         }
     }
 }
 
 #[tokio::test]
 async fn error_in_head_is_reported_unchanged() {
-    let (_, told) = call(Reply::trailers_only(14)).await;
-    assert_eq!(told, Some((Kind::Unavailable, Retryable::IfIdempotent, Health::Unhealthy)));
-    let (_, told) = call(Reply::trailers_only(8).trailer("grpc-retry-pushback-ms", "20")).await;
-    assert_eq!(told, Some((Kind::Throttled, Retryable::Refused, Health::Neutral)));
-    let (_, told) = call(Reply::http(503)).await;
-    assert_eq!(told, Some((Kind::Unavailable, Retryable::IfIdempotent, Health::Unhealthy)));
+    let (_, reported) = call(Reply::trailers_only(14)).await;
+    assert_eq!(reported, Some((Kind::Unavailable, Retryable::IfIdempotent, Health::Unhealthy)));
+    let (_, reported) = call(Reply::trailers_only(8).trailer("grpc-retry-pushback-ms", "20")).await;
+    assert_eq!(reported, Some((Kind::Throttled, Retryable::Refused, Health::Neutral)));
+    let (_, reported) = call(Reply::http(503)).await;
+    assert_eq!(reported, Some((Kind::Unavailable, Retryable::IfIdempotent, Health::Unhealthy)));
 }
 
 #[tokio::test]
-async fn stream_with_missing_or_garbled_status_is_unknown() {
+async fn stream_with_missing_or_invalid_status_is_unknown() {
     for reply in [
         Reply::headers(),
         Reply::message("x"),
@@ -70,8 +70,8 @@ async fn stream_with_missing_or_garbled_status_is_unknown() {
         Reply::message("x").status(0).trailer("grpc-status", "14"),
         Reply::headers().status(14).trailer("grpc-status", "0"),
     ] {
-        let (_, told) = call(reply.clone()).await;
-        assert_eq!(told, UNKNOWN, "{reply:?}");
+        let (_, reported) = call(reply.clone()).await;
+        assert_eq!(reported, UNKNOWN, "{reply:?}");
     }
 }
 
@@ -79,19 +79,22 @@ async fn stream_with_missing_or_garbled_status_is_unknown() {
 async fn broken_stream_is_if_idempotent_failure() {
     for reply in [Reply::headers(), Reply::message("x"), Reply::truncated_message("hello world")] {
         for reply in [reply.clone().close_connection(), reply.clone().reset_connection()] {
-            let (answer, told) = call(reply.clone()).await;
-            let (kind, retry, health) = told.unwrap();
+            let (answer, reported) = call(reply.clone()).await;
+            let (kind, retry, health) = reported.unwrap();
             assert_eq!((kind, health), (Kind::Transient, Health::Unhealthy), "{reply:?}: {answer:?}");
             assert!(!matches!(retry, Retryable::Unsent | Retryable::Refused), "{reply:?}");
         }
         for reason in [Reason::INTERNAL_ERROR, Reason::REFUSED_STREAM] {
-            let (answer, told) = call(reply.clone().rst_stream(reason)).await;
+            let (answer, reported) = call(reply.clone().rst_stream(reason)).await;
             answer.unwrap_err();
-            assert!(!matches!(told.unwrap().1, Retryable::Unsent | Retryable::Refused), "{reply:?} {reason}");
+            assert!(
+                !matches!(reported.unwrap().1, Retryable::Unsent | Retryable::Refused),
+                "{reply:?} {reason}"
+            );
         }
     }
-    let (_, told) = call(Reply::message("x").rst_stream(Reason::INTERNAL_ERROR)).await;
-    assert_eq!(told.unwrap().2, Health::Unhealthy);
+    let (_, reported) = call(Reply::message("x").rst_stream(Reason::INTERNAL_ERROR)).await;
+    assert_eq!(reported.unwrap().2, Health::Unhealthy);
 }
 
 #[tokio::test]
@@ -108,10 +111,10 @@ async fn call_dropped_midway_is_cancelled() {
         answer = &mut call => panic!("{answer:?}"),
         () = server.wait_for_requests(1) => {}
     }
-    // Its headers are there when those of a later answer are.
+    // The headers of the first call have arrived when a later call is answered.
     assert_eq!(other.say(words("hi")).await.unwrap().into_inner().text, "ok");
     assert!(tokio::time::timeout(std::time::Duration::ZERO, &mut call).await.is_err());
-    assert_eq!(log.only(), None, "the other one");
+    assert_eq!(log.only(), None, "the verdict of the other call");
     log.0.lock().unwrap().clear();
     drop(call);
     assert_eq!(log.only(), Some((Kind::Cancelled, Retryable::Never, Health::Neutral)));
