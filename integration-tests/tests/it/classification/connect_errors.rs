@@ -1,5 +1,5 @@
-//! Nobody is reached, in ways that Linux has: a queue of connections that is full, and a Unix
-//! socket that is not there.
+//! Connect errors that can be tested on Linux: a full queue of connections, and a missing Unix
+//! socket.
 
 use http::Uri;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -11,7 +11,7 @@ use super::{
     CONNECT_TIMEOUT, SHORT, Table, UNREACHED, failed, hyper_util_client, reqwest_client, tonic_channel,
 };
 
-/// A port that neither accepts nor refuses: as many connections wait there as the system keeps.
+/// A port that neither accepts nor refuses a connection, because its queue of connections is full.
 struct Crowded {
     listener: TcpListener,
     _waiting: TcpStream,
@@ -53,7 +53,7 @@ async fn connect_timeout_over_reqwest_is_unsent() {
 async fn connect_timeout_over_tonic_is_unsent() {
     let crowded = Crowded::start().await;
     let channel = tonic_channel::endpoint(&crowded.url()).connect_timeout(SHORT).connect_lazy();
-    tonic_channel::ends(&mut Table::default(), "no answer to a SYN", channel, CONNECT_TIMEOUT).await;
+    tonic_channel::check(&mut Table::default(), "no answer to a SYN", channel, CONNECT_TIMEOUT).await;
 }
 
 const NO_SUCH: &str = "no-such.socket";
@@ -78,5 +78,5 @@ async fn missing_unix_socket_over_reqwest_is_unavailable_unsent() {
 async fn missing_unix_socket_over_tonic_is_unavailable_unsent() {
     let connector = service_fn(async |_: Uri| UnixStream::connect(NO_SUCH).await.map(TokioIo::new));
     let channel = tonic_channel::endpoint("http://unix").connect_with_connector_lazy(connector);
-    tonic_channel::ends(&mut Table::default(), "not found", channel, UNREACHED).await;
+    tonic_channel::check(&mut Table::default(), "not found", channel, UNREACHED).await;
 }

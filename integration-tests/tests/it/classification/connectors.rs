@@ -1,5 +1,5 @@
-//! Connect errors that are no sign of a dead server: a proxy that refuses, and a client without
-//! TLS.
+//! Connect errors that do not mean that the server is down: a proxy that refuses, and a client
+//! without TLS.
 
 use std::convert::Infallible;
 use std::io;
@@ -27,12 +27,12 @@ use tower_jitter_retry::{JitterRetryLayer, RetryPolicy};
 
 use super::{Axes, BROKEN_UNSENT, CALLER, Table, UNREACHED, axes, failed, hyper_util_client, reqwest_client};
 
-/// A proxy wants credentials: the server was not reached, and the same request is refused again.
+/// A proxy requires credentials. The server was not reached, and a retry would be refused again.
 const PROXY_REFUSES: Axes = axes(Kind::Auth, Retryable::Never, Health::Neutral);
-/// A proxy opens no tunnel, and the error does not say why.
+/// A proxy does not open a tunnel, and the error does not say why.
 const NO_TUNNEL: Axes = axes(Kind::Unavailable, Retryable::Unsent, Health::Neutral);
-/// A proxy sends something that is no answer to `CONNECT`.
-const PROXY_GARBLED: Axes = axes(Kind::Protocol, Retryable::Never, Health::Neutral);
+/// A proxy sends an invalid answer to `CONNECT`.
+const PROXY_INVALID_RESPONSE: Axes = axes(Kind::Protocol, Retryable::Never, Health::Neutral);
 
 /// Sends a request through a proxy's tunnel.
 async fn through_tunnel(proxy: &str) -> BoxError {
@@ -55,8 +55,9 @@ async fn connect_tunnel_refused_by_proxy_is_neutral() {
     }
 }
 
-/// How often a POST asks a proxy for a tunnel, if the proxy always answers with this status.
-async fn tunnels_asked_for(status: u16) -> usize {
+/// Sends a POST through a proxy that always answers with this status. Returns the number of tunnel
+/// requests.
+async fn tunnel_requests(status: u16) -> usize {
     let proxy = Http::start().await;
     proxy.set_default(Action::status(status));
     let tunnel = Tunnel::new(proxy.url().parse().unwrap(), HttpConnector::new());
@@ -70,17 +71,17 @@ async fn tunnels_asked_for(status: u16) -> usize {
 #[tokio::test]
 async fn post_through_proxy_without_tunnel_is_sent_again() {
     for (status, times) in [(407, 1), (403, 3), (502, 3), (503, 3), (504, 3)] {
-        assert_eq!(tunnels_asked_for(status).await, times, "{status}");
+        assert_eq!(tunnel_requests(status).await, times, "{status}");
     }
 }
 
-/// The rule on the classifier's front page.
+/// The rule from the crate documentation of tower-fault-classify.
 fn unavailable_fails<R>(outcome: Result<&R, &client::Error>) -> Option<Verdict> {
     let fault = classify_error(outcome.err()?);
     (fault.kind() == Kind::Unavailable).then(|| fault.with_health(Health::Unhealthy).into())
 }
 
-/// The state of a circuit after one call through a proxy that does not reach the server.
+/// Returns the state of a circuit after one call through a proxy that does not reach the server.
 async fn state_after_503<C>(classify: FaultClassifyLayer<C>) -> CircuitState
 where
     C: Classify<Response<Incoming>, client::Error> + Clone,
@@ -115,12 +116,12 @@ async fn connect_tunnel_other_failures_keep_their_own_meaning() {
     ]);
     table.error(&"FIN", &*through_tunnel(&proxy.url()).await, BROKEN_UNSENT);
     table.error(&"RST", &*through_tunnel(&proxy.url()).await, BROKEN_UNSENT);
-    table.error(&"large head", &*through_tunnel(&proxy.url()).await, PROXY_GARBLED);
+    table.error(&"large head", &*through_tunnel(&proxy.url()).await, PROXY_INVALID_RESPONSE);
     let refused = RefusedPort::bind();
     table.error(&"refused", &*through_tunnel(&refused.url()).await, UNREACHED);
 }
 
-/// Answers each message of one client with the next of `replies`.
+/// Starts a proxy that answers each message of one client with the next of `replies`.
 async fn socks_proxy(replies: &'static [&'static [u8]]) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -145,7 +146,7 @@ async fn through_socks(replies: &'static [&'static [u8]]) -> BoxError {
 #[tokio::test]
 async fn socks_proxy_refusal_is_auth_never_neutral() {
     let mut table = Table::default();
-    // The proxy chooses "user name and password", and turns the password down.
+    // The proxy chooses "user name and password", and rejects the password.
     let error = through_socks(&[&[5, 2], &[1, 1]]).await;
     table.error(&"password", &*error, PROXY_REFUSES);
     // The proxy takes the password, and its rules do not allow the connection.
@@ -183,8 +184,8 @@ async fn https_without_tls_over_reqwest_is_client_never_neutral() {
     table.error(&"middleware", &middleware.get(HTTPS).send().await.unwrap_err(), CALLER);
 }
 
-/// Other clients that tell a mistake of configuration by their text alone. They are built here
-/// without TLS, so the test constructs the errors.
+/// Some clients report a configuration mistake only in the text of the error. The clients here are
+/// built without TLS, so the test constructs the errors.
 #[tokio::test]
 async fn unsupported_scheme_is_client_never_neutral() {
     let mut table = Table::default();
@@ -200,7 +201,7 @@ async fn unsupported_scheme_is_client_never_neutral() {
     }
 }
 
-/// Outside of a connect error the same words may be anybody's.
+/// Outside of a connect error, the same text can come from any source.
 #[tokio::test]
 async fn proxy_text_outside_a_connect_error_is_unknown() {
     let service = tower::service_fn(async |()| {

@@ -1,5 +1,5 @@
-//! The rows for HTTP statuses, hints, and connections that die, as every client of HTTP/1.1 meets
-//! them.
+//! The rows for HTTP statuses, hints and lost connections, which every HTTP/1.1 client is checked
+//! against.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use tower_fault_classify::hint::MAX_HINT;
 use tower_fault_classify::{CarriedVerdict, Health, Kind, Outcome, Retryable, Verdict};
 
 use super::{
-    Axes, BROKEN, BROKEN_UNSENT, GARBLED, Table, UNREACHED, axes, failed, is_unsent,
+    Axes, BROKEN, BROKEN_UNSENT, INVALID_RESPONSE, Table, UNREACHED, axes, failed, is_unsent,
     name_that_does_not_resolve,
 };
 
@@ -21,7 +21,7 @@ const UNSUPPORTED: Axes = axes(Kind::Protocol, Retryable::Never, Health::Neutral
 const UNAVAILABLE: Axes = axes(Kind::Unavailable, Retryable::IfIdempotent, Health::Unhealthy);
 const THROTTLED: Axes = axes(Kind::Throttled, Retryable::Refused, Health::Neutral);
 
-/// The rows that the fault table names, in its order.
+/// The rows of the fault table for single statuses, in its order.
 const STATUSES: [(&[u16], Axes); 19] = [
     (&[401, 403], axes(Kind::Auth, Retryable::Never, Health::Healthy)),
     (&[407], axes(Kind::Auth, Retryable::Never, Health::Neutral)),
@@ -44,7 +44,7 @@ const STATUSES: [(&[u16], Axes); 19] = [
     (&[529], axes(Kind::Overloaded, Retryable::Refused, Health::Unhealthy)),
 ];
 
-/// What the fault table says of a status. A success is nothing.
+/// Returns the row of a status, or `None` for a success.
 pub(crate) fn row_of(status: u16) -> Option<Axes> {
     let row = STATUSES.iter().find(|(statuses, _)| statuses.contains(&status));
     match status {
@@ -58,8 +58,9 @@ fn carried(response: &impl Outcome) -> Option<Axes> {
     CarriedVerdict::get(response).as_ref().and_then(Verdict::fault).map(Axes::of)
 }
 
-/// Every status that can be a last answer, and one past the highest that anybody uses. `call` has
-/// the layer around its client.
+/// Checks every status of a final response, and 999, which is higher than any status in use.
+///
+/// `call` sends a request through the layer and a client.
 pub(crate) async fn statuses<R: Outcome>(call: impl AsyncFn(&str) -> R) {
     let (server, mut table) = (Http::start().await, Table::default());
     for status in (200..=600).chain([999]) {
@@ -72,15 +73,15 @@ pub(crate) async fn statuses<R: Outcome>(call: impl AsyncFn(&str) -> R) {
     table.row(&"103, then 503", carried(&call(&server.url()).await), UNAVAILABLE);
 }
 
-/// Sends an answer of each row, and holds what the layer says of it against the row.
+/// Makes the server send the answer of each row, and checks the verdict of the layer.
 async fn answers<R: Outcome>(
     call: impl AsyncFn(&str) -> R,
     rows: impl IntoIterator<Item = (Action, Option<Axes>)>,
 ) {
     let (server, mut table) = (Http::start().await, Table::default());
-    for (act, want) in rows {
-        server.script([act.clone()]);
-        table.row(&act, carried(&call(&server.url()).await), want);
+    for (action, want) in rows {
+        server.script([action.clone()]);
+        table.row(&action, carried(&call(&server.url()).await), want);
     }
 }
 
@@ -96,17 +97,17 @@ const fn micros(micros: u64) -> Duration {
 
 type Headers = &'static [(&'static str, &'static [u8])];
 
-/// The headers of an answer, and the delay that they ask for.
+/// Headers of an answer, and the delay that they ask for.
 const DELAYS: [(Headers, Duration); 27] = [
     (&[(AFTER, b"3")], seconds(3)),
     (&[(AFTER, b"0")], seconds(0)),
     (&[(AFTER, b"  120\t")], seconds(120)),
     (&[(AFTER, b"99999999999999999999999")], MAX_HINT),
-    // Of several the longest counts, and the garbled not.
+    // The longest of several values applies. Invalid values are ignored.
     (&[(AFTER, b"1"), (AFTER, b"5"), (AFTER, b"2")], seconds(5)),
     (&[(AFTER, b"soon"), (AFTER, b"1")], seconds(1)),
     (&[(AFTER, b"\xff"), (AFTER, b"1")], seconds(1)),
-    // A date is held against the server's own clock, in its three forms.
+    // A date, in its three formats, is compared with the server's own clock.
     (&[(AFTER, b"Wed, 21 Oct 2015 07:28:00 GMT"), ("date", b"Wed, 21 Oct 2015 07:27:15 GMT")], seconds(45)),
     (
         &[(AFTER, b"Wednesday, 21-Oct-15 07:28:00 GMT"), ("date", b"Wed, 21 Oct 2015 07:27:15 GMT")],
@@ -122,11 +123,11 @@ const DELAYS: [(Headers, Duration); 27] = [
         ],
         seconds(60),
     ),
-    // Without one, against this side's: that was long ago, and this is far away.
+    // Without a valid `date`, it is compared with the client's clock: the past, and the far future.
     (&[(AFTER, b"Wed, 21 Oct 2015 07:28:00 GMT")], seconds(0)),
     (&[(AFTER, b"Wed, 21 Oct 2015 07:28:00 GMT"), ("date", b"yesterday")], seconds(0)),
     (&[(AFTER, b"Fri, 31 Dec 9999 23:59:59 GMT")], MAX_HINT),
-    // The finer unit goes first, whichever is longer, unless it is garbled.
+    // `retry-after-ms` takes precedence unless it is invalid.
     (&[(AFTER_MS, b"1500")], micros(1_500_000)),
     (&[(AFTER_MS, b"1500.5")], micros(1_500_500)),
     (&[(AFTER_MS, b"0")], seconds(0)),
@@ -141,7 +142,7 @@ const DELAYS: [(Headers, Duration); 27] = [
     (&[(AFTER, b"later"), (AFTER_MS, b"20")], micros(20_000)),
 ];
 
-/// What makes no sense, and says nothing.
+/// Invalid values, which give no delay.
 const NO_DELAYS: [Headers; 11] = [
     &[(AFTER, b"")],
     &[(AFTER, b"soon")],
@@ -156,73 +157,74 @@ const NO_DELAYS: [Headers; 11] = [
     &[(AFTER, b"Wed, 21 Oct 2015 07:28:60 GMT"), ("date", b"Wed, 21 Oct 2015 07:27:15 GMT")],
 ];
 
-/// The delay that a server asks for stands on every fault that may be sent again, and on no other.
+/// Checks that exactly the faults that may be retried have the delay of the server.
 pub(crate) async fn delays<R: Outcome>(call: impl AsyncFn(&str) -> R) {
     let with = |status, headers: &[(&str, &[u8])]| {
-        headers.iter().fold(Action::status(status), |act, (name, value)| act.header(*name, *value))
+        headers.iter().fold(Action::status(status), |action, (name, value)| action.header(*name, *value))
     };
-    let asked = DELAYS.map(|(headers, delay)| (with(429, headers), THROTTLED.after(delay)));
-    let garbled = NO_DELAYS.map(|headers| (with(429, headers), THROTTLED));
+    let valid = DELAYS.map(|(headers, delay)| (with(429, headers), THROTTLED.after(delay)));
+    let invalid = NO_DELAYS.map(|headers| (with(429, headers), THROTTLED));
     let too_large = axes(Kind::Throttled, Retryable::IfIdempotent, Health::Healthy);
-    let of_413 = [
+    let content_too_large = [
         (with(413, &[(AFTER, b"3")]), too_large.after(seconds(3))),
         (with(413, &[(AFTER, b"0")]), too_large.after(seconds(0))),
         (with(413, &[(AFTER, b"soon")]), CLIENT),
     ];
-    let of_all = (200..=600).filter(|status| *status != 413).filter_map(|status| {
+    let all_statuses = (200..=600).filter(|status| *status != 413).filter_map(|status| {
         let row = row_of(status)?;
         let want = if row.1 == Retryable::Never { row } else { row.after(seconds(7)) };
         Some((with(status, &[(AFTER, b"7")]), want))
     });
-    let rows = asked.into_iter().chain(garbled).chain(of_413).chain(of_all);
-    answers(call, rows.map(|(act, want)| (act, Some(want)))).await;
+    let rows = valid.into_iter().chain(invalid).chain(content_too_large).chain(all_statuses);
+    answers(call, rows.map(|(action, want)| (action, Some(want)))).await;
 }
 
-/// `x-should-retry` overrides the retry axis, and no other.
+/// Checks that `x-should-retry` overrides only the retry axis.
 pub(crate) async fn should_retry<R: Outcome>(call: impl AsyncFn(&str) -> R) {
-    let said = |status, text: &[u8]| Action::status(status).header(SHOULD, text);
+    let should_retry_header = |status, text: &[u8]| Action::status(status).header(SHOULD, text);
     let mut rows = Vec::new();
     for status in (200..=600).filter(|status| *status != 413) {
         let with = |retry| row_of(status).map(|row| axes(row.0, retry, row.2));
         let raised = row_of(status).map(|row| match row.1 {
             Retryable::Never => axes(row.0, Retryable::IfIdempotent, row.2),
-            retryable => axes(row.0, retryable, row.2),
+            other => axes(row.0, other, row.2),
         });
-        rows.push((said(status, b"true"), raised));
-        rows.push((said(status, b"false"), with(Retryable::Never)));
+        rows.push((should_retry_header(status, b"true"), raised));
+        rows.push((should_retry_header(status, b"false"), with(Retryable::Never)));
     }
-    let again = axes(Kind::Server, Retryable::IfIdempotent, Health::Unhealthy);
+    let retryable = axes(Kind::Server, Retryable::IfIdempotent, Health::Unhealthy);
     let never = axes(Kind::Server, Retryable::Never, Health::Unhealthy);
     rows.extend([
-        (said(500, b"TRUE"), Some(again)),
-        (said(500, b"False"), Some(never)),
-        (said(500, b"true").header(SHOULD, "true"), Some(again)),
-        (said(500, b"true").header(AFTER, "2"), Some(again.after(seconds(2)))),
-        (said(500, b"false").header(AFTER, "2"), Some(never)),
+        (should_retry_header(500, b"TRUE"), Some(retryable)),
+        (should_retry_header(500, b"False"), Some(never)),
+        (should_retry_header(500, b"true").header(SHOULD, "true"), Some(retryable)),
+        (should_retry_header(500, b"true").header(AFTER, "2"), Some(retryable.after(seconds(2)))),
+        (should_retry_header(500, b"false").header(AFTER, "2"), Some(never)),
         (
-            said(429, b"false").header(AFTER_MS, "20"),
+            should_retry_header(429, b"false").header(AFTER_MS, "20"),
             Some(axes(Kind::Throttled, Retryable::Never, Health::Neutral)),
         ),
         (
-            said(404, b"true").header(AFTER, "2"),
+            should_retry_header(404, b"true").header(AFTER, "2"),
             Some(axes(Kind::Client, Retryable::IfIdempotent, Health::Healthy).after(seconds(2))),
         ),
     ]);
-    // What makes no sense, or contradicts itself, leaves the status's row.
-    for garbled in [&b""[..], b"yes", b"1", b"truly", b"true,false", b"\xff"] {
-        rows.push((said(500, garbled), Some(SERVER)));
+    // An invalid or contradictory value is ignored.
+    for invalid in [&b""[..], b"yes", b"1", b"truly", b"true,false", b"\xff"] {
+        rows.push((should_retry_header(500, invalid), Some(SERVER)));
     }
-    rows.push((said(500, b"true").header(SHOULD, "false"), Some(SERVER)));
-    rows.push((said(404, b"true").header(SHOULD, "maybe"), Some(CLIENT)));
+    rows.push((should_retry_header(500, b"true").header(SHOULD, "false"), Some(SERVER)));
+    rows.push((should_retry_header(404, b"true").header(SHOULD, "maybe"), Some(CLIENT)));
     answers(call, rows).await;
 }
 
-/// What a connection may come to, once the request was read. `exchange` sends a request, and reads
-/// the answer to its end.
-pub(crate) async fn connections_that_die(exchange: impl AsyncFn(&str) -> Result<(), BoxError>) {
+/// Checks connections that are lost after the request was read.
+///
+/// `exchange` sends a request, and reads the response to its end.
+pub(crate) async fn lost_connections(exchange: impl AsyncFn(&str) -> Result<(), BoxError>) {
     let cut = || Action::status(200).body("0123").content_length(10);
     let endless = || Action::status(200).body("0123").chunked_without_end();
-    let acts = [
+    let actions = [
         Action::ResetBeforeRequest,
         Action::ResetAfterRequest,
         Action::CloseAfterRequest,
@@ -235,14 +237,14 @@ pub(crate) async fn connections_that_die(exchange: impl AsyncFn(&str) -> Result<
         endless().then_reset(),
         Action::raw("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n8\r\n0123"),
     ];
-    each(acts, exchange, BROKEN).await;
+    each(actions, exchange, BROKEN).await;
 }
 
-/// Answers that are none.
-pub(crate) async fn garbled_answers(exchange: impl AsyncFn(&str) -> Result<(), BoxError>) {
+/// Checks invalid responses.
+pub(crate) async fn invalid_responses(exchange: impl AsyncFn(&str) -> Result<(), BoxError>) {
     let chunk =
         |size| Action::raw(format!("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n{size}\r\n0123"));
-    let acts = [
+    let actions = [
         Action::garbage(),
         Action::status(99),
         Action::status(200).header("x name", "a"),
@@ -254,52 +256,52 @@ pub(crate) async fn garbled_answers(exchange: impl AsyncFn(&str) -> Result<(), B
         chunk("4 4"),
         chunk("fffffffffffffffffff"),
     ];
-    each(acts, exchange, GARBLED).await;
+    each(actions, exchange, INVALID_RESPONSE).await;
 }
 
 async fn each(
-    acts: impl IntoIterator<Item = Action>,
+    actions: impl IntoIterator<Item = Action>,
     exchange: impl AsyncFn(&str) -> Result<(), BoxError>,
     want: Axes,
 ) {
     let mut table = Table::default();
-    for act in acts {
+    for action in actions {
         let server = Http::start().await;
-        server.script([act.clone()]);
+        server.script([action.clone()]);
         let error = failed(exchange(&server.url()).await);
-        table.error(&format!("{act:?}").chars().take(200).collect::<String>(), &*error, want);
+        table.error(&format!("{action:?}").chars().take(200).collect::<String>(), &*error, want);
     }
 }
 
-/// A connection that ends when it is accepted: whether the request was still written to it is up to
-/// chance, and hyper knows.
-pub(crate) async fn connections_that_die_on_accept(exchange: impl AsyncFn(&str) -> Result<(), BoxError>) {
+/// Checks connections that are closed when they are accepted.
+///
+/// Whether the request was written before is random. hyper reports it.
+pub(crate) async fn connections_lost_on_accept(exchange: impl AsyncFn(&str) -> Result<(), BoxError>) {
     let mut table = Table::default();
-    for act in [Action::CloseOnAccept, Action::ResetOnAccept] {
+    for action in [Action::CloseOnAccept, Action::ResetOnAccept] {
         let server = Http::start().await;
-        server.set_default(act.clone());
+        server.set_default(action.clone());
         let error = failed(exchange(&server.url()).await);
-        table.error(&act, &*error, if is_unsent(&*error) { BROKEN_UNSENT } else { BROKEN });
+        table.error(&action, &*error, if is_unsent(&*error) { BROKEN_UNSENT } else { BROKEN });
     }
 }
 
-/// A connection that was good for one request and dies in the next, which may have been acted on.
-pub(crate) async fn kept_connections_that_die<E: AsyncFn(&str) -> Result<(), BoxError>>(
-    client: impl Fn() -> E,
-) {
+/// Checks connections that are lost during their second request, which the server may have
+/// processed.
+pub(crate) async fn kept_connections_lost<E: AsyncFn(&str) -> Result<(), BoxError>>(client: impl Fn() -> E) {
     let mut table = Table::default();
-    for act in [Action::CloseAfterRequest, Action::ResetAfterRequest, Action::ResetBeforeRequest] {
+    for action in [Action::CloseAfterRequest, Action::ResetAfterRequest, Action::ResetBeforeRequest] {
         let (server, exchange) = (Http::start().await, client());
-        server.script([Action::status(200).body("ok"), act.clone()]);
+        server.script([Action::status(200).body("ok"), action.clone()]);
         exchange(&server.url()).await.unwrap();
         let error = failed(exchange(&server.url()).await);
-        table.error(&act, &*error, BROKEN);
-        assert_eq!((server.connections(), server.remaining()), (1, 0), "{act:?}");
+        table.error(&action, &*error, BROKEN);
+        assert_eq!((server.connections(), server.remaining()), (1, 0), "{action:?}");
     }
 }
 
-/// Nobody there, and no address to go to.
-pub(crate) async fn nobody_is_reached(exchange: impl AsyncFn(&str) -> Result<(), BoxError>) {
+/// Checks a refused connection and a name that cannot be resolved.
+pub(crate) async fn failed_connects(exchange: impl AsyncFn(&str) -> Result<(), BoxError>) {
     let (refused, mut table) = (RefusedPort::bind(), Table::default());
     for url in [refused.url(), name_that_does_not_resolve()] {
         let error = failed(exchange(&url).await);

@@ -1,23 +1,25 @@
-//! The rows for streams and connections of HTTP/2, as every client of it meets them.
+//! The rows for HTTP/2 streams and connections, which every HTTP/2 client is checked against.
 
 use test_servers::{Action, Grpc, Http, Reason, Reply};
 use tower::BoxError;
 use tower_fault_classify::{Health, Kind, Retryable};
 
-use super::{Axes, BROKEN, TURNED_AWAY, Table, axes, chain, failed, verdict};
+use super::{Axes, BROKEN, REFUSED_STREAM_ROW, Table, axes, chain, failed, verdict};
 
 async fn fails(reply: &Reply, exchange: &impl AsyncFn(&str) -> Result<(), BoxError>) -> BoxError {
     let server = Grpc::start().await;
-    // Whatever the client resends by itself ends in the same way.
+    // A request that the client resends by itself gets the same reply.
     server.set_default(reply.clone());
     let error = failed(exchange(&server.url()).await);
     assert!(!server.requests().is_empty(), "{reply:?}");
     error
 }
 
-/// Streams that the server says it did not look at; and ends that only look so, for an answer had
-/// begun, or tell nothing of what the server did. `committed` is what a client may say of a retry
-/// when an answer had begun (gRFC A6).
+/// Checks streams that the server refused, and streams that ended in another way: after the
+/// beginning of a response, or with a reason that does not show whether the server processed the
+/// request.
+///
+/// `committed` has the retry axes that are allowed after the beginning of a response (gRFC A6).
 pub(crate) async fn streams(exchange: impl AsyncFn(&str) -> Result<(), BoxError>, committed: &[Retryable]) {
     let mut table = Table::default();
     for reply in [
@@ -25,23 +27,23 @@ pub(crate) async fn streams(exchange: impl AsyncFn(&str) -> Result<(), BoxError>
         Reply::nothing().go_away_below(Reason::NO_ERROR),
         Reply::nothing().go_away_below(Reason::ENHANCE_YOUR_CALM),
     ] {
-        table.error(&reply, &*fails(&reply, &exchange).await, TURNED_AWAY);
+        table.error(&reply, &*fails(&reply, &exchange).await, REFUSED_STREAM_ROW);
     }
     let reasons = [Reason::INTERNAL_ERROR, Reason::CANCEL, Reason::ENHANCE_YOUR_CALM, Reason::PROTOCOL_ERROR];
-    let told = reasons.map(|reason| (Reply::nothing().rst_stream(reason), UNCERTAIN));
+    let uncertain = reasons.map(|reason| (Reply::nothing().rst_stream(reason), UNCERTAIN));
     let begun = begun().into_iter().flat_map(|reply| {
         let refused = reply.clone().rst_stream(Reason::REFUSED_STREAM);
         [refused, reply.rst_stream(Reason::INTERNAL_ERROR)].map(|reply| (reply, committed))
     });
-    for (reply, may_be) in told.into_iter().chain(begun) {
+    for (reply, allowed) in uncertain.into_iter().chain(begun) {
         let error = fails(&reply, &exchange).await;
         let retry = verdict(&*error).1;
-        table.check(may_be.contains(&retry), || format!("{reply:?}: {retry:?}: {:?}", chain(&*error)));
+        table.check(allowed.contains(&retry), || format!("{reply:?}: {retry:?}: {:?}", chain(&*error)));
     }
 }
 
-/// Streams and connections for which the server requires HTTP/1.1 or a safer TLS: the same request
-/// over the same connection fails again.
+/// Checks streams and connections for which the server requires HTTP/1.1 or a safer TLS. A retry
+/// over the same connection would fail again.
 pub(crate) async fn other_connection_required(exchange: impl AsyncFn(&str) -> Result<(), BoxError>) {
     let (mut table, want) = (Table::default(), axes(Kind::Protocol, Retryable::Never, Health::Neutral));
     for reason in [Reason::HTTP_1_1_REQUIRED, Reason::INADEQUATE_SECURITY] {
@@ -55,19 +57,16 @@ pub(crate) async fn other_connection_required(exchange: impl AsyncFn(&str) -> Re
     }
 }
 
-/// What may be said of a retry of a request that may have been processed.
+/// The retry axes that are allowed for a request that may have been processed.
 pub(crate) const UNCERTAIN: &[Retryable] = &[Retryable::IfIdempotent, Retryable::Never];
 
 fn begun() -> [Reply; 3] {
     [Reply::headers(), Reply::message("text"), Reply::truncated_message("long text")]
 }
 
-/// A connection that ends with a stream on it, before and within the answer; and a server that goes
-/// at once, which does the same.
-pub(crate) async fn connections_that_die(
-    exchange: impl AsyncFn(&str) -> Result<(), BoxError>,
-    once_begun: Axes,
-) {
+/// Checks connections that are lost before and during a response, and a server that shuts down
+/// immediately, which has the same effect.
+pub(crate) async fn lost_connections(exchange: impl AsyncFn(&str) -> Result<(), BoxError>, once_begun: Axes) {
     let mut table = Table::default();
     for reply in [
         Reply::nothing().close_connection(),
@@ -84,11 +83,11 @@ pub(crate) async fn connections_that_die(
     }
 }
 
-/// A server that answers in HTTP/1.1. Whoever has sent the request hears of a connection that
-/// broke: why, the connection knows alone.
+/// Checks a server that answers in HTTP/1.1. The request fails with a broken connection. Only the
+/// error of the connection has the cause.
 pub(crate) async fn another_protocol(exchange: impl AsyncFn(&str) -> Result<(), BoxError>) {
     let server = Http::start().await;
-    server.set_default(Action::status(200).body("a body that is longer than any head of a frame"));
+    server.set_default(Action::status(200).body("a body that is longer than the head of a frame"));
     let error = failed(exchange(&server.url()).await);
     Table::default().error(&"HTTP/1.1", &*error, BROKEN);
 }

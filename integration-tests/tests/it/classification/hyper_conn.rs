@@ -1,4 +1,4 @@
-//! hyper's own connections, without a pool.
+//! hyper's connections without a pool.
 
 use std::sync::{Arc, Mutex};
 
@@ -20,14 +20,14 @@ use tower_fault_classify::{
 
 use super::http2_rows::UNCERTAIN;
 use super::{
-    Axes, BROKEN, BROKEN_UNSENT, GARBLED, Table, UNREACHED, axes, failed, http1_rows, http2_rows, is_unsent,
-    verdict,
+    Axes, BROKEN, BROKEN_UNSENT, INVALID_RESPONSE, Table, UNREACHED, axes, failed, http1_rows, http2_rows,
+    is_unsent, verdict,
 };
 
-/// The request may have been sent, and the server has no part in the failure.
+/// The request may have been sent, and the server did not cause the failure.
 const CONNECTION_TASK_GONE: Axes = axes(Kind::Transient, Retryable::IfIdempotent, Health::Neutral);
 
-/// Spawns tasks, and aborts them all, as a runtime does that is shut down.
+/// Spawns tasks, and can abort all of them like a runtime that shuts down.
 #[derive(Clone, Debug, Default)]
 struct AbortingExecutor(Arc<Mutex<JoinSet<()>>>);
 
@@ -58,7 +58,7 @@ fn address(url: &str) -> &str {
     url.trim_start_matches("http://")
 }
 
-/// Connects, sends one request, and judges all that comes of it.
+/// Connects, sends one request through the layer, and returns the result.
 async fn over_http1(url: &str) -> Answer {
     let client = service_fn(async |request| {
         let io = TokioIo::new(TcpStream::connect(address(url)).await?);
@@ -91,17 +91,17 @@ async fn status_over_hyper_connection_matches_table() {
 
 #[tokio::test]
 async fn connection_lost_after_request_is_if_idempotent() {
-    http1_rows::connections_that_die(async |url| whole(over_http1(url).await).await).await;
+    http1_rows::lost_connections(async |url| whole(over_http1(url).await).await).await;
 }
 
 #[tokio::test]
-async fn garbled_response_is_protocol_never() {
-    http1_rows::garbled_answers(async |url| whole(over_http1(url).await).await).await;
+async fn invalid_response_is_protocol_never() {
+    http1_rows::invalid_responses(async |url| whole(over_http1(url).await).await).await;
 }
 
 #[tokio::test]
 async fn connection_lost_on_accept_is_unsent_if_hyper_cancelled() {
-    http1_rows::connections_that_die_on_accept(async |url| whole(over_http1(url).await).await).await;
+    http1_rows::connections_lost_on_accept(async |url| whole(over_http1(url).await).await).await;
 }
 
 #[tokio::test]
@@ -113,15 +113,15 @@ async fn refused_connection_as_bare_io_error_is_unsent() {
 #[tokio::test]
 async fn request_on_closed_connection_is_unsent() {
     let mut table = Table::default();
-    for act in [Action::CloseOnAccept, Action::ResetOnAccept] {
+    for action in [Action::CloseOnAccept, Action::ResetOnAccept] {
         let server = Http::start().await;
-        server.set_default(act.clone());
+        server.set_default(action.clone());
         let io = TokioIo::new(TcpStream::connect(address(&server.url())).await.unwrap());
         let (mut sender, connection) = http1::handshake(io).await.unwrap();
         let _ = connection.await;
         let error = failed(sender.send_request(post()).await);
         assert!(is_unsent(&*error), "{error:?}");
-        table.row(&(act, &error), verdict(&*error), BROKEN_UNSENT);
+        table.row(&(action, &error), verdict(&*error), BROKEN_UNSENT);
     }
 }
 
@@ -135,7 +135,7 @@ async fn stream_that_requires_another_connection_is_protocol_never() {
     http2_rows::other_connection_required(async |url| whole(over_http2(url).await).await).await;
 }
 
-/// A runtime that is shut down drops the task that drives a connection.
+/// A runtime that shuts down drops the task of a connection.
 #[tokio::test]
 async fn dropped_http1_connection_task_is_transient_and_neutral() {
     let server = Http::start().await;
@@ -181,7 +181,7 @@ async fn dropped_connection_task_of_pooled_client_is_transient_and_neutral() {
 
 #[tokio::test]
 async fn http2_connection_lost_is_if_idempotent() {
-    http2_rows::connections_that_die(async |url| whole(over_http2(url).await).await, BROKEN).await;
+    http2_rows::lost_connections(async |url| whole(over_http2(url).await).await, BROKEN).await;
 }
 
 #[tokio::test]
@@ -190,11 +190,11 @@ async fn http1_server_on_http2_connection_is_broken() {
 }
 
 #[tokio::test]
-async fn http1_server_ends_http2_connection_as_garbled() {
+async fn http1_server_fails_http2_connection_as_invalid() {
     let server = Http::start().await;
     server.set_default(Action::status(200).body("a body that is longer than any head of a frame"));
     let io = TokioIo::new(TcpStream::connect(address(&server.url())).await.unwrap());
     let (_sender, connection) =
         http2::handshake::<_, _, Full<Bytes>>(TokioExecutor::new(), io).await.unwrap();
-    Table::default().error(&"HTTP/1.1", &connection.await.unwrap_err(), GARBLED);
+    Table::default().error(&"HTTP/1.1", &connection.await.unwrap_err(), INVALID_RESPONSE);
 }

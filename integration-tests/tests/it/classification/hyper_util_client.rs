@@ -1,4 +1,4 @@
-//! hyper-util's legacy client.
+//! hyper-util's legacy client over HTTP/1.1.
 
 use bytes::Bytes;
 use http::{Request, Response, Version};
@@ -48,7 +48,7 @@ where
     Ok(())
 }
 
-/// Sends, and throws the body away, so that the connection is kept.
+/// Sends a request and reads the body, so that the connection is kept.
 async fn answer(client: &Http1, url: &str) -> Response<Bytes> {
     let (head, body) = send(client, post(url)).await.unwrap().into_parts();
     Response::from_parts(head, body.collect().await.unwrap().to_bytes())
@@ -74,21 +74,21 @@ async fn should_retry_header_overrides_only_retryable() {
 
 #[tokio::test]
 async fn connection_lost_after_request_is_if_idempotent() {
-    rows::connections_that_die(async |url| exchange(&client(), url).await).await;
+    rows::lost_connections(async |url| exchange(&client(), url).await).await;
 }
 
 #[tokio::test]
-async fn garbled_response_is_protocol_never() {
-    rows::garbled_answers(async |url| exchange(&client(), url).await).await;
+async fn invalid_response_is_protocol_never() {
+    rows::invalid_responses(async |url| exchange(&client(), url).await).await;
 }
 
 #[tokio::test]
 async fn connection_lost_on_accept_is_unsent_if_hyper_cancelled() {
-    rows::connections_that_die_on_accept(async |url| exchange(&client(), url).await).await;
+    rows::connections_lost_on_accept(async |url| exchange(&client(), url).await).await;
 }
 
-/// The connector hands the connection over when it is dead already, so that nothing is left to
-/// chance.
+/// The connector returns the connection after it was closed, so the result does not depend on
+/// timing.
 #[tokio::test]
 async fn connection_lost_before_request_is_unsent() {
     let connector = service_fn(|url: http::Uri| {
@@ -100,17 +100,17 @@ async fn connection_lost_before_request_is_unsent() {
         })
     });
     let mut table = Table::default();
-    for act in [Action::CloseOnAccept, Action::ResetOnAccept] {
+    for action in [Action::CloseOnAccept, Action::ResetOnAccept] {
         let server = Http::start().await;
-        server.set_default(act.clone());
+        server.set_default(action.clone());
         let error = failed(exchange(&over(connector), &server.url()).await);
-        table.error(&act, &*error, BROKEN_UNSENT);
+        table.error(&action, &*error, BROKEN_UNSENT);
     }
 }
 
 #[tokio::test]
 async fn kept_connection_lost_in_request_is_if_idempotent() {
-    rows::kept_connections_that_die(|| {
+    rows::kept_connections_lost(|| {
         let client = client();
         async move |url: &str| exchange(&client, url).await
     })
@@ -119,7 +119,7 @@ async fn kept_connection_lost_in_request_is_if_idempotent() {
 
 #[tokio::test]
 async fn failed_connect_is_unsent() {
-    rows::nobody_is_reached(async |url| exchange(&client(), url).await).await;
+    rows::failed_connects(async |url| exchange(&client(), url).await).await;
 }
 
 #[tokio::test]
@@ -131,8 +131,8 @@ async fn timeout_around_client_is_if_idempotent() {
     let timed = service_fn(async |request| {
         Ok::<_, BoxError>(tokio::time::timeout(SHORT, client().request(request)).await??)
     });
-    let judged = FaultClassifyLayer::new().layer(timed);
-    table.error(&"tokio's", &*failed(judged.oneshot(post(&server.url())).await), TIMEOUT);
+    let classified = FaultClassifyLayer::new().layer(timed);
+    table.error(&"tokio's", &*failed(classified.oneshot(post(&server.url())).await), TIMEOUT);
 }
 
 #[tokio::test]

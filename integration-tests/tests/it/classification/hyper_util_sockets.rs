@@ -1,5 +1,5 @@
-//! The I/O errors that loopback does not make, put beneath hyper-util's client: where it connects,
-//! where it reads, where it asks for the request's body.
+//! I/O errors that do not occur on loopback, injected below hyper-util's client: while it connects,
+//! while it reads, and while it polls the request's body.
 
 use std::io::{Error, ErrorKind};
 use std::pin::Pin;
@@ -17,14 +17,16 @@ use test_servers::Http;
 use tower::{Layer, ServiceExt, service_fn};
 use tower_fault_classify::{ClassifiedError, FaultClassifyLayer, Health, Kind, Retryable};
 
-use super::{Axes, BROKEN, BROKEN_UNSENT, CALLER, CONNECT_TIMEOUT, GARBLED, TIMEOUT, Table, UNREACHED, axes};
+use super::{
+    Axes, BROKEN, BROKEN_UNSENT, CALLER, CONNECT_TIMEOUT, INVALID_RESPONSE, TIMEOUT, Table, UNREACHED, axes,
+};
 
 const LOCAL: Axes = axes(Kind::Local, Retryable::Never, Health::Neutral);
 const LOCAL_PASSING: Axes = axes(Kind::Local, Retryable::IfIdempotent, Health::Neutral);
 const LOCAL_PASSING_UNSENT: Axes = axes(Kind::Local, Retryable::Unsent, Health::Neutral);
 const UNREACHABLE: Axes = axes(Kind::Unavailable, Retryable::IfIdempotent, Health::Unhealthy);
 
-/// The kinds of an I/O error, with their rows within a connect and elsewhere.
+/// The kinds of an I/O error, with their rows for a connect error and for other errors.
 const KINDS: [(ErrorKind, Axes, Axes); 34] = [
     (ErrorKind::ConnectionRefused, UNREACHED, UNREACHED),
     (ErrorKind::HostUnreachable, UNREACHED, UNREACHABLE),
@@ -38,7 +40,7 @@ const KINDS: [(ErrorKind, Axes, Axes); 34] = [
     (ErrorKind::UnexpectedEof, BROKEN_UNSENT, BROKEN),
     (ErrorKind::NotConnected, BROKEN_UNSENT, BROKEN),
     (ErrorKind::WriteZero, BROKEN_UNSENT, BROKEN),
-    (ErrorKind::InvalidData, GARBLED, GARBLED),
+    (ErrorKind::InvalidData, INVALID_RESPONSE, INVALID_RESPONSE),
     (ErrorKind::Interrupted, LOCAL_PASSING_UNSENT, LOCAL_PASSING),
     (ErrorKind::ResourceBusy, LOCAL_PASSING_UNSENT, LOCAL_PASSING),
     (ErrorKind::Deadlock, LOCAL_PASSING_UNSENT, LOCAL_PASSING),
@@ -62,7 +64,7 @@ const KINDS: [(ErrorKind, Axes, Axes); 34] = [
     (ErrorKind::InvalidFilename, CALLER, CALLER),
 ];
 
-/// EMFILE and ENFILE, of which std makes no kind: numbers that every Unix shares.
+/// EMFILE and ENFILE, for which std has no kind. Every Unix uses the same numbers.
 #[cfg(unix)]
 const NO_MORE_FILES: [i32; 2] = [24, 23];
 
@@ -75,7 +77,7 @@ async fn connect_fails(error: impl Fn() -> Error + Clone + Send + Sync + 'static
     let client = Client::builder(TokioExecutor::new()).build(connector);
     FaultClassifyLayer::new()
         .layer(client)
-        .oneshot(post("http://nobody", Full::<Bytes>::default()))
+        .oneshot(post("http://server", Full::<Bytes>::default()))
         .await
         .unwrap_err()
 }
@@ -93,7 +95,7 @@ async fn io_error_while_connecting_matches_table() {
     }
 }
 
-/// A connection that takes what is written, and then fails in the place of an answer.
+/// A connection that accepts the request, and then fails instead of returning a response.
 #[derive(Debug)]
 struct FailsToRead {
     with: Option<ErrorKind>,
@@ -108,7 +110,7 @@ impl Read for FailsToRead {
         _: ReadBufCursor<'_>,
     ) -> Poll<Result<(), Error>> {
         if self.is_written {
-            // Then the end of the stream.
+            // After the error, the stream has ended.
             return Poll::Ready(self.with.take().map_or(Ok(()), |kind| Err(kind.into())));
         }
         self.reader = Some(context.waker().clone());
@@ -152,13 +154,13 @@ async fn io_error_in_place_of_response_matches_table() {
             }))
         });
         let client = Client::builder(TokioExecutor::new()).build(connector);
-        let judged = FaultClassifyLayer::new().layer(client);
-        let error = judged.oneshot(post("http://somebody", Full::<Bytes>::from("body"))).await.unwrap_err();
+        let classified = FaultClassifyLayer::new().layer(client);
+        let error = classified.oneshot(post("http://server", Full::<Bytes>::from("body"))).await.unwrap_err();
         table.error(&kind, &error, want);
     }
 }
 
-/// A body that begins, and then cannot be read.
+/// A body that fails after its first frame.
 pub(crate) struct FailsToBeRead {
     begun: bool,
     with: ErrorKind,
@@ -184,15 +186,16 @@ impl Body for FailsToBeRead {
     }
 }
 
-/// An I/O error of the request's body is the caller's, whatever its row says about a connection.
+/// An I/O error of the request's body is a fault of the caller, regardless of its row for
+/// connections.
 #[tokio::test]
-async fn io_error_in_request_body_is_the_callers() {
+async fn io_error_in_request_body_is_fault_of_caller() {
     let (server, mut table) = (Http::start().await, Table::default());
     for (kind, ..) in KINDS {
         let client: Client<HttpConnector, _> = Client::builder(TokioExecutor::new()).build_http();
-        let judged = FaultClassifyLayer::new().layer(client);
+        let classified = FaultClassifyLayer::new().layer(client);
         let body = FailsToBeRead::new(kind);
-        table.error(&kind, &judged.oneshot(post(&server.url(), body)).await.unwrap_err(), CALLER);
+        table.error(&kind, &classified.oneshot(post(&server.url(), body)).await.unwrap_err(), CALLER);
     }
     assert!(server.requests().is_empty());
 }

@@ -1,5 +1,5 @@
-//! Request bodies that fail: the error is the caller's, whatever its cause, over every client and
-//! both versions of HTTP.
+//! Request bodies that fail. The error is a fault of the caller regardless of its cause, with every
+//! client, HTTP/1.1 and HTTP/2.
 
 use std::io::{Error, ErrorKind};
 use std::iter::once_with;
@@ -26,20 +26,20 @@ type Upload = BoxBody<Bytes, BoxError>;
 
 type Cause = fn() -> BoxError;
 
-/// Causes that would mean something else if they were the connection's.
+/// Causes that would have another verdict if they were errors of the connection.
 const CAUSES: [(&str, Cause); 9] = [
     ("refused", || Error::from(ErrorKind::ConnectionRefused).into()),
     ("reset", || Error::from(ErrorKind::ConnectionReset).into()),
     ("end of file", || Error::from(ErrorKind::UnexpectedEof).into()),
     ("timeout", || Error::from(ErrorKind::TimedOut).into()),
     ("malformed", || Error::from(ErrorKind::InvalidData).into()),
-    ("unknown", || "the disk is gone".into()),
+    ("unknown", || "the disk failed".into()),
     ("refused stream", || h2::Error::from(h2::Reason::REFUSED_STREAM).into()),
     ("unavailable", || tonic::Status::unavailable("the source is down").into()),
     ("elapsed", || tower::timeout::error::Elapsed::new().into()),
 ];
 
-/// A body that fails after this many frames.
+/// Returns a body that fails after this number of frames.
 fn failing(frames: usize, cause: Cause) -> Upload {
     let frames = (0..frames).map(|_| Ok(Frame::data(Bytes::from_static(b"data"))));
     let frames = frames.chain(once_with(move || Err(cause())));
@@ -61,14 +61,14 @@ fn post(url: &str, body: Upload) -> Request<Upload> {
     Request::post(url).header("host", "localhost").body(body).unwrap()
 }
 
-/// A server of HTTP/2 that answers only when the request is complete.
+/// Starts an HTTP/2 server that never answers.
 async fn http2_server() -> Grpc {
     let server = Grpc::start().await;
     server.set_default(Reply::nothing());
     server
 }
 
-async fn judged<S, R>(service: S, request: R) -> Result<(), BoxError>
+async fn classified<S, R>(service: S, request: R) -> Result<(), BoxError>
 where
     S: Service<R, Error: Into<BoxError> + std::error::Error + Send + Sync + 'static>,
 {
@@ -77,19 +77,19 @@ where
 }
 
 #[tokio::test]
-async fn failed_request_body_over_hyper_util_is_the_callers() {
+async fn failed_request_body_over_hyper_util_is_fault_of_caller() {
     let server = Http::start().await;
     let client = Client::builder(TokioExecutor::new()).build_http();
-    table(&server.url(), async |url, body| judged(client.clone(), post(url, body)).await).await;
-    assert!(server.requests().is_empty(), "no body was complete");
+    table(&server.url(), async |url, body| classified(client.clone(), post(url, body)).await).await;
+    assert!(server.requests().is_empty(), "no request is complete");
 
     let server = http2_server().await;
     let client = Client::builder(TokioExecutor::new()).http2_only(true).build_http();
-    table(&server.url(), async |url, body| judged(client.clone(), post(url, body)).await).await;
+    table(&server.url(), async |url, body| classified(client.clone(), post(url, body)).await).await;
 }
 
 #[tokio::test]
-async fn failed_request_body_over_hyper_connection_is_the_callers() {
+async fn failed_request_body_over_hyper_connection_is_fault_of_caller() {
     let server = Http::start().await;
     table(&server.url(), async |url, body| {
         let io = TokioIo::new(TcpStream::connect(url.trim_start_matches("http://")).await?);
@@ -109,11 +109,11 @@ async fn failed_request_body_over_hyper_connection_is_the_callers() {
 }
 
 #[tokio::test]
-async fn failed_request_body_over_reqwest_is_the_callers() {
+async fn failed_request_body_over_reqwest_is_fault_of_caller() {
     let send = async |client: &reqwest::Client, url: &str, body: Upload| {
         let mut request = reqwest::Request::new(reqwest::Method::POST, url.parse()?);
         *request.body_mut() = Some(reqwest::Body::wrap(body));
-        judged(client.clone(), request).await
+        classified(client.clone(), request).await
     };
     let server = Http::start().await;
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
@@ -124,7 +124,7 @@ async fn failed_request_body_over_reqwest_is_the_callers() {
 }
 
 #[tokio::test]
-async fn failed_request_body_over_tonic_is_the_callers() {
+async fn failed_request_body_over_tonic_is_fault_of_caller() {
     let server = http2_server().await;
     let channel = Endpoint::from_shared(server.url()).unwrap().connect_lazy();
     table(&server.url(), async |_, body| {
@@ -138,15 +138,15 @@ async fn failed_request_body_over_tonic_is_the_callers() {
             .service(channel.clone());
         let messages = tokio_stream::iter([Words { text: "one".to_owned() }]);
         let status = EchoClient::new(stack).gather(messages).await.map(drop).unwrap_err();
-        let judged = levels(&status).any(<dyn std::error::Error>::is::<ClassifiedError>);
-        assert!(judged, "{status:?}");
+        let classified = levels(&status).any(<dyn std::error::Error>::is::<ClassifiedError>);
+        assert!(classified, "{status:?}");
         Err(status.into())
     })
     .await;
 }
 
 #[tokio::test]
-async fn request_body_that_is_shorter_than_announced_is_the_callers() {
+async fn request_body_that_is_shorter_than_announced_is_fault_of_caller() {
     let server = Http::start().await;
     let client = Client::builder(TokioExecutor::new()).build_http();
     let frames = tokio_stream::iter([Ok::<_, BoxError>(Frame::data(Bytes::from_static(b"data")))]);

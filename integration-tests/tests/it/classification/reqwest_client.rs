@@ -36,7 +36,7 @@ pub(crate) async fn exchange(client: &Client, url: &str) -> Result<(), BoxError>
     Ok(())
 }
 
-/// Sends, and throws the body away, so that the connection is kept.
+/// Sends a request and reads the body, so that the connection is kept.
 async fn answer(client: &Client, url: &str) -> Response {
     let mut response = send(client, post(url)).await.unwrap();
     while response.chunk().await.unwrap().is_some() {}
@@ -49,7 +49,7 @@ async fn status_over_reqwest_matches_table() {
     rows::statuses(async |url| answer(&client, url).await).await;
 }
 
-/// `error_for_status` turns an answer into an error, of which the status is known.
+/// `error_for_status` turns a response into an error that has the status.
 #[tokio::test]
 async fn status_from_error_for_status_matches_table() {
     let (server, client, mut table) = (Http::start().await, client(), Table::default());
@@ -74,22 +74,22 @@ async fn should_retry_header_overrides_only_retryable() {
 
 #[tokio::test]
 async fn connection_lost_after_request_is_if_idempotent() {
-    rows::connections_that_die(async |url| exchange(&client(), url).await).await;
+    rows::lost_connections(async |url| exchange(&client(), url).await).await;
 }
 
 #[tokio::test]
-async fn garbled_response_is_protocol_never() {
-    rows::garbled_answers(async |url| exchange(&client(), url).await).await;
+async fn invalid_response_is_protocol_never() {
+    rows::invalid_responses(async |url| exchange(&client(), url).await).await;
 }
 
 #[tokio::test]
 async fn connection_lost_on_accept_is_unsent_if_hyper_cancelled() {
-    rows::connections_that_die_on_accept(async |url| exchange(&client(), url).await).await;
+    rows::connections_lost_on_accept(async |url| exchange(&client(), url).await).await;
 }
 
 #[tokio::test]
 async fn kept_connection_lost_in_request_is_if_idempotent() {
-    rows::kept_connections_that_die(|| {
+    rows::kept_connections_lost(|| {
         let client = client();
         async move |url: &str| exchange(&client, url).await
     })
@@ -98,10 +98,10 @@ async fn kept_connection_lost_in_request_is_if_idempotent() {
 
 #[tokio::test]
 async fn failed_connect_is_unsent() {
-    rows::nobody_is_reached(async |url| exchange(&client(), url).await).await;
+    rows::failed_connects(async |url| exchange(&client(), url).await).await;
 }
 
-/// An address of TEST-NET-1, which no machine has.
+/// An address of TEST-NET-1, which no machine uses.
 #[tokio::test]
 async fn missing_local_address_is_local() {
     let client = builder().local_address(IpAddr::from(Ipv4Addr::new(192, 0, 2, 1))).build().unwrap();
@@ -126,8 +126,8 @@ async fn request_timeout_is_if_idempotent() {
     let timed = service_fn(async |request| {
         Ok::<_, BoxError>(tokio::time::timeout(SHORT, client().execute(request)).await??)
     });
-    let judged = FaultClassifyLayer::new().layer(timed);
-    table.error(&"tokio's", &judged.oneshot(post(&server.url())).await.unwrap_err(), TIMEOUT);
+    let classified = FaultClassifyLayer::new().layer(timed);
+    table.error(&"tokio's", &classified.oneshot(post(&server.url())).await.unwrap_err(), TIMEOUT);
 }
 
 #[tokio::test]
@@ -168,7 +168,7 @@ async fn invalid_request_is_client_never_neutral() {
 }
 
 #[tokio::test]
-async fn unreadable_request_body_is_the_callers() {
+async fn unreadable_request_body_is_fault_of_caller() {
     let (server, mut table) = (Http::start().await, Table::default());
     for kind in [ErrorKind::NotFound, ErrorKind::PermissionDenied] {
         let mut request = post(&server.url());

@@ -1,12 +1,12 @@
-//! reqwest's client over HTTP/2. It resends by itself what a server says that it did not look at,
-//! twice at most: what it ends with is judged.
+//! reqwest's client over HTTP/2. It resends a refused request by itself, at most twice. The verdict
+//! is that on the last result.
 
 use reqwest::{Client, Method, Request};
 use test_servers::{Grpc, Reason, Reply};
 use tower::{BoxError, Layer, ServiceExt};
 use tower_fault_classify::FaultClassifyLayer;
 
-use super::{BROKEN, TURNED_AWAY, http2_rows as rows, verdict};
+use super::{BROKEN, REFUSED_STREAM_ROW, http2_rows as rows, verdict};
 
 async fn exchange(client: reqwest::ClientBuilder, url: &str) -> Result<(), BoxError> {
     let client = client.no_proxy().http2_prior_knowledge().build()?;
@@ -27,7 +27,7 @@ async fn client_without_retries_has_the_same_verdict() {
     server.script([Reply::nothing().rst_stream(Reason::REFUSED_STREAM)]);
     let client = Client::builder().retry(reqwest::retry::never());
     let error = exchange(client, &server.url()).await.unwrap_err();
-    assert_eq!((verdict(&*error), server.requests().len()), (TURNED_AWAY, 1), "{error:?}");
+    assert_eq!((verdict(&*error), server.requests().len()), (REFUSED_STREAM_ROW, 1), "{error:?}");
 }
 
 #[tokio::test]
@@ -37,7 +37,7 @@ async fn stream_that_requires_another_connection_is_protocol_never() {
 
 #[tokio::test]
 async fn http2_connection_lost_is_if_idempotent() {
-    rows::connections_that_die(async |url| exchange(Client::builder(), url).await, BROKEN).await;
+    rows::lost_connections(async |url| exchange(Client::builder(), url).await, BROKEN).await;
 }
 
 #[tokio::test]

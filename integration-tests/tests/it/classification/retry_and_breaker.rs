@@ -1,5 +1,5 @@
-//! What the layers above a real client do with its verdicts, and the verdicts on what they refuse
-//! themselves.
+//! How the layers around a real client use its verdicts, and the verdicts on the errors of these
+//! layers.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,7 +18,8 @@ use super::{SHED, Table, axes, verdict};
 
 const OPEN_FOR: Duration = Duration::from_secs(30);
 
-/// It follows no redirect, so that a refused connection is the one of the request itself.
+/// Returns a client that follows no redirects, so a refused connection belongs to the first
+/// request.
 fn client() -> Client {
     Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build().unwrap()
 }
@@ -33,7 +34,7 @@ fn post(url: &str) -> Request {
     request(Method::POST, url)
 }
 
-/// Opens after three failures in a row. Its clock stands still.
+/// Returns a breaker that opens after three failures in a row. Its clock does not advance.
 fn breaker() -> BreakerLayer {
     let builder = BreakerConfig::builder().name("verdicts").consecutive_failures(3).open_for(OPEN_FOR);
     BreakerLayer::new(builder.clock(Clock::manual().0).build().unwrap())
@@ -44,7 +45,7 @@ fn policy() -> RetryPolicy {
     policy.follows_redirects(false).build().unwrap()
 }
 
-/// A server, a circuit and a breaker over reqwest's client.
+/// Starts a server, and returns it with a circuit and its breaker around reqwest's client.
 async fn guarded()
 -> (Http, Circuit, impl Service<Request, Response = Response, Error = BreakerError<ClassifiedError>>) {
     let breaker = breaker();
@@ -68,7 +69,7 @@ async fn circuit_after_429s_and_client_errors_stays_closed() {
 
 #[tokio::test]
 async fn circuit_after_server_errors_opens() {
-    for act in [
+    for action in [
         Action::status(500),
         Action::status(503),
         Action::status(529),
@@ -76,16 +77,16 @@ async fn circuit_after_server_errors_opens() {
         Action::garbage(),
     ] {
         let (server, circuit, mut service) = guarded().await;
-        server.set_default(act.clone());
+        server.set_default(action.clone());
         for _ in 0..3 {
-            assert_eq!(circuit.status().state, CircuitState::Closed, "{act:?}");
+            assert_eq!(circuit.status().state, CircuitState::Closed, "{action:?}");
             let _ = service.ready().await.unwrap().call(post(&server.url())).await;
         }
-        assert_eq!((circuit.status().state, server.requests().len()), (CircuitState::Open, 3), "{act:?}");
+        assert_eq!((circuit.status().state, server.requests().len()), (CircuitState::Open, 3), "{action:?}");
     }
 }
 
-/// A neutral outcome neither counts nor resets the count; a healthy refusal resets it.
+/// A neutral outcome does not change the count of failures. A healthy fault resets it.
 #[tokio::test]
 async fn circuit_after_429s_between_failures_opens() {
     for (between, state) in [(429, CircuitState::Open), (404, CircuitState::Closed)] {
@@ -98,11 +99,11 @@ async fn circuit_after_429s_between_failures_opens() {
     }
 }
 
-/// One yes or no for both would resend a POST that a 500 answers, or leave the circuit closed.
+/// With one axis for both, a POST would be retried after a 500, or the circuit would stay closed.
 #[tokio::test]
 async fn retry_and_breaker_read_different_axes_of_one_verdict() {
     let refused = RefusedPort::bind().url();
-    for (act, method, requests, state) in [
+    for (action, method, requests, state) in [
         (Action::status(429), Method::POST, 3, CircuitState::Closed),
         (Action::status(425), Method::POST, 3, CircuitState::Closed),
         (Action::status(408), Method::GET, 3, CircuitState::Closed),
@@ -112,23 +113,27 @@ async fn retry_and_breaker_read_different_axes_of_one_verdict() {
         (Action::status(529), Method::POST, 3, CircuitState::Open),
         (Action::ResetAfterRequest, Method::GET, 3, CircuitState::Open),
     ] {
-        let (server, circuit) = retried(act.clone(), method.clone(), 1).await;
-        assert_eq!((server.requests().len(), circuit.status().state), (requests, state), "{method} {act:?}");
+        let (server, circuit) = make_calls(action.clone(), method.clone(), 1).await;
+        assert_eq!(
+            (server.requests().len(), circuit.status().state),
+            (requests, state),
+            "{method} {action:?}"
+        );
     }
-    for act in [
+    for action in [
         Action::status(500),
         Action::status(503),
         Action::status(507),
         Action::ResetAfterRequest,
         Action::CloseAfterRequest,
     ] {
-        let (server, circuit) = retried(act.clone(), Method::POST, 3).await;
-        assert_eq!((server.requests().len(), circuit.status().state), (3, CircuitState::Open), "{act:?}");
+        let (server, circuit) = make_calls(action.clone(), Method::POST, 3).await;
+        assert_eq!((server.requests().len(), circuit.status().state), (3, CircuitState::Open), "{action:?}");
     }
     let breaker = breaker();
     let circuit = breaker.circuit();
     assert!(stack(breaker).oneshot(post(&refused)).await.is_err());
-    assert_eq!(circuit.status().state, CircuitState::Open, "three attempts at a port that refuses");
+    assert_eq!(circuit.status().state, CircuitState::Open, "three refused connections open the circuit");
 }
 
 fn stack(
@@ -141,10 +146,10 @@ fn stack(
         .service(client())
 }
 
-/// Makes so many calls through all the layers.
-async fn retried(act: Action, method: Method, calls: usize) -> (Http, Circuit) {
+/// Makes this number of calls through all layers.
+async fn make_calls(action: Action, method: Method, calls: usize) -> (Http, Circuit) {
     let (server, breaker) = (Http::start().await, breaker());
-    server.set_default(act);
+    server.set_default(action);
     let circuit = breaker.circuit();
     let mut stack = stack(breaker);
     for _ in 0..calls {
@@ -165,7 +170,7 @@ async fn open_circuit_rejects_with_remaining_time() {
     let error = service.ready().await.unwrap().call(post(&server.url())).await.unwrap_err();
     table.error(&"the breaker's error", &error, want);
     let error = FaultClassifyLayer::new().layer(service).oneshot(post(&server.url())).await.unwrap_err();
-    table.error(&"judged again", &error, want);
+    table.error(&"classified again", &error, want);
     assert_eq!(server.requests().len(), 3);
 }
 
@@ -186,7 +191,7 @@ async fn shed_call_is_unsent_and_neutral() {
     assert_eq!(server.requests().len(), 1);
 }
 
-/// A buffer is full, and somebody does not want to wait for it.
+/// A load shedder rejects calls while the buffer is full.
 #[tokio::test]
 async fn full_buffer_under_load_shed_is_rejected_unsent() {
     let server = Http::start().await;
@@ -197,8 +202,8 @@ async fn full_buffer_under_load_shed_is_rejected_unsent() {
         .buffer(1)
         .concurrency_limit(1)
         .service(client());
-    // One is with the server, one with the worker, which waits for the limit, and as many as there
-    // is room for wait in the buffer.
+    // One call is at the server, and one at the worker, which waits for the limit. The buffer holds
+    // one more. All others are shed.
     let mut calls = JoinSet::new();
     for _ in 0..8 {
         calls.spawn(service.clone().oneshot(post(&server.url())));
@@ -208,7 +213,7 @@ async fn full_buffer_under_load_shed_is_rejected_unsent() {
 }
 
 #[tokio::test]
-async fn rejection_is_not_retried() {
+async fn rejection_is_not_make_calls() {
     let (server, rejections) = (Http::start().await, Arc::new(AtomicUsize::new(0)));
     let counter = Arc::clone(&rejections);
     let mut stack = ServiceBuilder::new()

@@ -1,5 +1,5 @@
-//! tonic's channel: what it comes to when there is no answer. Each row is looked at over the
-//! channel alone and over the layer around it.
+//! Calls over tonic's channel that get no answer. Each row is checked with the channel alone and
+//! with the layer around it.
 
 use std::sync::{Arc, Mutex};
 
@@ -16,10 +16,10 @@ use tower_fault_classify::{
     CarriedVerdict, ClassifiedError, FaultClassifyLayer, Health, Kind, Retryable, Verdict,
 };
 
-use super::http1_rows::{connections_that_die_on_accept, nobody_is_reached};
+use super::http1_rows::{connections_lost_on_accept, failed_connects};
 use super::{Axes, SHORT, TIMEOUT, Table, UNREACHED, axes, failed, http2_rows};
 
-/// A generated client over the layer over a channel, and what the layer left on the last answer.
+/// A generated client over the layer and a channel. It keeps the verdict on the last response head.
 pub(crate) struct Caller {
     client: EchoClient<BoxService<http::Request<Body>, Response<Body>, ClassifiedError>>,
     head: Arc<Mutex<Option<Verdict>>>,
@@ -43,15 +43,15 @@ impl Caller {
         Self { client: EchoClient::new(BoxService::new(stack)), head }
     }
 
-    /// Makes a call: the verdict on the head of the answer, and what the generated client makes of
-    /// it.
+    /// Makes a call that fails. Returns the verdict on the response head, and the status that the
+    /// generated client returns.
     pub(crate) async fn fails(&mut self) -> (Option<Axes>, Status) {
         *self.head.lock().unwrap() = None;
         let status = self.client.say(words("hi")).await.unwrap_err();
         (self.carried(), status)
     }
 
-    /// Makes a call that is answered.
+    /// Makes a call that succeeds. Returns the verdict on the response head.
     pub(crate) async fn succeeds(&mut self) -> Option<Axes> {
         self.client.say(words("hi")).await.unwrap();
         self.carried()
@@ -62,17 +62,17 @@ impl Caller {
     }
 }
 
-/// The verdict on the head of an answer, without a generated client that looks at it.
+/// Returns the verdict on the response head of a call without a generated client.
 pub(crate) async fn head(server: &Grpc) -> Option<Axes> {
     let channel = endpoint(&server.url()).connect_lazy();
-    let judged = ServiceBuilder::new().layer(FaultClassifyLayer::new()).service(channel);
+    let classified = ServiceBuilder::new().layer(FaultClassifyLayer::new()).service(channel);
     let request = http::Request::post("/echo.Echo/Say").body(Body::empty()).unwrap();
-    let response = judged.oneshot(request).await.unwrap();
+    let response = classified.oneshot(request).await.unwrap();
     CarriedVerdict::get(&response).as_ref().and_then(Verdict::fault).map(Axes::of)
 }
 
-/// gRFC A6: once headers have come, the call is committed.
-const BROKEN_FOR_GOOD: Axes = axes(Kind::Transient, Retryable::Never, Health::Unhealthy);
+/// gRFC A6: after the headers have arrived, the call is committed and not retried.
+const BROKEN_COMMITTED: Axes = axes(Kind::Transient, Retryable::Never, Health::Unhealthy);
 
 pub(crate) fn endpoint(url: &str) -> Endpoint {
     Endpoint::from_shared(url.to_owned()).unwrap()
@@ -86,10 +86,10 @@ async fn layered(channel: Channel) -> Result<(), BoxError> {
     Err(Caller::over(channel).fails().await.1.into())
 }
 
-/// Looks at what a call over the channel ends with, in both ways.
-pub(crate) async fn ends(table: &mut Table, what: &str, channel: Channel, want: Axes) {
-    table.error(&(what, "bare"), &*failed(bare(channel.clone()).await), want);
-    table.error(&(what, "layered"), &*failed(layered(channel).await), want);
+/// Checks the error of a call over the channel, with and without the layer.
+pub(crate) async fn check(table: &mut Table, name: &str, channel: Channel, want: Axes) {
+    table.error(&(name, "bare"), &*failed(bare(channel.clone()).await), want);
+    table.error(&(name, "layered"), &*failed(layered(channel).await), want);
 }
 
 #[tokio::test]
@@ -110,19 +110,16 @@ async fn stream_that_requires_another_connection_is_protocol_never() {
 
 #[tokio::test]
 async fn connection_lost_in_call_is_if_idempotent() {
-    http2_rows::connections_that_die(async |url| bare(endpoint(url).connect_lazy()).await, BROKEN_FOR_GOOD)
+    http2_rows::lost_connections(async |url| bare(endpoint(url).connect_lazy()).await, BROKEN_COMMITTED)
         .await;
-    http2_rows::connections_that_die(
-        async |url| layered(endpoint(url).connect_lazy()).await,
-        BROKEN_FOR_GOOD,
-    )
-    .await;
+    http2_rows::lost_connections(async |url| layered(endpoint(url).connect_lazy()).await, BROKEN_COMMITTED)
+        .await;
 }
 
 #[tokio::test]
 async fn connection_lost_on_accept_is_unsent_if_hyper_cancelled() {
-    connections_that_die_on_accept(async |url| bare(endpoint(url).connect_lazy()).await).await;
-    connections_that_die_on_accept(async |url| layered(endpoint(url).connect_lazy()).await).await;
+    connections_lost_on_accept(async |url| bare(endpoint(url).connect_lazy()).await).await;
+    connections_lost_on_accept(async |url| layered(endpoint(url).connect_lazy()).await).await;
 }
 
 #[tokio::test]
@@ -132,18 +129,18 @@ async fn http1_server_on_channel_is_broken() {
 
 #[tokio::test]
 async fn failed_connect_is_unsent() {
-    nobody_is_reached(async |url| bare(endpoint(url).connect_lazy()).await).await;
-    nobody_is_reached(async |url| layered(endpoint(url).connect_lazy()).await).await;
+    failed_connects(async |url| bare(endpoint(url).connect_lazy()).await).await;
+    failed_connects(async |url| layered(endpoint(url).connect_lazy()).await).await;
     let error = EchoClient::connect(RefusedPort::bind().url()).await.unwrap_err();
     Table::default().error(&"the channel's own", &error, UNREACHED);
 }
 
-/// tonic shows its own timeout as CANCELLED: nobody cancelled anything.
+/// tonic reports its own timeout as CANCELLED, although no side cancelled the call.
 #[tokio::test]
 async fn request_timeout_of_tonic_is_timeout() {
     let (server, mut table) = (Grpc::start().await, Table::default());
     server.set_default(Reply::nothing());
-    ends(&mut table, "the endpoint's", endpoint(&server.url()).timeout(SHORT).connect_lazy(), TIMEOUT).await;
+    check(&mut table, "the endpoint's", endpoint(&server.url()).timeout(SHORT).connect_lazy(), TIMEOUT).await;
     let mut request = Request::new(words("hi"));
     request.set_timeout(SHORT);
     let status = EchoClient::new(endpoint(&server.url()).connect_lazy()).say(request).await.unwrap_err();
@@ -163,11 +160,11 @@ async fn timeout_around_channel_is_if_idempotent() {
     table.error(&"tokio's", &error, TIMEOUT);
 }
 
-/// The server takes the connection, and what is sent, and does not answer the PING.
+/// The server accepts the connection and reads, but does not answer the PING.
 #[tokio::test]
 async fn keep_alive_ping_without_answer_is_timeout() {
     let server = Http::start().await;
     server.set_default(Action::Hang);
     let alive = endpoint(&server.url()).http2_keep_alive_interval(SHORT).keep_alive_timeout(SHORT);
-    ends(&mut Table::default(), "ping", alive.connect_lazy(), TIMEOUT).await;
+    check(&mut Table::default(), "ping", alive.connect_lazy(), TIMEOUT).await;
 }

@@ -1,5 +1,5 @@
-//! The rows for gRPC's codes, over tonic: beneath a generated client, where the layer sees the head
-//! of an answer, and above it, where there is a `Status`.
+//! The rows for gRPC codes, over tonic: below a generated client, where the layer sees the response
+//! head, and above it, where the result is a `Status`.
 
 use integration_tests::echo::Words;
 use integration_tests::echo::echo_client::EchoClient;
@@ -19,7 +19,7 @@ const CLIENT: Axes = axes(Kind::Client, Retryable::Never, Health::Healthy);
 const AUTH: Axes = axes(Kind::Auth, Retryable::Never, Health::Healthy);
 pub(crate) const SERVER: Axes = axes(Kind::Server, Retryable::Never, Health::Unhealthy);
 
-/// The row of each code from 1, by the name that the fault table has for it.
+/// The row of each code except OK, from the fault table.
 pub(crate) const CODES: [(u32, Axes); 16] = [
     (1, axes(Kind::Cancelled, Retryable::Never, Health::Neutral)),
     (2, SERVER),
@@ -46,14 +46,14 @@ async fn code_in_head_matches_table_under_and_over_client() {
     for (code, want) in CODES {
         let reply = Reply::trailers_only(code).grpc_message("why");
         server.script([reply.clone()]);
-        let (beneath, status) = caller.fails().await;
+        let (below, status) = caller.fails().await;
         assert_eq!(status.code() as u32, code);
-        table.row(&("beneath", &reply), beneath, want);
+        table.row(&("below", &reply), below, want);
         table.error(&("above", &reply), &status, want);
     }
 }
 
-/// What comes in trailers, the layer beneath does not see yet: a body is judged at its end.
+/// The layer below the client does not see the trailers yet. A body is classified at its end.
 #[tokio::test]
 async fn code_in_trailers_matches_table_over_client() {
     let (server, mut table) = (Grpc::start().await, Table::default());
@@ -75,7 +75,7 @@ async fn ok_response_carries_no_fault() {
 }
 
 #[tokio::test]
-async fn garbled_code_is_unknown() {
+async fn invalid_code_is_unknown() {
     let (server, mut table) = (Grpc::start().await, Table::default());
     let mut caller = Caller::of(&server);
     for word in ["abc", "", "17", "99", "-1", "1.0", "014", "0x0e", "14 14", "99999999999999999999"] {
@@ -83,14 +83,14 @@ async fn garbled_code_is_unknown() {
             [(true, Reply::trailers_only(word)), (false, Reply::message("text").status(word))]
         {
             server.script([reply.clone()]);
-            let (beneath, status) = caller.fails().await;
-            table.row(&(&reply, status.code()), beneath, Some(SERVER).filter(|_| is_head));
+            let (below, status) = caller.fails().await;
+            table.row(&(&reply, status.code()), below, Some(SERVER).filter(|_| is_head));
             table.error(&reply, &status, SERVER);
         }
     }
 }
 
-/// tonic takes the first of the two.
+/// tonic uses the first of two codes.
 #[tokio::test]
 async fn conflicting_codes_are_unknown() {
     let (server, mut table) = (Grpc::start().await, Table::default());
@@ -101,15 +101,16 @@ async fn conflicting_codes_are_unknown() {
     }
 }
 
-/// An intermediary spoke. What the generated client shows is the code that gRPC maps the status to.
+/// The response comes from an intermediary. The generated client returns the code that gRPC maps
+/// the HTTP status to.
 #[tokio::test]
-async fn response_without_code_is_judged_by_http_status() {
+async fn response_without_code_is_classified_by_http_status() {
     let (server, mut table) = (Grpc::start().await, Table::default());
     let mut caller = Caller::of(&server);
     for status in 400..600 {
         server.script([Reply::http(status)]);
-        let (beneath, shown) = caller.fails().await;
-        table.row(&status, beneath, row_of(status));
+        let (below, shown) = caller.fails().await;
+        table.row(&status, below, row_of(status));
         let code = grpc_code_of_status(http::StatusCode::from_u16(status).unwrap());
         table.check(shown.code() as u32 == code, || format!("{status}: {code} is not {shown:?}"));
     }
@@ -128,21 +129,21 @@ async fn response_without_code_is_judged_by_http_status() {
     }
 }
 
-/// An answer that is not of gRPC's content type comes from an intermediary, whatever else it says.
-/// tonic believes it the code.
+/// A response without gRPC's content type comes from an intermediary, even if it has a code. tonic
+/// returns that code.
 #[tokio::test]
 async fn code_in_response_that_is_not_grpc_is_ignored() {
     let (server, mut table) = (Grpc::start().await, Table::default());
     let mut caller = Caller::of(&server);
     for (code, want) in CODES {
         server.script([Reply::http(503).header("grpc-status", code.to_string())]);
-        let (beneath, status) = caller.fails().await;
-        table.row(&("beneath", code), beneath, row_of(503));
+        let (below, status) = caller.fails().await;
+        table.row(&("below", code), below, row_of(503));
         table.error(&("above", code), &status, want);
     }
 }
 
-/// The head of such an answer is a success so far.
+/// The head of such a response is a success.
 #[tokio::test]
 async fn response_200_without_code_is_unknown() {
     let (server, mut table) = (Grpc::start().await, Table::default());
@@ -155,7 +156,7 @@ async fn response_200_without_code_is_unknown() {
     }
 }
 
-/// A proxy in front of the server shows its login page, or redirects to it.
+/// A proxy in front of the server returns its login page, or a redirect to it.
 #[tokio::test]
 async fn response_that_is_not_grpc_is_unknown_under_grpc_only() {
     let (server, mut table) = (Grpc::start().await, Table::default());
@@ -167,7 +168,7 @@ async fn response_that_is_not_grpc_is_unknown_under_grpc_only() {
         let request = http::Request::post("/echo.Echo/Say").body(tonic::body::Body::empty()).unwrap();
         let response = stack.clone().oneshot(request).await.unwrap();
         let carried = CarriedVerdict::get(&response);
-        table.row(&("beneath", status), carried.as_ref().and_then(Verdict::fault).map(Axes::of), SERVER);
+        table.row(&("below", status), carried.as_ref().and_then(Verdict::fault).map(Axes::of), SERVER);
     }
     let status = EchoClient::new(stack).say(Words { text: "hi".to_owned() }).await.unwrap_err();
     table.error(&("above", &status), &status, SERVER);

@@ -1,4 +1,4 @@
-//! What a gRPC server says of another attempt, over tonic.
+//! Hints of a gRPC server about retries, over tonic.
 
 use std::time::Duration;
 
@@ -16,58 +16,61 @@ const PUSHBACK: &str = "grpc-retry-pushback-ms";
 const DETAILS: &str = "grpc-status-details-bin";
 
 const THROTTLED: Axes = axes(Kind::Throttled, Retryable::Refused, Health::Neutral);
-const THROTTLED_FOR_GOOD: Axes = axes(Kind::Throttled, Retryable::Never, Health::Neutral);
+const THROTTLED_NEVER: Axes = axes(Kind::Throttled, Retryable::Never, Health::Neutral);
 const UNAVAILABLE: Axes = axes(Kind::Unavailable, Retryable::IfIdempotent, Health::Unhealthy);
-const UNAVAILABLE_FOR_GOOD: Axes = axes(Kind::Unavailable, Retryable::Never, Health::Unhealthy);
+const UNAVAILABLE_NEVER: Axes = axes(Kind::Unavailable, Retryable::Never, Health::Unhealthy);
 
 const fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
-/// Holds what is judged of each reply against its row, beneath the generated client where the reply
-/// is a head alone, and above it.
+/// Checks the verdict on each reply below the generated client, where the reply has only a head,
+/// and above it.
 async fn replies(rows: impl IntoIterator<Item = (Reply, Axes)>) {
     let (server, mut table) = (Grpc::start().await, Table::default());
     let mut caller = Caller::of(&server);
     for (reply, want) in rows {
         server.script([reply.clone()]);
-        let (beneath, status) = caller.fails().await;
-        table.row(&("beneath", &reply), beneath, want);
+        let (below, status) = caller.fails().await;
+        table.row(&("below", &reply), below, want);
         table.error(&("above", &reply), &status, want);
     }
 }
 
-fn pushed(code: u32, value: impl AsRef<[u8]>) -> Reply {
+fn with_pushback(code: u32, value: impl AsRef<[u8]>) -> Reply {
     Reply::trailers_only(code).trailer(PUSHBACK, value)
 }
 
 #[tokio::test]
 async fn pushback_is_the_delay() {
     replies([
-        (pushed(14, "20"), UNAVAILABLE.after(ms(20))),
-        (pushed(14, "0"), UNAVAILABLE.after(ms(0))),
-        (pushed(8, "20"), THROTTLED.after(ms(20))),
-        (pushed(8, "1500"), THROTTLED.after(ms(1500))),
-        (pushed(8, "99999999999999999999999"), THROTTLED.after(MAX_HINT)),
+        (with_pushback(14, "20"), UNAVAILABLE.after(ms(20))),
+        (with_pushback(14, "0"), UNAVAILABLE.after(ms(0))),
+        (with_pushback(8, "20"), THROTTLED.after(ms(20))),
+        (with_pushback(8, "1500"), THROTTLED.after(ms(1500))),
+        (with_pushback(8, "99999999999999999999999"), THROTTLED.after(MAX_HINT)),
     ])
     .await;
 }
 
 #[tokio::test]
-async fn pushback_negative_or_garbled_forbids_retry() {
+async fn pushback_negative_or_invalid_forbids_retry() {
     let said: [&[u8]; 9] = [b"-1", b"-20", b"", b"soon", b"1.5", b"20ms", b"+20", b"1e3", b"\xff"];
     let rows = said.into_iter().flat_map(|value| {
-        [(pushed(14, value), UNAVAILABLE_FOR_GOOD), (pushed(8, value), THROTTLED_FOR_GOOD)]
+        [(with_pushback(14, value), UNAVAILABLE_NEVER), (with_pushback(8, value), THROTTLED_NEVER)]
     });
-    let twice = (pushed(14, "20").trailer(PUSHBACK, "20"), UNAVAILABLE_FOR_GOOD);
+    let twice = (with_pushback(14, "20").trailer(PUSHBACK, "20"), UNAVAILABLE_NEVER);
     replies(rows.chain([twice])).await;
 }
 
-/// A code that is never retried stays so, whatever delay is named.
+/// A code that is never retried is not retried with a delay either.
 #[tokio::test]
 async fn pushback_on_other_codes_allows_no_retry() {
     let other = CODES.into_iter().filter(|(code, _)| ![8, 14].contains(code));
-    replies(other.flat_map(|(code, want)| [(pushed(code, "20"), want), (pushed(code, "-1"), want)])).await;
+    replies(
+        other.flat_map(|(code, want)| [(with_pushback(code, "20"), want), (with_pushback(code, "-1"), want)]),
+    )
+    .await;
 }
 
 #[derive(Message)]
@@ -130,23 +133,23 @@ async fn retry_info_is_the_delay() {
         (detailed(8, vec![info(0, 0)]), THROTTLED.after(ms(0))),
         (detailed(8, vec![info(-2, 0)]), THROTTLED.after(ms(0))),
         (detailed(8, vec![info(i64::MAX, 0)]), THROTTLED.after(MAX_HINT)),
-        // None of these names a delay.
-        (detailed(8, vec![]), THROTTLED_FOR_GOOD),
-        (detailed(8, vec![other()]), THROTTLED_FOR_GOOD),
+        // None of these details has a delay.
+        (detailed(8, vec![]), THROTTLED_NEVER),
+        (detailed(8, vec![other()]), THROTTLED_NEVER),
         (detailed(14, vec![other()]), UNAVAILABLE),
-        (Reply::trailers_only(8).binary_trailer(DETAILS, b"\xff\xff\xff"), THROTTLED_FOR_GOOD),
+        (Reply::trailers_only(8).binary_trailer(DETAILS, b"\xff\xff\xff"), THROTTLED_NEVER),
         (Reply::trailers_only(14).binary_trailer(DETAILS, b"\x1a\x7f"), UNAVAILABLE),
-        // Nor does any make a code one to retry that is not.
+        // A delay does not make another code retryable.
         (detailed(13, vec![info(2, 0)]), SERVER),
     ])
     .await;
 }
 
-/// tonic panics where it reads such a status: the layer must not.
+/// tonic panics when it reads such a status. The layer must not panic.
 #[tokio::test]
 async fn details_not_in_base64_give_no_delay() {
     let (server, mut table) = (Grpc::start().await, Table::default());
-    for (code, want) in [(8, THROTTLED_FOR_GOOD), (14, UNAVAILABLE)] {
+    for (code, want) in [(8, THROTTLED_NEVER), (14, UNAVAILABLE)] {
         let reply = Reply::trailers_only(code).trailer(DETAILS, "!!!!");
         server.script([reply.clone()]);
         table.row(&reply, head(&server).await, want);
@@ -157,11 +160,11 @@ async fn details_not_in_base64_give_no_delay() {
 async fn pushback_overrides_retry_info() {
     let both = |pushback| detailed(8, vec![info(2, 0)]).trailer(PUSHBACK, pushback);
     let rows =
-        [("20", THROTTLED.after(ms(20))), ("9000", THROTTLED.after(ms(9000))), ("-1", THROTTLED_FOR_GOOD)];
+        [("20", THROTTLED.after(ms(20))), ("9000", THROTTLED.after(ms(9000))), ("-1", THROTTLED_NEVER)];
     replies(rows.map(|(pushback, want)| (both(pushback), want))).await;
 }
 
-/// They come with the status, so that a `Status` has them from the trailers too.
+/// A `Status` also has the hints of the trailers.
 #[tokio::test]
 async fn hints_in_trailers_are_seen_over_generated_client() {
     let (server, mut table) = (Grpc::start().await, Table::default());
@@ -169,7 +172,7 @@ async fn hints_in_trailers_are_seen_over_generated_client() {
     let info = RpcStatus { code: 14, message: String::new(), details: vec![info(2, 0)] }.encode_to_vec();
     for (reply, want) in [
         (Reply::headers().status(14).trailer(PUSHBACK, "20"), UNAVAILABLE.after(ms(20))),
-        (Reply::message("text").status(14).trailer(PUSHBACK, "-1"), UNAVAILABLE_FOR_GOOD),
+        (Reply::message("text").status(14).trailer(PUSHBACK, "-1"), UNAVAILABLE_NEVER),
         (Reply::message("text").status(14).binary_trailer(DETAILS, &info), UNAVAILABLE.after(ms(2000))),
     ] {
         server.script([reply.clone()]);
@@ -177,7 +180,7 @@ async fn hints_in_trailers_are_seen_over_generated_client() {
     }
 }
 
-/// An intermediary's answer has HTTP's hints.
+/// A response of an intermediary has the hints of HTTP.
 #[tokio::test]
 async fn response_without_code_has_delay_of_http_headers() {
     let (server, mut table) = (Grpc::start().await, Table::default());
@@ -185,7 +188,7 @@ async fn response_without_code_has_delay_of_http_headers() {
     for (reply, want) in [
         (Reply::http(503).header("retry-after", "2"), UNAVAILABLE.after(ms(2000))),
         (Reply::http(429).header("retry-after", "2").header("retry-after-ms", "30"), THROTTLED.after(ms(30))),
-        (Reply::http(503).header("x-should-retry", "false"), UNAVAILABLE_FOR_GOOD),
+        (Reply::http(503).header("x-should-retry", "false"), UNAVAILABLE_NEVER),
     ] {
         server.script([reply.clone()]);
         table.row(&reply, caller.fails().await.0, want);

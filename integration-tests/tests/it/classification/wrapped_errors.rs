@@ -1,4 +1,4 @@
-//! What others put around a client's error does not hide its cause.
+//! Errors that wrap a client's error do not hide its cause.
 
 use std::error::Error;
 use std::fmt;
@@ -17,14 +17,15 @@ use tower_fault_classify::middleware::TowerMiddleware;
 use tower_fault_classify::{FaultClassifyLayer, Health, Kind, Retryable, classify_error};
 
 use super::{
-    Axes, BROKEN, BROKEN_UNSENT, GARBLED, Table, UNKNOWN, UNREACHED, axes, failed, is_unsent, levels, verdict,
+    Axes, BROKEN, BROKEN_UNSENT, INVALID_RESPONSE, Table, UNKNOWN, UNREACHED, axes, failed, is_unsent,
+    levels, verdict,
 };
 
 fn client() -> Client {
     Client::builder().no_proxy().build().unwrap()
 }
 
-/// A user's own error.
+/// An error type of a user.
 #[derive(Debug)]
 struct Own(BoxError);
 
@@ -40,22 +41,22 @@ impl Error for Own {
     }
 }
 
-/// Makes causes that lie behind reqwest's error, one after the other.
-async fn each_cause(look: impl AsyncFn(&str, Axes)) {
-    for (act, want) in [
+/// Calls `check` with a URL for each cause of a reqwest error, and with the expected axes.
+async fn each_cause(check: impl AsyncFn(&str, Axes)) {
+    for (action, want) in [
         (Action::ResetAfterRequest, BROKEN),
         (Action::CloseAfterRequest, BROKEN),
-        (Action::garbage(), GARBLED),
+        (Action::garbage(), INVALID_RESPONSE),
     ] {
         let server = Http::start().await;
-        server.set_default(act);
-        look(&server.url(), want).await;
+        server.set_default(action);
+        check(&server.url(), want).await;
     }
     let refused = RefusedPort::bind();
-    look(&refused.url(), UNREACHED).await;
+    check(&refused.url(), UNREACHED).await;
 }
 
-/// Trap 31: the field's classifiers looked at reqwest's error, and saw none of what lies in it.
+/// Other classifiers check only reqwest's error, and miss the causes inside it.
 #[tokio::test]
 async fn io_error_in_hyper_error_in_reqwest_error_is_found() {
     let server = Http::start().await;
@@ -100,10 +101,10 @@ async fn io_error_in_anyhow_contexts_is_found() {
         table.error(&"with contexts", context.as_ref(), want);
         let boxed = BoxError::from(context);
         table.error(&"boxed", &*boxed, want);
-        let judged = ServiceBuilder::new()
+        let classified = ServiceBuilder::new()
             .layer(FaultClassifyLayer::new())
             .service_fn(async |()| fails().await.context("placing the order"));
-        table.error(&"beneath the layer", &judged.oneshot(()).await.unwrap_err(), want);
+        table.error(&"below the layer", &classified.oneshot(()).await.unwrap_err(), want);
     })
     .await;
 }
@@ -130,7 +131,7 @@ async fn io_error_in_reqwest_middleware_error_is_found() {
     .await;
 }
 
-/// A buffer hands out its worker's errors by reference counts.
+/// A buffer returns the error of its worker in an `Arc`.
 #[tokio::test]
 async fn io_error_under_buffer_and_timeout_is_found() {
     each_cause(async |url, want| {
@@ -149,7 +150,7 @@ async fn io_error_under_buffer_and_timeout_is_found() {
 
 type Calls = tower::util::BoxCloneService<(), (), io::Error>;
 
-fn refusing() -> Calls {
+fn refusing_service() -> Calls {
     Calls::new(tower::service_fn(async |()| Err(io::Error::from(io::ErrorKind::ConnectionRefused))))
 }
 
@@ -157,25 +158,25 @@ fn refusing() -> Calls {
 async fn closed_buffer_is_local_never_neutral() {
     let (mut table, want) = (Table::default(), axes(Kind::Local, Retryable::Never, Health::Neutral));
     // The worker has ended before the call.
-    let (mut buffer, worker) = Buffer::pair(refusing(), 4);
+    let (mut buffer, worker) = Buffer::pair(refusing_service(), 4);
     drop(worker);
     table.error(&"not ready", &*failed(buffer.ready().await), want);
     // The worker ends with the call in its queue.
-    let (mut buffer, worker) = Buffer::pair(refusing(), 4);
+    let (mut buffer, worker) = Buffer::pair(refusing_service(), 4);
     let answer = buffer.ready().await.unwrap().call(());
     drop(worker);
     table.error(&"queued", &*failed(answer.await), want);
-    let (buffer, worker) = Buffer::pair(refusing(), 4);
+    let (buffer, worker) = Buffer::pair(refusing_service(), 4);
     drop(worker);
-    let judged = FaultClassifyLayer::new().layer(buffer).oneshot(()).await;
-    table.error(&"judged", &judged.unwrap_err(), want);
+    let classified = FaultClassifyLayer::new().layer(buffer).oneshot(()).await;
+    table.error(&"classified", &classified.unwrap_err(), want);
 }
 
 /// The worker of a buffer ends when its service fails to become ready. Every later call through the
 /// buffer gets the same error, also after the server has recovered.
 #[tokio::test]
 async fn failed_service_behind_buffer_keeps_cause_without_retry() {
-    /// Is never ready.
+    /// A service that is never ready.
     #[derive(Clone)]
     struct Fails;
     impl Service<()> for Fails {
@@ -188,21 +189,25 @@ async fn failed_service_behind_buffer_keeps_cause_without_retry() {
         }
 
         fn call(&mut self, (): ()) -> Self::Future {
-            unreachable!("it is never ready")
+            unreachable!("the service is never ready")
         }
     }
     let (mut table, want) = (Table::default(), axes(Kind::Unavailable, Retryable::Never, Health::Unhealthy));
     let buffer = Buffer::new(Fails, 4);
-    let judged_above = FaultClassifyLayer::new().layer(buffer.clone());
-    let judged_below = Buffer::new(FaultClassifyLayer::new().layer(Fails), 4);
+    let classified_above = FaultClassifyLayer::new().layer(buffer.clone());
+    let classified_below = Buffer::new(FaultClassifyLayer::new().layer(Fails), 4);
     for call in 0..2 {
         table.error(&call, &*failed(buffer.clone().oneshot(()).await), want);
-        table.error(&("judged above", call), &judged_above.clone().oneshot(()).await.unwrap_err(), want);
-        table.error(&("judged below", call), &*failed(judged_below.clone().oneshot(()).await), want);
+        table.error(
+            &("classified above", call),
+            &classified_above.clone().oneshot(()).await.unwrap_err(),
+            want,
+        );
+        table.error(&("classified below", call), &*failed(classified_below.clone().oneshot(()).await), want);
     }
 }
 
-/// The only sign that nothing was written stands in the middle of the chain.
+/// Only an error in the middle of the chain shows that nothing was written.
 #[tokio::test]
 async fn error_in_middle_of_chain_is_found() {
     let server = Http::start().await;
@@ -212,10 +217,11 @@ async fn error_in_middle_of_chain_is_found() {
     assert_eq!(Axes::of(&classify_error(&error)), want, "{error:?}");
 }
 
-/// What somebody in the chain made up, and nobody knows.
+/// An error that no table contains.
 #[tokio::test]
 async fn unrecognised_error_is_unknown() {
-    let error =
-        reqwest_middleware::Error::Middleware(anyhow::anyhow!("no luck").context("asking the oracle"));
-    Table::default().error(&"made up", &error, UNKNOWN);
+    let error = reqwest_middleware::Error::Middleware(
+        anyhow::anyhow!("no result").context("custom middleware failed"),
+    );
+    Table::default().error(&"custom", &error, UNKNOWN);
 }
