@@ -213,7 +213,7 @@ async fn full_buffer_under_load_shed_is_rejected_unsent() {
 }
 
 #[tokio::test]
-async fn rejection_is_not_make_calls() {
+async fn rejection_is_not_retried() {
     let (server, rejections) = (Http::start().await, Arc::new(AtomicUsize::new(0)));
     let counter = Arc::clone(&rejections);
     let mut stack = ServiceBuilder::new()
