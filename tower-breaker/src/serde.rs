@@ -1,8 +1,8 @@
 //! Serialization: configurations in files, statuses and transitions.
 //!
-//! The fields of a configuration have the names of the setters, and its durations are texts such as
-//! `"1m 30s"`. A status and a transition contain durations as seconds, in fields whose names end in
-//! `_seconds`.
+//! The fields of a configuration have the names of the setters, and its durations are strings such
+//! as `"1m 30s"`. A status and a transition contain durations as seconds, in fields whose names end
+//! in `_seconds`.
 
 #![expect(clippy::ref_option, reason = "serde passes a field as a reference")]
 
@@ -432,7 +432,7 @@ mod tests {
 
     /// Values in JSON, which are also valid TOML, and how the error begins.
     const WRONG: [(&str, &str, &str); 38] = [
-        ("name", "5", "`name` is 5; allowed is text"),
+        ("name", "5", "`name` is 5; allowed is a string"),
         (
             "consecutive_failures",
             "-1",
@@ -542,7 +542,7 @@ mod tests {
                 r#"{"opened_for": "30s"}"#,
                 "unknown field `opened_for`; allowed is `name`, `consecutive_failures`,",
             ),
-            (r#"{"probes": 1, "probes": 2}"#, "field `probes` is there twice"),
+            (r#"{"probes": 1, "probes": 2}"#, "field `probes` appears twice; remove one of them"),
             (
                 r#"{"slow_call_rate": {"rate": 0.5, "after": "1s"}}"#,
                 "unknown field `slow_call_rate.after`; allowed is `threshold` or `rate`",
@@ -554,7 +554,7 @@ mod tests {
             ),
             (
                 r#"{"cancelled": {"failure_after": "1s", "x": 1}}"#,
-                "field `cancelled.x` is one too many; allowed is one",
+                "`cancelled.failure_after` and `cancelled.x` are set; set only one of them",
             ),
             (
                 r#"{"count_window": 5, "time_window": "1s"}"#,

@@ -601,9 +601,9 @@ mod tests {
         (
             "idempotent_methods",
             "\"shop.Orders/Get\"",
-            "`idempotent_methods` is \"shop.Orders/Get\"; allowed is a list of texts",
+            "`idempotent_methods` is \"shop.Orders/Get\"; allowed is a list of strings",
         ),
-        ("idempotent_methods", "[\"shop.Orders/Get\", 5]", "`idempotent_methods` is 5; allowed is text"),
+        ("idempotent_methods", "[\"shop.Orders/Get\", 5]", "`idempotent_methods` is 5; allowed is a string"),
         (
             "idempotent_methods",
             "[\"Get\"]",
@@ -623,7 +623,7 @@ mod tests {
         (r#"{"jitter": {"some": 5}}"#, "unknown field `jitter.some`; allowed is `proportional`, `additive`,"),
         (
             r#"{"jitter": {"additive": "5s", "proportional": 1}}"#,
-            "field `jitter.proportional` is one too many",
+            "`jitter.additive` and `jitter.proportional` are set; set only one of them",
         ),
         (
             r#"{"budget": {"windows": {}}}"#,

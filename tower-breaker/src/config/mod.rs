@@ -105,8 +105,8 @@ pub use crate::machine::CancelledPolicy;
 /// - `"none"` turns these settings off: `consecutive_failures`, `failure_rate`, `slow_call_rate`,
 ///   `open_backoff`, `open_jitter`, `slow_start`.
 /// - `null` is an error, because it could mean the default or "off".
-/// - A duration is a text of numbers with units: d, h, m, s, ms, us or ns. Examples are `"1m 30s"`
-///   and `"1.5s"`.
+/// - A duration is a string of numbers, each with its unit: d, h, m, s, ms, us or ns. Examples are
+///   `"1m 30s"` and `"1.5s"`.
 /// - An unknown field and a duplicate field are errors.
 /// - An error names the field, its value and the allowed values.
 ///

@@ -84,7 +84,10 @@ impl<'de, A: MapAccess<'de>> Fields<A> {
         };
         if let Some(name) = &name {
             if self.names.contains(name) {
-                return Err(A::Error::custom(format_args!("field `{}{name}` is there twice", self.prefix)));
+                return Err(A::Error::custom(format_args!(
+                    "field `{}{name}` appears twice; remove one of them",
+                    self.prefix
+                )));
             }
             self.names.push(name.clone());
         }
@@ -134,8 +137,9 @@ impl<'de, A: MapAccess<'de>> Fields<A> {
         match self.next_name()? {
             None => Ok(Some(value)),
             Some(name) => Err(A::Error::custom(format_args!(
-                "field `{}{name}` is one too many; allowed is one",
-                self.prefix
+                "`{0}{first}` and `{0}{name}` are set; set only one of them",
+                self.prefix,
+                first = self.names.first().map_or("", String::as_str),
             ))),
         }
     }

@@ -10,7 +10,7 @@ use serde::{Serialize, Serializer};
 use super::duration::{HumanDuration, unit_names};
 use super::read::{FieldReader, Fields, Scalar, Setting, alternatives};
 
-/// A text with any content.
+/// A string with any content.
 #[derive(Debug)]
 pub struct Text;
 
@@ -18,7 +18,7 @@ impl Setting for Text {
     type Value = String;
 
     fn allowed(&self) -> String {
-        "text".to_owned()
+        "a string".to_owned()
     }
 
     fn scalar(&self, given: &Scalar<'_>) -> Option<String> {
@@ -29,7 +29,7 @@ impl Setting for Text {
     }
 }
 
-/// A list of texts.
+/// A list of strings.
 #[derive(Debug)]
 pub struct TextList;
 
@@ -37,7 +37,7 @@ impl Setting for TextList {
     type Value = Vec<String>;
 
     fn allowed(&self) -> String {
-        "a list of texts".to_owned()
+        "a list of strings".to_owned()
     }
 
     fn scalar(&self, _: &Scalar<'_>) -> Option<Vec<String>> {
