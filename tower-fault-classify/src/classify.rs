@@ -35,7 +35,7 @@ use crate::outcome::Outcome;
     note = "for `reqwest::Response`, enable the cargo feature `reqwest` of the layer's crate",
     note = "`{Err}` must implement `std::error::Error` and be `'static`, or be `BoxError` or `anyhow::Error`",
     note = "a closure in `.rule(...)` must have the form `|outcome: Result<&{Res}, &{Err}>| ...` and return `Option<Verdict>`; a closure in `.classify(...)` returns `Verdict`",
-    note = "for a `Result` as the response whose error type does not implement `Error`, use `.classify(NestedErrors::new())`",
+    note = "for a response that is a `Result` with a boxed error, or with a value of any type, use `.classify(NestedErrors::new())`",
     note = "a generic function needs the bounds `S::Response: Outcome` and `S::Error: std::error::Error + 'static`"
 )]
 pub trait Classify<Res, Err> {
@@ -84,8 +84,8 @@ pub trait Classify<Res, Err> {
 
 /// Which responses a classifier can classify as a fault.
 ///
-/// Each level includes the levels before it. A retry layer does not retry a response if a retry
-/// layer further out has at least the same level.
+/// Each level includes the levels before it. A retry layer leaves a response to an outer retry
+/// layer that has at least the same level and retries after the same fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ResponseCoverage {
     /// No response: `errors_only()`.

@@ -42,7 +42,7 @@ pub struct BoxedError;
 /// pointer to a `dyn Error`.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is neither a `'static` type that implements `std::error::Error` nor a box of one",
-    note = "implement `std::error::Error` for it, or convert it, for example with `.map_err(std::io::Error::other)`",
+    note = "implement `std::error::Error` for it, or convert it, for example with `.map_err(std::io::Error::other)`; or give the layer a classifier of your own",
     note = "boxes of errors are `BoxError` (`Box<dyn Error + Send + Sync>`), `anyhow::Error` and `eyre::Report`"
 )]
 pub trait AsError<K>: sealed::Sealed<K> {

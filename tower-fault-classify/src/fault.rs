@@ -51,7 +51,7 @@ impl From<Fault> for Verdict {
 ///
 /// | axis | answers | read by |
 /// |---|---|---|
-/// | [`Kind`] | What went wrong? | logs, metrics |
+/// | [`Kind`] | What went wrong? | logs, metrics, retry budgets |
 /// | [`Retryable`] | May the request be sent again? | retry layers |
 /// | [`Health`] | Does the outcome count against the server? | circuit breakers |
 /// | [`Origin`] | Where did the fault arise? | logs, metrics |
@@ -89,7 +89,7 @@ impl Fault {
         Self { kind, retryable, health, origin, exact: false, maybe_redirected: false, retry_after: None }
     }
 
-    /// Returns what went wrong, for logs and metrics.
+    /// Returns what went wrong.
     pub const fn kind(&self) -> Kind {
         self.kind
     }
@@ -237,10 +237,18 @@ macro_rules! axis {
 }
 
 axis! {
-    /// What went wrong, for logs and metrics.
+    /// What went wrong, for logs, metrics and retry budgets.
     ///
-    /// The layers of this workspace never decide by the kind. They read [`Retryable`] and
-    /// [`Health`].
+    /// [`Retryable`] and [`Health`] decide about retries and circuits. The kind changes details
+    /// only:
+    ///
+    /// - [`Rejected`](Self::Rejected) counts as not sent in retry budgets, and in a retry layer if
+    ///   its origin is `local`. A breaker ignores the delay of a rejection.
+    /// - [`Timeout`](Self::Timeout) can have its own cost in a retry budget.
+    /// - [`Throttled`](Self::Throttled) and [`Overloaded`](Self::Overloaded) count as failures in a
+    ///   gRPC retry budget, even if they are never retried.
+    /// - [`Cancelled`](Self::Cancelled) by the caller, at the drop of a tracked body, is recorded
+    ///   by a breaker as a cancelled call.
     ///
     /// The examples are from the [tables](crate::tables).
     Kind {
@@ -316,9 +324,9 @@ axis! {
     /// | value | the request | may be sent again |
     /// |---|---|---|
     /// | `Unsent` | was not sent, or certainly not processed | yes, with any method |
-    /// | `Refused` | was not processed, according to the server | yes, if the server is right |
+    /// | `Refused` | was not processed, according to the server | yes, as far as the server is right |
     /// | `IfIdempotent` | may have been processed | only if it is idempotent |
-    /// | `Never` | | no |
+    /// | `Never` | any of the above | no |
     Retryable {
         /// The request was not sent, or the protocol guarantees that it was not processed.
         ///
@@ -327,12 +335,13 @@ axis! {
         Unsent = "unsent",
         /// The server reports that it did not process the request.
         ///
-        /// Used for 421, 425, 429, 529, and for `RESOURCE_EXHAUSTED` with a pushback or a
+        /// Used for 421, 425, 429, 509, 529, and for `RESOURCE_EXHAUSTED` with a pushback or a
         /// `RetryInfo`. Sending the request again is as safe as the server's report is reliable.
         Refused = "refused",
         /// The server may have processed the request: send it again only if it is idempotent.
         ///
-        /// Used for 500, 502, 503, a timeout, and a connection that breaks.
+        /// Used for 500, 502, 503, and for a timeout or a broken connection after the request may
+        /// have been sent.
         IfIdempotent = "if_idempotent",
         /// Sending the request again does not help, or does harm.
         ///

@@ -19,7 +19,8 @@ use crate::telemetry;
 pin_project! {
     /// The response future of [`FaultClassify`](crate::FaultClassify).
     ///
-    /// It resolves to the inner future's response or error, with the verdict attached.
+    /// It resolves to the inner future's response or error. A fault is attached to it, except to an
+    /// error with [`keep_errors`](crate::FaultClassifyLayer::keep_errors).
     ///
     /// # Cancellation
     ///
@@ -119,7 +120,9 @@ where
 
 /// Attaches the verdict to the response.
 ///
-/// It does nothing if every layer above returns the same verdict without it.
+/// Nothing is attached to a success whose status is below 400 or missing, unless the response
+/// carries another verdict. The layers above classify most of these responses as successes without
+/// it.
 #[inline]
 fn attach_verdict(outcome: &mut (impl Outcome + ?Sized), verdict: Verdict) {
     let plain = match verdict {

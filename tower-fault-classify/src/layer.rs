@@ -178,11 +178,12 @@ impl<C, M, P> FaultClassifyLayer<C, M, P, Head> {
     ///
     /// - at the trailers of a gRPC call, or at the end of the body;
     /// - when an error breaks the body;
-    /// - when the reader drops the body before its end.
+    /// - when an inspector finds an error in the data (`inspect_llm_events`);
+    /// - when the body is dropped before its end, or after it panicked.
     ///
-    /// If the head decides (a fault, or a trailers-only response of gRPC), `hook` is called before
-    /// the response is returned. It is not called for a call that returns an error instead of a
-    /// response.
+    /// `hook` is called before the response is returned in two cases: the head decides (a fault, or
+    /// a trailers-only response of gRPC), or the body is empty and is not one of gRPC. It is not
+    /// called for a call that returns an error instead of a response.
     ///
     /// Each response gets a clone of `hook`. With [`errors_only`](Self::errors_only), trailers are
     /// not classified.

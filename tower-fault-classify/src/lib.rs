@@ -12,7 +12,7 @@
 //!
 //! | axis | says | read by |
 //! |---|---|---|
-//! | [`Kind`] | what went wrong | logs, metrics |
+//! | [`Kind`] | what went wrong | logs, metrics, retry budgets |
 //! | [`Retryable`] | when the request may be sent again: it was not sent, the server refused it, it is idempotent, never | [`tower-jitter-retry`] |
 //! | [`Health`] | what the outcome says about the server: healthy, failing, nothing | [`tower-breaker`] |
 //! | [`Origin`] | where the fault arose: caller, local, transport, remote, unknown | logs, metrics |
@@ -89,8 +89,8 @@
 //! - **Responses.** [`Outcome`] provides the verdict that a response carries, the response's own
 //!   verdict, and its HTTP status. The first of them that exists decides. A response with none of
 //!   them is a success. `http::Response`, `reqwest::Response` (feature `reqwest`), `()`, numbers,
-//!   strings, `Vec`, `Option` and `Box` implement `Outcome`. For your own type, write `impl Outcome
-//!   for Rows {}`. For a type of another crate, call `.errors_only()` on the layer.
+//!   strings, `Vec`, `Option` and `Box` implement `Outcome`. For your own type, write
+//!   `impl Outcome for Rows {}`. For a type of another crate, call `.errors_only()` on the layer.
 //! - **Errors.** An error is classified by its whole `source()` chain. It may implement `Error`, or
 //!   be a box with an error (`BoxError`, `anyhow::Error`). No trait covers both, so a marker
 //!   ([`TypedError`], [`BoxedError`]) is inferred from the type of the error. You see the marker
@@ -265,14 +265,17 @@
 //!
 //! | outcome | verdict |
 //! |---|---|
-//! | a proxy answers `CONNECT` with 407 | `auth`, `never`, `neutral` |
-//! | a SOCKS proxy rejects the client | `auth`, `never`, `neutral` |
-//! | a tunnel is refused for any other reason | `unavailable`, `unsent`, `neutral` |
+//! | an HTTP proxy answers `CONNECT` with 407 | `auth`, `never`, `neutral` |
+//! | an HTTP proxy answers `CONNECT` with any status other than 200 and 407 | `unavailable`, `unsent`, `neutral` |
+//! | an HTTP proxy closes the connection instead of answering `CONNECT` | `transient`, `unsent`, `unhealthy` |
+//! | a SOCKS5 proxy rejects the client | `auth`, `never`, `neutral` |
+//! | a SOCKS proxy reports another failure, such as an unreachable host | `unavailable`, `unsent`, `unhealthy` |
 //!
-//! hyper-util reports the last row as one error, whether the rules of the proxy forbid the server
-//! (403) or the proxy does not reach the server (502, 503, 504). So a circuit breaker does not open
-//! for a server that the proxy does not reach. If your proxy forbids nothing, count such calls as
-//! failures. The rule below also counts streams that an HTTP/2 server refuses.
+//! hyper-util reports all statuses of the second row as one error, whether the rules of the proxy
+//! forbid the server (403) or the proxy does not reach the server (502, 503, 504). So a circuit
+//! breaker does not open for a server that an HTTP proxy does not reach. If your proxy forbids
+//! nothing, count such calls as failures. The rule below also counts streams that an HTTP/2 server
+//! refuses.
 //!
 //! ```
 //! use tower_fault_classify::{BoxError, FaultClassifyLayer, Health, Kind, classify_error};
@@ -323,16 +326,17 @@
 //!
 //! # Features
 //!
-//! No feature is enabled by default. Each feature compiles only the crates in its row.
+//! No feature is enabled by default. Each feature compiles only the crates in its row, and their
+//! dependencies.
 //!
 //! | feature | compiles | classifies |
 //! |---|---|---|
-//! | (none) | `http`, `http-body`, `httpdate`, `base64`, `tower-layer`, `tower-service`, `pin-project-lite` | `http::Response`, `io::Error` |
+//! | (none) | `bytes`, `http`, `http-body`, `httpdate`, `base64`, `tower-layer`, `tower-service`, `pin-project-lite` | `http::Response`, `io::Error` |
 //! | `h2` | h2 | its errors: `REFUSED_STREAM`, GOAWAY, a stream that is reset because the request's body failed. Enable it if your client speaks HTTP/2 |
 //! | `hyper` | hyper | its errors |
 //! | `hyper-util` | hyper, hyper-util's legacy client | their errors |
 //! | `reqwest` | hyper, hyper-util, reqwest without its default features (which compiles tower-http) | `reqwest::Response`, `reqwest::Error` |
-//! | `reqwest-middleware` | the crates of `reqwest`, and reqwest-middleware | its error; adds `middleware::TowerMiddleware` |
+//! | `reqwest-middleware` | the crates of `reqwest`, async-trait, reqwest-middleware | its error; adds `middleware::TowerMiddleware` |
 //! | `tokio` | tokio's time | `tokio::time::error::Elapsed` |
 //! | `tonic` | tonic, hyper, h2 | `Status`, `ConnectError`, `TimeoutExpired` |
 //! | `tower` | tower's timeout, load shed and buffer | `Elapsed`, `Overloaded`, `Closed`, `ServiceError` |
@@ -342,16 +346,18 @@
 //! |---|---|---|
 //! | `follow-redirect` | tower-http's timeout and `FollowRedirect` | the URL of a response after a redirect, which the retry layer compares with the request's |
 //! | `error-body` | tokio's time | `read_error_bodies` |
-//! | `llm` | tokio's time, `serde_json`, memchr | `LlmErrors`, `inspect_llm_events` |
+//! | `llm` | tokio's time, `serde`, `serde_json`, memchr | `LlmErrors`, `inspect_llm_events` |
 //! | `metrics` | metrics | the counter `tower_fault_classify_faults_total` by `error.type` (the kind) and `fault.origin` |
 //! | `tracing` | tracing | an event at debug level for each fault; its fields are named as in OpenTelemetry where OpenTelemetry has a name |
 //! | `draft-ratelimit` | nothing more | the `RateLimit` field of an IETF draft |
 //!
 //! # Platforms
 //!
-//! The crate reads the system's clock for a `Retry-After` date without a `Date` header. The
-//! standard library of `wasm32-unknown-unknown` has no clock. `read_error_bodies` needs a tokio
-//! runtime with its timer enabled.
+//! The crate reads the system's clock for a `Retry-After` date if the response has no valid `Date`
+//! header. On `wasm32-unknown-unknown` reading the time panics, because the standard library has no
+//! clock there.
+//!
+//! `read_error_bodies` needs a tokio runtime with its timer enabled.
 //!
 //! # Minimum Rust version
 //!

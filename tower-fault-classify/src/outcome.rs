@@ -243,7 +243,8 @@ impl CarriedVerdict {
 ///    headers.
 ///
 /// A response with none of them is a success. While the request's body waits for its source, a
-/// status that reports a timeout is the caller's fault ([`upload`](crate::upload)).
+/// timeout that the head reports is the caller's fault, except for status 522
+/// ([`upload`](crate::upload)).
 #[inline]
 pub fn classify_response(response: &(impl Outcome + ?Sized)) -> Verdict {
     CarriedVerdict::get(response).or_else(|| response.verdict()).unwrap_or_else(|| {

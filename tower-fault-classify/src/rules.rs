@@ -32,8 +32,8 @@ pub use crate::tower_http::TowerHttp;
 /// takes precedence over everything that the classifier reads: a verdict that the response carries,
 /// a gRPC code, and `x-should-retry`.
 ///
-/// A delay that the server asks for (`Retry-After`) is added to the verdict, if the row has no
-/// delay and is not [`Retryable::Never`].
+/// A delay that the server asks for ([`hint::delay`](crate::hint::delay)) is added to the verdict,
+/// if the row has no delay and is not [`Retryable::Never`].
 ///
 /// **Default**: no rows.
 ///
@@ -90,9 +90,9 @@ pub struct GrpcRules(Overrides<u32>);
 ///
 /// | response | with the rule | without the rule |
 /// |---|---|---|
-/// | status below 400, `content-type` of gRPC or gRPC-Web | no change | as gRPC's status says |
+/// | status below 400, `content-type` of gRPC or gRPC-Web | no change | gRPC: as its status says; gRPC-Web: a success |
 /// | status below 400, any other or no `content-type` | the fault [`GrpcRules::row`]`(2)` | a success |
-/// | status of 400 or more | no change | the row of the HTTP status |
+/// | status of 400 or more | no change | the row of the gRPC code if the response is trailers-only, otherwise the row of the HTTP status |
 ///
 /// A status below 400 with another `content-type` comes from something that does not speak gRPC,
 /// such as the login page of a proxy. gRPC clients report it with the code UNKNOWN ([HTTP to gRPC

@@ -20,8 +20,8 @@ use crate::future::{ResponseFuture, classify_and_emit};
 ///
 /// The defaults are those of [`FaultClassifyLayer::new`](crate::FaultClassifyLayer::new) over a
 /// service with a boxed error, such as tower's `Timeout`. `FaultClassify<Timeout<Client>>` names
-/// such a stack. If the inner service's error implements `Error`, write `FaultClassify<Client,
-/// Auto>`.
+/// such a stack. If the inner service's error implements `Error`, write
+/// `FaultClassify<Client, Auto>`.
 ///
 /// # Readiness
 ///

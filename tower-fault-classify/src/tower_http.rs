@@ -10,14 +10,14 @@ use crate::table;
 
 /// A rule that classifies responses by a classifier of `tower_http::classify`.
 ///
-/// The classifier decides whether a response is a failure. The other axes are read from this
-/// crate's tables, and the failure always counts against the server.
+/// The classifier decides whether a response is a failure. The failure always counts against the
+/// server; its other axes are those of this crate's own classification.
 ///
 /// | outcome | verdict |
 /// |---|---|
 /// | a response that the classifier accepts | a success |
 /// | a response that the classifier accepts or rejects only at the end of its body | a success |
-/// | a response that the classifier rejects | the row of its status, `unhealthy`; for a status below 400 the row of an unlisted 5xx |
+/// | a response that the classifier rejects | the fault that [`classify_response`] returns, with health `unhealthy`; if that is a success, the row of an unlisted 5xx |
 /// | an error | no verdict, because the classifier knows only that errors are failures |
 ///
 /// ```

@@ -13,10 +13,13 @@ use crate::upload::excuse_stalled_timeout;
 /// A hook that is called with the verdict on a call, at the end of the response's body.
 ///
 /// A closure that takes a [`Verdict`] implements it. The layer calls exactly one of
-/// [`on_end`](Self::on_end) and [`on_drop`](Self::on_drop), exactly once.
+/// [`on_end`](Self::on_end) and [`on_drop`](Self::on_drop), exactly once:
 ///
-/// It is called within the body's `poll_frame` or its drop, so it should be fast, and must not
-/// panic.
+/// - within the body's `poll_frame`, or when the body is dropped;
+/// - before the response is returned, if the head decides, or if the body is empty and is not one
+///   of gRPC.
+///
+/// So it should be fast, and must not panic.
 pub trait OnEnd {
     /// Called with the verdict when the call is complete.
     fn on_end(self, verdict: Verdict);
@@ -28,6 +31,9 @@ pub trait OnEnd {
     fn on_data(&mut self) {}
 
     /// Called instead of [`on_end`](Self::on_end) when the reader drops the body before its end.
+    ///
+    /// For a dropped body that counts as complete ([`EndReason::Complete`]),
+    /// [`on_end`](Self::on_end) is called.
     ///
     /// The verdict alone cannot distinguish such a drop from a CANCELLED of the server.
     ///
@@ -63,6 +69,8 @@ pub struct BodyEnd<'a> {
 #[non_exhaustive]
 pub enum EndReason<'a> {
     /// The body was read to its end; it had these trailers, or none.
+    ///
+    /// A body that was dropped before it was polled is complete too, unless it is one of gRPC.
     Complete(Option<&'a HeaderMap>),
     /// Reading the body failed with this error.
     Failed(&'a (dyn Error + 'static)),

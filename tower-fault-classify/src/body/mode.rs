@@ -5,7 +5,7 @@ use std::future::{Future, Pending};
 use super::end::ClassifyEnd;
 use crate::fault::Verdict;
 
-/// Whether the layer tracks the body of a response.
+/// A body mode that decides whether the layer tracks the body of a response.
 ///
 /// The trait is sealed. [`Head`] does not track, [`TrackBody`](super::TrackBody) does.
 pub trait Track<Res, C>: sealed::Sealed {
@@ -35,7 +35,7 @@ impl<Res, C> Track<Res, C> for Head {
     }
 }
 
-/// Whether the layer reads the beginning of an error response's body.
+/// A body mode that decides whether the layer reads the beginning of an error response's body.
 ///
 /// The trait is sealed. [`Head`] does not read, `ErrorBodies` does.
 pub trait Peek<Res>: sealed::Sealed {

@@ -27,7 +27,7 @@ use crate::error::ClassifiedError;
 ///
 /// Some sources are left out:
 ///
-/// - a text that the error before it ends with;
+/// - a source whose text is the end of the text before it;
 /// - the fault of a rejection, and everything below it.
 ///
 /// If the `Display` of an error fails, the text that it has written so far is printed. The `{:#}`

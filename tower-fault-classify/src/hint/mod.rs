@@ -1,7 +1,7 @@
 //! Parses the hints in a server's headers: delays, and whether to retry.
 //!
 //! The functions never panic, whatever bytes a header contains. A malformed header is
-//! [`Hint::Invalid`].
+//! [`Hint::Invalid`], except for [`grpc_retry_pushback`], which returns [`Pushback::Stop`].
 //!
 //! | function | header | value | source |
 //! |---|---|---|---|
@@ -14,8 +14,8 @@
 //!
 //! [`delay`] reads the headers of HTTP in their order of precedence.
 //!
-//! This module reads no clock. A date is compared with the response's own `Date` header, or with
-//! the time that the caller passes if that header is missing.
+//! This module reads no clock. A date is compared with the response's own `Date` header. If that
+//! header is missing or malformed, the date is compared with the time that the caller passes.
 //!
 //! ```
 //! use std::time::{Duration, SystemTime};
@@ -55,7 +55,8 @@ pub use value::{Hint, MAX_HINT};
 ///
 /// 1. `retry-after-ms`, because the `OpenAI` SDKs also read the finer unit first;
 /// 2. `Retry-After`;
-/// 3. the fields of the draft (feature `draft-ratelimit`), which yields to `Retry-After`.
+/// 3. the fields of the draft (feature `draft-ratelimit`), because the draft gives precedence to
+///    `Retry-After`.
 ///
 /// `now` is called only if [`retry_after()`] needs it. Whether the request may be sent again at all
 /// is a separate question: see [`should_retry()`].

@@ -13,19 +13,22 @@ static RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 static REMAINING: HeaderName = HeaderName::from_static("ratelimit-remaining");
 static RESET: HeaderName = HeaderName::from_static("ratelimit-reset");
 
-/// Parses the time until a used-up quota is available again, from `RateLimit`.
+/// Parses the time until a used-up quota is restored, from `RateLimit` or `RateLimit-Reset`.
 ///
 /// The delay is in whole seconds, at most [`MAX_HINT`](super::MAX_HINT). Source:
 /// draft-ietf-httpapi-ratelimit-headers. The feature `draft-ratelimit` exists as long as the draft
 /// does.
 ///
-/// | header | as of | delay |
+/// | header | revisions of the draft | delay |
 /// |---|---|---|
-/// | `RateLimit: "default";r=0;t=30`, a list of quotas | revision 08 | the longest `t` of the quotas with `r=0` |
-/// | `RateLimit-Reset: 30`, if `RateLimit-Remaining` is 0 or missing; read only if `RateLimit` is missing or malformed | up to revision 06 | the value |
+/// | `RateLimit: "default";r=0;t=30`, a list of quotas | 08 and later | the longest `t` of the quotas with `r=0` |
+/// | `RateLimit-Reset: 30` | 06 and earlier | the value, if `RateLimit-Remaining` is 0 or missing |
 ///
-/// It is [`Absent`](Hint::Absent) while quota is left, because the client need not wait, and for
-/// `r=0` without a `t`. The form of revision 07 (`limit=9, remaining=0, reset=30`) is malformed.
+/// `RateLimit-Reset` is read only if `RateLimit` is missing or malformed. The form of revision 07
+/// (`RateLimit: limit=9, remaining=0, reset=30`) is malformed.
+///
+/// The hint is [`Absent`](Hint::Absent) while quota is left, because the client need not wait, and
+/// for `r=0` without a `t`.
 ///
 /// Some servers send a Unix time as `RateLimit-Reset`, which no revision allows. It is cut to the
 /// maximum like any other delay.

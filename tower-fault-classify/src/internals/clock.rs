@@ -17,7 +17,7 @@ use super::sync;
 /// |---|---|---|
 /// | [`coarse`](Self::coarse) | about 4 ns on Linux, elsewhere as `precise` | up to 10 ms on Linux |
 /// | [`precise`](Self::precise) | about 25 ns | none |
-/// | `tokio` (feature `tokio`) | about 30 ns | none; it does not advance while `tokio::time::pause` is in effect |
+/// | `tokio` (feature `tokio`) | about 30 ns | none; while paused, it advances only by `tokio::time::advance` and when the runtime is idle |
 /// | `runtime` (feature `tokio`) | as `tokio` with tokio's feature `test-util`, otherwise as `coarse` | the same |
 /// | [`manual`](Self::manual) | 1 ns | none; it advances only through its handle |
 ///
@@ -138,7 +138,7 @@ impl fmt::Debug for Clock {
 pub struct AtomicClock(sync::AtomicU64);
 
 impl AtomicClock {
-    /// Creates it with an initial clock.
+    /// Creates an atomic clock that contains `clock`.
     pub fn new(clock: Clock) -> Self {
         Self(sync::AtomicU64::new(clock.0))
     }

@@ -3,10 +3,9 @@
 //! It contains the clock, striped counters, pooled storage, and the reading of settings from
 //! configuration files.
 //!
-//! The breaker and the retry depend on this crate, and not on each other. Sharing avoids that a
-//! lock-free structure is written and verified twice. The module is hidden and behind a feature for
-//! this workspace only. It may change in any release, because the three crates are released
-//! together.
+//! The breaker and the retry depend on this crate, and not on each other. So each lock-free
+//! structure is written and verified once. The module is hidden, and behind a feature for this
+//! workspace only. It may change in any release, because the three crates are released together.
 
 mod clock;
 mod config_error;

@@ -368,8 +368,8 @@ const fn counted(word: u64, now: u32, span: u32) -> u32 {
 
 /// The division of time into buckets.
 ///
-/// With [`new`](Self::new), a window consists of fifteen buckets, plus the bucket that is being
-/// filled. So a ring covers at least the window, and at most one bucket more.
+/// With [`new`](Self::new), fifteen buckets are as long as the window. A ring has one bucket more,
+/// which is being filled. So a ring covers at least the window, and at most one bucket more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TimeBuckets {
     /// 2⁶⁴ divided by a bucket's length, rounded up.

@@ -128,7 +128,7 @@ mod tests {
         for row in connector::ROWS {
             writeln!(page, "| `{}` | {} | {} |", row.text, cells(&row.fault), row.source).unwrap();
         }
-        write!(page, "\n# Errors of clients and layers\n\nA row of a crate needs the feature of that crate.\n\n| error | {AXES} |\n|---|---|---|---|---|\n").unwrap();
+        write!(page, "\n# Errors of clients and layers\n\nA row that begins with the name of a crate needs that crate's feature. The rows of HTTP/2 need the\nfeature `h2`.\n\n| error | {AXES} |\n|---|---|---|---|---|\n").unwrap();
         for (error, fault) in [
             ("HTTP/2: `REFUSED_STREAM`, a stream above the last one of a `GOAWAY`", super::REFUSED_STREAM),
             ("HTTP/2: `HTTP_1_1_REQUIRED`, `INADEQUATE_SECURITY`", super::OTHER_CONNECTION_REQUIRED),
@@ -152,7 +152,7 @@ mod tests {
         }
         page.push_str("\nAn error of the request's own body decides alone: the errors below it in the chain say nothing about\nthe server.\n\ntower's `buffer::error::ServiceError` has the axes of its cause, but is `never` retried: the worker\nof the `Buffer` has ended, and every later call through that buffer fails.\n");
         write!(page, "\n# Unknown errors\n\nAn error that no row matches counts as a failure of the server, and the request is sent again if it\nis idempotent. This is the convention: resilience4j, Polly and `tower_http::classify` also count\nevery error as a failure. The rule `UnknownErrors` changes this row in any layer:\n`.rule(UnknownErrors::new(…))`.\n\n| error | {AXES} |\n|---|---|---|---|---|\n| any other | {} |\n", cells(&super::UNKNOWN)).unwrap();
-        write!(page, "\n# Error bodies of LLM APIs\n\nThese codes are read with the feature `llm`, from bodies whose status is 400 or more, and from event\nstreams. In an event stream, each of them is `never` retried.\n\n| code or type | {AXES} | source |\n|---|---|---|---|---|---|\n").unwrap();
+        write!(page, "\n# Error bodies of LLM APIs\n\nWith the feature `llm`, `LlmErrors` reads these codes from bodies whose status is 400 or more, and\n`inspect_llm_events` reads them from event streams. In an event stream, each of them is `never`\nretried.\n\n| code or type | {AXES} | source |\n|---|---|---|---|---|---|\n").unwrap();
         for row in llm::ROWS {
             let codes: Vec<_> = row.codes.iter().map(|code| format!("`{code}`")).collect();
             writeln!(page, "| {} | {} | {} |", codes.join(", "), cells(&row.fault), row.source).unwrap();

@@ -21,7 +21,7 @@ const MAX_BUFFERED: usize = 16 * 1024;
 /// | event | counts as an error |
 /// |---|---|
 /// | named `error` | always |
-/// | any other name or none | if its data is a JSON object with an `error` |
+/// | any other name or none | if its data is JSON with an `error` or a `response.error` that is an object or a string, or with the `type` `error` |
 ///
 /// It inspects responses whose `content-type` is `text/event-stream`. The boundaries of frames do
 /// not matter. It keeps at most 16 KiB of a line and of an event's data.

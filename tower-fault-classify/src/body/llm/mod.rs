@@ -26,7 +26,8 @@ use crate::system_time;
 /// is kept if the fault can be retried.
 ///
 /// The head decides, as without this rule, if the body contains no listed code, is not JSON, or is
-/// compressed. reqwest decompresses the body before the rule reads it.
+/// compressed. A client below the layer can decompress the body first, as reqwest does with its
+/// features `gzip`, `brotli`, `zstd` and `deflate`.
 ///
 /// ```
 /// use tower_fault_classify::body::{ErrorBodies, LlmErrors};

@@ -130,7 +130,7 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         let ErrorBodies { rule, limit, timeout } = this.options;
-        let (_, body) = this.head.as_mut().expect("`Reading` was polled after it was ready");
+        let (_, body) = this.head.as_mut().expect("`Reading` polled after completion");
         let stopped = match read_ready_frames(body.as_mut(), this.read, this.empty, *limit, cx) {
             Poll::Ready(Some(stopped)) => stopped,
             Poll::Ready(None) => {
