@@ -430,7 +430,7 @@ async fn goaway_makes_client_reconnect() {
 /// tonic reports only a broken pipe, because the `GOAWAY` does not refuse this stream. The test
 /// therefore also uses a plain `h2` client.
 #[tokio::test]
-async fn goaway_at_once_fails_the_call() {
+async fn immediate_goaway_fails_call() {
     let (result, connections) = call(Reply::nothing().go_away_at_once(Reason::INTERNAL_ERROR)).await;
     assert_eq!((result.unwrap_err().code(), connections), (Code::Unknown, 2));
 

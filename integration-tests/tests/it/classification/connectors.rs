@@ -106,7 +106,7 @@ async fn proxy_without_tunnel_opens_circuit_only_with_rule() {
 }
 
 #[tokio::test]
-async fn connect_tunnel_other_failures_keep_their_own_meaning() {
+async fn connect_tunnel_with_other_fault_keeps_its_verdict() {
     let mut table = Table::default();
     let proxy = Http::start().await;
     proxy.script([

@@ -79,7 +79,7 @@ async fn over_http2(url: &str) -> Answer {
     FaultClassifyLayer::new().layer(client).oneshot(post()).await
 }
 
-async fn whole(answer: Answer) -> Result<(), BoxError> {
+async fn read_body(answer: Answer) -> Result<(), BoxError> {
     answer?.into_body().collect().await?;
     Ok(())
 }
@@ -91,17 +91,17 @@ async fn status_over_hyper_connection_matches_table() {
 
 #[tokio::test]
 async fn connection_lost_after_request_is_if_idempotent() {
-    http1_rows::lost_connections(async |url| whole(over_http1(url).await).await).await;
+    http1_rows::lost_connections(async |url| read_body(over_http1(url).await).await).await;
 }
 
 #[tokio::test]
 async fn invalid_response_is_protocol_never() {
-    http1_rows::invalid_responses(async |url| whole(over_http1(url).await).await).await;
+    http1_rows::invalid_responses(async |url| read_body(over_http1(url).await).await).await;
 }
 
 #[tokio::test]
 async fn connection_lost_on_accept_is_unsent_if_hyper_cancelled() {
-    http1_rows::connections_lost_on_accept(async |url| whole(over_http1(url).await).await).await;
+    http1_rows::connections_lost_on_accept(async |url| read_body(over_http1(url).await).await).await;
 }
 
 #[tokio::test]
@@ -127,12 +127,12 @@ async fn request_on_closed_connection_is_unsent() {
 
 #[tokio::test]
 async fn refused_stream_is_unsent_until_response_begins() {
-    http2_rows::streams(async |url| whole(over_http2(url).await).await, UNCERTAIN).await;
+    http2_rows::streams(async |url| read_body(over_http2(url).await).await, UNCERTAIN).await;
 }
 
 #[tokio::test]
 async fn stream_that_requires_another_connection_is_protocol_never() {
-    http2_rows::other_connection_required(async |url| whole(over_http2(url).await).await).await;
+    http2_rows::other_connection_required(async |url| read_body(over_http2(url).await).await).await;
 }
 
 /// A runtime that shuts down drops the task of a connection.
@@ -166,7 +166,7 @@ async fn dropped_http2_connection_task_is_transient_and_neutral() {
 }
 
 #[tokio::test]
-async fn dropped_connection_task_of_pooled_client_is_transient_and_neutral() {
+async fn dropped_task_of_pooled_connection_is_transient_and_neutral() {
     let server = Http::start().await;
     server.set_default(Action::Hang);
     let executor = AbortingExecutor::default();
@@ -181,12 +181,12 @@ async fn dropped_connection_task_of_pooled_client_is_transient_and_neutral() {
 
 #[tokio::test]
 async fn http2_connection_lost_is_if_idempotent() {
-    http2_rows::lost_connections(async |url| whole(over_http2(url).await).await, BROKEN).await;
+    http2_rows::lost_connections(async |url| read_body(over_http2(url).await).await, BROKEN).await;
 }
 
 #[tokio::test]
 async fn http1_server_on_http2_connection_is_broken() {
-    http2_rows::another_protocol(async |url| whole(over_http2(url).await).await).await;
+    http2_rows::another_protocol(async |url| read_body(over_http2(url).await).await).await;
 }
 
 #[tokio::test]

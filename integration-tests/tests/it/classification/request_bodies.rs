@@ -146,7 +146,7 @@ async fn failed_request_body_over_tonic_is_fault_of_caller() {
 }
 
 #[tokio::test]
-async fn request_body_that_is_shorter_than_announced_is_fault_of_caller() {
+async fn request_body_below_content_length_is_fault_of_caller() {
     let server = Http::start().await;
     let client = Client::builder(TokioExecutor::new()).build_http();
     let frames = tokio_stream::iter([Ok::<_, BoxError>(Frame::data(Bytes::from_static(b"data")))]);

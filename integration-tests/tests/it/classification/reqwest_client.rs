@@ -61,7 +61,7 @@ async fn status_from_error_for_status_matches_table() {
 }
 
 #[tokio::test]
-async fn retry_delay_is_kept_where_retry_may_follow() {
+async fn retry_delay_is_kept_for_retryable_faults() {
     let client = client();
     rows::delays(async |url| answer(&client, url).await).await;
 }

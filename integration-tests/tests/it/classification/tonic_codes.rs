@@ -40,7 +40,7 @@ pub(crate) const CODES: [(u32, Axes); 16] = [
 ];
 
 #[tokio::test]
-async fn code_in_head_matches_table_under_and_over_client() {
+async fn code_in_head_matches_table_below_and_above_client() {
     let (server, mut table) = (Grpc::start().await, Table::default());
     let mut caller = Caller::of(&server);
     for (code, want) in CODES {

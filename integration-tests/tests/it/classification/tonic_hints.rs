@@ -42,7 +42,7 @@ fn with_pushback(code: u32, value: impl AsRef<[u8]>) -> Reply {
 }
 
 #[tokio::test]
-async fn pushback_is_the_delay() {
+async fn pushback_sets_delay() {
     replies([
         (with_pushback(14, "20"), UNAVAILABLE.after(ms(20))),
         (with_pushback(14, "0"), UNAVAILABLE.after(ms(0))),
@@ -55,8 +55,8 @@ async fn pushback_is_the_delay() {
 
 #[tokio::test]
 async fn pushback_negative_or_invalid_forbids_retry() {
-    let said: [&[u8]; 9] = [b"-1", b"-20", b"", b"soon", b"1.5", b"20ms", b"+20", b"1e3", b"\xff"];
-    let rows = said.into_iter().flat_map(|value| {
+    let invalid_values: [&[u8]; 9] = [b"-1", b"-20", b"", b"soon", b"1.5", b"20ms", b"+20", b"1e3", b"\xff"];
+    let rows = invalid_values.into_iter().flat_map(|value| {
         [(with_pushback(14, value), UNAVAILABLE_NEVER), (with_pushback(8, value), THROTTLED_NEVER)]
     });
     let twice = (with_pushback(14, "20").trailer(PUSHBACK, "20"), UNAVAILABLE_NEVER);
@@ -124,7 +124,7 @@ fn detailed(code: i32, details: Vec<Any>) -> Reply {
 }
 
 #[tokio::test]
-async fn retry_info_is_the_delay() {
+async fn retry_info_sets_delay() {
     replies([
         (detailed(8, vec![info(2, 500_000_000)]), THROTTLED.after(ms(2500))),
         (detailed(14, vec![info(2, 0)]), UNAVAILABLE.after(ms(2000))),

@@ -91,7 +91,7 @@ async fn upload_failed_after_head_is_fault_of_caller() {
 }
 
 #[tokio::test]
-async fn body_timeout_while_upload_stalls_is_no_failure() {
+async fn body_timeout_while_upload_stalls_is_not_failure() {
     for http2 in [false, true] {
         assert_eq!(make_three_calls(true, http2, Then::Stalls).await, (0, 0), "HTTP/2: {http2}");
         assert_eq!(

@@ -96,7 +96,7 @@ async fn readiness_page_shows_open_circuits() {
 }
 
 #[tokio::test]
-async fn readiness_page_counts_a_forced_open_circuit_as_open() {
+async fn readiness_page_shows_forced_open_circuit() {
     let gateway = Gateway::start().await;
     assert_eq!(gateway.status("/orders/1").await, 200);
     let orders = gateway.circuits.get(&super::authority(&gateway.orders)).unwrap();
@@ -107,7 +107,7 @@ async fn readiness_page_counts_a_forced_open_circuit_as_open() {
 }
 
 #[tokio::test]
-async fn downstream_sees_only_the_gateways_marker() {
+async fn downstream_gets_only_marker_of_gateway() {
     let gateway = Gateway::start().await;
     gateway.orders.script([Action::status(503), Action::status(503)]);
     let request = reqwest::Client::new().get(format!("{}/orders/1", gateway.url));

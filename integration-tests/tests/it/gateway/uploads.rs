@@ -30,7 +30,8 @@ enum Breaks {
     Reset,
 }
 
-/// Sends the beginning of a chunked upload, waits until the downstream has seen it, and breaks it.
+/// Sends the beginning of a chunked upload, waits until the gateway has connected to the
+/// downstream service, and breaks the upload.
 async fn broken_upload(gateway: &Gateway, method: &str, how: Breaks) {
     let before = gateway.orders.connections();
     let mut client = TcpStream::connect(gateway.url.replace("http://", "")).await.unwrap();

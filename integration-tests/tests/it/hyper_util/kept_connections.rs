@@ -49,10 +49,10 @@ async fn send(
     client: Client<HttpConnector, Full<Bytes>>,
     method: Method,
     times: usize,
-    acts: &[Action],
+    actions: &[Action],
 ) -> (Observed, Counts) {
     let server = Http::start().await;
-    server.script(acts.to_vec());
+    server.script(actions.to_vec());
     let attempts = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&attempts);
     let policy = RetryPolicy::builder()
@@ -96,13 +96,13 @@ async fn send(
 #[tokio::test]
 async fn post_on_kept_connection_that_breaks_is_sent_once() {
     for fault in [Action::ResetAfterRequest, Action::CloseAfterRequest] {
-        let acts = [Action::status(200), fault.clone(), Action::status(200)];
-        let (observed, window) = send(client(), Method::POST, 3, &acts).await;
+        let actions = [Action::status(200), fault.clone(), Action::status(200)];
+        let (observed, window) = send(client(), Method::POST, 3, &actions).await;
         let results = vec![Ok(200), Err(Kind::Transient), Ok(200)];
         assert_eq!(observed, Observed { results, attempts: 3, requests: 3 }, "{fault:?}");
         assert_eq!((window.calls, window.failures), (3, 1));
 
-        let (observed, window) = send(client(), Method::PUT, 2, &acts).await;
+        let (observed, window) = send(client(), Method::PUT, 2, &actions).await;
         assert_eq!(observed, Observed { results: vec![Ok(200); 2], attempts: 3, requests: 3 }, "{fault:?}");
         assert_eq!((window.calls, window.failures), (3, 1));
     }
@@ -112,9 +112,9 @@ async fn post_on_kept_connection_that_breaks_is_sent_once() {
 /// server processed it.
 #[tokio::test]
 async fn post_written_but_never_read_is_sent_once() {
-    let acts = [Action::status(200), Action::ResetBeforeRequest];
-    let (observed, _) = send(client(), Method::POST, 2, &acts).await;
+    let actions = [Action::status(200), Action::ResetBeforeRequest];
+    let (observed, _) = send(client(), Method::POST, 2, &actions).await;
     assert_eq!(observed, Observed { results: vec![Ok(200), Err(Kind::Transient)], attempts: 2, requests: 1 });
-    let (observed, _) = send(client(), Method::PUT, 2, &acts).await;
+    let (observed, _) = send(client(), Method::PUT, 2, &actions).await;
     assert_eq!(observed, Observed { results: vec![Ok(200); 2], attempts: 3, requests: 2 });
 }

@@ -47,7 +47,7 @@ where
         request.extensions_mut().insert(RetrySafety::Never);
     }
     let _ = stack.oneshot(request).await;
-    assert!(origin.requests().iter().all(|seen| seen.method == method));
+    assert!(origin.requests().iter().all(|request| request.method == method));
     (origin.requests().len(), server.requests().len())
 }
 
@@ -88,11 +88,11 @@ async fn redirected_post_below_retry_with_policy_is_sent_once() {
                 let expected = (attempts, if target == 0 { 0 } else { attempts });
                 let ours =
                     ServiceBuilder::new().layer(JitterRetryLayer::new(policy.clone())).service(below.clone());
-                let seen = requests(ours, &method, redirect, target, never).await;
-                assert_eq!(seen, expected, "{method} {redirect} {target} {never}");
+                let counts = requests(ours, &method, redirect, target, never).await;
+                assert_eq!(counts, expected, "{method} {redirect} {target} {never}");
                 let towers = ServiceBuilder::new().layer(RetryLayer::new(policy.for_tower())).service(below);
-                let seen = requests(towers, &method, redirect, target, never).await;
-                assert_eq!(seen, expected, "tower's: {method} {redirect} {target} {never}");
+                let counts = requests(towers, &method, redirect, target, never).await;
+                assert_eq!(counts, expected, "tower's: {method} {redirect} {target} {never}");
             }
         }
     }
@@ -109,8 +109,8 @@ async fn redirect_below_retry_is_detected_by_request_uri() {
                     .layer(FaultClassifyLayer::new())
                     .layer(follow())
                     .service(client());
-                let seen = requests(stack, &method, redirect, *target, false).await;
-                assert_eq!(seen, (attempts, attempts), "{method} {redirect} {target}");
+                let counts = requests(stack, &method, redirect, *target, false).await;
+                assert_eq!(counts, (attempts, attempts), "{method} {redirect} {target}");
             }
         }
     }

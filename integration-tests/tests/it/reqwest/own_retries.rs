@@ -40,9 +40,9 @@ async fn refused_stream_with_reqwest_retries_is_sent_nine_times() {
 
 #[tokio::test]
 async fn post_maybe_processed_with_reqwest_retries_is_sent_once() {
-    let gone = || Reply::nothing().go_away_at_once(Reason::NO_ERROR);
-    assert_eq!(request_count(Client::builder(), Method::POST, gone()).await, 1);
-    assert_eq!(request_count(reqwest_client(), Method::POST, gone()).await, 1);
+    let shutdown = || Reply::nothing().go_away_at_once(Reason::NO_ERROR);
+    assert_eq!(request_count(Client::builder(), Method::POST, shutdown()).await, 1);
+    assert_eq!(request_count(reqwest_client(), Method::POST, shutdown()).await, 1);
 }
 
 #[tokio::test]

@@ -220,7 +220,7 @@ async fn post_redirected_to_own_url_with_policy_is_sent_once() {
         let mut post = Request::new(Method::POST, format!("{}/first", server.url()).parse().unwrap());
         *post.body_mut() = Some(Body::from(Bytes::from_static(b"the body")));
         send(&mut layer.layer(client()), post).await.unwrap();
-        let methods: Vec<_> = server.requests().into_iter().map(|seen| seen.method).collect();
+        let methods: Vec<_> = server.requests().into_iter().map(|request| request.method).collect();
         assert_eq!(methods, [Method::POST, Method::GET], "{target}");
     }
 }

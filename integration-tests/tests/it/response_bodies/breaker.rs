@@ -64,7 +64,7 @@ async fn rejection_at_generated_client_is_unavailable() {
 }
 
 #[tokio::test]
-async fn broken_body_under_reqwest_is_failure_whole_one_success() {
+async fn broken_body_over_reqwest_is_failure_complete_is_success() {
     let cut = Action::status(200).body("half").content_length(10).then_close();
     let server = server([Action::status(200).body("whole"), cut]).await;
     let breaker = BreakerLayer::new(config()).track_body();

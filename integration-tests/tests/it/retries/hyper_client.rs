@@ -40,10 +40,10 @@ async fn sent(
     method: Method,
     body: Stream,
     limit: usize,
-    acts: &[Action],
+    actions: &[Action],
 ) -> (Result<(u16, u32), ()>, Vec<Bytes>) {
     let server = Http::start().await;
-    server.script(acts.to_vec());
+    server.script(actions.to_vec());
     let mut stack = ServiceBuilder::new()
         .layer(JitterRetryLayer::new(retry_at_once().replay_limit(limit).build().unwrap()))
         .timeout(TIMEOUT)
@@ -70,8 +70,8 @@ async fn stream_after_two_failures_is_sent_whole_three_times() {
         Action::ResetAfterRequest,
         Action::CloseAfterRequest,
     ] {
-        let acts = [failure.clone(), failure.clone(), Action::status(200)];
-        let (answer, bodies) = sent(Method::PUT, text(), 1024, &acts).await;
+        let actions = [failure.clone(), failure.clone(), Action::status(200)];
+        let (answer, bodies) = sent(Method::PUT, text(), 1024, &actions).await;
         assert_eq!(answer, Ok((200, 3)), "{failure:?}");
         assert_eq!(bodies, ["the whole body"; 3], "{failure:?}");
     }
@@ -86,8 +86,8 @@ async fn post_over_hyper_util_is_sent_once_unless_unprocessed() {
         (Action::status(429), 3),
         (Action::status(421), 3),
     ] {
-        let acts = [failure.clone(), failure.clone(), Action::status(200)];
-        let (_, bodies) = sent(Method::POST, text(), 1024, &acts).await;
+        let actions = [failure.clone(), failure.clone(), Action::status(200)];
+        let (_, bodies) = sent(Method::POST, text(), 1024, &actions).await;
         assert_eq!(bodies, vec!["the whole body"; times], "{failure:?}");
     }
 }

@@ -67,8 +67,9 @@ where
     S: Service<R, Response = B, Error: Debug>,
     B: Answer,
 {
-    let answer =
-        tokio::time::timeout(TIMEOUT, client.oneshot(request)).await.expect("it does not wait for itself");
+    let answer = tokio::time::timeout(TIMEOUT, client.oneshot(request))
+        .await
+        .expect("the call does not wait for itself");
     answer.unwrap().status_and_retried()
 }
 
@@ -89,7 +90,7 @@ impl Answer for reqwest::Response {
 }
 
 #[tokio::test]
-async fn response_that_holds_the_one_stream_does_not_block_next_attempt() {
+async fn response_holding_only_stream_does_not_block_next_attempt() {
     let retry = || JitterRetryLayer::new(retry_at_once().build().unwrap());
     let seen =
         |counts: &Counts| (counts.connections.load(Ordering::SeqCst), counts.requests.load(Ordering::SeqCst));

@@ -102,7 +102,7 @@ async fn failing_endpoint_is_skipped_until_open_duration_ends() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn dead_endpoint_with_retry_above_is_not_noticed() {
+async fn dead_endpoint_under_retry_layer_fails_no_call() {
     let _frozen = FrozenTime::start();
     let (servers, refused) = (servers::<2>().await, RefusedPort::bind());
     let policy = all_listed().build().unwrap();

@@ -80,7 +80,7 @@ async fn request_counts(policy: RetryPolicyBuilder) -> [usize; 4] {
     let requests = server.requests();
     assert!(
         requests.iter().all(|request| request.body.ends_with(b"a")),
-        "each request has the whole message"
+        "each request has the complete message"
     );
     ["Say", "Gather", "Spell", "Talk"].map(|method| {
         requests.iter().filter(|request| request.path == format!("/echo.Echo/{method}")).count()

@@ -25,7 +25,7 @@ fn circuit() -> (Circuit, ManualClock) {
 }
 
 fn unavailable() -> Failure {
-    Failure::before_answer(Status::unavailable("the database is gone"))
+    Failure::before_answer(Status::unavailable("the database is down"))
 }
 
 fn assert_shed(status: &Status, pushback: &str) {
@@ -45,8 +45,8 @@ async fn server_with_failing_handlers_sheds_with_pushback() {
     }
     assert_eq!(circuit.status().state, CircuitState::Closed);
     server.fail([unavailable(), unavailable()]);
-    assert_eq!(client.say(words("a")).await.unwrap_err().message(), "the database is gone");
-    assert_eq!(client.spell(words("a")).await.unwrap_err().message(), "the database is gone");
+    assert_eq!(client.say(words("a")).await.unwrap_err().message(), "the database is down");
+    assert_eq!(client.spell(words("a")).await.unwrap_err().message(), "the database is down");
     assert_eq!(server.take_events().len(), 10);
 
     // Each connection has its own service. All services share the circuit.
@@ -106,7 +106,7 @@ async fn forced_open_server_is_not_retried_by_client() {
 #[tokio::test]
 async fn stream_trailers_count_only_with_track_body() {
     let late_failure =
-        || Failure { received: 0, sent: 1, status: Status::unavailable("the database is gone") };
+        || Failure { received: 0, sent: 1, status: Status::unavailable("the database is down") };
     let (on_head, _) = circuit();
     let server = TestServer::layered(BreakerLayer::with_circuit(on_head.clone()).grpc_fallback()).await;
     fail_late(&server, [late_failure(), late_failure()]).await;

@@ -95,7 +95,7 @@ async fn client_error_in_head_or_trailers_keeps_circuit_closed() {
 
 /// The code sent nothing about the health of the server, and the caller has not cancelled.
 #[tokio::test]
-async fn cancelled_by_server_is_neutral() {
+async fn cancelled_code_from_server_is_neutral() {
     for reply in [Reply::trailers_only(1), Reply::headers().status(1), Reply::message("x").status(1)] {
         let (codes, circuit, _) = answered(reply.clone()).await;
         assert_eq!(codes, [Code::Cancelled; 4]);
@@ -128,7 +128,7 @@ async fn trailers_count_only_with_track_body() {
 }
 
 #[tokio::test]
-async fn stream_dropped_after_message_counts_in_no_rate() {
+async fn stream_dropped_after_message_is_not_counted() {
     let (server, circuit) = (Grpc::start().await, circuit());
     server.set_default(Reply::message("x").status(14));
     let mut client = echo_client(&server.url(), retry_at_once(), &circuit);
