@@ -13,7 +13,7 @@ use crate::body::{Peek, Peeked, Track};
 use crate::classify::Classify;
 use crate::error_mode::ErrorMode;
 use crate::fault::{Fault, Verdict};
-use crate::outcome::{CarriedVerdict, Outcome};
+use crate::outcome::{CarriedVerdict, Outcome, classify_response};
 use crate::telemetry;
 
 pin_project! {
@@ -120,16 +120,11 @@ where
 
 /// Attaches the verdict to the response.
 ///
-/// Nothing is attached to a success whose status is below 400 or missing, unless the response
-/// carries another verdict. The layers above classify most of these responses as successes without
-/// it.
+/// A success is only attached if the layers above would classify the response as a fault without it.
+/// So most successes carry nothing, and cost no allocation.
 #[inline]
 fn attach_verdict(outcome: &mut (impl Outcome + ?Sized), verdict: Verdict) {
-    let plain = match verdict {
-        Verdict::Success => outcome.status().is_none_or(|status| status < StatusCode::BAD_REQUEST),
-        Verdict::Fault(_) => false,
-    };
-    if !plain || CarriedVerdict::get(outcome).is_some_and(|carried| carried != verdict) {
+    if !verdict.is_success() || !classify_response(outcome).is_success() {
         CarriedVerdict::insert(outcome, verdict);
     }
 }

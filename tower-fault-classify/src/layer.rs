@@ -19,7 +19,7 @@ use crate::service::FaultClassify;
 /// | outcome | what the layer does | allocations |
 /// |---|---|---|
 /// | a success | nothing | none |
-/// | a response that is a fault, or whose status is 400 or more and that a rule classifies as a success | inserts a [`CarriedVerdict`] into its extensions | 3 if the extensions were empty, else 1 |
+/// | a response that is a fault, or a success that the default classifier would classify as a fault | inserts a [`CarriedVerdict`] into its extensions | 3 if the extensions were empty, else 1 |
 /// | an error | wraps it in a [`ClassifiedError`], unless it is one already | 1 for a typed error, none for a boxed error |
 /// | an error, with [`keep_errors`](Self::keep_errors) | nothing: each layer above classifies the error again | none |
 ///

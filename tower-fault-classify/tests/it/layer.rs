@@ -14,6 +14,7 @@ use http::{Response, StatusCode};
 use tokio_test::{assert_pending, assert_ready, assert_ready_err, assert_ready_ok, task};
 use tower::{Layer, Service, service_fn};
 use tower_fault_classify::classifiers::NestedErrors;
+use tower_fault_classify::rules::{GrpcRules, StatusRules};
 use tower_fault_classify::{
     BoxError, CarriedVerdict, ClassifiedError, Classify, Fault, FaultClassifyLayer, Health, Kind, Origin,
     Outcome, Retryable, Rule, Verdict, classify_error, classify_fn, classify_response, rule_fn,
@@ -87,6 +88,29 @@ fn fault_is_carried_and_response_otherwise_unchanged() {
         let verdict = CarriedVerdict::get(&response).expect("a fault is carried");
         assert!(!verdict.is_success());
         assert_eq!(verdict, classify_response(&response));
+    }
+}
+
+// Layers above read the verdict; without it they classify the response themselves.
+#[test]
+fn success_of_a_rule_is_carried_if_the_default_is_a_fault() {
+    let trailers_only = |code: &str| {
+        let response = Response::builder().header("content-type", "application/grpc");
+        response.header("grpc-status", code).body(()).unwrap()
+    };
+    let mut service = FaultClassifyLayer::new()
+        .rule(GrpcRules::new().code(14, Verdict::Success))
+        .rule(StatusRules::new().status(503, Verdict::Success))
+        .layer(service_fn(|response| ready(Ok::<_, io::Error>(response))));
+    let unavailable = Response::builder().status(503).body(()).unwrap();
+    for response in [trailers_only("14"), unavailable] {
+        let response = now(send(&mut service, response)).unwrap();
+        assert_eq!(CarriedVerdict::get(&response), Some(Verdict::Success));
+        assert!(classify_response(&response).is_success());
+    }
+    for response in [trailers_only("0"), Response::new(())] {
+        let response = now(send(&mut service, response)).unwrap();
+        assert!(response.extensions().is_empty(), "{response:?}");
     }
 }
 
