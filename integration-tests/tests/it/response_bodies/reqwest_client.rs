@@ -16,7 +16,7 @@ use tower_jitter_retry::{Jitter, JitterRetryLayer, RetryPolicy};
 use super::{Axes, OUT_OF_QUOTA, OVERLOADED, RATE_LIMITED, axes, io_kind, json, server};
 
 const QUOTA: Axes = (Kind::Quota, Retryable::Never, Health::Neutral);
-const HELD_UP_FOR_LONG: ErrorBodies<LlmErrors> = ErrorBodies::new(LlmErrors).timeout(TIMEOUT);
+const WITH_LONG_TIMEOUT: ErrorBodies<LlmErrors> = ErrorBodies::new(LlmErrors).timeout(TIMEOUT);
 
 fn client() -> Client {
     Client::builder().no_proxy().build().unwrap()
@@ -53,7 +53,7 @@ async fn exhausted_quota_is_sent_once() {
     let server = server(again).await;
     let layers = ServiceBuilder::new()
         .layer(retries())
-        .layer(FaultClassifyLayer::new().read_error_bodies(HELD_UP_FOR_LONG));
+        .layer(FaultClassifyLayer::new().read_error_bodies(WITH_LONG_TIMEOUT));
     let response = send(layers.clone(), &server).await;
     assert_eq!((server.requests().len(), server.remaining()), (1, 2));
     assert_eq!((response.status().as_u16(), carried(&response)), (429, Some(QUOTA)));
@@ -71,7 +71,7 @@ async fn rate_limit_is_retried_until_success() {
     server.set_default(Action::status(200).body("answer"));
     let layers = ServiceBuilder::new()
         .layer(retries())
-        .layer(FaultClassifyLayer::new().read_error_bodies(HELD_UP_FOR_LONG));
+        .layer(FaultClassifyLayer::new().read_error_bodies(WITH_LONG_TIMEOUT));
     let response = send(layers, &server).await;
     assert_eq!((response.status().as_u16(), server.remaining()), (200, 0));
     assert_eq!(response.text().await.unwrap(), "answer");
@@ -84,7 +84,7 @@ async fn last_response_of_retries_is_returned_unchanged() {
     let server = server(std::iter::repeat_n(json(529, OVERLOADED), 3)).await;
     let layers = ServiceBuilder::new()
         .layer(retries())
-        .layer(FaultClassifyLayer::new().read_error_bodies(HELD_UP_FOR_LONG));
+        .layer(FaultClassifyLayer::new().read_error_bodies(WITH_LONG_TIMEOUT));
     let response = send(layers, &server).await;
     assert_eq!(server.requests().len(), 3);
     assert_eq!(carried(&response), Some((Kind::Overloaded, Retryable::Refused, Health::Unhealthy)));
@@ -96,7 +96,7 @@ async fn response_with_layer_differs_only_in_verdict() {
     let action = || json(429, OUT_OF_QUOTA).header("x-one", "1").header("x-one", "2");
     let server = server([action(), action()]).await;
     let bare = client().execute(post(&server)).await.unwrap();
-    let read = send(FaultClassifyLayer::new().read_error_bodies(HELD_UP_FOR_LONG), &server).await;
+    let read = send(FaultClassifyLayer::new().read_error_bodies(WITH_LONG_TIMEOUT), &server).await;
     assert_eq!(read.url(), bare.url());
     assert_eq!(read.url().as_str(), format!("{}/", server.url()));
     assert_eq!(read.remote_addr(), bare.remote_addr());
@@ -112,7 +112,7 @@ async fn error_body_sent_byte_by_byte_is_read_whole() {
     let drip = |action: Action| action.drip_body(Duration::from_micros(1));
     let server = server([drip(json(429, OUT_OF_QUOTA)), drip(json(429, OUT_OF_QUOTA).chunked())]).await;
     for _ in 0..2 {
-        let response = send(FaultClassifyLayer::new().read_error_bodies(HELD_UP_FOR_LONG), &server).await;
+        let response = send(FaultClassifyLayer::new().read_error_bodies(WITH_LONG_TIMEOUT), &server).await;
         assert_eq!(carried(&response), Some(QUOTA));
         assert_eq!(response.text().await.unwrap(), OUT_OF_QUOTA);
     }
@@ -126,7 +126,7 @@ async fn truncated_error_body_is_classified_and_fails_for_reader() {
     for (action, expected) in [(cut(), QUOTA), (halved(), throttled)] {
         let server = server([action.clone(), action]).await;
         let bare = client().execute(post(&server)).await.unwrap();
-        let read = send(FaultClassifyLayer::new().read_error_bodies(HELD_UP_FOR_LONG), &server).await;
+        let read = send(FaultClassifyLayer::new().read_error_bodies(WITH_LONG_TIMEOUT), &server).await;
         assert_eq!(carried(&read), Some(expected));
         assert_eq!(read.content_length(), bare.content_length());
         let (read, bare) = (read.text().await.unwrap_err(), bare.text().await.unwrap_err());
@@ -173,7 +173,7 @@ where
 
 #[tokio::test]
 async fn breaker_above_uses_health_from_error_body() {
-    let read = || FaultClassifyLayer::new().read_error_bodies(HELD_UP_FOR_LONG);
+    let read = || FaultClassifyLayer::new().read_error_bodies(WITH_LONG_TIMEOUT);
     for status in [429, 500] {
         let state = circuit_after(read(), json(status, OUT_OF_QUOTA)).await;
         assert_eq!(state, CircuitState::Closed, "{status}: the server is healthy");
