@@ -120,7 +120,7 @@ where
 
 /// Attaches the verdict to the response.
 ///
-/// A success is only attached if the layers above would classify the response as a fault without it.
+/// A success is only attached if the layers above would otherwise classify the response as a fault.
 /// So most successes carry nothing, and cost no allocation.
 #[inline]
 fn attach_verdict(outcome: &mut (impl Outcome + ?Sized), verdict: Verdict) {

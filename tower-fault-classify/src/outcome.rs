@@ -203,8 +203,8 @@ impl<T> Outcome for Option<T> {}
 /// A verdict in a response's extensions.
 ///
 /// [`FaultClassifyLayer`](crate::FaultClassifyLayer) inserts it into each response that is a fault.
-/// It also inserts one into a success that [`classify_response`] would classify as a fault, such as a
-/// 503 that a rule classifies as a success. The layers above read it with [`get`](Self::get).
+/// It also inserts one into a success that [`classify_response`] would classify as a fault, such as
+/// a 503 that a rule classifies as a success. The layers above read it with [`get`](Self::get).
 ///
 /// The verdict is stored together with the response's status. If the status has changed since (a
 /// handler turned a 503 into a 200), the verdict is stale and is ignored.

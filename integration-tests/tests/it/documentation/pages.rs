@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
-use pulldown_cmark::{BrokenLink, CodeBlockKind, Event, Options, Parser, Tag, TagEnd};
+use pulldown_cmark::{BrokenLink, CodeBlockKind, Event, LinkType, Options, Parser, Tag, TagEnd};
 
 const CRATES: [&str; 3] = ["tower-breaker", "tower-fault-classify", "tower-jitter-retry"];
 
@@ -24,7 +24,8 @@ fn files(extension: &str) -> Vec<String> {
         for entry in fs::read_dir(root().join(folder)).unwrap() {
             let name = entry.unwrap().file_name();
             let path = folder.join(&name);
-            if name == "target" || name == ".git" {
+            // Also a target folder of another name has this file.
+            if name == ".git" || root().join(&path).join("CACHEDIR.TAG").exists() {
                 continue;
             }
             if root().join(&path).is_dir() {
@@ -92,16 +93,26 @@ fn repository() -> String {
 
 /// Builds the documentation of the three crates, and returns its folder.
 fn built_documentation() -> PathBuf {
-    let mut cargo = Command::new(env!("CARGO"));
-    cargo.current_dir(root()).args(["doc", "--locked", "--quiet", "--all-features", "--no-deps"]);
-    assert!(cargo.args(CRATES.map(|name| format!("-p{name}"))).status().unwrap().success());
-    let metadata = Command::new(env!("CARGO"))
-        .current_dir(root())
-        .args(["metadata", "--locked", "--no-deps", "--format-version=1"])
-        .output()
-        .unwrap();
-    let metadata: serde_json::Value = serde_json::from_slice(&metadata.stdout).unwrap();
-    Path::new(metadata["target_directory"].as_str().unwrap()).join("doc")
+    let cargo = |arguments: &[&str]| {
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.args(arguments).current_dir(root()).env_remove("CARGO_BUILD_TARGET");
+        let output = cargo.stderr(Stdio::inherit()).output().unwrap();
+        assert!(output.status.success(), "cargo {arguments:?}");
+        output.stdout
+    };
+    let metadata = cargo(&["metadata", "--locked", "--no-deps", "--format-version=1"]);
+    let metadata: serde_json::Value = serde_json::from_slice(&metadata).unwrap();
+    let documentation = Path::new(metadata["target_directory"].as_str().unwrap()).join("doc");
+    for package in CRATES {
+        // cargo leaves the pages of items that no longer exist.
+        let pages = documentation.join(package.replace('-', "_"));
+        if pages.exists() {
+            fs::remove_dir_all(pages).unwrap();
+        }
+    }
+    let packages = CRATES.map(|package| ["-p", package]).concat();
+    cargo(&[&["doc", "--locked", "--quiet", "--all-features", "--no-deps"], &packages[..]].concat());
+    documentation
 }
 
 /// What is wrong with a link, if anything.
@@ -210,7 +221,8 @@ fn page_has_no_markup_of_rustdoc() {
     for page in files("md") {
         let text = read(&page);
         let mut broken = |link: BrokenLink<'_>| {
-            if link.reference.starts_with('`') {
+            // `[X]` in code ticks, or `[text][label]` without its label.
+            if link.reference.starts_with('`') || link.link_type == LinkType::ReferenceUnknown {
                 problems.push(format!("{page}: [{}]", link.reference));
             }
             None
