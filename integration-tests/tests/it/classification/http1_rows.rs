@@ -9,8 +9,8 @@ use tower_fault_classify::hint::MAX_HINT;
 use tower_fault_classify::{CarriedVerdict, Health, Kind, Outcome, Retryable, Verdict};
 
 use super::{
-    Axes, BROKEN, BROKEN_UNSENT, INVALID_RESPONSE, Table, UNREACHED, axes, failed, is_unsent,
-    name_that_does_not_resolve,
+    Axes, BROKEN, BROKEN_UNSENT, INVALID_RESPONSE, Table, UNAVAILABLE_UNSENT, axes, expect_error, is_unsent,
+    unresolvable_url,
 };
 
 const CLIENT: Axes = axes(Kind::Client, Retryable::Never, Health::Healthy);
@@ -54,11 +54,12 @@ pub(crate) fn row_of(status: u16) -> Option<Axes> {
     }
 }
 
+/// Returns the fault that the layer attached to a response.
 fn carried(response: &impl Outcome) -> Option<Axes> {
     CarriedVerdict::get(response).as_ref().and_then(Verdict::fault).map(Axes::of)
 }
 
-/// Checks every status of a final response, and 999, which is higher than any status in use.
+/// Checks every status of a final response up to 600, 999, and a response after informational ones.
 ///
 /// `call` sends a request through the layer and a client.
 pub(crate) async fn statuses<R: Outcome>(call: impl AsyncFn(&str) -> R) {
@@ -74,7 +75,7 @@ pub(crate) async fn statuses<R: Outcome>(call: impl AsyncFn(&str) -> R) {
 }
 
 /// Makes the server send the answer of each row, and checks the verdict of the layer.
-async fn answers<R: Outcome>(
+async fn check_responses<R: Outcome>(
     call: impl AsyncFn(&str) -> R,
     rows: impl IntoIterator<Item = (Action, Option<Axes>)>,
 ) {
@@ -87,7 +88,7 @@ async fn answers<R: Outcome>(
 
 const AFTER: &str = "retry-after";
 const AFTER_MS: &str = "retry-after-ms";
-const SHOULD: &str = "x-should-retry";
+const SHOULD_RETRY: &str = "x-should-retry";
 const fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
@@ -107,7 +108,7 @@ const DELAYS: [(Headers, Duration); 27] = [
     (&[(AFTER, b"1"), (AFTER, b"5"), (AFTER, b"2")], seconds(5)),
     (&[(AFTER, b"soon"), (AFTER, b"1")], seconds(1)),
     (&[(AFTER, b"\xff"), (AFTER, b"1")], seconds(1)),
-    // A date, in its three formats, is compared with the server's own clock.
+    // A date, in each of its three formats, is compared with the response's `date` header.
     (&[(AFTER, b"Wed, 21 Oct 2015 07:28:00 GMT"), ("date", b"Wed, 21 Oct 2015 07:27:15 GMT")], seconds(45)),
     (
         &[(AFTER, b"Wednesday, 21-Oct-15 07:28:00 GMT"), ("date", b"Wed, 21 Oct 2015 07:27:15 GMT")],
@@ -127,7 +128,7 @@ const DELAYS: [(Headers, Duration); 27] = [
     (&[(AFTER, b"Wed, 21 Oct 2015 07:28:00 GMT")], seconds(0)),
     (&[(AFTER, b"Wed, 21 Oct 2015 07:28:00 GMT"), ("date", b"yesterday")], seconds(0)),
     (&[(AFTER, b"Fri, 31 Dec 9999 23:59:59 GMT")], MAX_HINT),
-    // `retry-after-ms` takes precedence unless it is invalid.
+    // A valid `retry-after-ms` takes precedence over `retry-after`, whichever delay is longer.
     (&[(AFTER_MS, b"1500")], micros(1_500_000)),
     (&[(AFTER_MS, b"1500.5")], micros(1_500_500)),
     (&[(AFTER_MS, b"0")], seconds(0)),
@@ -176,20 +177,20 @@ pub(crate) async fn delays<R: Outcome>(call: impl AsyncFn(&str) -> R) {
         Some((with(status, &[(AFTER, b"7")]), want))
     });
     let rows = valid.into_iter().chain(invalid).chain(content_too_large).chain(all_statuses);
-    answers(call, rows.map(|(action, want)| (action, Some(want)))).await;
+    check_responses(call, rows.map(|(action, want)| (action, Some(want)))).await;
 }
 
 /// Checks that `x-should-retry` overrides only the retry axis.
 pub(crate) async fn should_retry<R: Outcome>(call: impl AsyncFn(&str) -> R) {
-    let should_retry_header = |status, text: &[u8]| Action::status(status).header(SHOULD, text);
+    let should_retry_header = |status, text: &[u8]| Action::status(status).header(SHOULD_RETRY, text);
     let mut rows = Vec::new();
     for status in (200..=600).filter(|status| *status != 413) {
         let with = |retry| row_of(status).map(|row| axes(row.0, retry, row.2));
-        let raised = row_of(status).map(|row| match row.1 {
+        let allowed = row_of(status).map(|row| match row.1 {
             Retryable::Never => axes(row.0, Retryable::IfIdempotent, row.2),
             other => axes(row.0, other, row.2),
         });
-        rows.push((should_retry_header(status, b"true"), raised));
+        rows.push((should_retry_header(status, b"true"), allowed));
         rows.push((should_retry_header(status, b"false"), with(Retryable::Never)));
     }
     let retryable = axes(Kind::Server, Retryable::IfIdempotent, Health::Unhealthy);
@@ -197,7 +198,7 @@ pub(crate) async fn should_retry<R: Outcome>(call: impl AsyncFn(&str) -> R) {
     rows.extend([
         (should_retry_header(500, b"TRUE"), Some(retryable)),
         (should_retry_header(500, b"False"), Some(never)),
-        (should_retry_header(500, b"true").header(SHOULD, "true"), Some(retryable)),
+        (should_retry_header(500, b"true").header(SHOULD_RETRY, "true"), Some(retryable)),
         (should_retry_header(500, b"true").header(AFTER, "2"), Some(retryable.after(seconds(2)))),
         (should_retry_header(500, b"false").header(AFTER, "2"), Some(never)),
         (
@@ -213,31 +214,31 @@ pub(crate) async fn should_retry<R: Outcome>(call: impl AsyncFn(&str) -> R) {
     for invalid in [&b""[..], b"yes", b"1", b"truly", b"true,false", b"\xff"] {
         rows.push((should_retry_header(500, invalid), Some(SERVER)));
     }
-    rows.push((should_retry_header(500, b"true").header(SHOULD, "false"), Some(SERVER)));
-    rows.push((should_retry_header(404, b"true").header(SHOULD, "maybe"), Some(CLIENT)));
-    answers(call, rows).await;
+    rows.push((should_retry_header(500, b"true").header(SHOULD_RETRY, "false"), Some(SERVER)));
+    rows.push((should_retry_header(404, b"true").header(SHOULD_RETRY, "maybe"), Some(CLIENT)));
+    check_responses(call, rows).await;
 }
 
-/// Checks connections that are lost after the request was read.
+/// Checks connections that are lost after the request has begun to arrive.
 ///
 /// `exchange` sends a request, and reads the response to its end.
 pub(crate) async fn lost_connections(exchange: impl AsyncFn(&str) -> Result<(), BoxError>) {
-    let cut = || Action::status(200).body("0123").content_length(10);
-    let endless = || Action::status(200).body("0123").chunked_without_end();
+    let truncated = || Action::status(200).body("0123").content_length(10);
+    let unterminated = || Action::status(200).body("0123").chunked_without_end();
     let actions = [
         Action::ResetBeforeRequest,
         Action::ResetAfterRequest,
         Action::CloseAfterRequest,
         Action::raw("HTTP/1.1 200 OK\r\ncontent-"),
-        cut().then_close(),
-        cut().then_half_close(),
-        cut().then_reset(),
-        endless().then_close(),
-        endless().then_half_close(),
-        endless().then_reset(),
+        truncated().then_close(),
+        truncated().then_half_close(),
+        truncated().then_reset(),
+        unterminated().then_close(),
+        unterminated().then_half_close(),
+        unterminated().then_reset(),
         Action::raw("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n8\r\n0123"),
     ];
-    each(actions, exchange, BROKEN).await;
+    check_each(actions, exchange, BROKEN).await;
 }
 
 /// Checks invalid responses.
@@ -256,10 +257,10 @@ pub(crate) async fn invalid_responses(exchange: impl AsyncFn(&str) -> Result<(),
         chunk("4 4"),
         chunk("fffffffffffffffffff"),
     ];
-    each(actions, exchange, INVALID_RESPONSE).await;
+    check_each(actions, exchange, INVALID_RESPONSE).await;
 }
 
-async fn each(
+async fn check_each(
     actions: impl IntoIterator<Item = Action>,
     exchange: impl AsyncFn(&str) -> Result<(), BoxError>,
     want: Axes,
@@ -268,33 +269,35 @@ async fn each(
     for action in actions {
         let server = Http::start().await;
         server.script([action.clone()]);
-        let error = failed(exchange(&server.url()).await);
+        let error = expect_error(exchange(&server.url()).await);
         table.error(&format!("{action:?}").chars().take(200).collect::<String>(), &*error, want);
     }
 }
 
-/// Checks connections that are closed when they are accepted.
+/// Checks connections that the server closes or resets when it accepts them.
 ///
-/// Whether the request was written before is random. hyper reports it.
+/// Whether the request is written before depends on timing. hyper reports it.
 pub(crate) async fn connections_lost_on_accept(exchange: impl AsyncFn(&str) -> Result<(), BoxError>) {
     let mut table = Table::default();
     for action in [Action::CloseOnAccept, Action::ResetOnAccept] {
         let server = Http::start().await;
         server.set_default(action.clone());
-        let error = failed(exchange(&server.url()).await);
+        let error = expect_error(exchange(&server.url()).await);
         table.error(&action, &*error, if is_unsent(&*error) { BROKEN_UNSENT } else { BROKEN });
     }
 }
 
 /// Checks connections that are lost during their second request, which the server may have
 /// processed.
-pub(crate) async fn kept_connections_lost<E: AsyncFn(&str) -> Result<(), BoxError>>(client: impl Fn() -> E) {
+pub(crate) async fn reused_connections_lost<E: AsyncFn(&str) -> Result<(), BoxError>>(
+    client: impl Fn() -> E,
+) {
     let mut table = Table::default();
     for action in [Action::CloseAfterRequest, Action::ResetAfterRequest, Action::ResetBeforeRequest] {
         let (server, exchange) = (Http::start().await, client());
         server.script([Action::status(200).body("ok"), action.clone()]);
         exchange(&server.url()).await.unwrap();
-        let error = failed(exchange(&server.url()).await);
+        let error = expect_error(exchange(&server.url()).await);
         table.error(&action, &*error, BROKEN);
         assert_eq!((server.connections(), server.remaining()), (1, 0), "{action:?}");
     }
@@ -303,8 +306,8 @@ pub(crate) async fn kept_connections_lost<E: AsyncFn(&str) -> Result<(), BoxErro
 /// Checks a refused connection and a name that cannot be resolved.
 pub(crate) async fn failed_connects(exchange: impl AsyncFn(&str) -> Result<(), BoxError>) {
     let (refused, mut table) = (RefusedPort::bind(), Table::default());
-    for url in [refused.url(), name_that_does_not_resolve()] {
-        let error = failed(exchange(&url).await);
-        table.error(&url, &*error, UNREACHED);
+    for url in [refused.url(), unresolvable_url()] {
+        let error = expect_error(exchange(&url).await);
+        table.error(&url, &*error, UNAVAILABLE_UNSENT);
     }
 }

@@ -20,8 +20,8 @@ use tower_fault_classify::{
 
 use super::http2_rows::UNCERTAIN;
 use super::{
-    Axes, BROKEN, BROKEN_UNSENT, INVALID_RESPONSE, Table, UNREACHED, axes, failed, http1_rows, http2_rows,
-    is_unsent, verdict,
+    Axes, BROKEN, BROKEN_UNSENT, INVALID_RESPONSE, Table, UNAVAILABLE_UNSENT, axes, expect_error, http1_rows,
+    http2_rows, is_unsent, verdict,
 };
 
 /// The request may have been sent, and the server did not cause the failure.
@@ -48,7 +48,7 @@ where
     }
 }
 
-type Answer = Result<Response<Incoming>, ClassifiedError>;
+type HttpResult = Result<Response<Incoming>, ClassifiedError>;
 
 fn post() -> Request<Full<Bytes>> {
     Request::post("/").header("host", "localhost").body(Full::from("body")).unwrap()
@@ -59,7 +59,7 @@ fn address(url: &str) -> &str {
 }
 
 /// Connects, sends one request through the layer, and returns the result.
-async fn over_http1(url: &str) -> Answer {
+async fn over_http1(url: &str) -> HttpResult {
     let client = service_fn(async |request| {
         let io = TokioIo::new(TcpStream::connect(address(url)).await?);
         let (mut sender, connection) = http1::handshake(io).await?;
@@ -69,7 +69,7 @@ async fn over_http1(url: &str) -> Answer {
     FaultClassifyLayer::new().layer(client).oneshot(post()).await
 }
 
-async fn over_http2(url: &str) -> Answer {
+async fn over_http2(url: &str) -> HttpResult {
     let client = service_fn(async |request| {
         let io = TokioIo::new(TcpStream::connect(address(url)).await?);
         let (mut sender, connection) = http2::handshake(TokioExecutor::new(), io).await?;
@@ -79,8 +79,8 @@ async fn over_http2(url: &str) -> Answer {
     FaultClassifyLayer::new().layer(client).oneshot(post()).await
 }
 
-async fn read_body(answer: Answer) -> Result<(), BoxError> {
-    answer?.into_body().collect().await?;
+async fn read_body(result: HttpResult) -> Result<(), BoxError> {
+    result?.into_body().collect().await?;
     Ok(())
 }
 
@@ -107,7 +107,7 @@ async fn connection_lost_on_accept_is_unsent_if_hyper_cancelled() {
 #[tokio::test]
 async fn refused_connection_as_bare_io_error_is_unsent() {
     let error = over_http1(&RefusedPort::bind().url()).await.unwrap_err();
-    Table::default().error(&"refused", &error, UNREACHED);
+    Table::default().error(&"refused", &error, UNAVAILABLE_UNSENT);
 }
 
 #[tokio::test]
@@ -119,7 +119,7 @@ async fn request_on_closed_connection_is_unsent() {
         let io = TokioIo::new(TcpStream::connect(address(&server.url())).await.unwrap());
         let (mut sender, connection) = http1::handshake(io).await.unwrap();
         let _ = connection.await;
-        let error = failed(sender.send_request(post()).await);
+        let error = expect_error(sender.send_request(post()).await);
         assert!(is_unsent(&*error), "{error:?}");
         table.row(&(action, &error), verdict(&*error), BROKEN_UNSENT);
     }
@@ -143,10 +143,10 @@ async fn dropped_http1_connection_task_is_transient_and_neutral() {
     let io = TokioIo::new(TcpStream::connect(address(&server.url())).await.unwrap());
     let (mut sender, connection) = http1::handshake(io).await.unwrap();
     let task = tokio::spawn(connection);
-    let answer = tokio::spawn(sender.send_request(post()));
+    let response = tokio::spawn(sender.send_request(post()));
     server.wait_for_requests(1).await;
     task.abort();
-    let error = failed(answer.await.unwrap());
+    let error = expect_error(response.await.unwrap());
     Table::default().error(&"HTTP/1.1", &*error, CONNECTION_TASK_GONE);
     assert_eq!(classify_error(&*error).origin(), Origin::Local);
 }
@@ -159,10 +159,10 @@ async fn dropped_http2_connection_task_is_transient_and_neutral() {
     let io = TokioIo::new(TcpStream::connect(address(&server.url())).await.unwrap());
     let (mut sender, connection) = http2::handshake(executor.clone(), io).await.unwrap();
     executor.execute(connection);
-    let answer = tokio::spawn(sender.send_request(post()));
+    let response = tokio::spawn(sender.send_request(post()));
     server.wait_for_requests(1).await;
     executor.abort();
-    Table::default().error(&"HTTP/2", &*failed(answer.await.unwrap()), CONNECTION_TASK_GONE);
+    Table::default().error(&"HTTP/2", &*expect_error(response.await.unwrap()), CONNECTION_TASK_GONE);
 }
 
 #[tokio::test]
@@ -173,10 +173,10 @@ async fn dropped_task_of_pooled_connection_is_transient_and_neutral() {
     let client = Client::builder(executor.clone()).build_http();
     let mut request = post();
     *request.uri_mut() = server.url().parse().unwrap();
-    let answer = tokio::spawn(client.request(request));
+    let response = tokio::spawn(client.request(request));
     server.wait_for_requests(1).await;
     executor.abort();
-    Table::default().error(&"pooled", &*failed(answer.await.unwrap()), CONNECTION_TASK_GONE);
+    Table::default().error(&"pooled", &*expect_error(response.await.unwrap()), CONNECTION_TASK_GONE);
 }
 
 #[tokio::test]
@@ -185,14 +185,14 @@ async fn http2_connection_lost_is_if_idempotent() {
 }
 
 #[tokio::test]
-async fn http1_server_on_http2_connection_is_broken() {
-    http2_rows::another_protocol(async |url| read_body(over_http2(url).await).await).await;
+async fn http2_request_to_http1_server_is_transient() {
+    http2_rows::http1_server(async |url| read_body(over_http2(url).await).await).await;
 }
 
 #[tokio::test]
-async fn http1_server_fails_http2_connection_as_invalid() {
+async fn http2_connection_to_http1_server_ends_as_invalid() {
     let server = Http::start().await;
-    server.set_default(Action::status(200).body("a body that is longer than any head of a frame"));
+    server.set_default(Action::status(200).body("a body that is longer than the head of a frame"));
     let io = TokioIo::new(TcpStream::connect(address(&server.url())).await.unwrap());
     let (_sender, connection) =
         http2::handshake::<_, _, Full<Bytes>>(TokioExecutor::new(), io).await.unwrap();

@@ -14,16 +14,16 @@ use tower_fault_classify::{ClassifiedError, FaultClassifyLayer};
 use tower_http::timeout::TimeoutBody;
 
 use super::http1_rows as rows;
-use super::{BROKEN_UNSENT, CALLER, SHORT, TIMEOUT, Table, UNREACHED, failed, verdict};
+use super::{BROKEN_UNSENT, CALLER, SHORT, TIMEOUT, Table, UNAVAILABLE_UNSENT, expect_error, verdict};
 
 pub(crate) type Http1<C = HttpConnector> = Client<C, Full<Bytes>>;
 
-pub(crate) fn over<C: Connect + Clone>(connector: C) -> Http1<C> {
+pub(crate) fn client_with<C: Connect + Clone>(connector: C) -> Http1<C> {
     Client::builder(TokioExecutor::new()).build(connector)
 }
 
 fn client() -> Http1 {
-    over(HttpConnector::new())
+    client_with(HttpConnector::new())
 }
 
 fn post(url: &str) -> Request<Full<Bytes>> {
@@ -49,7 +49,7 @@ where
 }
 
 /// Sends a request and reads the body, so that the connection is kept.
-async fn answer(client: &Http1, url: &str) -> Response<Bytes> {
+async fn response(client: &Http1, url: &str) -> Response<Bytes> {
     let (head, body) = send(client, post(url)).await.unwrap().into_parts();
     Response::from_parts(head, body.collect().await.unwrap().to_bytes())
 }
@@ -57,19 +57,19 @@ async fn answer(client: &Http1, url: &str) -> Response<Bytes> {
 #[tokio::test]
 async fn status_over_hyper_util_matches_table() {
     let client = client();
-    rows::statuses(async |url| answer(&client, url).await).await;
+    rows::statuses(async |url| response(&client, url).await).await;
 }
 
 #[tokio::test]
 async fn retry_delay_is_kept_for_retryable_faults() {
     let client = client();
-    rows::delays(async |url| answer(&client, url).await).await;
+    rows::delays(async |url| response(&client, url).await).await;
 }
 
 #[tokio::test]
 async fn should_retry_header_overrides_only_retryable() {
     let client = client();
-    rows::should_retry(async |url| answer(&client, url).await).await;
+    rows::should_retry(async |url| response(&client, url).await).await;
 }
 
 #[tokio::test]
@@ -103,14 +103,14 @@ async fn connection_lost_before_request_is_unsent() {
     for action in [Action::CloseOnAccept, Action::ResetOnAccept] {
         let server = Http::start().await;
         server.set_default(action.clone());
-        let error = failed(exchange(&over(connector), &server.url()).await);
+        let error = expect_error(exchange(&client_with(connector), &server.url()).await);
         table.error(&action, &*error, BROKEN_UNSENT);
     }
 }
 
 #[tokio::test]
-async fn kept_connection_lost_in_request_is_if_idempotent() {
-    rows::kept_connections_lost(|| {
+async fn reused_connection_lost_in_request_is_if_idempotent() {
+    rows::reused_connections_lost(|| {
         let client = client();
         async move |url: &str| exchange(&client, url).await
     })
@@ -127,12 +127,12 @@ async fn timeout_around_client_is_if_idempotent() {
     let (server, mut table) = (Http::start().await, Table::default());
     server.set_default(Action::Hang);
     let timed = ServiceBuilder::new().layer(FaultClassifyLayer::new()).timeout(SHORT).service(client());
-    table.error(&"tower's", &*failed(timed.oneshot(post(&server.url())).await), TIMEOUT);
+    table.error(&"tower's", &*expect_error(timed.oneshot(post(&server.url())).await), TIMEOUT);
     let timed = service_fn(async |request| {
         Ok::<_, BoxError>(tokio::time::timeout(SHORT, client().request(request)).await??)
     });
     let classified = FaultClassifyLayer::new().layer(timed);
-    table.error(&"tokio's", &*failed(classified.oneshot(post(&server.url())).await), TIMEOUT);
+    table.error(&"tokio's", &*expect_error(classified.oneshot(post(&server.url())).await), TIMEOUT);
 }
 
 #[tokio::test]
@@ -140,7 +140,7 @@ async fn body_timeout_is_timeout() {
     let server = Http::start().await;
     server.set_default(Action::status(200).body("0123").content_length(10));
     let response = send(&client(), post(&server.url())).await.unwrap();
-    let error = failed(TimeoutBody::new(SHORT, response.into_body()).collect().await);
+    let error = expect_error(TimeoutBody::new(SHORT, response.into_body()).collect().await);
     Table::default().error(&"tower-http's", &*error, TIMEOUT);
 }
 
@@ -158,8 +158,8 @@ async fn invalid_request_is_client_never_neutral() {
 }
 
 #[tokio::test]
-async fn verdict_without_layer_is_the_same() {
+async fn error_without_layer_has_same_verdict() {
     let refused = RefusedPort::bind();
     let error = client().request(post(&refused.url())).await.unwrap_err();
-    assert_eq!(verdict(&error), UNREACHED);
+    assert_eq!(verdict(&error), UNAVAILABLE_UNSENT);
 }

@@ -18,20 +18,21 @@ use tower::{Layer, ServiceExt, service_fn};
 use tower_fault_classify::{ClassifiedError, FaultClassifyLayer, Health, Kind, Retryable};
 
 use super::{
-    Axes, BROKEN, BROKEN_UNSENT, CALLER, CONNECT_TIMEOUT, INVALID_RESPONSE, TIMEOUT, Table, UNREACHED, axes,
+    Axes, BROKEN, BROKEN_UNSENT, CALLER, CONNECT_TIMEOUT, INVALID_RESPONSE, TIMEOUT, Table,
+    UNAVAILABLE_UNSENT, axes,
 };
 
 const LOCAL: Axes = axes(Kind::Local, Retryable::Never, Health::Neutral);
-const LOCAL_PASSING: Axes = axes(Kind::Local, Retryable::IfIdempotent, Health::Neutral);
-const LOCAL_PASSING_UNSENT: Axes = axes(Kind::Local, Retryable::Unsent, Health::Neutral);
-const UNREACHABLE: Axes = axes(Kind::Unavailable, Retryable::IfIdempotent, Health::Unhealthy);
+const LOCAL_TRANSIENT: Axes = axes(Kind::Local, Retryable::IfIdempotent, Health::Neutral);
+const LOCAL_TRANSIENT_UNSENT: Axes = axes(Kind::Local, Retryable::Unsent, Health::Neutral);
+const UNAVAILABLE: Axes = axes(Kind::Unavailable, Retryable::IfIdempotent, Health::Unhealthy);
 
 /// The kinds of an I/O error, with their rows for a connect error and for other errors.
 const KINDS: [(ErrorKind, Axes, Axes); 34] = [
-    (ErrorKind::ConnectionRefused, UNREACHED, UNREACHED),
-    (ErrorKind::HostUnreachable, UNREACHED, UNREACHABLE),
-    (ErrorKind::NetworkUnreachable, UNREACHED, UNREACHABLE),
-    (ErrorKind::NotFound, UNREACHED, CALLER),
+    (ErrorKind::ConnectionRefused, UNAVAILABLE_UNSENT, UNAVAILABLE_UNSENT),
+    (ErrorKind::HostUnreachable, UNAVAILABLE_UNSENT, UNAVAILABLE),
+    (ErrorKind::NetworkUnreachable, UNAVAILABLE_UNSENT, UNAVAILABLE),
+    (ErrorKind::NotFound, UNAVAILABLE_UNSENT, CALLER),
     (ErrorKind::TimedOut, CONNECT_TIMEOUT, TIMEOUT),
     (ErrorKind::WouldBlock, CONNECT_TIMEOUT, TIMEOUT),
     (ErrorKind::ConnectionReset, BROKEN_UNSENT, BROKEN),
@@ -41,10 +42,10 @@ const KINDS: [(ErrorKind, Axes, Axes); 34] = [
     (ErrorKind::NotConnected, BROKEN_UNSENT, BROKEN),
     (ErrorKind::WriteZero, BROKEN_UNSENT, BROKEN),
     (ErrorKind::InvalidData, INVALID_RESPONSE, INVALID_RESPONSE),
-    (ErrorKind::Interrupted, LOCAL_PASSING_UNSENT, LOCAL_PASSING),
-    (ErrorKind::ResourceBusy, LOCAL_PASSING_UNSENT, LOCAL_PASSING),
-    (ErrorKind::Deadlock, LOCAL_PASSING_UNSENT, LOCAL_PASSING),
-    (ErrorKind::StaleNetworkFileHandle, LOCAL_PASSING_UNSENT, LOCAL_PASSING),
+    (ErrorKind::Interrupted, LOCAL_TRANSIENT_UNSENT, LOCAL_TRANSIENT),
+    (ErrorKind::ResourceBusy, LOCAL_TRANSIENT_UNSENT, LOCAL_TRANSIENT),
+    (ErrorKind::Deadlock, LOCAL_TRANSIENT_UNSENT, LOCAL_TRANSIENT),
+    (ErrorKind::StaleNetworkFileHandle, LOCAL_TRANSIENT_UNSENT, LOCAL_TRANSIENT),
     (ErrorKind::NetworkDown, LOCAL, LOCAL),
     (ErrorKind::AddrNotAvailable, LOCAL, LOCAL),
     (ErrorKind::AddrInUse, LOCAL, LOCAL),
@@ -66,14 +67,14 @@ const KINDS: [(ErrorKind, Axes, Axes); 34] = [
 
 /// EMFILE and ENFILE, for which std has no kind. Every Unix uses the same numbers.
 #[cfg(unix)]
-const NO_MORE_FILES: [i32; 2] = [24, 23];
+const TOO_MANY_OPEN_FILES: [i32; 2] = [24, 23];
 
 fn post<B>(url: &str, body: B) -> Request<B> {
     Request::post(url).body(body).unwrap()
 }
 
-async fn connect_fails(error: impl Fn() -> Error + Clone + Send + Sync + 'static) -> ClassifiedError {
-    let connector = service_fn(move |_: Uri| std::future::ready(Err::<FailsToRead, _>(error())));
+async fn connect_error(error: impl Fn() -> Error + Clone + Send + Sync + 'static) -> ClassifiedError {
+    let connector = service_fn(move |_: Uri| std::future::ready(Err::<FailingRead, _>(error())));
     let client = Client::builder(TokioExecutor::new()).build(connector);
     FaultClassifyLayer::new()
         .layer(client)
@@ -86,24 +87,24 @@ async fn connect_fails(error: impl Fn() -> Error + Clone + Send + Sync + 'static
 async fn io_error_while_connecting_matches_table() {
     let mut table = Table::default();
     for (kind, want, _) in KINDS {
-        table.error(&kind, &connect_fails(move || kind.into()).await, want);
-        table.error(&kind, &connect_fails(move || Error::new(kind, Error::other("why"))).await, want);
+        table.error(&kind, &connect_error(move || kind.into()).await, want);
+        table.error(&kind, &connect_error(move || Error::new(kind, Error::other("cause"))).await, want);
     }
     #[cfg(unix)]
-    for number in NO_MORE_FILES {
-        table.error(&number, &connect_fails(move || Error::from_raw_os_error(number)).await, LOCAL);
+    for number in TOO_MANY_OPEN_FILES {
+        table.error(&number, &connect_error(move || Error::from_raw_os_error(number)).await, LOCAL);
     }
 }
 
 /// A connection that accepts the request, and then fails instead of returning a response.
 #[derive(Debug)]
-struct FailsToRead {
-    with: Option<ErrorKind>,
+struct FailingRead {
+    error: Option<ErrorKind>,
     is_written: bool,
     reader: Option<Waker>,
 }
 
-impl Read for FailsToRead {
+impl Read for FailingRead {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -111,14 +112,14 @@ impl Read for FailsToRead {
     ) -> Poll<Result<(), Error>> {
         if self.is_written {
             // After the error, the stream has ended.
-            return Poll::Ready(self.with.take().map_or(Ok(()), |kind| Err(kind.into())));
+            return Poll::Ready(self.error.take().map_or(Ok(()), |kind| Err(kind.into())));
         }
         self.reader = Some(context.waker().clone());
         Poll::Pending
     }
 }
 
-impl Write for FailsToRead {
+impl Write for FailingRead {
     fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize, Error>> {
         self.is_written = true;
         if let Some(reader) = self.reader.take() {
@@ -136,7 +137,7 @@ impl Write for FailsToRead {
     }
 }
 
-impl Connection for FailsToRead {
+impl Connection for FailingRead {
     fn connected(&self) -> Connected {
         Connected::new()
     }
@@ -147,8 +148,8 @@ async fn io_error_in_place_of_response_matches_table() {
     let mut table = Table::default();
     for (kind, _, want) in KINDS {
         let connector = service_fn(move |_: Uri| {
-            std::future::ready(Ok::<_, Error>(FailsToRead {
-                with: Some(kind),
+            std::future::ready(Ok::<_, Error>(FailingRead {
+                error: Some(kind),
                 is_written: false,
                 reader: None,
             }))
@@ -161,18 +162,18 @@ async fn io_error_in_place_of_response_matches_table() {
 }
 
 /// A body that fails after its first frame.
-pub(crate) struct FailsToBeRead {
-    begun: bool,
-    with: ErrorKind,
+pub(crate) struct FailingBody {
+    has_begun: bool,
+    error: ErrorKind,
 }
 
-impl FailsToBeRead {
-    pub(crate) const fn new(with: ErrorKind) -> Self {
-        Self { begun: false, with }
+impl FailingBody {
+    pub(crate) const fn new(error: ErrorKind) -> Self {
+        Self { has_begun: false, error }
     }
 }
 
-impl Body for FailsToBeRead {
+impl Body for FailingBody {
     type Data = Bytes;
     type Error = Error;
 
@@ -180,9 +181,9 @@ impl Body for FailsToBeRead {
         mut self: Pin<&mut Self>,
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        let begun = std::mem::replace(&mut self.begun, true);
+        let has_begun = std::mem::replace(&mut self.has_begun, true);
         let first = Ok(Frame::data(Bytes::from_static(b"half")));
-        Poll::Ready(Some(if begun { Err(self.with.into()) } else { first }))
+        Poll::Ready(Some(if has_begun { Err(self.error.into()) } else { first }))
     }
 }
 
@@ -194,7 +195,7 @@ async fn io_error_in_request_body_is_fault_of_caller() {
     for (kind, ..) in KINDS {
         let client: Client<HttpConnector, _> = Client::builder(TokioExecutor::new()).build_http();
         let classified = FaultClassifyLayer::new().layer(client);
-        let body = FailsToBeRead::new(kind);
+        let body = FailingBody::new(kind);
         table.error(&kind, &classified.oneshot(post(&server.url(), body)).await.unwrap_err(), CALLER);
     }
     assert!(server.requests().is_empty());

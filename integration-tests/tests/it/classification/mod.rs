@@ -54,12 +54,12 @@ const fn axes(kind: Kind, retry: Retryable, health: Health) -> Axes {
     Axes(kind, retry, health, None)
 }
 
-/// The connection was refused, or the name was not resolved.
-const UNREACHED: Axes = axes(Kind::Unavailable, Retryable::Unsent, Health::Unhealthy);
+/// The client did not reach the server, so the request was not sent.
+const UNAVAILABLE_UNSENT: Axes = axes(Kind::Unavailable, Retryable::Unsent, Health::Unhealthy);
 /// No connection was made in time.
 const CONNECT_TIMEOUT: Axes = axes(Kind::Timeout, Retryable::Unsent, Health::Unhealthy);
 const TIMEOUT: Axes = axes(Kind::Timeout, Retryable::IfIdempotent, Health::Unhealthy);
-/// The connection broke.
+/// The connection broke, and the server may have received the request.
 const BROKEN: Axes = axes(Kind::Transient, Retryable::IfIdempotent, Health::Unhealthy);
 /// The connection broke before anything was written.
 const BROKEN_UNSENT: Axes = axes(Kind::Transient, Retryable::Unsent, Health::Unhealthy);
@@ -67,7 +67,7 @@ const BROKEN_UNSENT: Axes = axes(Kind::Transient, Retryable::Unsent, Health::Unh
 const INVALID_RESPONSE: Axes = axes(Kind::Protocol, Retryable::Never, Health::Unhealthy);
 /// The server refused the stream without processing it.
 const REFUSED_STREAM_ROW: Axes = axes(Kind::Unavailable, Retryable::Unsent, Health::Neutral);
-/// The request could not be built, or its body could not be read.
+/// A fault of the caller, such as an invalid request or a request body that fails.
 const CALLER: Axes = axes(Kind::Client, Retryable::Never, Health::Neutral);
 /// A limit of the client rejected the call.
 const SHED: Axes = axes(Kind::Rejected, Retryable::Unsent, Health::Neutral);
@@ -89,7 +89,7 @@ impl Table {
 
     /// Checks a row whose outcome is an error.
     fn error(&mut self, row: &dyn Debug, error: &(dyn Error + 'static), want: Axes) {
-        self.row(&(row, chain(error)), verdict(error), want);
+        self.row(&(row, debug_chain(error)), verdict(error), want);
     }
 
     fn check(&mut self, holds: bool, message: impl FnOnce() -> String) {
@@ -122,19 +122,19 @@ fn verdict(error: &(dyn Error + 'static)) -> Axes {
 }
 
 /// Returns an error and all its sources.
-fn levels<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+fn source_chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     successors(Some(error), |&error| error.source())
 }
 
 /// Returns the error and its sources, debugged.
-fn chain(error: &(dyn Error + 'static)) -> Vec<String> {
-    levels(error).map(|error| format!("{error:?}")).collect()
+fn debug_chain(error: &(dyn Error + 'static)) -> Vec<String> {
+    source_chain(error).map(|error| format!("{error:?}")).collect()
 }
 
 /// Returns whether the client knows that nothing was written: hyper reports a cancelled request, or
 /// hyper-util's error belongs to a connection that was not used.
 fn is_unsent(error: &(dyn Error + 'static)) -> bool {
-    levels(error).any(|error| {
+    source_chain(error).any(|error| {
         let is_unused = |error: &legacy::Error| error.source().is_some() && error.connect_info().is_none();
         error.downcast_ref().is_some_and(hyper::Error::is_canceled)
             || error.downcast_ref().is_some_and(is_unused)
@@ -142,12 +142,12 @@ fn is_unsent(error: &(dyn Error + 'static)) -> bool {
 }
 
 /// Returns a URL whose name cannot be resolved: a label has at most 63 characters.
-fn name_that_does_not_resolve() -> String {
+fn unresolvable_url() -> String {
     format!("http://{}.invalid/", "a".repeat(64))
 }
 
 /// Returns the error of a call that has to fail.
-fn failed<T>(result: Result<T, impl Into<BoxError>>) -> BoxError {
+fn expect_error<T>(result: Result<T, impl Into<BoxError>>) -> BoxError {
     match result {
         Ok(_) => panic!("the call should fail"),
         Err(error) => error.into(),

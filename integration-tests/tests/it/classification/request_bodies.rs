@@ -20,7 +20,7 @@ use tonic::transport::Endpoint;
 use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt};
 use tower_fault_classify::{ClassifiedError, FaultClassifyLayer, Origin, classify_error};
 
-use super::{CALLER, Table, failed, levels};
+use super::{CALLER, Table, expect_error, source_chain};
 
 type Upload = BoxBody<Bytes, BoxError>;
 
@@ -51,7 +51,7 @@ async fn table(url: &str, send: impl AsyncFn(&str, Upload) -> Result<(), BoxErro
     let mut table = Table::default();
     for (name, cause) in CAUSES {
         for frames in [0, 1, 3] {
-            let error = failed(send(url, failing(frames, cause)).await);
+            let error = expect_error(send(url, failing(frames, cause)).await);
             table.error(&(name, frames), &*error, CALLER);
         }
     }
@@ -138,7 +138,7 @@ async fn failed_request_body_over_tonic_is_fault_of_caller() {
             .service(channel.clone());
         let messages = tokio_stream::iter([Words { text: "one".to_owned() }]);
         let status = EchoClient::new(stack).gather(messages).await.map(drop).unwrap_err();
-        let classified = levels(&status).any(<dyn std::error::Error>::is::<ClassifiedError>);
+        let classified = source_chain(&status).any(<dyn std::error::Error>::is::<ClassifiedError>);
         assert!(classified, "{status:?}");
         Err(status.into())
     })

@@ -10,8 +10,8 @@ use tower::{BoxError, Layer, ServiceBuilder, ServiceExt, service_fn};
 use tower_fault_classify::{ClassifiedError, FaultClassifyLayer, Health, Kind, Retryable};
 
 use super::http1_rows as rows;
-use super::hyper_util_sockets::FailsToBeRead;
-use super::{CALLER, SHORT, TIMEOUT, Table, axes, failed};
+use super::hyper_util_sockets::FailingBody;
+use super::{CALLER, SHORT, TIMEOUT, Table, axes, expect_error};
 
 pub(crate) fn builder() -> ClientBuilder {
     Client::builder().no_proxy()
@@ -37,7 +37,7 @@ pub(crate) async fn exchange(client: &Client, url: &str) -> Result<(), BoxError>
 }
 
 /// Sends a request and reads the body, so that the connection is kept.
-async fn answer(client: &Client, url: &str) -> Response {
+async fn response(client: &Client, url: &str) -> Response {
     let mut response = send(client, post(url)).await.unwrap();
     while response.chunk().await.unwrap().is_some() {}
     response
@@ -46,7 +46,7 @@ async fn answer(client: &Client, url: &str) -> Response {
 #[tokio::test]
 async fn status_over_reqwest_matches_table() {
     let client = client();
-    rows::statuses(async |url| answer(&client, url).await).await;
+    rows::statuses(async |url| response(&client, url).await).await;
 }
 
 /// `error_for_status` turns a response into an error that has the status.
@@ -63,13 +63,13 @@ async fn status_from_error_for_status_matches_table() {
 #[tokio::test]
 async fn retry_delay_is_kept_for_retryable_faults() {
     let client = client();
-    rows::delays(async |url| answer(&client, url).await).await;
+    rows::delays(async |url| response(&client, url).await).await;
 }
 
 #[tokio::test]
 async fn should_retry_header_overrides_only_retryable() {
     let client = client();
-    rows::should_retry(async |url| answer(&client, url).await).await;
+    rows::should_retry(async |url| response(&client, url).await).await;
 }
 
 #[tokio::test]
@@ -88,8 +88,8 @@ async fn connection_lost_on_accept_is_unsent_if_hyper_cancelled() {
 }
 
 #[tokio::test]
-async fn kept_connection_lost_in_request_is_if_idempotent() {
-    rows::kept_connections_lost(|| {
+async fn reused_connection_lost_in_request_is_if_idempotent() {
+    rows::reused_connections_lost(|| {
         let client = client();
         async move |url: &str| exchange(&client, url).await
     })
@@ -106,7 +106,7 @@ async fn failed_connect_is_unsent() {
 async fn missing_local_address_is_local() {
     let client = builder().local_address(IpAddr::from(Ipv4Addr::new(192, 0, 2, 1))).build().unwrap();
     let (server, local) = (Http::start().await, axes(Kind::Local, Retryable::Never, Health::Neutral));
-    Table::default().error(&"not available", &*failed(exchange(&client, &server.url()).await), local);
+    Table::default().error(&"not available", &*expect_error(exchange(&client, &server.url()).await), local);
 }
 
 #[tokio::test]
@@ -114,9 +114,9 @@ async fn request_timeout_is_if_idempotent() {
     let (server, mut table) = (Http::start().await, Table::default());
     server.set_default(Action::Hang);
     let total = builder().timeout(SHORT).build().unwrap();
-    table.error(&"the client's", &*failed(exchange(&total, &server.url()).await), TIMEOUT);
+    table.error(&"the client's", &*expect_error(exchange(&total, &server.url()).await), TIMEOUT);
     let read = builder().read_timeout(SHORT).build().unwrap();
-    table.error(&"the read's", &*failed(exchange(&read, &server.url()).await), TIMEOUT);
+    table.error(&"the read's", &*expect_error(exchange(&read, &server.url()).await), TIMEOUT);
     let mut timed = post(&server.url());
     *timed.timeout_mut() = Some(SHORT);
     table.error(&"the request's", &send(&client(), timed).await.unwrap_err(), TIMEOUT);
@@ -136,7 +136,7 @@ async fn body_timeout_is_timeout() {
     server.set_default(Action::status(200).body("0123").content_length(10));
     for client in [builder().timeout(SHORT), builder().read_timeout(SHORT)] {
         let client = client.build().unwrap();
-        table.error(&client, &*failed(exchange(&client, &server.url()).await), TIMEOUT);
+        table.error(&client, &*expect_error(exchange(&client, &server.url()).await), TIMEOUT);
     }
 }
 
@@ -155,10 +155,10 @@ async fn invalid_request_is_client_never_neutral() {
     let mut table = Table::default();
     let client = client();
     for (what, builder) in [
-        ("no URL", client.get("not a url")),
+        ("invalid URL", client.get("not a url")),
         ("no host", client.get("http://")),
-        ("no header", client.get("http://localhost/").header("x name", "value")),
-        ("no value", client.get("http://localhost/").header("x-name", "a\nb")),
+        ("invalid header name", client.get("http://localhost/").header("x name", "value")),
+        ("invalid header value", client.get("http://localhost/").header("x-name", "a\nb")),
     ] {
         table.error(&what, &builder.build().unwrap_err(), CALLER);
     }
@@ -172,7 +172,7 @@ async fn unreadable_request_body_is_fault_of_caller() {
     let (server, mut table) = (Http::start().await, Table::default());
     for kind in [ErrorKind::NotFound, ErrorKind::PermissionDenied] {
         let mut request = post(&server.url());
-        *request.body_mut() = Some(Body::wrap(FailsToBeRead::new(kind)));
+        *request.body_mut() = Some(Body::wrap(FailingBody::new(kind)));
         table.error(&kind, &send(&client(), request).await.unwrap_err(), CALLER);
     }
 }

@@ -22,7 +22,7 @@ async fn refused_stream_is_unsent_until_response_begins() {
 }
 
 #[tokio::test]
-async fn client_without_retries_has_the_same_verdict() {
+async fn client_without_retries_has_same_verdict() {
     let server = Grpc::start().await;
     server.script([Reply::nothing().rst_stream(Reason::REFUSED_STREAM)]);
     let client = Client::builder().retry(reqwest::retry::never());
@@ -41,6 +41,6 @@ async fn http2_connection_lost_is_if_idempotent() {
 }
 
 #[tokio::test]
-async fn http1_server_on_http2_connection_is_broken() {
-    rows::another_protocol(async |url| exchange(Client::builder(), url).await).await;
+async fn http2_request_to_http1_server_is_transient() {
+    rows::http1_server(async |url| exchange(Client::builder(), url).await).await;
 }

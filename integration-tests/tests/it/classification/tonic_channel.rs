@@ -1,5 +1,6 @@
-//! Calls over tonic's channel that get no answer. Each row is checked with the channel alone and
-//! with the layer around it.
+//! Calls over tonic's channel that get no response or an incomplete one.
+//!
+//! Each row is checked with the channel alone and with the layer around the channel.
 
 use std::sync::{Arc, Mutex};
 
@@ -17,7 +18,7 @@ use tower_fault_classify::{
 };
 
 use super::http1_rows::{connections_lost_on_accept, failed_connects};
-use super::{Axes, SHORT, TIMEOUT, Table, UNREACHED, axes, failed, http2_rows};
+use super::{Axes, SHORT, TIMEOUT, Table, UNAVAILABLE_UNSENT, axes, expect_error, http2_rows};
 
 /// A generated client over the layer and a channel. It keeps the verdict on the last response head.
 pub(crate) struct Caller {
@@ -26,16 +27,16 @@ pub(crate) struct Caller {
 }
 
 impl Caller {
-    pub(crate) fn of(server: &Grpc) -> Self {
-        Self::over(endpoint(&server.url()).connect_lazy())
+    pub(crate) fn new(server: &Grpc) -> Self {
+        Self::with_channel(endpoint(&server.url()).connect_lazy())
     }
 
-    fn over(channel: Channel) -> Self {
+    fn with_channel(channel: Channel) -> Self {
         let head = Arc::<Mutex<_>>::default();
-        let note = Arc::clone(&head);
+        let recorded = Arc::clone(&head);
         let stack = ServiceBuilder::new()
             .map_response(move |response| {
-                *note.lock().unwrap() = CarriedVerdict::get(&response);
+                *recorded.lock().unwrap() = CarriedVerdict::get(&response);
                 response
             })
             .layer(FaultClassifyLayer::new())
@@ -45,14 +46,14 @@ impl Caller {
 
     /// Makes a call that fails. Returns the verdict on the response head, and the status that the
     /// generated client returns.
-    pub(crate) async fn fails(&mut self) -> (Option<Axes>, Status) {
+    pub(crate) async fn expect_error(&mut self) -> (Option<Axes>, Status) {
         *self.head.lock().unwrap() = None;
         let status = self.client.say(words("hi")).await.unwrap_err();
         (self.carried(), status)
     }
 
     /// Makes a call that succeeds. Returns the verdict on the response head.
-    pub(crate) async fn succeeds(&mut self) -> Option<Axes> {
+    pub(crate) async fn expect_ok(&mut self) -> Option<Axes> {
         self.client.say(words("hi")).await.unwrap();
         self.carried()
     }
@@ -83,13 +84,13 @@ async fn bare(channel: Channel) -> Result<(), BoxError> {
 }
 
 async fn layered(channel: Channel) -> Result<(), BoxError> {
-    Err(Caller::over(channel).fails().await.1.into())
+    Err(Caller::with_channel(channel).expect_error().await.1.into())
 }
 
 /// Checks the error of a call over the channel, with and without the layer.
 pub(crate) async fn check(table: &mut Table, name: &str, channel: Channel, want: Axes) {
-    table.error(&(name, "bare"), &*failed(bare(channel.clone()).await), want);
-    table.error(&(name, "layered"), &*failed(layered(channel).await), want);
+    table.error(&(name, "bare"), &*expect_error(bare(channel.clone()).await), want);
+    table.error(&(name, "layered"), &*expect_error(layered(channel).await), want);
 }
 
 #[tokio::test]
@@ -109,7 +110,7 @@ async fn stream_that_requires_another_connection_is_protocol_never() {
 }
 
 #[tokio::test]
-async fn connection_lost_in_call_is_if_idempotent() {
+async fn connection_lost_is_if_idempotent_until_headers() {
     http2_rows::lost_connections(async |url| bare(endpoint(url).connect_lazy()).await, BROKEN_COMMITTED)
         .await;
     http2_rows::lost_connections(async |url| layered(endpoint(url).connect_lazy()).await, BROKEN_COMMITTED)
@@ -123,8 +124,8 @@ async fn connection_lost_on_accept_is_unsent_if_hyper_cancelled() {
 }
 
 #[tokio::test]
-async fn http1_server_on_channel_is_broken() {
-    http2_rows::another_protocol(async |url| bare(endpoint(url).connect_lazy()).await).await;
+async fn call_to_http1_server_is_transient() {
+    http2_rows::http1_server(async |url| bare(endpoint(url).connect_lazy()).await).await;
 }
 
 #[tokio::test]
@@ -132,7 +133,7 @@ async fn failed_connect_is_unsent() {
     failed_connects(async |url| bare(endpoint(url).connect_lazy()).await).await;
     failed_connects(async |url| layered(endpoint(url).connect_lazy()).await).await;
     let error = EchoClient::connect(RefusedPort::bind().url()).await.unwrap_err();
-    Table::default().error(&"the channel's own", &error, UNREACHED);
+    Table::default().error(&"the channel's own", &error, UNAVAILABLE_UNSENT);
 }
 
 /// tonic reports its own timeout as CANCELLED, although no side cancelled the call.
@@ -162,9 +163,9 @@ async fn timeout_around_channel_is_if_idempotent() {
 
 /// The server accepts the connection and reads, but does not answer the PING.
 #[tokio::test]
-async fn keep_alive_ping_without_answer_is_timeout() {
+async fn keep_alive_ping_without_response_is_timeout() {
     let server = Http::start().await;
     server.set_default(Action::Hang);
-    let alive = endpoint(&server.url()).http2_keep_alive_interval(SHORT).keep_alive_timeout(SHORT);
-    check(&mut Table::default(), "ping", alive.connect_lazy(), TIMEOUT).await;
+    let keep_alive = endpoint(&server.url()).http2_keep_alive_interval(SHORT).keep_alive_timeout(SHORT);
+    check(&mut Table::default(), "ping", keep_alive.connect_lazy(), TIMEOUT).await;
 }

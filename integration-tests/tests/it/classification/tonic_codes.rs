@@ -42,11 +42,11 @@ pub(crate) const CODES: [(u32, Axes); 16] = [
 #[tokio::test]
 async fn code_in_head_matches_table_below_and_above_client() {
     let (server, mut table) = (Grpc::start().await, Table::default());
-    let mut caller = Caller::of(&server);
+    let mut caller = Caller::new(&server);
     for (code, want) in CODES {
         let reply = Reply::trailers_only(code).grpc_message("why");
         server.script([reply.clone()]);
-        let (below, status) = caller.fails().await;
+        let (below, status) = caller.expect_error().await;
         assert_eq!(status.code() as u32, code);
         table.row(&("below", &reply), below, want);
         table.error(&("above", &reply), &status, want);
@@ -55,13 +55,13 @@ async fn code_in_head_matches_table_below_and_above_client() {
 
 /// The layer below the client does not see the trailers yet. A body is classified at its end.
 #[tokio::test]
-async fn code_in_trailers_matches_table_over_client() {
+async fn code_in_trailers_matches_table_above_client() {
     let (server, mut table) = (Grpc::start().await, Table::default());
-    let mut caller = Caller::of(&server);
+    let mut caller = Caller::new(&server);
     for (code, want) in CODES {
         for reply in [Reply::headers(), Reply::message("text")] {
             server.script([reply.clone().status(code)]);
-            let (_, status) = caller.fails().await;
+            let (_, status) = caller.expect_error().await;
             assert_eq!(status.code() as u32, code);
             table.error(&(code, reply), &status, want);
         }
@@ -71,19 +71,19 @@ async fn code_in_trailers_matches_table_over_client() {
 #[tokio::test]
 async fn ok_response_carries_no_fault() {
     let server = Grpc::start().await;
-    assert_eq!(Caller::of(&server).succeeds().await, None);
+    assert_eq!(Caller::new(&server).expect_ok().await, None);
 }
 
 #[tokio::test]
 async fn invalid_code_is_unknown() {
     let (server, mut table) = (Grpc::start().await, Table::default());
-    let mut caller = Caller::of(&server);
-    for word in ["abc", "", "17", "99", "-1", "1.0", "014", "0x0e", "14 14", "99999999999999999999"] {
+    let mut caller = Caller::new(&server);
+    for code in ["abc", "", "17", "99", "-1", "1.0", "014", "0x0e", "14 14", "99999999999999999999"] {
         for (is_head, reply) in
-            [(true, Reply::trailers_only(word)), (false, Reply::message("text").status(word))]
+            [(true, Reply::trailers_only(code)), (false, Reply::message("text").status(code))]
         {
             server.script([reply.clone()]);
-            let (below, status) = caller.fails().await;
+            let (below, status) = caller.expect_error().await;
             table.row(&(&reply, status.code()), below, Some(SERVER).filter(|_| is_head));
             table.error(&reply, &status, SERVER);
         }
@@ -94,10 +94,10 @@ async fn invalid_code_is_unknown() {
 #[tokio::test]
 async fn conflicting_codes_are_unknown() {
     let (server, mut table) = (Grpc::start().await, Table::default());
-    let mut caller = Caller::of(&server);
+    let mut caller = Caller::new(&server);
     for (codes, want) in [((14, 0), SERVER), ((8, 14), SERVER), ((14, 14), CODES[13].1)] {
         server.script([Reply::trailers_only(codes.0).trailer("grpc-status", codes.1.to_string())]);
-        table.row(&codes, caller.fails().await.0, want);
+        table.row(&codes, caller.expect_error().await.0, want);
     }
 }
 
@@ -106,13 +106,15 @@ async fn conflicting_codes_are_unknown() {
 #[tokio::test]
 async fn response_without_code_is_classified_by_http_status() {
     let (server, mut table) = (Grpc::start().await, Table::default());
-    let mut caller = Caller::of(&server);
+    let mut caller = Caller::new(&server);
     for status in 400..600 {
         server.script([Reply::http(status)]);
-        let (below, shown) = caller.fails().await;
+        let (below, returned) = caller.expect_error().await;
         table.row(&status, below, row_of(status));
         let code = grpc_code_of_status(http::StatusCode::from_u16(status).unwrap());
-        table.check(shown.code() as u32 == code, || format!("{status}: {code} is not {shown:?}"));
+        table.check(returned.code() as u32 == code, || {
+            format!("{status}: expected code {code}, got {returned:?}")
+        });
     }
     for (status, code) in [
         (400, Code::Internal),
@@ -132,25 +134,25 @@ async fn response_without_code_is_classified_by_http_status() {
 /// A response without gRPC's content type comes from an intermediary, even if it has a code. tonic
 /// returns that code.
 #[tokio::test]
-async fn code_in_response_that_is_not_grpc_is_ignored() {
+async fn code_in_non_grpc_response_is_ignored() {
     let (server, mut table) = (Grpc::start().await, Table::default());
-    let mut caller = Caller::of(&server);
+    let mut caller = Caller::new(&server);
     for (code, want) in CODES {
         server.script([Reply::http(503).header("grpc-status", code.to_string())]);
-        let (below, status) = caller.fails().await;
+        let (below, status) = caller.expect_error().await;
         table.row(&("below", code), below, row_of(503));
         table.error(&("above", code), &status, want);
     }
 }
 
-/// The head of such a response is a success.
+/// The head of such a response counts as a success, so only the `Status` is checked.
 #[tokio::test]
 async fn response_200_without_code_is_unknown() {
     let (server, mut table) = (Grpc::start().await, Table::default());
-    let mut caller = Caller::of(&server);
+    let mut caller = Caller::new(&server);
     for reply in [Reply::headers(), Reply::message("text"), Reply::http(200)] {
         server.script([reply.clone()]);
-        let (_, status) = caller.fails().await;
+        let (_, status) = caller.expect_error().await;
         assert_eq!((status.code(), verdict(&status)), (Code::Unknown, SERVER));
         table.error(&reply, &status, SERVER);
     }
@@ -158,7 +160,7 @@ async fn response_200_without_code_is_unknown() {
 
 /// A proxy in front of the server returns its login page, or a redirect to it.
 #[tokio::test]
-async fn response_that_is_not_grpc_is_unknown_under_grpc_only() {
+async fn non_grpc_response_with_grpc_only_rule_is_unknown() {
     let (server, mut table) = (Grpc::start().await, Table::default());
     server.set_default(Reply::http(200));
     let channel = super::tonic_channel::endpoint(&server.url()).connect_lazy();

@@ -26,12 +26,12 @@ const fn ms(ms: u64) -> Duration {
 
 /// Checks the verdict on each reply below the generated client, where the reply has only a head,
 /// and above it.
-async fn replies(rows: impl IntoIterator<Item = (Reply, Axes)>) {
+async fn check_replies(rows: impl IntoIterator<Item = (Reply, Axes)>) {
     let (server, mut table) = (Grpc::start().await, Table::default());
-    let mut caller = Caller::of(&server);
+    let mut caller = Caller::new(&server);
     for (reply, want) in rows {
         server.script([reply.clone()]);
-        let (below, status) = caller.fails().await;
+        let (below, status) = caller.expect_error().await;
         table.row(&("below", &reply), below, want);
         table.error(&("above", &reply), &status, want);
     }
@@ -43,7 +43,7 @@ fn with_pushback(code: u32, value: impl AsRef<[u8]>) -> Reply {
 
 #[tokio::test]
 async fn pushback_sets_delay() {
-    replies([
+    check_replies([
         (with_pushback(14, "20"), UNAVAILABLE.after(ms(20))),
         (with_pushback(14, "0"), UNAVAILABLE.after(ms(0))),
         (with_pushback(8, "20"), THROTTLED.after(ms(20))),
@@ -60,14 +60,14 @@ async fn pushback_negative_or_invalid_forbids_retry() {
         [(with_pushback(14, value), UNAVAILABLE_NEVER), (with_pushback(8, value), THROTTLED_NEVER)]
     });
     let twice = (with_pushback(14, "20").trailer(PUSHBACK, "20"), UNAVAILABLE_NEVER);
-    replies(rows.chain([twice])).await;
+    check_replies(rows.chain([twice])).await;
 }
 
 /// A code that is never retried is not retried with a delay either.
 #[tokio::test]
-async fn pushback_on_other_codes_allows_no_retry() {
+async fn pushback_on_other_codes_does_not_allow_retry() {
     let other = CODES.into_iter().filter(|(code, _)| ![8, 14].contains(code));
-    replies(
+    check_replies(
         other.flat_map(|(code, want)| [(with_pushback(code, "20"), want), (with_pushback(code, "-1"), want)]),
     )
     .await;
@@ -125,7 +125,7 @@ fn detailed(code: i32, details: Vec<Any>) -> Reply {
 
 #[tokio::test]
 async fn retry_info_sets_delay() {
-    replies([
+    check_replies([
         (detailed(8, vec![info(2, 500_000_000)]), THROTTLED.after(ms(2500))),
         (detailed(14, vec![info(2, 0)]), UNAVAILABLE.after(ms(2000))),
         (detailed(8, vec![other(), info(0, 20_000_000)]), THROTTLED.after(ms(20))),
@@ -145,9 +145,10 @@ async fn retry_info_sets_delay() {
     .await;
 }
 
-/// tonic panics when it reads such a status. The layer must not panic.
+/// tonic panics when it reads such a status, so no generated client is used. The layer must not
+/// panic.
 #[tokio::test]
-async fn details_not_in_base64_give_no_delay() {
+async fn details_with_invalid_base64_set_no_delay() {
     let (server, mut table) = (Grpc::start().await, Table::default());
     for (code, want) in [(8, THROTTLED_NEVER), (14, UNAVAILABLE)] {
         let reply = Reply::trailers_only(code).trailer(DETAILS, "!!!!");
@@ -161,14 +162,14 @@ async fn pushback_overrides_retry_info() {
     let both = |pushback| detailed(8, vec![info(2, 0)]).trailer(PUSHBACK, pushback);
     let rows =
         [("20", THROTTLED.after(ms(20))), ("9000", THROTTLED.after(ms(9000))), ("-1", THROTTLED_NEVER)];
-    replies(rows.map(|(pushback, want)| (both(pushback), want))).await;
+    check_replies(rows.map(|(pushback, want)| (both(pushback), want))).await;
 }
 
 /// A `Status` also has the hints of the trailers.
 #[tokio::test]
-async fn hints_in_trailers_are_seen_over_generated_client() {
+async fn hints_in_trailers_are_found_above_generated_client() {
     let (server, mut table) = (Grpc::start().await, Table::default());
-    let mut caller = Caller::of(&server);
+    let mut caller = Caller::new(&server);
     let info = RpcStatus { code: 14, message: String::new(), details: vec![info(2, 0)] }.encode_to_vec();
     for (reply, want) in [
         (Reply::headers().status(14).trailer(PUSHBACK, "20"), UNAVAILABLE.after(ms(20))),
@@ -176,21 +177,21 @@ async fn hints_in_trailers_are_seen_over_generated_client() {
         (Reply::message("text").status(14).binary_trailer(DETAILS, &info), UNAVAILABLE.after(ms(2000))),
     ] {
         server.script([reply.clone()]);
-        table.error(&reply, &caller.fails().await.1, want);
+        table.error(&reply, &caller.expect_error().await.1, want);
     }
 }
 
 /// A response of an intermediary has the hints of HTTP.
 #[tokio::test]
-async fn response_without_code_has_delay_of_http_headers() {
+async fn response_without_code_uses_http_hints() {
     let (server, mut table) = (Grpc::start().await, Table::default());
-    let mut caller = Caller::of(&server);
+    let mut caller = Caller::new(&server);
     for (reply, want) in [
         (Reply::http(503).header("retry-after", "2"), UNAVAILABLE.after(ms(2000))),
         (Reply::http(429).header("retry-after", "2").header("retry-after-ms", "30"), THROTTLED.after(ms(30))),
         (Reply::http(503).header("x-should-retry", "false"), UNAVAILABLE_NEVER),
     ] {
         server.script([reply.clone()]);
-        table.row(&reply, caller.fails().await.0, want);
+        table.row(&reply, caller.expect_error().await.0, want);
     }
 }

@@ -1,4 +1,4 @@
-//! Errors that wrap a client's error do not hide its cause.
+//! Errors of other crates and of users that wrap a client's error do not hide its cause.
 
 use std::error::Error;
 use std::fmt;
@@ -17,8 +17,8 @@ use tower_fault_classify::middleware::TowerMiddleware;
 use tower_fault_classify::{FaultClassifyLayer, Health, Kind, Retryable, classify_error};
 
 use super::{
-    Axes, BROKEN, BROKEN_UNSENT, INVALID_RESPONSE, Table, UNKNOWN, UNREACHED, axes, failed, is_unsent,
-    levels, verdict,
+    Axes, BROKEN, BROKEN_UNSENT, INVALID_RESPONSE, Table, UNAVAILABLE_UNSENT, UNKNOWN, axes, expect_error,
+    is_unsent, source_chain, verdict,
 };
 
 fn client() -> Client {
@@ -27,22 +27,22 @@ fn client() -> Client {
 
 /// An error type of a user.
 #[derive(Debug)]
-struct Own(BoxError);
+struct UserError(BoxError);
 
-impl fmt::Display for Own {
+impl fmt::Display for UserError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("the order was not placed")
     }
 }
 
-impl Error for Own {
+impl Error for UserError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         Some(&*self.0)
     }
 }
 
 /// Calls `check` with a URL for each cause of a reqwest error, and with the expected axes.
-async fn each_cause(check: impl AsyncFn(&str, Axes)) {
+async fn for_each_cause(check: impl AsyncFn(&str, Axes)) {
     for (action, want) in [
         (Action::ResetAfterRequest, BROKEN),
         (Action::CloseAfterRequest, BROKEN),
@@ -53,7 +53,7 @@ async fn each_cause(check: impl AsyncFn(&str, Axes)) {
         check(&server.url(), want).await;
     }
     let refused = RefusedPort::bind();
-    check(&refused.url(), UNREACHED).await;
+    check(&refused.url(), UNAVAILABLE_UNSENT).await;
 }
 
 /// Other classifiers check only reqwest's error, and miss the causes inside it.
@@ -62,11 +62,11 @@ async fn io_error_in_hyper_error_in_reqwest_error_is_found() {
     let server = Http::start().await;
     server.set_default(Action::ResetAfterRequest);
     let error = client().post(server.url()).body("body").send().await.unwrap_err();
-    let place = |is: fn(&(dyn Error + 'static)) -> bool| levels(&error).position(is).unwrap();
+    let position = |is: fn(&(dyn Error + 'static)) -> bool| source_chain(&error).position(is).unwrap();
     let (hyper_util, hyper, io) = (
-        place(<dyn Error>::is::<hyper_util::client::legacy::Error>),
-        place(<dyn Error>::is::<hyper::Error>),
-        place(<dyn Error>::is::<io::Error>),
+        position(<dyn Error>::is::<hyper_util::client::legacy::Error>),
+        position(<dyn Error>::is::<hyper::Error>),
+        position(<dyn Error>::is::<io::Error>),
     );
     assert!(0 < hyper_util && hyper_util < hyper && hyper < io, "{error:?}");
     assert_eq!(verdict(&error), BROKEN);
@@ -74,17 +74,17 @@ async fn io_error_in_hyper_error_in_reqwest_error_is_found() {
 
 #[tokio::test]
 async fn io_error_in_boxes_and_user_error_is_found() {
-    each_cause(async |url, want| {
+    for_each_cause(async |url, want| {
         let mut table = Table::default();
-        let fails = async || client().post(url).body("body").send().await.map(drop).unwrap_err();
-        table.error(&"bare", &fails().await, want);
-        let boxed: BoxError = fails().await.into();
+        let send = async || client().post(url).body("body").send().await.map(drop).unwrap_err();
+        table.error(&"bare", &send().await, want);
+        let boxed: BoxError = send().await.into();
         table.error(&"boxed", &*boxed, want);
-        table.error(&"own", &Own(boxed), want);
-        table.error(&"own, twice", &Own(Own(fails().await.into()).into()), want);
-        table.error(&"io", &io::Error::other(fails().await), want);
-        table.error(&"io, twice", &io::Error::other(io::Error::other(Own(fails().await.into()))), want);
-        let shared: Arc<dyn Error + Send + Sync> = Arc::new(fails().await);
+        table.error(&"user error", &UserError(boxed), want);
+        table.error(&"user error, twice", &UserError(UserError(send().await.into()).into()), want);
+        table.error(&"io", &io::Error::other(send().await), want);
+        table.error(&"io, twice", &io::Error::other(io::Error::other(UserError(send().await.into()))), want);
+        let shared: Arc<dyn Error + Send + Sync> = Arc::new(send().await);
         table.error(&"shared", &*shared, want);
     })
     .await;
@@ -92,18 +92,18 @@ async fn io_error_in_boxes_and_user_error_is_found() {
 
 #[tokio::test]
 async fn io_error_in_anyhow_contexts_is_found() {
-    each_cause(async |url, want| {
+    for_each_cause(async |url, want| {
         let mut table = Table::default();
-        let fails = async || client().post(url).body("body").send().await.map(drop);
-        let bare = anyhow::Error::from(fails().await.unwrap_err());
+        let send = async || client().post(url).body("body").send().await.map(drop);
+        let bare = anyhow::Error::from(send().await.unwrap_err());
         table.error(&"bare", bare.as_ref(), want);
-        let context = fails().await.context("placing the order").context("serving the page").unwrap_err();
+        let context = send().await.context("placing the order").context("serving the page").unwrap_err();
         table.error(&"with contexts", context.as_ref(), want);
         let boxed = BoxError::from(context);
         table.error(&"boxed", &*boxed, want);
         let classified = ServiceBuilder::new()
             .layer(FaultClassifyLayer::new())
-            .service_fn(async |()| fails().await.context("placing the order"));
+            .service_fn(async |()| send().await.context("placing the order"));
         table.error(&"below the layer", &classified.oneshot(()).await.unwrap_err(), want);
     })
     .await;
@@ -111,20 +111,20 @@ async fn io_error_in_anyhow_contexts_is_found() {
 
 #[tokio::test]
 async fn io_error_in_reqwest_middleware_error_is_found() {
-    each_cause(async |url, want| {
+    for_each_cause(async |url, want| {
         let mut table = Table::default();
-        let fails = async |client: reqwest_middleware::ClientWithMiddleware| {
+        let send = async |client: reqwest_middleware::ClientWithMiddleware| {
             client.post(url).body("body").send().await.map(drop).unwrap_err()
         };
-        table.error(&"none", &fails(ClientBuilder::new(client()).build()).await, want);
+        table.error(&"none", &send(ClientBuilder::new(client()).build()).await, want);
         let layer = TowerMiddleware::new(FaultClassifyLayer::new());
-        table.error(&"a layer", &fails(ClientBuilder::new(client()).with(layer).build()).await, want);
+        table.error(&"a layer", &send(ClientBuilder::new(client()).with(layer).build()).await, want);
         let layers = ServiceBuilder::new()
             .layer(FaultClassifyLayer::new())
             .layer(TimeoutLayer::new(std::time::Duration::from_secs(30)))
             .into_inner();
         let client = ClientBuilder::new(client()).with(TowerMiddleware::new(layers)).build();
-        let error = fails(client).await;
+        let error = send(client).await;
         table.error(&"layers", &error, want);
         table.error(&"boxed", &*BoxError::from(error), want);
     })
@@ -134,7 +134,7 @@ async fn io_error_in_reqwest_middleware_error_is_found() {
 /// A buffer returns the error of its worker in an `Arc`.
 #[tokio::test]
 async fn io_error_under_buffer_and_timeout_is_found() {
-    each_cause(async |url, want| {
+    for_each_cause(async |url, want| {
         let stack = ServiceBuilder::new()
             .layer(FaultClassifyLayer::new())
             .buffer(4)
@@ -148,10 +148,10 @@ async fn io_error_under_buffer_and_timeout_is_found() {
     .await;
 }
 
-type Calls = tower::util::BoxCloneService<(), (), io::Error>;
+type TestService = tower::util::BoxCloneService<(), (), io::Error>;
 
-fn refusing_service() -> Calls {
-    Calls::new(tower::service_fn(async |()| Err(io::Error::from(io::ErrorKind::ConnectionRefused))))
+fn refusing_service() -> TestService {
+    TestService::new(tower::service_fn(async |()| Err(io::Error::from(io::ErrorKind::ConnectionRefused))))
 }
 
 #[tokio::test]
@@ -160,19 +160,19 @@ async fn closed_buffer_is_local_never_neutral() {
     // The worker has ended before the call.
     let (mut buffer, worker) = Buffer::pair(refusing_service(), 4);
     drop(worker);
-    table.error(&"not ready", &*failed(buffer.ready().await), want);
+    table.error(&"not ready", &*expect_error(buffer.ready().await), want);
     // The worker ends with the call in its queue.
     let (mut buffer, worker) = Buffer::pair(refusing_service(), 4);
-    let answer = buffer.ready().await.unwrap().call(());
+    let response = buffer.ready().await.unwrap().call(());
     drop(worker);
-    table.error(&"queued", &*failed(answer.await), want);
+    table.error(&"queued", &*expect_error(response.await), want);
     let (buffer, worker) = Buffer::pair(refusing_service(), 4);
     drop(worker);
     let classified = FaultClassifyLayer::new().layer(buffer).oneshot(()).await;
     table.error(&"classified", &classified.unwrap_err(), want);
 }
 
-/// The worker of a buffer ends when its service fails to become ready. Every later call through the
+/// The worker of a buffer ends when its service send to become ready. Every later call through the
 /// buffer gets the same error, also after the server has recovered.
 #[tokio::test]
 async fn failed_service_behind_buffer_keeps_cause_without_retry() {
@@ -197,13 +197,17 @@ async fn failed_service_behind_buffer_keeps_cause_without_retry() {
     let classified_above = FaultClassifyLayer::new().layer(buffer.clone());
     let classified_below = Buffer::new(FaultClassifyLayer::new().layer(Fails), 4);
     for call in 0..2 {
-        table.error(&call, &*failed(buffer.clone().oneshot(()).await), want);
+        table.error(&call, &*expect_error(buffer.clone().oneshot(()).await), want);
         table.error(
             &("classified above", call),
             &classified_above.clone().oneshot(()).await.unwrap_err(),
             want,
         );
-        table.error(&("classified below", call), &*failed(classified_below.clone().oneshot(()).await), want);
+        table.error(
+            &("classified below", call),
+            &*expect_error(classified_below.clone().oneshot(()).await),
+            want,
+        );
     }
 }
 
@@ -212,7 +216,7 @@ async fn failed_service_behind_buffer_keeps_cause_without_retry() {
 async fn error_in_middle_of_chain_is_found() {
     let server = Http::start().await;
     server.set_default(Action::ResetOnAccept);
-    let error = Own(client().post(server.url()).body("body").send().await.unwrap_err().into());
+    let error = UserError(client().post(server.url()).body("body").send().await.unwrap_err().into());
     let want = if is_unsent(&error) { BROKEN_UNSENT } else { BROKEN };
     assert_eq!(Axes::of(&classify_error(&error)), want, "{error:?}");
 }
