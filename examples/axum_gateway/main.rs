@@ -20,7 +20,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{Request, State};
-use axum::http::{StatusCode, Version, header};
+use axum::http::{HeaderMap, HeaderName, StatusCode, Version, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use hyper::body::Incoming;
@@ -35,7 +35,7 @@ use tower::{BoxError, ServiceBuilder, ServiceExt};
 use tower_breaker::keyed::{KeyedBreakerLayer, KeyedCircuits, KeyedConfig};
 use tower_breaker::{BreakerConfig, BreakerError, BreakerLayer};
 use tower_fault_classify::upload::{UploadBody, UploadLayer};
-use tower_fault_classify::{ClassifiedError, FaultClassifyLayer};
+use tower_fault_classify::{ClassifiedError, ErrorChain, FaultClassifyLayer, Kind, classify_error};
 use tower_jitter_retry::{JitterRetryLayer, RetryPolicy};
 
 /// The client for the downstream services. Clones share connections, circuits and retry budget.
@@ -121,15 +121,51 @@ async fn forward(client: DownstreamClient, address: &str, mut request: Request) 
         return StatusCode::BAD_REQUEST.into_response();
     };
     *request.uri_mut() = uri;
-    // The version and these headers belong to the connection of the remote client.
     *request.version_mut() = Version::HTTP_11;
+    // The client adds the `Host` of the new URI.
     request.headers_mut().remove(header::HOST);
-    request.headers_mut().remove(header::CONNECTION);
+    remove_connection_headers(request.headers_mut());
 
     match client.oneshot(request).await {
-        Ok(response) => response.map(Body::new),
-        Err(BreakerError::Rejected(rejection)) => rejection.into_response(), // 503 with `Retry-After`
-        Err(_) => StatusCode::BAD_GATEWAY.into_response(),
+        Ok(mut response) => {
+            remove_connection_headers(response.headers_mut());
+            response.map(Body::new)
+        }
+        // A 503 with `Retry-After`.
+        Err(BreakerError::Rejected(rejection)) => rejection.into_response(),
+        Err(error) => {
+            eprintln!("cannot forward a request to {address}: {}", ErrorChain(&error));
+            let status = match classify_error(&error).kind() {
+                Kind::Timeout => StatusCode::GATEWAY_TIMEOUT,
+                _ => StatusCode::BAD_GATEWAY,
+            };
+            status.into_response()
+        }
+    }
+}
+
+/// The headers that belong to one connection, so that a proxy does not forward them (RFC 9110,
+/// section 7.6.1).
+const CONNECTION_HEADERS: [HeaderName; 8] = [
+    header::CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    header::PROXY_AUTHENTICATE,
+    header::PROXY_AUTHORIZATION,
+    HeaderName::from_static("proxy-connection"),
+    header::TE,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+];
+
+/// Removes the headers of the connection, and those that `Connection` names.
+fn remove_connection_headers(headers: &mut HeaderMap) {
+    let mut names = CONNECTION_HEADERS.to_vec();
+    for value in headers.get_all(header::CONNECTION) {
+        let listed = value.to_str().unwrap_or_default().split(',');
+        names.extend(listed.filter_map(|name| name.trim().parse::<HeaderName>().ok()));
+    }
+    for name in names {
+        headers.remove(name);
     }
 }
 

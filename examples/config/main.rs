@@ -47,14 +47,22 @@ struct SearchClient {
 }
 
 impl SearchClient {
-    fn new(settings: Settings, url: Url) -> Self {
+    fn new(settings: Settings, url: Url) -> reqwest::Result<Self> {
+        let client = Client::builder()
+            // The stack retries, so reqwest does not need its own retries of refused HTTP/2
+            // requests.
+            .retry(reqwest::retry::never())
+            // The demo's server is on loopback. Leave this line out if your program may use a
+            // proxy.
+            .no_proxy()
+            .build()?;
         let service = ServiceBuilder::new()
             .layer(JitterRetryLayer::new(settings.retry))
             .layer(BreakerLayer::new(settings.breaker))
             .layer(FaultClassifyLayer::new())
             .layer(TimeoutLayer::new(Duration::from_secs(2)))
-            .service(Client::new());
-        Self { service, url }
+            .service(client);
+        Ok(Self { service, url })
     }
 
     async fn search(&self) -> Result<Response, BreakerError<ClassifiedError>> {
@@ -94,7 +102,7 @@ async fn main() -> Result<(), BoxError> {
     println!("breaker `{}` stays open for {:?}", settings.breaker.name(), settings.breaker.open_for());
     println!("each request is sent at most {} times", settings.retry.max_attempts());
 
-    let client = SearchClient::new(settings, start_server().await?);
+    let client = SearchClient::new(settings, start_server().await?)?;
     search_three_times(&client).await;
     print_error_for_bad_value();
     Ok(())

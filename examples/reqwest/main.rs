@@ -46,8 +46,12 @@ fn shop_client() -> Result<(ShopClient, Circuit), BoxError> {
     let breaker = BreakerLayer::new(breaker_config);
     let circuit = breaker.circuit();
 
-    // The stack retries, so reqwest does not need its own retries of refused HTTP/2 requests.
-    let client = Client::builder().retry(reqwest::retry::never()).build()?;
+    let client = Client::builder()
+        // The stack retries, so reqwest does not need its own retries of refused HTTP/2 requests.
+        .retry(reqwest::retry::never())
+        // The demo's server is on loopback. Leave this line out if your program may use a proxy.
+        .no_proxy()
+        .build()?;
 
     let stack = ServiceBuilder::new()
         // Outermost: the breaker sees each attempt, and rejects attempts while it is open.

@@ -43,6 +43,15 @@ fn breaker_config(name: &'static str) -> Result<BreakerConfig, ConfigError> {
     BreakerConfig::builder().name(name).consecutive_failures(6).build()
 }
 
+fn reqwest_client() -> reqwest::Result<Client> {
+    Client::builder()
+        // The stack retries, so reqwest does not need its own retries of refused HTTP/2 requests.
+        .retry(reqwest::retry::never())
+        // The demo's server is on loopback. Leave this line out if your program may use a proxy.
+        .no_proxy()
+        .build()
+}
+
 /// A middleware that counts the requests that pass through it.
 #[derive(Clone, Default)]
 struct Counter(Arc<AtomicUsize>);
@@ -69,7 +78,7 @@ impl Middleware for Counter {
 /// Puts the layers around a client that has a middleware.
 async fn layers_around_client(url: &str) -> Result<(), BoxError> {
     let attempts = Counter::default();
-    let client = ClientBuilder::new(Client::new()).with(attempts.clone()).build();
+    let client = ClientBuilder::new(reqwest_client()?).with(attempts.clone()).build();
     // A `ClientWithMiddleware` is a tower service.
     let mut service = ServiceBuilder::new()
         .layer(JitterRetryLayer::new(retry_policy()?))
@@ -100,7 +109,7 @@ fn client_with_layers(calls: Counter, attempts: Counter) -> Result<ClientWithMid
         .into_inner();
     // The adapter makes a service for each call. The circuit and the retry budget belong to the
     // layers, so all calls of this client share them.
-    let client = ClientBuilder::new(Client::new())
+    let client = ClientBuilder::new(reqwest_client()?)
         // Before the layers: sees each call once.
         .with(calls)
         .with(TowerMiddleware::new(layers))

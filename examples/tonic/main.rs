@@ -24,6 +24,8 @@ use tonic::transport::{Channel, Endpoint, Server};
 use tonic::{Code, Request, Response, Status};
 use tower::timeout::{Timeout, TimeoutLayer};
 use tower::{BoxError, ServiceBuilder};
+use tower_breaker::body::OnBodyEnd;
+use tower_breaker::fallback::ReturnError;
 use tower_breaker::telemetry::Transition;
 use tower_breaker::{Breaker, BreakerConfig, BreakerLayer, Circuit, Clock};
 use tower_fault_classify::classifiers::{Auto, BoxedError, RuleFirst};
@@ -39,7 +41,10 @@ mod echo {
 const OPEN_DURATION: Duration = Duration::from_secs(10);
 
 /// The client with its layers. The type has a name, so that a struct can hold the client.
-type LayeredClient = EchoClient<JitterRetry<Breaker<Classified<Timeout<Channel>>>>>;
+type LayeredClient = EchoClient<JitterRetry<Guarded<Classified<Timeout<Channel>>>>>;
+
+/// The breaker with `track_body`.
+type Guarded<S> = Breaker<S, Auto, ReturnError, OnBodyEnd>;
 
 /// The classification with the rule for gRPC before the defaults. `BoxedError` is the error type of
 /// tower's timeout.
@@ -61,7 +66,10 @@ fn layered_client(channel: Channel, clock: Clock) -> Result<(LayeredClient, Circ
         // Only the demo sets a clock, so that it does not have to wait. Leave this line out.
         .clock(clock)
         .build()?;
-    let breaker = BreakerLayer::new(breaker_config).on_transition(print_transition);
+    let breaker = BreakerLayer::new(breaker_config)
+        // A gRPC server may report its status in the trailers, at the end of the body.
+        .track_body()
+        .on_transition(print_transition);
     let circuit = breaker.circuit();
 
     let stack = ServiceBuilder::new()
