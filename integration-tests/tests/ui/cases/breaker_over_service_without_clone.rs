@@ -1,5 +1,6 @@
 //! A breaker over a service that is not `Clone`: the compiler's own text is enough.
 //~ the trait bound `Connection: Clone` is not satisfied
+//~ required for `BreakerLayer<
 
 use std::future::{Ready, ready};
 use std::io;

@@ -1,5 +1,6 @@
-//! A stack that no request type is known of.
+//! A stack whose request type is unknown.
 //~ type annotations needed
+//~ cannot infer type of the type parameter
 
 use std::io;
 
