@@ -13,11 +13,12 @@ use reqwest_retry::RetryTransientMiddleware;
 use reqwest_retry::policies::ExponentialBackoff;
 use test_servers::{Action, Http};
 use tokio::time::{Instant, advance};
-use tower::{ServiceBuilder, ServiceExt, service_fn};
+use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
 use tower_breaker::{
     BreakerConfig, BreakerLayer, CancelledPolicy, Circuit, CircuitState, Clock, Reason, Verdict,
 };
 use tower_fault_classify::middleware::TowerMiddleware;
+use tower_jitter_retry::fault_classify::classifiers::ErrorsOnly;
 use tower_jitter_retry::{Jitter, JitterRetryLayer, RetryPolicy, RetrySafety};
 
 use super::{SECOND, client, request};
@@ -170,15 +171,38 @@ async fn attempt_starts(policy: RetryPolicy, duration: Duration) -> Vec<Duration
 
 #[tokio::test(start_paused = true)]
 async fn tower_resilience_retry_makes_four_attempts() {
-    let policy = RetryPolicy::builder()
+    let times = attempt_starts(tower_resilience_policy(), Duration::ZERO).await;
+    assert_eq!(times, [0, 100, 300, 700].map(Duration::from_millis));
+}
+
+fn tower_resilience_policy() -> RetryPolicy {
+    RetryPolicy::builder()
         .max_attempts(4)
         .initial_backoff(Duration::from_millis(100))
+        .safety(RetrySafety::Always)
         .jitter(Jitter::None)
+        .max_elapsed(None)
         .budget(None)
         .build()
-        .unwrap();
-    let times = attempt_starts(policy, Duration::ZERO).await;
-    assert_eq!(times, [0, 100, 300, 700].map(Duration::from_millis));
+        .unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn tower_resilience_retry_repeats_errors_of_posts_and_no_response() {
+    for (fails, attempts) in [(true, 4), (false, 1)] {
+        let calls = AtomicUsize::new(0);
+        let layer: JitterRetryLayer<ErrorsOnly> =
+            JitterRetryLayer::new(tower_resilience_policy()).errors_only();
+        let stack = layer.layer(service_fn(async |_: http::Request<String>| {
+            calls.fetch_add(1, Ordering::Relaxed);
+            if fails {
+                return Err(io::Error::from(io::ErrorKind::TimedOut));
+            }
+            Ok(http::Response::builder().status(503).body(()).unwrap())
+        }));
+        let _ = stack.oneshot(http::Request::post("/").body(String::new()).unwrap()).await;
+        assert_eq!(calls.load(Ordering::Relaxed), attempts);
+    }
 }
 
 fn reqwest_retry_policy(initial_backoff: Duration) -> RetryPolicy {
@@ -243,6 +267,47 @@ async fn reqwest_retry_and_equivalent_send_equally_often() {
                 "retry layer: {method}, {action:?}"
             );
         }
+    }
+}
+
+/// A middleware that counts the requests and passes them on.
+struct Counting(Arc<AtomicUsize>);
+
+#[async_trait]
+impl Middleware for Counting {
+    async fn handle(
+        &self,
+        request: Request,
+        extensions: &mut http::Extensions,
+        next: Next<'_>,
+    ) -> reqwest_middleware::Result<Response> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        next.run(request, extensions).await
+    }
+}
+
+#[tokio::test]
+async fn connect_error_that_cannot_succeed_is_retried_by_reqwest_retry_only() {
+    for (retry, attempts) in [(with_reqwest_retry as fn(_) -> _, 4), (with_retry_layer, 1)] {
+        let requests = Arc::new(AtomicUsize::new(0));
+        let client = retry(ClientBuilder::new(client())).with(Counting(Arc::clone(&requests))).build();
+        // The client is built without TLS.
+        let request = Request::new(Method::GET, "https://127.0.0.1:9/".parse().unwrap());
+        let error = client.execute(request).await.unwrap_err();
+        assert_eq!(requests.load(Ordering::Relaxed), attempts, "{error:?}");
+    }
+}
+
+#[tokio::test]
+async fn streaming_body_is_an_error_of_reqwest_retry_and_sent_once_by_retry_layer() {
+    for (retry, attempts) in [(with_reqwest_retry as fn(_) -> _, 0), (with_retry_layer, 1)] {
+        let server = Http::start().await;
+        server.set_default(Action::status(503));
+        let mut request = request(Method::PUT, &server);
+        let chunks = tokio_stream::iter([Ok::<_, io::Error>("chunk")]);
+        *request.body_mut() = Some(reqwest::Body::wrap_stream(chunks));
+        let result = retry(ClientBuilder::new(client())).build().execute(request).await;
+        assert_eq!((server.requests().len(), result.is_ok()), (attempts, attempts == 1));
     }
 }
 
