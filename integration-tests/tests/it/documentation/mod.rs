@@ -4,6 +4,7 @@
 mod breaker;
 mod configuration;
 mod errors;
+mod features;
 // The page shows an error number of Linux.
 #[cfg(target_os = "linux")]
 mod getting_started;
