@@ -69,8 +69,8 @@
 //! | the request | fault | sent again |
 //! |---|---|---|
 //! | was not sent: a refused connection, a load shed below | `Unsent` | always; [`NonIdempotent`] limits it |
-//! | was not processed, as the server says: 421, 425, 429, 529 | `Refused` | always; [`NonIdempotent`] limits it |
-//! | may have been processed: a timeout, a reset, 500, 502, 503, 504 | `IfIdempotent` | if it is idempotent |
+//! | was not processed, as the server says: for example 421, 425, 429 | `Refused` | always; [`NonIdempotent`] limits it |
+//! | may have been processed: for example a timeout, a reset, 500, 502, 503, 504 | `IfIdempotent` | if it is idempotent |
 //! | failed with an error that no table has a row for; see [`UnknownErrors`](fault_classify::rules::UnknownErrors) | `IfIdempotent` | if it is idempotent |
 //! | was refused permanently, or rejected by a circuit breaker | `Never` | never |
 //!
