@@ -27,6 +27,9 @@ use crate::machine::CircuitState;
 /// Its [`source`](Error::source) is a [`ClassifiedError`] of the kind `rejected`. With it, every
 /// layer above recognizes the rejection without depending on this crate, in any layer order: a
 /// retry layer does not send the request again, and a breaker does not count it.
+///
+/// With the feature `tonic`, the source of the `ClassifiedError` is a `tonic::Status` with the code
+/// `UNAVAILABLE`. A generated client returns this status. Without the feature there is no source.
 #[derive(Debug)]
 pub struct Rejection {
     circuit: &'static str,

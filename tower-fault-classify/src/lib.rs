@@ -4,7 +4,7 @@
 //! Most middleware has one question: is this outcome a failure? A retry and a circuit breaker need
 //! different answers:
 //!
-//! - 429: the request may be sent again, and the server is healthy.
+//! - 429: the request may be sent again, and the response says nothing about the server's health.
 //! - 500: the server fails, and a POST must not be sent again.
 //! - A refused connection: the server fails, and the request may be sent again.
 //!

@@ -73,7 +73,7 @@ pub struct Transition {
     pub at: SystemTime,
     /// The sequence number of the transition, which gives the order of a circuit's transitions.
     ///
-    /// It starts again at 0 after 2²⁴ transitions.
+    /// The first transition has 1. The number wraps: 0 follows 2²⁴ − 1.
     pub epoch: u32,
 }
 

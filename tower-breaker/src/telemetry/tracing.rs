@@ -32,7 +32,8 @@ pub(crate) fn log_rejection(
     state: CircuitState,
     enforced: bool,
 ) {
-    // The key is formatted only if the event is logged.
+    // With `Mode::ObserveOnly` the key is formatted only if the event is logged. The `Rejection` of
+    // an enforced rejection formats the key in any case.
     if !::tracing::enabled!(target: TARGET, ::tracing::Level::DEBUG) {
         return;
     }
