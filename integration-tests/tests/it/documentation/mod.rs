@@ -9,6 +9,7 @@ mod features;
 #[cfg(target_os = "linux")]
 mod getting_started;
 mod layer_order;
+mod manual_control;
 mod migrating;
 mod pages;
 mod retry;
