@@ -81,7 +81,8 @@ use crate::telemetry::Transition;
 /// handle refer to the same circuit.
 ///
 /// Each layer, service and handle keeps the circuit alive. When the last of them is dropped, the
-/// circuit ends. The outcome of a call that is still running has no effect after that.
+/// circuit ends. The outcome of a call that is still running has no effect after that. A keyed
+/// circuit is kept alive by its map, its handles and its running calls.
 ///
 /// The type parameter `R` selects how the circuit is stored. `Circuit` without a parameter is the
 /// circuit of a layer or of a registry, or one made with [`Circuit::new`]. The circuit of a key has
@@ -120,7 +121,8 @@ impl Circuit {
     /// Adds an observer, which is called after every transition until the circuit ends.
     ///
     /// The thread that caused the transition calls the observer, outside of every lock. An observer
-    /// should be quick: one that does not return blocks that call, but no other call.
+    /// should be quick: one that does not return blocks only the operation that caused the
+    /// transition.
     ///
     /// Two threads may report two transitions concurrently. [`Transition::epoch`] gives the order
     /// of the transitions.
@@ -146,14 +148,21 @@ impl Circuit {
     /// | setting | applies from |
     /// |---|---|
     /// | limits that open the circuit, cancelled calls | the next outcome |
+    /// | a slow-call limit or [`FailureAfter`](crate::CancelledPolicy::FailureAfter), if neither was set before | calls that begin afterwards, and the next outcome of a probe |
     /// | open time | the next time that the circuit opens |
     /// | number of probes | the next time that the circuit half-opens |
-    /// | slow start | the next time that the circuit closes |
+    /// | successes to close | the next successful probe |
+    /// | probe lease | the next lease or renewal |
+    /// | slow start | the next time that the circuit closes after probes |
     /// | a window of another kind or size | immediately: the window starts empty |
     /// | [`Mode::Disabled`](crate::Mode::Disabled) | immediately: all calls are admitted |
     /// | any other mode, if the circuit was disabled | immediately: the circuit starts closed |
+    /// | [`Mode::Enforce`](crate::Mode::Enforce), [`Mode::ObserveOnly`](crate::Mode::ObserveOnly) | the next call |
     ///
-    /// A manual override stays in force; the mode then applies after [`release`](Self::release).
+    /// A manual override stays in force:
+    ///
+    /// - `Mode::Disabled` applies after [`release`](Self::release).
+    /// - `Mode::ObserveOnly` applies immediately: even a circuit that is forced open admits calls.
     ///
     /// A circuit that is [open until it is reset](crate::BreakerConfigBuilder::open_until_reset)
     /// stays open, even if the new configuration has an open time. Call [`reset`](Self::reset) to
@@ -241,6 +250,9 @@ impl<R: CircuitRef> Circuit<R> {
     ///
     /// Record the outcome of the call with [`Permit::record`].
     ///
+    /// If the circuit is open and its open time is over, the circuit half-opens, and the call is a
+    /// probe.
+    ///
     /// # Errors
     ///
     /// Returns a [`Rejection`] if the circuit:
@@ -295,6 +307,9 @@ impl<R: CircuitRef> Circuit<R> {
 
     /// Forces the circuit open: it rejects every call until [`release`](Self::release).
     ///
+    /// It replaces an override by [`force_closed`](Self::force_closed). With
+    /// [`Mode::ObserveOnly`](crate::Mode::ObserveOnly) no call is rejected.
+    ///
     /// # Errors
     ///
     /// Returns an error if the circuit is disabled by its configuration.
@@ -304,7 +319,8 @@ impl<R: CircuitRef> Circuit<R> {
 
     /// Forces the circuit closed: it admits every call until [`release`](Self::release).
     ///
-    /// The calls are not counted in the window.
+    /// The calls are not counted in the window. It replaces an override by
+    /// [`force_open`](Self::force_open).
     ///
     /// # Errors
     ///

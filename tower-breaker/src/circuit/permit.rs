@@ -98,8 +98,15 @@ const PANICKED: Fault = Fault::new(Kind::Unknown, Retryable::Never, Health::Unhe
 /// | [`cancel`](Self::cancel) | counts nothing: the call never began |
 /// | drop | records a cancelled call; see [`CancelledPolicy`](crate::CancelledPolicy) |
 ///
-/// A permit belongs to the epoch in which it was acquired. If the state of the circuit has changed
-/// since then, the outcome has no effect.
+/// A panic that drops the permit also records a cancelled call.
+///
+/// A permit belongs to the epoch in which it was acquired. If the circuit has had a transition
+/// since then, the outcome does not affect the circuit. Metrics still count it, unless the circuit
+/// has ended.
+///
+/// The permit of a probe holds its slot for at most the
+/// [probe lease](crate::BreakerConfigBuilder::probe_lease). After that, another call can take the
+/// slot.
 #[must_use = "dropping a permit records a cancelled call"]
 pub struct Permit<R: CircuitRef = Static> {
     circuit: R,
@@ -134,11 +141,16 @@ impl<R: CircuitRef> Permit<R> {
     ///
     /// The [health](crate::Health) of the verdict decides:
     ///
-    /// | health | effect |
+    /// | verdict | effect |
     /// |---|---|
     /// | success, or healthy fault | a success |
     /// | unhealthy fault | a failure |
-    /// | neutral fault | neither; frees the slot of a probe |
+    /// | neutral fault from the server ([`Origin::Remote`]) | neither; a completed call for [`CancelledPolicy::IfNoneCompletes`](crate::CancelledPolicy::IfNoneCompletes) |
+    /// | other neutral fault | neither |
+    ///
+    /// Every outcome frees the slot of a probe.
+    ///
+    /// The duration that the slow-call limit applies to starts when the permit is acquired.
     #[inline]
     pub fn record(self, verdict: Verdict) {
         self.record_by_ref(&verdict);
@@ -221,7 +233,8 @@ impl<R: CircuitRef> Permit<R> {
         self.circuit.core().renew(self.admission)
     }
 
-    /// Acquires a new permit in place of this one, whose call may not begin any more.
+    /// Acquires a new permit in place of this one, whose call may not begin any more. Cancels the
+    /// admission of this permit first.
     pub(crate) fn reacquire(self) -> Result<Self, (R, Denied)> {
         let mut this = ManuallyDrop::new(self);
         let circuit = this.circuit.take();

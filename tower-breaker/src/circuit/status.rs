@@ -8,7 +8,11 @@ use crate::telemetry::{LastFailure, Transition};
 
 /// A snapshot of a circuit: its state, its counts, and its last transitions.
 ///
-/// [`Circuit::status`](crate::Circuit::status) returns it. All values are of one epoch.
+/// [`Circuit::status`](crate::Circuit::status) returns it. Calls that are recorded concurrently may
+/// be in one count and not yet in another.
+///
+/// All values are of one epoch. Only if the first transition of a keyed circuit happens
+/// concurrently, they may be of two epochs.
 ///
 /// With the feature `serde` it can be serialized. Durations are then seconds, in fields whose names
 /// end in `_seconds`.
@@ -23,14 +27,20 @@ pub struct Status {
     /// The state of the circuit.
     pub state: CircuitState,
     /// The share of calls that a slow start admits now, 0 to 1. `None`: there is no slow start.
+    ///
+    /// When the time of the slow start is over, the share is 1 until the next call ends the slow
+    /// start.
     pub slow_start: Option<f64>,
     /// The time since the last transition, or since the circuit was created.
+    ///
+    /// A keyed circuit without a transition does not store when it was created. It reports zero, or
+    /// the time since it first needed its lock, such as for a slow or cancelled call.
     #[cfg_attr(
         feature = "serde",
         serde(rename = "lasted_seconds", serialize_with = "crate::serde::seconds")
     )]
     pub lasted: Duration,
-    /// The failures since the last success. 0: the circuit is not closed.
+    /// The failures since the last success. It is 0 if the circuit is not closed.
     ///
     /// The number that led to the last trip is in [`last_trip`](Self::last_trip).
     pub consecutive_failures: u64,
@@ -101,7 +111,7 @@ impl Status {
     }
 }
 
-/// A consistent snapshot of a circuit, with times in nanoseconds.
+/// The values of a [`Status`], with times in nanoseconds.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Snapshot {
     pub(crate) state: CircuitState,

@@ -31,8 +31,12 @@ pub(crate) struct SlowCallLimits {
 
 /// How cancelled calls are counted.
 ///
-/// A call is cancelled if its caller drops the future, or drops the service while it waits for the
-/// inner service to become ready.
+/// A call is cancelled if its caller drops one of these:
+///
+/// - the future of the call;
+/// - the service, while it waits for the inner service to become ready;
+/// - a [`Permit`](crate::Permit), without recording an outcome;
+/// - a [tracked body](crate::BreakerLayer::track_body), before its end.
 ///
 /// A single cancelled call does not show that the server is unhealthy. Callers also cancel a call
 /// when a timeout *outside* of the breaker ends, or when their own caller has disconnected.
@@ -71,7 +75,7 @@ pub enum CancelledPolicy {
     Failure,
     /// A cancelled call counts as a failure if it ran at least this long. Otherwise it is ignored.
     ///
-    /// **Range**: 1 ms to 365 days.
+    /// **Range**: 1 ms to 365 days. [`build`](crate::BreakerConfigBuilder::build) checks it.
     FailureAfter(Duration),
 }
 
@@ -125,8 +129,8 @@ pub(crate) struct RecoveryLimits {
 /// The kind and the size of a window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum WindowShape {
-    /// The last nanoseconds.
+    /// The calls of the last n nanoseconds.
     Time(u64),
-    /// The last calls.
+    /// The last n calls.
     Count(u32),
 }

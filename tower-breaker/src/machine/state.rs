@@ -7,11 +7,13 @@ use core::fmt;
 /// | state | calls | until |
 /// |---|---|---|
 /// | [`Closed`](Self::Closed) | admitted and counted | a limit is reached |
-/// | [`Open`](Self::Open) | rejected | the first call after the open time, which is a probe |
-/// | [`HalfOpen`](Self::HalfOpen) | a few are admitted as probes | enough probes have succeeded, or one fails or is slow |
+/// | [`Open`](Self::Open) | rejected | the first call after the open time, which is a probe; if it is [open until it is reset](crate::BreakerConfigBuilder::open_until_reset): [`reset`](crate::Circuit::reset) |
+/// | [`HalfOpen`](Self::HalfOpen) | a few are admitted as probes | enough probes have succeeded, one fails or is slow, or too many are cancelled |
 /// | [`ForcedOpen`](Self::ForcedOpen) | rejected | [`release`](crate::Circuit::release) |
 /// | [`ForcedClosed`](Self::ForcedClosed) | admitted, not counted | [`release`](crate::Circuit::release) |
 /// | [`Disabled`](Self::Disabled) | admitted, not counted | [`reconfigure`](crate::Circuit::reconfigure) |
+///
+/// With [`Mode::ObserveOnly`](crate::Mode::ObserveOnly) no call is rejected.
 ///
 /// "Counted" refers to the window of the circuit. Metrics count the calls in every state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -23,7 +25,7 @@ pub enum CircuitState {
     /// In a slow start, only a growing share of the calls is admitted.
     #[default]
     Closed,
-    /// Calls are rejected immediately, until the open time is over.
+    /// Calls are rejected immediately, until the open time is over or the circuit is reset.
     Open,
     /// A few calls are admitted as probes; all others are rejected.
     HalfOpen,
