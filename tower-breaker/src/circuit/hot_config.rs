@@ -80,7 +80,8 @@ impl HotConfig {
         &self.limits
     }
 
-    /// Returns the window's span. The caller holds the circuit's lock.
+    /// Returns the window's span. The caller holds the circuit's lock, or no thread writes the
+    /// limits: a keyed circuit, or new storage.
     pub(crate) fn span_locked(&self) -> WindowSpan {
         self.limits.load_locked().span
     }
@@ -240,7 +241,7 @@ impl AtomicLimits {
         self.read(|words| unpack(words.each_ref().map(load)))
     }
 
-    /// Returns all limits. The caller holds the circuit's lock.
+    /// Returns all limits. The caller holds the circuit's lock, or no thread writes the limits.
     pub(crate) fn load_locked(&self) -> Limits {
         unpack(self.words.each_ref().map(load))
     }

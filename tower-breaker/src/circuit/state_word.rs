@@ -11,12 +11,12 @@
 //! The deadline of an open circuit is in a separate word, which is written before the state word:
 //! see [`Core::open_for`](super::Core::open_for).
 //!
-//! A permit holds the state word of its admission, with an empty payload. When the outcome is
-//! recorded, the permit's word is compared with the current state word. If they are equal, the
+//! A permit holds the state word of its admission, with an empty payload. For a fast success, one
+//! comparison of this word with the current state word usually suffices. If they are equal, the
 //! state has not changed, no failure is counted, and the circuit is not in a slow start.
 //!
-//! Epochs wrap around after 2²⁴ transitions of a circuit. An outcome is recorded in a wrong
-//! epoch only if exactly that many transitions happen during its call.
+//! Epochs wrap around after 2²⁴ transitions of a circuit. An outcome is recorded in a wrong epoch
+//! only if exactly a multiple of 2²⁴ transitions happens during its call.
 
 use crate::machine::{CircuitState, State};
 

@@ -221,8 +221,9 @@ impl PoolItem for StaticCore {
         locked.epoch = next_epoch(locked.epoch);
         locked.machine = Machine::new();
         self.publish(State::Closed { slow_start: false }, locked.epoch);
-        // After the state word, with Release: an outcome that reads these flags with Acquire sees
-        // that the epoch of its call is over.
+        // Without instruments: metrics count no outcome of the ended circuit any more. The order of
+        // the state word and these flags does not matter, because an outcome that reads these flags
+        // is not counted in any epoch.
         self.hot_config().write_flags(Flags::NONE);
         let observers = mem::take(&mut locked.observers);
         let wakers = locked.wakers.drain();

@@ -3,7 +3,8 @@
 use std::mem;
 use std::task::Waker;
 
-/// The place where a task is registered. It is valid until its generation ends.
+/// The place where a task is registered. It is valid until its generation ends or the task is
+/// removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct WakerKey {
     generation: u64,
@@ -68,7 +69,7 @@ impl WakerList {
         waker
     }
 
-    /// Returns whether a task waits for a probe slot.
+    /// Returns whether a task of this generation has registered for a free probe slot.
     pub(crate) const fn wants_probe_slot(&self) -> bool {
         self.wants_slot
     }

@@ -11,7 +11,7 @@ pub struct CountWindow {
     /// The index of the next outcome. In a full window this is the index of the oldest outcome.
     next: usize,
     counts: Counts,
-    /// Whether any call has completed since the window was empty.
+    /// Whether any call has completed since the window was last emptied.
     completed: bool,
 }
 

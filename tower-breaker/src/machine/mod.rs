@@ -14,8 +14,8 @@
 //! ```
 //!
 //! The closed state may begin with a slow start, which admits a growing share of the calls. From
-//! every state the circuit can be forced open or forced closed. After its release it is half-open
-//! or closed.
+//! every state except disabled, the circuit can be forced open or forced closed. After its release
+//! it is half-open, closed or disabled.
 //!
 //! A decision is a function of the state, the event, the time and the limits. This module has no
 //! clock, no atomics and no locks, and does not allocate during a call. `circuit/` stores the
@@ -121,8 +121,8 @@ pub(crate) enum Decision {
     Probe(Ticket),
     /// The call is admitted and is not counted.
     Uncounted,
-    /// The call is rejected. The circuit admits calls after this many nanoseconds. `None`: it must
-    /// be reset or released first.
+    /// The call is rejected. The circuit admits a call after this many nanoseconds at the latest.
+    /// `None`: it must be reset or released first.
     Denied(Option<u64>),
 }
 

@@ -58,7 +58,8 @@ pub(crate) const fn none_completes(limits: &TripLimits, cancelled: u64, complete
     !completed && cancelled >= limits.minimum_calls as u64
 }
 
-/// Returns whether the share of `part` in `calls` is at least `rate`. A `part` of 0 never is.
+/// Returns whether the share of `part` in `calls` is at least `rate`. If `part` is 0, the result is
+/// `false`.
 ///
 /// The quotient is compared, not the product. Both sides are then the nearest `f64` to the same
 /// decimal, so that 7 of 100 calls reach a rate of 0.07.

@@ -13,7 +13,7 @@ use crate::circuit::state_word::StateWord;
 use crate::circuit::wakers::{WakeOn, WakerKey};
 use crate::machine::{Arrival, Change, CircuitState, Decision, Machine, RecoveryLimits, State, Ticket};
 
-/// The state and the time for which a call was rejected.
+/// The state that rejected a call, and the time until the circuit admits one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Denied {
     pub(crate) state: CircuitState,
@@ -161,7 +161,8 @@ impl<S: Store> Core<S> {
     /// changes the epoch meanwhile.
     fn end_slow_start(&self) {
         // An exchange, because failures and successes exchange the same word concurrently. Relaxed:
-        // the exchange publishes nothing but the word itself.
+        // the exchange publishes nothing but the word itself. What earlier exchanges published
+        // stays visible, because a read-modify-write continues their release sequences.
         let _ = self.store.state_word().fetch_update(Ordering::Relaxed, Ordering::Relaxed, |word| {
             let word = StateWord::from_word(word);
             (word.is_closed() && !word.admits_all()).then(|| word.without_slow_start().word())
@@ -190,10 +191,12 @@ impl<S: Store> Core<S> {
         *epoch == stamp.epoch() && machine.renew(ticket, now, limits)
     }
 
-    /// Registers a task that waits for something else. The next change of the circuit wakes it.
+    /// Registers a task. The next change of the circuit wakes it. With [`WakeOn::ProbeSlot`], a
+    /// probe slot that becomes free wakes it, too.
     ///
-    /// The caller must read the state word again afterwards, because a transition before the
-    /// registration has not woken the task.
+    /// The caller must read the circuit's decision (state word and flags) again afterwards, because
+    /// an earlier change has not woken the task. The circuit's lock orders the change and the
+    /// registration.
     pub(crate) fn register_waker(&self, waker_key: &mut Option<WakerKey>, waker: &Waker, wake_on: WakeOn) {
         // Cloning and dropping a waker may run user code, so both happen outside of the lock.
         let waker = waker.clone();

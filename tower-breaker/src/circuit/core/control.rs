@@ -67,6 +67,8 @@ impl<S: Store> Core<S> {
         let now = self.hot_config().now();
         let locked = self.store().locked_if_any().map(lock);
         // Under the lock neither the epoch nor the limits change, so all values are of one epoch.
+        // Without `locked`, there was no transition when it was read. A concurrent transition may
+        // mix the values of two epochs.
         let word = self.state_word();
         let span = self.hot_config().span_locked();
         let consecutive_failures = if word.is_closed() { word.consecutive_failures() } else { 0 };

@@ -27,12 +27,15 @@
 //! - ② It is counted in the state word, with an atomic exchange.
 //! - ③ The window is summed.
 //!
-//! All exchanges of the state word have one order, and each sees what was done before the earlier
-//! ones. So of two concurrent failures, the one that is second at ② sees what the first one
-//! recorded at ①. Its sum at ③ contains both failures.
+//! All exchanges of the state word have one order. A failure's exchange is AcqRel: it sees what was
+//! done before the earlier Release exchanges. The Relaxed exchange that ends a slow start keeps
+//! this chain, because a read-modify-write continues a release sequence.
 //!
-//! A sum may miss successes that are recorded concurrently. It never misses a success that was
-//! recorded before.
+//! So of two concurrent failures, the one that is second at ② sees what the first one recorded at
+//! ①. Its sum at ③ contains both failures.
+//!
+//! A sum may miss successes that do not happen before it. It contains every success that happens
+//! before it, in the order that the callers' own synchronisation establishes.
 //!
 //! Slow and cancelled calls take the same three steps. At ② a slow success resets the failures,
 //! and a cancelled call exchanges the state word for the same value.
@@ -43,8 +46,9 @@
 //! lock. The lock orders the transitions. Without the lock, a thread may only exchange a closed
 //! word for another closed word of the same epoch. After a transition such an exchange fails.
 //!
-//! A late call may still be recorded in the window, but under the tag of its own epoch. The window
-//! of a later epoch does not count this tag.
+//! A late call may still be recorded in a time window, but under the tag of its own epoch. The
+//! window of a later epoch does not count this tag. A count window stores its epoch, and ignores a
+//! call of an earlier epoch.
 
 mod admit;
 mod control;

@@ -198,8 +198,8 @@ impl<S: Store> Core<S> {
             || self.window().failures_in(seen) >= thresholds.failures
         {
             let limits = self.limits();
-            // If the configured window has changed since ①, the new window starts empty, without
-            // this failure.
+            // If the configured window has changed since `thresholds` was read, the new window
+            // starts empty, without this failure.
             let seen = (limits.span == thresholds.span).then_some(seen);
             self.trip_if_limit_reached(stamp, &limits.trip, consecutive_failures, seen, Some(fault), now);
         }
@@ -255,8 +255,8 @@ impl<S: Store> Core<S> {
     /// Returns the newest bucket, if it is newer than the last bucket of the sum.
     ///
     /// When a bucket ends, the counts of the next bucket replace those of the oldest one. A
-    /// concurrent sum may then contain the oldest failures without the oldest successes, so the
-    /// window must be summed again.
+    /// concurrent sum may then contain the oldest failures, slow or cancelled calls without the
+    /// oldest successes, so the window must be summed again.
     fn newer_bucket(&self, seen: Recorded) -> Option<Recorded> {
         let Recorded::Bucket(summed) = seen else { return None };
         self.window().newest().other_than(summed).map(Recorded::Bucket)

@@ -23,11 +23,11 @@ impl<S: Store> Core<S> {
             self.store.deadline().store(until, Ordering::Relaxed);
         }
         let word = StateWord::of(state, epoch);
-        // Release: a thread that reads this epoch sees what was done before the epoch began.
-        // Acquire: this thread sees what was recorded before the earlier exchanges.
+        // Release, with the Acquire of `state_word`: a thread that reads this epoch sees what was
+        // done before the epoch began. Nothing depends on the Acquire.
         //
-        // This is an exchange rather than a store. Concurrent failures and successes exchange the
-        // state word, too, and all exchanges have one order.
+        // An exchange rather than a store: it continues the release sequences of earlier exchanges.
+        // So a thread that reads this word also sees what those exchanges published.
         self.store.state_word().swap(word.word(), Ordering::AcqRel);
     }
 

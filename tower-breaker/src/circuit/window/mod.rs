@@ -2,7 +2,7 @@
 //!
 //! A time window is a ring of buckets. Each bucket has a tag, which grows with time, and a cell,
 //! which holds the counts. A cell stores only the lower 24 or 32 bits of its bucket's tag, and
-//! these bits repeat. Without more care, two cells would be counted wrongly:
+//! these bits repeat. Without more care, two kinds of cells would be counted wrongly:
 //!
 //! - A cell written 2²⁴ buckets ago would be counted again.
 //! - A cell written a little later than that would seem newer than the calls that follow.
@@ -11,8 +11,8 @@
 //! that have left the window. A cell in use is then at most two eras old, and the lower bits of its
 //! tag show its age after any idle time.
 //!
-//! [`NewestBucket`] begins the eras. It also keeps a clock that runs back from counting a call in
-//! an old bucket.
+//! [`NewestBucket`] begins the eras. It also ensures that no call is counted in an old bucket when
+//! a clock runs back.
 
 #[cfg(feature = "keyed")]
 mod packed;
@@ -122,6 +122,8 @@ pub trait Window: Sized {
     /// Empties a time window. The next calls are in the bucket `tag`, which belongs to a later
     /// epoch, or in newer buckets.
     fn discard_before(&self, tag: u64) {
+        // Relaxed: the Release store below publishes it. A call of an earlier epoch may overwrite
+        // it later, but with a bucket that is in no later window.
         self.answered().store(NO_BUCKET, Ordering::Relaxed);
         self.newest().discard_before(tag);
     }
@@ -178,7 +180,7 @@ pub trait Window: Sized {
         } else if let Some(tag) = self.enter(span, now, epoch) {
             // Release: a reader of this bucket sees what the caller did before. If two threads
             // store two buckets concurrently, the older one may remain. The completed call then
-            // leaves the window one bucket earlier.
+            // leaves the window some buckets earlier.
             self.answered().store(tag, Ordering::Release);
         }
     }
@@ -218,7 +220,7 @@ pub trait Window: Sized {
     /// Returns whether the window, whose counts are `counts`, holds a completed call.
     fn completed_in(&self, seen: Recorded, counts: &Counts) -> bool {
         match seen {
-            // Acquire: like the loads of the counts.
+            // Acquire, with the Release of `record_answered`.
             Recorded::Bucket(tag) => {
                 counts.calls > 0 || tag.wrapping_sub(self.answered().load(Ordering::Acquire)) <= Self::PARTS
             }
@@ -296,8 +298,8 @@ impl NewestBucket {
     /// call's epoch is over.
     #[inline]
     pub(crate) fn enter(&self, tag: u64, window: &impl Window) -> Option<u64> {
-        // Acquire: a thread that reads a bucket of this era sees the cells cleared that were
-        // cleared when the era began.
+        // Acquire, with the Release of `begin_era` and `enter_another`: a thread that reads a
+        // bucket of this era sees that the cells were cleared at the start of the era.
         let newest = self.0.load(Ordering::Acquire);
         if newest == tag { Some(tag) } else { self.enter_another(tag, newest, window) }
     }
@@ -330,7 +332,9 @@ impl NewestBucket {
     /// Clears the cells that have left the window. Runs before the first call of an era is counted.
     fn begin_era(&self, tag: u64, window: &impl Window) {
         let _lock = lock(window.upkeep());
-        // Relaxed: an era begins only under this lock.
+        // Relaxed: this lock shows the stores of earlier `begin_era` calls. `discard_before` stores
+        // without this lock, but before the next circuit is shared. So the calls of that circuit
+        // see its store or a later one.
         let newest = self.0.load(Ordering::Relaxed);
         if matches!(compare(tag, newest), BucketOrder::Newer) && era(tag) != era(newest) {
             // If a whole era had no calls, all cells have left the window. The lower bits of their
@@ -347,7 +351,8 @@ impl NewestBucket {
     /// The first call in this bucket, or in a later bucket of its epoch, clears all cells. If the
     /// clock runs back before that, the first call in an earlier bucket of the epoch clears them.
     pub(crate) fn discard_before(&self, tag: u64) {
-        // Release: as in `begin_era`.
+        // Release, with the Acquire of `enter`: a thread that reads this bucket sees what was
+        // written before, such as the emptied `answered`.
         self.0.store(tag.wrapping_sub(TAGS_PER_EPOCH), Ordering::Release);
     }
 
@@ -453,8 +458,10 @@ impl Window for StripedWindow {
 
     fn sums(&self, tag: u64) -> Counts {
         // Each numerator is read before its denominator, and each call is written to the
-        // denominator first. So a call that is recorded concurrently may be missing in a numerator,
-        // but never in the denominator alone.
+        // denominator first. The Release of `add_slow`, with the Acquire of `sum`, keeps this
+        // order. So a call that is recorded concurrently may be missing in a numerator, but it is
+        // never in a numerator without its denominator. The Release of `add_failure` likewise
+        // ensures that a sum with a failure contains the successes that happened before it.
         let (slow, cancelled) = (self.slow.sum(tag), self.cancelled.sum(tag));
         let failures = self.failures.sum(tag);
         let calls = failures + self.successes.sum(tag);

@@ -54,7 +54,7 @@ impl PackedCells {
     pub(crate) fn take(&self, tag: u64) -> Option<(u64, [u32; 2])> {
         let cell = self.cell(tag);
         let mut taken = None;
-        // Relaxed: the caller excludes readers.
+        // Relaxed: the caller changes the sequence number, so a concurrent reader reads again.
         let _ = cell.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |word| {
             let (cells_tag, calls, failures) = unpack(word);
             let bucket = tag.wrapping_sub(i64::from(age(cells_tag, tag as u32)).cast_unsigned());
