@@ -235,14 +235,16 @@ impl<const N: usize> BucketRing<N> {
 
     /// Adds `count` to the bucket `tag` with a load and a store.
     ///
-    /// Only the thread that owns the ring may call it.
+    /// Only the thread that owns the ring may call it. A thread whose sum includes the addition also
+    /// sees the caller's earlier writes.
     #[inline]
     pub(super) fn add_exclusive(&self, tag: u64, count: u32) {
         let cell = self.cell(tag);
         // Relaxed: no other thread adds. If another thread clears the cell between the load and the
         // store, it clears only the value that the store replaces.
         if let Some(word) = added(cell.load(Ordering::Relaxed), tag as u32, count) {
-            cell.store(word, Ordering::Relaxed);
+            // Release: a thread that reads the cell with Acquire sees the caller's earlier writes.
+            cell.store(word, Ordering::Release);
         }
     }
 
@@ -478,6 +480,29 @@ mod striped_models {
             assert_eq!(last.iter().filter(|last| **last).count(), 1);
             assert_eq!(striped.0.sum(7), 2);
         });
+    }
+
+    /// The breaker moves its window before it counts a call. A reader sums again if the window has
+    /// moved.
+    ///
+    /// The main thread adds, because loom explores its steps first: loom does not explore that a
+    /// load precedes the store of a thread that loads the same cell in between.
+    #[test]
+    fn loom_striped_sum_with_addition_sees_earlier_writes() {
+        for slot in [None, Some(0)] {
+            loom::model(move || {
+                let striped = Arc::new((StripedCounter::with_stripes(1), AtomicU64::new(0)));
+                let clone = Arc::clone(&striped);
+                let reader = thread::spawn(move || {
+                    if clone.0.sum(7) > 0 {
+                        assert_eq!(clone.1.load(Ordering::Relaxed), 7);
+                    }
+                });
+                striped.1.store(7, Ordering::Relaxed);
+                striped.0.add(slot, 7, 1);
+                reader.join().unwrap();
+            });
+        }
     }
 
     #[test]

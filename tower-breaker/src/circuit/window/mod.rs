@@ -370,8 +370,8 @@ impl NewestBucket {
 
     /// Returns the newest bucket, if it is not `tag`.
     pub(crate) fn other_than(&self, tag: u64) -> Option<u64> {
-        // Acquire: as in `enter`. A call enters its bucket before it changes a cell. So a thread
-        // that has read the cell sees the bucket here.
+        // Acquire: as in `enter`. A call enters its bucket before it changes a cell, and changes the
+        // cell with Release. So a thread that has read the cell with Acquire sees the bucket here.
         let newest = self.0.load(Ordering::Acquire);
         (newest != tag).then_some(newest)
     }
