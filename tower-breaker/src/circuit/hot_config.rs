@@ -28,8 +28,9 @@ const OBSERVING: u64 = 2;
 const INSTRUMENTS: u32 = 32;
 const FIRST_EPOCH: u32 = 8;
 
-/// The part of a configuration that calls read. It is written when a circuit begins, ends or is
-/// reconfigured.
+/// The part of a configuration that calls read.
+///
+/// It is written when a circuit begins, ends or is reconfigured.
 #[derive(Debug)]
 pub struct HotConfig {
     flags: AtomicU64,

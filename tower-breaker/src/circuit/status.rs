@@ -60,10 +60,13 @@ pub struct Status {
     pub retry_after: Option<Duration>,
     /// The last transition. `None`: there was none.
     pub last_transition: Option<Transition>,
-    /// The last transition to [`Open`](CircuitState::Open), with its reason, its fault, and the
-    /// counts that led to it.
+    /// The last transition to [`Open`](CircuitState::Open).
+    ///
+    /// It has the reason, the fault, and the counts that led to the transition.
     pub last_trip: Option<Transition>,
-    /// The last failure. `None`: there was none, or the layer does not keep it; see
+    /// The last failure.
+    ///
+    /// `None`: there was none, or the layer does not keep it; see
     /// [`keep_last_failure`](crate::BreakerLayer::keep_last_failure).
     pub last_failure: Option<LastFailure>,
 }

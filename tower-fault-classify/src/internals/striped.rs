@@ -235,8 +235,8 @@ impl<const N: usize> BucketRing<N> {
 
     /// Adds `count` to the bucket `tag` with a load and a store.
     ///
-    /// Only the thread that owns the ring may call it. A thread whose sum includes the addition also
-    /// sees the caller's earlier writes.
+    /// Only the thread that owns the ring may call it. A thread whose sum includes the addition
+    /// also sees the caller's earlier writes.
     #[inline]
     pub(super) fn add_exclusive(&self, tag: u64, count: u32) {
         let cell = self.cell(tag);

@@ -261,8 +261,9 @@ pub struct RetryEvent {
     pub fault: Fault,
     /// The delay before the next attempt.
     pub delay: Duration,
-    /// The time since the start of the call, as defined by
-    /// [`max_elapsed`](super::RetryPolicyBuilder::max_elapsed).
+    /// The time since the start of the call.
+    ///
+    /// [`max_elapsed`](super::RetryPolicyBuilder::max_elapsed) defines the start.
     pub elapsed: Duration,
 }
 

@@ -58,8 +58,9 @@ impl WindowSpan {
     }
 }
 
-/// Counts calls, failures, slow calls and cancelled calls, over a span of time or a number of
-/// calls.
+/// Counts calls over a span of time or a number of calls.
+///
+/// It has separate counts of failures, slow calls and cancelled calls.
 ///
 /// The window starts empty in every epoch, and after a change of its span.
 ///
@@ -370,8 +371,9 @@ impl NewestBucket {
 
     /// Returns the newest bucket, if it is not `tag`.
     pub(crate) fn other_than(&self, tag: u64) -> Option<u64> {
-        // Acquire: as in `enter`. A call enters its bucket before it changes a cell, and changes the
-        // cell with Release. So a thread that has read the cell with Acquire sees the bucket here.
+        // Acquire: as in `enter`. A call enters its bucket before it changes a cell, and changes
+        // the cell with Release. So a thread that has read the cell with Acquire sees the bucket
+        // here.
         let newest = self.0.load(Ordering::Acquire);
         (newest != tag).then_some(newest)
     }
@@ -392,8 +394,9 @@ const fn compare(tag: u64, newest: u64) -> BucketOrder {
     }
 }
 
-/// The window of a circuit that is not keyed: a ring of successes for each thread, and one ring for
-/// each of the other counts.
+/// The window of a circuit that is not keyed.
+///
+/// It has a ring of successes for each thread, and one ring for each of the other counts.
 #[derive(Debug)]
 pub struct StripedWindow {
     newest: NewestBucket,
