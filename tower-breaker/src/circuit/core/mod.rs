@@ -27,8 +27,8 @@
 //! - ② It is counted in the state word, with an atomic exchange.
 //! - ③ The window is summed.
 //!
-//! All exchanges of the state word have one order. A failure's exchange is AcqRel: it sees what was
-//! done before the earlier Release exchanges. The Relaxed exchange that ends a slow start keeps
+//! All exchanges of the state word have one order. A failure's exchange is `AcqRel`: it sees what
+//! was done before the earlier Release exchanges. The Relaxed exchange that ends a slow start keeps
 //! this chain, because a read-modify-write continues a release sequence.
 //!
 //! So of two concurrent failures, the one that is second at ② sees what the first one recorded at
