@@ -1,0 +1,28 @@
+//! Simulates fleets of clients that call a server through the layers of this workspace.
+//!
+//! The simulation drives the shipped [`Circuit`](tower_breaker::Circuit),
+//! [`RetryPolicy`](tower_jitter_retry::RetryPolicy) and [`Budget`](tower_jitter_retry::Budget) in
+//! virtual time. A run is a function of its [`Setup`](run::Setup): the same seed gives the same
+//! result on every machine.
+//!
+//! | module | content |
+//! |---|---|
+//! | [`time`] | units of virtual time |
+//! | [`events`] | the queue of events, ordered by time |
+//! | [`random`] | streams of random numbers, derived from one seed |
+//! | [`reply`] | what a server answers, and its verdict |
+//! | [`server`] | the server: queue, shards, outage, failures |
+//! | [`retry`] | the retry decision for one call |
+//! | [`client`] | the client processes: guards, circuits, policies |
+//! | [`run`] | one run: the loop over the events |
+//! | [`report`] | the counts of a run, and what is derived from them |
+
+pub mod client;
+pub mod events;
+pub mod random;
+pub mod reply;
+pub mod report;
+pub mod retry;
+pub mod run;
+pub mod server;
+pub mod time;

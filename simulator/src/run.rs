@@ -1,0 +1,324 @@
+//! One run: the loop over the events.
+
+mod attempts;
+
+use std::time::Duration;
+
+use tower_breaker::{Circuit, Clock, ManualClock, Verdict};
+
+use self::attempts::{Attempt, Attempts, Call};
+use crate::client::{Guard, Process};
+use crate::events::Events;
+use crate::random::{Random, Stream};
+use crate::reply::Reply;
+use crate::report::Report;
+use crate::retry::RetryCall;
+use crate::server::{AttemptId, Server, ServerConfig};
+use crate::time::SECOND;
+
+/// The settings of a run.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// The seed of all random numbers.
+    pub seed: u64,
+    /// The number of client processes. Each has a circuit, a policy and a budget of its own.
+    pub processes: u32,
+    /// What protects the calls of each process.
+    pub guard: Guard,
+    /// How calls begin.
+    pub load: Load,
+    /// How long an attempt waits for its answer, in nanoseconds.
+    pub timeout: u64,
+    /// The server.
+    pub server: ServerConfig,
+    /// When the last call begins, in nanoseconds. The run ends when all calls have ended.
+    pub until: u64,
+}
+
+/// How calls begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Load {
+    /// Each arrival is one call, whether earlier calls have ended or not. Arrivals are a Poisson
+    /// process over all processes.
+    Open {
+        /// Arrivals per second, in all.
+        per_second: u32,
+    },
+    /// Each arrival is an item in the backlog of its process. The workers of the process take one
+    /// item at a time. The item of a call that is not answered returns to the backlog.
+    Backlog {
+        /// Arrivals per second, in all.
+        per_second: u32,
+        /// Items of each process at the start.
+        initial: u64,
+        /// Workers of each process.
+        workers: u32,
+        /// How long a worker waits after a call that was not answered, in nanoseconds.
+        pause: u64,
+    },
+}
+
+impl Load {
+    const fn per_second(self) -> u32 {
+        match self {
+            Self::Open { per_second } | Self::Backlog { per_second, .. } => per_second,
+        }
+    }
+}
+
+/// Runs a simulation until all calls have ended.
+pub fn run(setup: &Setup) -> Report {
+    let mut world = World::new(setup);
+    world.begin();
+    while let Some((now, event)) = world.events.pop() {
+        world.time.set(Duration::from_nanos(now));
+        world.now = now;
+        world.handle(event);
+    }
+    world.report.left = world.open_items;
+    world.report
+}
+
+/// The number of a process.
+type ProcessId = u32;
+
+#[derive(Debug)]
+enum Event {
+    /// An item or a call arrives.
+    Arrival,
+    /// A worker of this process is ready for an item.
+    Ready(ProcessId),
+    /// The delay of a retry is over.
+    Resend(Box<Call>),
+    /// The server has finished the work on a request.
+    Finished {
+        shard: u32,
+        attempt: AttemptId,
+    },
+    /// The answer arrives at the client.
+    Answer {
+        attempt: AttemptId,
+        reply: Reply,
+    },
+    /// The client stops waiting for the attempt.
+    Timeout(AttemptId),
+    OutageBegins,
+    OutageEnds,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Backlog {
+    items: u64,
+    idle: u32,
+}
+
+struct World<'a> {
+    setup: &'a Setup,
+    now: u64,
+    time: ManualClock,
+    events: Events<Event>,
+    processes: Vec<Process>,
+    backlogs: Vec<Backlog>,
+    /// The items that are not answered.
+    open_items: u64,
+    attempts: Attempts,
+    server: Server,
+    report: Report,
+    arrivals: Random,
+    choices: Random,
+    delays: Random,
+}
+
+impl<'a> World<'a> {
+    fn new(setup: &'a Setup) -> Self {
+        let (clock, time) = Clock::manual();
+        let random = |stream| Random::new(setup.seed, stream);
+        let mut seeds = random(Stream::Seeds);
+        let backlog = match setup.load {
+            Load::Open { .. } => None,
+            Load::Backlog { initial, workers, .. } => Some(Backlog { items: initial, idle: workers }),
+        };
+        let backlogs: Vec<Backlog> = vec![backlog; setup.processes as usize].into_iter().flatten().collect();
+        Self {
+            setup,
+            now: 0,
+            time,
+            events: Events::new(),
+            processes: (0..setup.processes).map(|_| setup.guard.process(clock, &mut seeds)).collect(),
+            open_items: backlogs.iter().map(|backlog| backlog.items).sum(),
+            backlogs,
+            attempts: Attempts::default(),
+            server: Server::new(setup.server.clone(), random(Stream::Server)),
+            report: Report::default(),
+            arrivals: random(Stream::Arrivals),
+            choices: random(Stream::Choices),
+            delays: random(Stream::Delays),
+        }
+    }
+
+    /// Adds the first events.
+    fn begin(&mut self) {
+        if let Some(outage) = &self.setup.server.outage {
+            self.events.add(outage.during.start, Event::OutageBegins);
+            self.events.add(outage.during.end, Event::OutageEnds);
+        }
+        self.add_arrival();
+        self.report.items = self.open_items;
+        for process in 0..self.backlogs.len() as ProcessId {
+            self.wake_workers(process);
+        }
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Arrival => {
+                self.add_arrival();
+                self.arrive();
+            }
+            Event::Ready(process) => {
+                self.backlogs[process as usize].idle += 1;
+                self.wake_workers(process);
+            }
+            Event::Resend(call) => self.attempt(call),
+            Event::Finished { shard, attempt } => {
+                if let Some(reply) = self.server.finish(shard, attempt) {
+                    self.answer(attempt, reply);
+                }
+                self.start_work(shard);
+            }
+            Event::Answer { attempt, reply } => self.end_attempt(attempt, reply),
+            Event::Timeout(attempt) => self.end_attempt(attempt, Reply::TimedOut),
+            Event::OutageBegins => {
+                for attempt in self.server.begin_outage() {
+                    self.answer(attempt, Reply::Reset);
+                }
+            }
+            Event::OutageEnds => (0..self.setup.server.shards).for_each(|shard| self.start_work(shard)),
+        }
+    }
+
+    /// Adds the next arrival, if it is before the end.
+    fn add_arrival(&mut self) {
+        let per_second = self.setup.load.per_second();
+        if per_second == 0 {
+            return;
+        }
+        let at = self.now + self.arrivals.exponential(SECOND / u64::from(per_second));
+        if at < self.setup.until {
+            self.events.add(at, Event::Arrival);
+        }
+    }
+
+    fn arrive(&mut self) {
+        let process = self.choices.below(self.setup.processes.into()) as ProcessId;
+        match self.setup.load {
+            Load::Open { .. } => self.begin_call(process),
+            Load::Backlog { .. } => {
+                self.report.items += 1;
+                self.open_items += 1;
+                self.backlogs[process as usize].items += 1;
+                self.wake_workers(process);
+            }
+        }
+    }
+
+    /// Begins calls while the process has items and idle workers.
+    fn wake_workers(&mut self, process: ProcessId) {
+        while self.now < self.setup.until {
+            let backlog = &mut self.backlogs[process as usize];
+            if backlog.items == 0 || backlog.idle == 0 {
+                return;
+            }
+            backlog.items -= 1;
+            backlog.idle -= 1;
+            self.begin_call(process);
+        }
+    }
+
+    fn begin_call(&mut self, process: ProcessId) {
+        self.report.second(self.now).asked += 1;
+        let shard = self.choices.below(self.setup.server.shards.into()) as u32;
+        let retry = RetryCall::new(self.now);
+        self.attempt(Box::new(Call { process, shard, began: self.now, retry }));
+    }
+
+    /// Sends an attempt, unless the breaker rejects it.
+    fn attempt(&mut self, call: Box<Call>) {
+        let process = &self.processes[call.process as usize];
+        let permit = match process.circuit.as_ref().map(Circuit::try_acquire).transpose() {
+            Ok(permit) => permit,
+            Err(rejection) => {
+                let verdict = (*rejection.fault()).into();
+                return self.end_or_retry(call, &verdict, true);
+            }
+        };
+        self.report.second(self.now).sent += 1;
+        let shard = call.shard;
+        let attempt = self.attempts.add(Attempt { call, permit });
+        self.events.add(self.now + self.setup.timeout, Event::Timeout(attempt));
+        match self.server.receive(self.now, shard, attempt) {
+            Some(reply) => self.answer(attempt, reply),
+            None => self.start_work(shard),
+        }
+    }
+
+    fn answer(&mut self, attempt: AttemptId, reply: Reply) {
+        let at = self.now + self.setup.server.network;
+        self.events.add(at, Event::Answer { attempt, reply });
+    }
+
+    fn start_work(&mut self, shard: u32) {
+        let attempts = &self.attempts;
+        if let Some((attempt, end)) = self.server.start(self.now, shard, |attempt| attempts.waits(attempt)) {
+            self.events.add(end, Event::Finished { shard, attempt });
+        }
+    }
+
+    /// Ends an attempt, unless it has ended: an answer may arrive after the timeout.
+    fn end_attempt(&mut self, attempt: AttemptId, reply: Reply) {
+        let Some(Attempt { call, permit }) = self.attempts.remove(attempt) else { return };
+        let verdict = reply.verdict();
+        if let Some(permit) = permit {
+            permit.record(verdict);
+        }
+        self.end_or_retry(call, &verdict, false);
+    }
+
+    fn end_or_retry(&mut self, mut call: Box<Call>, verdict: &Verdict, rejected: bool) {
+        let unsent = rejected && call.retry.attempts() == 1;
+        if let Some(policy) = &self.processes[call.process as usize].policy
+            && let Some(delay) = call.retry.record(policy, verdict, self.now, &mut self.delays)
+        {
+            return self.events.add(self.now + delay, Event::Resend(call));
+        }
+        let counts = self.report.second(call.began);
+        match (verdict.is_success(), unsent) {
+            (true, _) => counts.answered += 1,
+            (false, true) => counts.rejected += 1,
+            (false, false) => counts.failed += 1,
+        }
+        if let Load::Backlog { pause, .. } = self.setup.load {
+            self.end_item(call.process, verdict.is_success(), pause);
+        }
+    }
+
+    /// Ends the call of a worker.
+    fn end_item(&mut self, process: ProcessId, answered: bool, pause: u64) {
+        let ready = if answered {
+            self.open_items -= 1;
+            let outage = self.setup.server.outage.as_ref();
+            let over = outage.is_none_or(|outage| self.now >= outage.during.end);
+            if self.open_items == 0 && over {
+                self.report.drained.get_or_insert(self.now);
+            }
+            self.now
+        } else {
+            self.backlogs[process as usize].items += 1;
+            self.now + pause
+        };
+        self.events.add(ready, Event::Ready(process));
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,158 @@
+//! Tests of whole runs.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::report::Counts;
+use crate::server::{Down, Outage, Service};
+use crate::time::MILLISECOND;
+
+fn setup(guard: Guard) -> Setup {
+    Setup {
+        seed: 1,
+        processes: 10,
+        guard,
+        load: Load::Open { per_second: 70 },
+        timeout: SECOND,
+        server: ServerConfig::default(),
+        until: 30 * SECOND,
+    }
+}
+
+/// A queue that is computed by hand. Ten items are there at the start. The server takes 250 ms for
+/// each, and answers arrive 1 ms later. An attempt waits for 1 s, so that three items are answered
+/// in time. The fourth answer arrives at 1,001 ms.
+#[test]
+fn small_queue_has_the_counts_computed_by_hand() {
+    let setup = Setup {
+        processes: 1,
+        load: Load::Backlog { per_second: 0, initial: 10, workers: 10, pause: MILLISECOND },
+        server: ServerConfig { rate: 4, ..ServerConfig::default() },
+        until: SECOND,
+        ..setup(Guard::NONE)
+    };
+    let report = run(&setup);
+    let first = Counts { asked: 10, answered: 3, failed: 7, rejected: 0, sent: 10 };
+    assert_eq!(report.total(), first);
+    assert_eq!((report.items, report.left, report.drained), (10, 7, None));
+
+    // With a timeout of 2.5 s, the answer of the tenth item is the only one that is late. It would
+    // arrive at 2,501 ms.
+    let patient = run(&Setup { timeout: 2_500 * MILLISECOND, until: 10 * SECOND, ..setup });
+    assert_eq!(patient.sum(0..1), Counts { answered: 9, failed: 1, ..first });
+    // Its worker sends it again at 2,501 ms. The server is idle then and answers after 251 ms.
+    assert_eq!(patient.sum(2..3), Counts { asked: 1, answered: 1, sent: 1, ..Counts::default() });
+    assert_eq!((patient.left, patient.drained), (0, Some(2_752 * MILLISECOND)));
+}
+
+/// The shares of a server with one place in its queue: 503 for each request that finds it full.
+#[test]
+fn overloaded_bounded_queue_rejects_the_excess() {
+    let server = ServerConfig { rate: 35, queue: Some(1), ..ServerConfig::default() };
+    let total = run(&Setup { server, ..setup(Guard::NONE) }).total();
+    let per_second = total.answered / 30;
+    assert!((25..=35).contains(&per_second), "{total:?}");
+}
+
+#[test]
+fn same_seed_gives_the_same_report() {
+    let outage = Some(Outage::new(5 * SECOND..10 * SECOND, Down::Hangs));
+    for guard in [Guard::BOTH, Guard::RETRY, Guard::HIGH_TRAFFIC] {
+        let setup = |seed| Setup {
+            seed,
+            server: ServerConfig { outage: outage.clone(), failing_per_mille: 50, ..ServerConfig::default() },
+            ..setup(guard)
+        };
+        let first = run(&setup(1));
+        assert_eq!(first, run(&setup(1)), "{}", guard.name());
+        assert_ne!(first, run(&setup(2)), "{}", guard.name());
+    }
+}
+
+#[test]
+fn breaker_stops_the_requests_of_an_outage() {
+    let outage = Some(Outage::new(5 * SECOND..25 * SECOND, Down::Refused));
+    let server = ServerConfig { outage, ..ServerConfig::default() };
+    let sent = |guard| run(&Setup { processes: 1, server: server.clone(), ..setup(guard) }).sum(6..25).sent;
+    assert_eq!(sent(Guard::BREAKER), 0);
+    assert!(sent(Guard::NAIVE) > 2 * sent(Guard::NONE));
+}
+
+#[test]
+fn clients_recover_from_failures_by_retries() {
+    let server = ServerConfig { failing_per_mille: 100, ..ServerConfig::default() };
+    let failed = |guard| run(&Setup { server: server.clone(), ..setup(guard) }).total().failed;
+    let (without, with) = (failed(Guard::NONE), failed(Guard::RETRY));
+    assert!(without > 150 && with * 20 < without, "{without}, {with}");
+}
+
+fn down() -> impl Strategy<Value = Down> {
+    prop_oneof![Just(Down::Unavailable), Just(Down::Refused), Just(Down::Hangs), Just(Down::Slow(20))]
+}
+
+fn guard() -> impl Strategy<Value = Guard> {
+    prop::sample::select(vec![
+        Guard::NONE,
+        Guard::NAIVE,
+        Guard::RETRY,
+        Guard::BREAKER,
+        Guard::BOTH,
+        Guard::HIGH_TRAFFIC,
+    ])
+}
+
+fn server() -> impl Strategy<Value = ServerConfig> {
+    let outage = (0..5_000_u64, 0..5_000_u64, down(), 0..5_000_u64).prop_map(|(from, length, down, slow)| {
+        let during = from * MILLISECOND..(from + length) * MILLISECOND;
+        Outage { slow_start: slow * MILLISECOND, slow_start_factor: 4, ..Outage::new(during, down) }
+    });
+    let behaviour = (prop::option::of(0..20_usize), any::<bool>(), 0..500_u32, prop::option::of(0..3_u32));
+    let shards = (1..4_u32, prop::option::of((0..2_u32, down())));
+    (10..200_u32, prop::option::of(outage), behaviour, shards).prop_map(
+        |(rate, outage, (queue, cancels, failing_per_mille, retry_after), (shards, dead))| ServerConfig {
+            rate,
+            service: Service::Exponential,
+            queue,
+            cancels,
+            network: MILLISECOND,
+            failing_per_mille,
+            retry_after,
+            outage,
+            shards,
+            dead,
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(100))]
+
+    /// Each call ends exactly once, and with a backlog each item is answered or left.
+    #[test]
+    fn calls_and_items_are_conserved(
+        server in server(),
+        guard in guard(),
+        backlog in any::<bool>(),
+        processes in 1..20_u32,
+        seed in any::<u64>(),
+    ) {
+        let per_second = 50;
+        let load = if backlog {
+            Load::Backlog { per_second, initial: 3, workers: 2, pause: 100 * MILLISECOND }
+        } else {
+            Load::Open { per_second }
+        };
+        let setup = Setup { seed, processes, load, server, until: 10 * SECOND, ..setup(guard) };
+        let report = run(&setup);
+        let Counts { asked, answered, failed, rejected, sent } = report.total();
+        prop_assert!(asked > 0);
+        prop_assert_eq!(asked, answered + failed + rejected);
+        prop_assert!(sent >= answered + failed);
+        if guard.retry.is_none() {
+            prop_assert_eq!(sent, answered + failed);
+        }
+        if backlog {
+            prop_assert_eq!(report.items, answered + report.left);
+        }
+    }
+}

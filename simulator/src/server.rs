@@ -1,0 +1,331 @@
+//! The server: queue, shards, outage, failures.
+//!
+//! The server is a state machine without time of its own. Each method receives the time, and
+//! returns the events that the loop of the run has to add.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+
+use crate::random::Random;
+use crate::reply::Reply;
+use crate::time::{MILLISECOND, SECOND};
+
+/// The number of an attempt.
+pub type AttemptId = u64;
+
+/// The settings of a server.
+#[derive(Clone, Debug)]
+pub struct ServerConfig {
+    /// Requests per second that one shard can serve.
+    pub rate: u32,
+    /// How the time that one request takes is distributed.
+    pub service: Service,
+    /// How many requests a shard keeps in its queue. `None`: any number. A request that finds the
+    /// queue full is answered with 503.
+    pub queue: Option<usize>,
+    /// Whether a request leaves the queue when its client stops waiting. A request that the server
+    /// works on is finished in both cases.
+    pub cancels: bool,
+    /// The time between the end of the server's work and the arrival of the answer, in nanoseconds.
+    pub network: u64,
+    /// How many of 1,000 requests are answered with 503 at random.
+    pub failing_per_mille: u32,
+    /// The seconds of `Retry-After` with each 503, if any.
+    pub retry_after: Option<u32>,
+    /// The outage, if any.
+    pub outage: Option<Outage>,
+    /// The number of shards. Each has a queue and a rate of its own.
+    pub shards: u32,
+    /// How many of the shards are dead during the whole run, and what a request to them gets.
+    pub dead: Option<(u32, Down)>,
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        Self {
+            rate: 100,
+            service: Service::Constant,
+            queue: None,
+            cancels: false,
+            network: MILLISECOND,
+            failing_per_mille: 0,
+            retry_after: None,
+            outage: None,
+            shards: 1,
+            dead: None,
+        }
+    }
+}
+
+/// How the time that one request takes is distributed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Service {
+    /// Each request takes the same time.
+    Constant,
+    /// Exponentially distributed.
+    Exponential,
+}
+
+/// A time in which the server does not work as usual.
+#[derive(Clone, Debug)]
+pub struct Outage {
+    /// When the outage begins and ends, in nanoseconds.
+    pub during: Range<u64>,
+    /// What a request gets in that time.
+    pub down: Down,
+    /// How long the server is slower after the outage, in nanoseconds. It begins with
+    /// `slow_start_factor` times the usual time for each request, and gets evenly faster.
+    pub slow_start: u64,
+    /// The factor at the beginning of the slow start.
+    pub slow_start_factor: u32,
+}
+
+impl Outage {
+    /// Creates an outage without a slow start.
+    pub const fn new(during: Range<u64>, down: Down) -> Self {
+        Self { during, down, slow_start: 0, slow_start_factor: 1 }
+    }
+}
+
+/// What a request to a server gets that does not work as usual.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Down {
+    /// Status 503, immediately. Requests in the queue stay there until the outage is over.
+    Unavailable,
+    /// The connection is refused. Requests in the queue are lost: their connections are reset.
+    Refused,
+    /// No answer. The server accepts requests into its queue and does not work on them.
+    Hangs,
+    /// An answer after this many times the usual time.
+    Slow(u32),
+}
+
+/// A server with its shards.
+#[derive(Debug)]
+pub struct Server {
+    config: ServerConfig,
+    shards: Vec<Shard>,
+    random: Random,
+}
+
+#[derive(Debug, Default)]
+struct Shard {
+    waiting: VecDeque<AttemptId>,
+    running: Option<AttemptId>,
+}
+
+impl Server {
+    /// Creates a server with empty queues.
+    pub fn new(config: ServerConfig, random: Random) -> Self {
+        let shards = (0..config.shards).map(|_| Shard::default()).collect();
+        Self { config, shards, random }
+    }
+
+    /// Returns the settings.
+    pub const fn config(&self) -> &ServerConfig {
+        &self.config
+    }
+
+    /// Receives a request. Returns the answer if the server answers immediately. Otherwise the
+    /// request is in the queue.
+    pub fn receive(&mut self, now: u64, shard: u32, attempt: AttemptId) -> Option<Reply> {
+        match self.down(now, shard) {
+            Some(Down::Unavailable) => return Some(self.unavailable()),
+            Some(Down::Refused) => return Some(Reply::Refused),
+            Some(Down::Hangs | Down::Slow(_)) | None => {}
+        }
+        let queue = &mut self.shards[shard as usize].waiting;
+        if self.config.queue.is_some_and(|limit| queue.len() >= limit) {
+            return Some(self.unavailable());
+        }
+        queue.push_back(attempt);
+        None
+    }
+
+    /// Starts the work on the next request if the shard is idle. Returns the request and when its
+    /// work ends.
+    ///
+    /// `waits` returns whether the client still waits for an attempt.
+    pub fn start(
+        &mut self,
+        now: u64,
+        shard: u32,
+        waits: impl Fn(AttemptId) -> bool,
+    ) -> Option<(AttemptId, u64)> {
+        if !matches!(self.down(now, shard), None | Some(Down::Slow(_))) {
+            return None;
+        }
+        let Shard { waiting, running } = &mut self.shards[shard as usize];
+        if running.is_some() {
+            return None;
+        }
+        let cancels = self.config.cancels;
+        let next = std::iter::from_fn(|| waiting.pop_front()).find(|&attempt| !cancels || waits(attempt))?;
+        *running = Some(next);
+        Some((next, now.saturating_add(self.work(now, shard))))
+    }
+
+    /// Ends the work on a request and returns the answer. `None`: an outage has lost the request.
+    pub fn finish(&mut self, shard: u32, attempt: AttemptId) -> Option<Reply> {
+        let running = &mut self.shards[shard as usize].running;
+        if *running != Some(attempt) {
+            return None;
+        }
+        *running = None;
+        Some(if self.random.happens(self.config.failing_per_mille) { self.unavailable() } else { Reply::Ok })
+    }
+
+    /// Begins the outage. Returns the requests whose connections are reset.
+    pub fn begin_outage(&mut self) -> Vec<AttemptId> {
+        let refused = self.config.outage.as_ref().is_some_and(|outage| outage.down == Down::Refused);
+        if !refused {
+            return Vec::new();
+        }
+        let lost = |shard: &mut Shard| {
+            shard.running.take().into_iter().chain(shard.waiting.drain(..)).collect::<Vec<_>>()
+        };
+        self.shards.iter_mut().flat_map(lost).collect()
+    }
+
+    /// Returns how the shard is down, if it is.
+    fn down(&self, now: u64, shard: u32) -> Option<Down> {
+        let dead = self.config.dead.filter(|&(dead, _)| shard < dead).map(|(_, down)| down);
+        let outage = self.config.outage.as_ref().filter(|outage| outage.during.contains(&now));
+        dead.or_else(|| outage.map(|outage| outage.down))
+    }
+
+    /// Returns how long the work on a request takes that begins now.
+    fn work(&mut self, now: u64, shard: u32) -> u64 {
+        let mean = SECOND / u64::from(self.config.rate.max(1));
+        let usual = match self.config.service {
+            Service::Constant => mean,
+            Service::Exponential => self.random.exponential(mean),
+        };
+        match self.down(now, shard) {
+            Some(Down::Slow(factor)) => usual.saturating_mul(factor.into()),
+            _ => self.config.outage.as_ref().map_or(usual, |outage| slow_start(outage, now, usual)),
+        }
+    }
+
+    const fn unavailable(&self) -> Reply {
+        Reply::Unavailable { retry_after: self.config.retry_after }
+    }
+}
+
+/// Returns how long a request takes whose usual time is `usual`, in the slow start after an outage.
+fn slow_start(outage: &Outage, now: u64, usual: u64) -> u64 {
+    let left = match now.checked_sub(outage.during.end) {
+        Some(since) => outage.slow_start.saturating_sub(since),
+        None => 0,
+    };
+    if left == 0 {
+        return usual;
+    }
+    let more = u128::from(usual) * u128::from(outage.slow_start_factor.saturating_sub(1));
+    usual + (more * u128::from(left) / u128::from(outage.slow_start)) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::Stream;
+
+    fn server(config: ServerConfig) -> Server {
+        Server::new(config, Random::new(1, Stream::Server))
+    }
+
+    fn outage(down: Down) -> Outage {
+        Outage::new(SECOND..2 * SECOND, down)
+    }
+
+    #[test]
+    fn requests_are_served_in_order_one_at_a_time() {
+        let mut server = server(ServerConfig::default());
+        assert_eq!([server.receive(0, 0, 1), server.receive(0, 0, 2)], [None, None]);
+        assert_eq!(server.start(0, 0, |_| true), Some((1, 10 * MILLISECOND)));
+        assert_eq!(server.start(5, 0, |_| true), None, "busy");
+        assert_eq!(server.finish(0, 1), Some(Reply::Ok));
+        assert_eq!(server.start(10 * MILLISECOND, 0, |_| true), Some((2, 20 * MILLISECOND)));
+    }
+
+    #[test]
+    fn full_queue_answers_503_with_retry_after() {
+        let mut server =
+            server(ServerConfig { queue: Some(1), retry_after: Some(4), ..ServerConfig::default() });
+        assert_eq!(server.receive(0, 0, 1), None);
+        server.start(0, 0, |_| true);
+        assert_eq!(server.receive(0, 0, 2), None, "the running request is not in the queue");
+        assert_eq!(server.receive(0, 0, 3), Some(Reply::Unavailable { retry_after: Some(4) }));
+    }
+
+    #[test]
+    fn cancelled_requests_are_skipped_only_if_the_server_cancels() {
+        for (cancels, expected) in [(true, 2), (false, 1)] {
+            let mut server = server(ServerConfig { cancels, ..ServerConfig::default() });
+            server.receive(0, 0, 1);
+            server.receive(0, 0, 2);
+            let started = server.start(0, 0, |attempt| attempt != 1).map(|(attempt, _)| attempt);
+            assert_eq!(started, Some(expected));
+        }
+    }
+
+    #[test]
+    fn outage_refuses_hangs_or_slows_requests_down() {
+        let at = |down, now: u64| {
+            let mut server = server(ServerConfig { outage: Some(outage(down)), ..ServerConfig::default() });
+            (server.receive(now, 0, 1), server.start(now, 0, |_| true).map(|(_, end)| end - now))
+        };
+        let usual = (None, Some(10 * MILLISECOND));
+        let unavailable = Reply::Unavailable { retry_after: None };
+        for (down, during) in [
+            (Down::Unavailable, (Some(unavailable), None)),
+            (Down::Refused, (Some(Reply::Refused), None)),
+            (Down::Hangs, (None, None)),
+            (Down::Slow(20), (None, Some(200 * MILLISECOND))),
+        ] {
+            let states = [SECOND - 1, SECOND, 2 * SECOND - 1, 2 * SECOND].map(|now| at(down, now));
+            assert_eq!(states, [usual, during, during, usual], "{down:?}");
+        }
+    }
+
+    #[test]
+    fn refused_connections_lose_all_requests_of_the_server() {
+        let mut server =
+            server(ServerConfig { outage: Some(outage(Down::Refused)), ..ServerConfig::default() });
+        for attempt in 1..=3 {
+            server.receive(0, 0, attempt);
+        }
+        server.start(0, 0, |_| true);
+        assert_eq!(server.begin_outage(), [1, 2, 3]);
+        assert_eq!(server.finish(0, 1), None);
+        assert_eq!(server.start(2 * SECOND, 0, |_| true), None);
+    }
+
+    #[test]
+    fn slow_start_begins_with_its_factor_and_ends_at_the_usual_time() {
+        let outage = Outage { slow_start: 10 * SECOND, slow_start_factor: 5, ..outage(Down::Hangs) };
+        let at = |now| slow_start(&outage, now, 100);
+        assert_eq!([2, 7, 12, 100].map(|second| at(second * SECOND)), [500, 300, 100, 100]);
+        assert_eq!(at(SECOND / 2), 100, "before the outage");
+    }
+
+    #[test]
+    fn dead_shards_fail_and_others_do_not() {
+        let mut server =
+            server(ServerConfig { shards: 4, dead: Some((1, Down::Refused)), ..ServerConfig::default() });
+        let replies = [0, 1, 2, 3].map(|shard| server.receive(0, shard, shard.into()));
+        assert_eq!(replies, [Some(Reply::Refused), None, None, None]);
+    }
+
+    #[test]
+    fn random_failures_have_their_share() {
+        let mut server = server(ServerConfig { failing_per_mille: 200, ..ServerConfig::default() });
+        let mut failed = 0;
+        for attempt in 0..10_000 {
+            server.receive(0, 0, attempt);
+            server.start(0, 0, |_| true);
+            failed += u32::from(server.finish(0, attempt) != Some(Reply::Ok));
+        }
+        assert!((1_900..2_100).contains(&failed), "{failed}");
+    }
+}
