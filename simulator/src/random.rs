@@ -140,5 +140,12 @@ mod tests {
         assert!(counts.iter().all(|count| (9_600..10_400).contains(count)), "{counts:?}");
         assert_eq!((random.below(0), random.below(1), random.within(5..=5)), (0, 0, 5));
         random.within(0..=u64::MAX);
+        // 2⁶⁴ is no multiple of this bound. Without a rejection, a third of the numbers would be
+        // drawn twice as often as the others.
+        let mut thirds = [0; 3];
+        for _ in 0..30_000 {
+            thirds[(random.below(3 << 62) % 3) as usize] += 1;
+        }
+        assert!(thirds.iter().all(|count| (9_700..10_300).contains(count)), "{thirds:?}");
     }
 }

@@ -91,3 +91,42 @@ impl fmt::Debug for RetryCall {
 fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use tower_jitter_retry::{Budget, Jitter};
+
+    use super::*;
+    use crate::random::Stream;
+    use crate::reply::Reply;
+    use crate::time::{MILLISECOND, SECOND};
+
+    fn delays(policy: &RetryPolicy, reply: Reply) -> Vec<u64> {
+        let (mut call, mut random) = (RetryCall::new(0), Random::new(1, Stream::Delays));
+        let verdict = reply.verdict();
+        std::iter::from_fn(|| call.record(policy, &verdict, 0, &mut random)).collect()
+    }
+
+    #[test]
+    fn delays_follow_the_backoff_until_the_attempts_end() {
+        let policy = RetryPolicy::builder().jitter(Jitter::None).max_attempts(4).budget(None);
+        let delays = delays(&policy.build().unwrap(), Reply::TimedOut);
+        assert_eq!(delays, [100, 200, 400].map(|delay| delay * MILLISECOND));
+    }
+
+    #[test]
+    fn retries_wait_for_the_time_that_the_server_asks_for() {
+        let policy = RetryPolicy::builder().budget(None).build().unwrap();
+        let delays = delays(&policy, Reply::Unavailable { retry_after: Some(2) });
+        assert!(delays.len() == 2 && delays.iter().all(|delay| (2 * SECOND..=3 * SECOND).contains(delay)));
+    }
+
+    #[test]
+    fn each_call_deposits_once_and_each_retry_withdraws() {
+        // Each call deposits a tenth of a retry.
+        let budget = Budget::window().ratio(0.1).min_per_second(0).build().unwrap();
+        let policy = RetryPolicy::builder().budget(budget).build().unwrap();
+        let granted: usize = (0..100).map(|_| delays(&policy, Reply::TimedOut).len()).sum();
+        assert_eq!(granted, 10);
+    }
+}

@@ -299,6 +299,9 @@ mod tests {
         assert_eq!(server.begin_outage(), [1, 2, 3]);
         assert_eq!(server.finish(0, 1), None);
         assert_eq!(server.start(2 * SECOND, 0, |_| true), None);
+        server.receive(2 * SECOND, 0, 4);
+        server.start(2 * SECOND, 0, |_| true);
+        assert_eq!((server.finish(0, 1), server.finish(0, 4)), (None, Some(Reply::Ok)));
     }
 
     #[test]
