@@ -16,6 +16,8 @@
 //! | [`client`] | the client processes: guards, circuits, policies |
 //! | [`run`] | one run: the loop over the events |
 //! | [`report`] | the counts of a run, and what is derived from them |
+//! | [`scenarios`] | lists of setups, each with a question that they answer |
+//! | [`table`] | tables of results, and their CSV files |
 
 pub mod client;
 pub mod events;
@@ -24,5 +26,7 @@ pub mod reply;
 pub mod report;
 pub mod retry;
 pub mod run;
+pub mod scenarios;
 pub mod server;
+pub mod table;
 pub mod time;

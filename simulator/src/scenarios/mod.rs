@@ -1,0 +1,84 @@
+//! The scenarios: each is a list of cases, which are run with several seeds.
+
+pub mod metastable;
+pub mod random_failures;
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use crate::report::Report;
+use crate::run::{Setup, run};
+use crate::table::{Table, Value};
+
+/// A scenario.
+#[derive(Clone, Copy, Debug)]
+pub struct Scenario {
+    /// The name on the command line and of the files.
+    pub name: &'static str,
+    /// What the scenario shows, in one line.
+    pub about: &'static str,
+    /// The names of the labels, then those of the results.
+    pub columns: (&'static [&'static str], &'static [&'static str]),
+    /// Returns the cases.
+    pub cases: fn() -> Vec<Case>,
+    /// Returns the results of a case, one for each column.
+    pub measure: fn(&Setup, &Report) -> Vec<i64>,
+}
+
+/// A case of a scenario: a setup, and the labels that tell it from the other cases.
+#[derive(Clone, Debug)]
+pub struct Case {
+    /// The labels, one for each column.
+    pub labels: Vec<Value>,
+    /// The setup. Its seed is replaced.
+    pub setup: Setup,
+}
+
+/// All scenarios.
+pub const ALL: [Scenario; 2] = [metastable::SCENARIO, random_failures::SCENARIO];
+
+impl Scenario {
+    /// Returns the scenario with this name.
+    pub fn named(name: &str) -> Option<Self> {
+        ALL.into_iter().find(|scenario| scenario.name == name)
+    }
+
+    /// Runs cases of this scenario with the seeds 1 to `seeds`, on all processors. Calls `progress`
+    /// after each run.
+    ///
+    /// The order of the rows is that of the cases and seeds.
+    ///
+    /// # Panics
+    ///
+    /// Panics if `progress` panics.
+    pub fn run(&self, cases: &[Case], seeds: u64, progress: impl Fn() + Sync) -> Table {
+        let runs: Vec<_> = cases.iter().flat_map(|case| (1..=seeds).map(move |seed| (case, seed))).collect();
+        let (next, rows) = (AtomicUsize::new(0), Mutex::new(vec![Vec::new(); runs.len()]));
+        let work = || {
+            loop {
+                let number = next.fetch_add(1, Ordering::Relaxed);
+                let Some(&(case, seed)) = runs.get(number) else { return };
+                let row = self.row(case, seed);
+                rows.lock().expect("no thread panics with the lock")[number] = row;
+                progress();
+            }
+        };
+        let threads = thread::available_parallelism().map_or(1, usize::from);
+        thread::scope(|scope| {
+            for _ in 0..threads {
+                scope.spawn(work);
+            }
+        });
+        let (labels, results) = self.columns;
+        let columns = labels.iter().chain(&["seed"]).chain(results).copied().collect();
+        Table { columns, rows: rows.into_inner().expect("no thread panics with the lock") }
+    }
+
+    fn row(&self, case: &Case, seed: u64) -> Vec<Value> {
+        let setup = Setup { seed, ..case.setup.clone() };
+        let results = (self.measure)(&setup, &run(&setup));
+        let seed = Value::Number(seed.cast_signed());
+        case.labels.iter().copied().chain([seed]).chain(results.into_iter().map(Value::Number)).collect()
+    }
+}

@@ -1,0 +1,66 @@
+//! A server that fails at random and otherwise works: no breaker helps.
+//!
+//! One process calls a server with much capacity. A share of the requests is answered with 503.
+
+use super::{Case, Scenario};
+use crate::client::Guard;
+use crate::report::Report;
+use crate::run::{Load, Setup};
+use crate::server::ServerConfig;
+use crate::table::Value;
+use crate::time::{MINUTE, SECOND};
+
+/// Requests per second.
+pub const RATES: [u32; 4] = [1, 10, 100, 1_000];
+
+/// How many of 1,000 requests fail.
+pub const FAILING: [u32; 10] = [10, 20, 50, 100, 150, 200, 250, 300, 400, 500];
+
+/// The guards.
+pub const GUARDS: [Guard; 4] = [Guard::NONE, Guard::BREAKER, Guard::RETRY, Guard::BOTH];
+
+/// The scenario.
+///
+/// | column | content |
+/// |---|---|
+/// | `asked` | calls |
+/// | `answered` | calls that were answered |
+/// | `sent` | requests that were sent |
+/// | `answered_per_mille` | answered calls of 1,000 |
+pub const SCENARIO: Scenario = Scenario {
+    name: "random-failures",
+    about: "share of calls that are answered if requests fail at random, by the request rate",
+    columns: (
+        &["guard", "requests_per_second", "failing_per_mille"],
+        &["asked", "answered", "sent", "answered_per_mille"],
+    ),
+    cases,
+    measure,
+};
+
+fn cases() -> Vec<Case> {
+    let shares = |guard, rate| FAILING.map(|failing| case(guard, rate, failing));
+    let rates = |guard| RATES.into_iter().flat_map(move |rate| shares(guard, rate));
+    GUARDS.into_iter().flat_map(rates).collect()
+}
+
+/// Returns the case of a guard, a number of requests per second, and a share that fails.
+pub fn case(guard: Guard, rate: u32, failing_per_mille: u32) -> Case {
+    let setup = Setup {
+        seed: 0,
+        processes: 1,
+        guard,
+        load: Load::Open { per_second: rate },
+        timeout: SECOND,
+        server: ServerConfig { rate: 10_000, failing_per_mille, ..ServerConfig::default() },
+        until: 5 * MINUTE,
+    };
+    let numbers = [rate, failing_per_mille].map(|number| Value::Number(number.into()));
+    Case { labels: [Value::Name(guard.name())].into_iter().chain(numbers).collect(), setup }
+}
+
+fn measure(_: &Setup, report: &Report) -> Vec<i64> {
+    let total = report.total();
+    let share = total.answered * 1_000 / total.asked.max(1);
+    [total.asked, total.answered, total.sent, share].map(u64::cast_signed).to_vec()
+}
