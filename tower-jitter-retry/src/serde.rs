@@ -8,8 +8,8 @@ use ::serde::ser::{Error as _, SerializeStruct, SerializeStructVariant};
 use ::serde::{Deserialize, Deserializer, Serialize, Serializer};
 use http::HeaderName;
 use tower_fault_classify::__internals::settings::{
-    Bool, Choice, DurationIn, Fields, Float, HumanDuration, Integer, OrNone, Scalar, Setting, TextList,
-    read_table,
+    Bool, Choice, DurationIn, Fields, Float, HumanDuration, Integer, OrNone, Scalar, Seed, Setting, TextList,
+    WrittenSeed, read_table,
 };
 
 use crate::backoff::{Backoff, Jitter};
@@ -259,25 +259,6 @@ impl Setting for AwsBudget {
     }
 }
 
-/// A seed. TOML integers have 64 bits with a sign, so a larger seed is written in quotes.
-struct Seed;
-
-impl Setting for Seed {
-    type Value = u64;
-
-    fn allowed(&self) -> String {
-        format!("0 to {}, in quotes if it is above {}", u64::MAX, i64::MAX)
-    }
-
-    fn scalar(&self, given: &Scalar<'_>) -> Option<u64> {
-        match given {
-            Scalar::Integer(seed) => u64::try_from(*seed).ok(),
-            Scalar::Text(seed) => seed.parse().ok(),
-            _ => None,
-        }
-    }
-}
-
 struct Header;
 
 impl Setting for Header {
@@ -406,17 +387,6 @@ impl Serialize for WrittenBudget {
                 table.serialize_field("increment", &increment)?;
                 table.end()
             }
-        }
-    }
-}
-
-struct WrittenSeed(u64);
-
-impl Serialize for WrittenSeed {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        match i64::try_from(self.0) {
-            Ok(seed) => to.serialize_i64(seed),
-            Err(_) => to.collect_str(&self.0),
         }
     }
 }

@@ -16,4 +16,4 @@ mod values;
 
 pub use duration::HumanDuration;
 pub use read::{Fields, Scalar, Setting, read_table};
-pub use values::{Bool, Choice, DurationIn, Float, Integer, OrNone, Text, TextList};
+pub use values::{Bool, Choice, DurationIn, Float, Integer, OrNone, Seed, Text, TextList, WrittenSeed};

@@ -118,6 +118,41 @@ impl<T: Copy + Debug + PartialOrd + TryFrom<i128>> Setting for Integer<T> {
     }
 }
 
+/// A seed of random numbers. It is read from a number, or from a string with a number.
+///
+/// A seed above [`i64::MAX`] is written as a string, because TOML has no such integers.
+#[derive(Debug)]
+pub struct Seed;
+
+impl Setting for Seed {
+    type Value = u64;
+
+    fn allowed(&self) -> String {
+        format!("0 to {}, in quotes if it is above {}", u64::MAX, i64::MAX)
+    }
+
+    fn scalar(&self, given: &Scalar<'_>) -> Option<u64> {
+        match given {
+            Scalar::Integer(seed) => u64::try_from(*seed).ok(),
+            Scalar::Text(seed) => seed.parse().ok(),
+            _ => None,
+        }
+    }
+}
+
+/// Writes a seed in the form that [`Seed`] reads.
+#[derive(Debug)]
+pub struct WrittenSeed(pub u64);
+
+impl Serialize for WrittenSeed {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        match i64::try_from(self.0) {
+            Ok(seed) => to.serialize_i64(seed),
+            Err(_) => to.collect_str(&self.0),
+        }
+    }
+}
+
 /// A duration within a range, written as a [`HumanDuration`].
 #[derive(Debug)]
 pub struct DurationIn(pub RangeInclusive<Duration>);
