@@ -436,6 +436,7 @@ mod layer;
 mod machine;
 mod readiness;
 mod registry;
+mod rng;
 #[cfg(feature = "serde")]
 mod serde;
 mod service;

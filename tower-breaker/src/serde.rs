@@ -13,8 +13,8 @@ use ::serde::de::{Error as _, MapAccess};
 use ::serde::ser::SerializeStruct;
 use ::serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tower_fault_classify::__internals::settings::{
-    Bool, Choice, DurationIn, Fields, Float, HumanDuration, Integer, OrNone, Scalar, Setting, Text,
-    read_table,
+    Bool, Choice, DurationIn, Fields, Float, HumanDuration, Integer, OrNone, Scalar, Seed, Setting, Text,
+    WrittenSeed, read_table,
 };
 use tower_fault_classify::Fault;
 
@@ -60,7 +60,7 @@ pub(crate) fn fault<S: Serializer>(fault: &Option<Fault>, to: S) -> Result<S::Ok
     fault.as_ref().map(Axes).serialize(to)
 }
 
-const FIELDS: [&str; 17] = [
+const FIELDS: [&str; 18] = [
     "name",
     "consecutive_failures",
     "failure_rate",
@@ -72,6 +72,7 @@ const FIELDS: [&str; 17] = [
     "open_for",
     "open_backoff",
     "open_jitter",
+    "seed",
     "open_until_reset",
     "probes",
     "successes_to_close",
@@ -139,6 +140,10 @@ impl Setting for Config {
                     None => builder,
                 },
                 "open_jitter" => builder.open_jitter(fields.value(OrNone(Float(SHARES)))?.unwrap_or(0.0)),
+                "seed" => match fields.value(OrNone(Seed))? {
+                    Some(seed) => builder.seed(seed),
+                    None => builder,
+                },
                 "open_until_reset" if fields.value(Bool)? => builder.open_until_reset(),
                 "open_until_reset" => builder,
                 "probes" => builder.probes(fields.value(Integer(PROBES))?),
@@ -301,7 +306,7 @@ impl<'de> Deserialize<'de> for BreakerConfig {
 impl Serialize for BreakerConfig {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         // Destructured, so that a new setting does not compile until it is written.
-        let Self { name, trip, recovery, window, mode, clock: _ } = self;
+        let Self { name, trip, recovery, window, mode, clock: _, seeds } = self;
         let TripLimits { consecutive_failures, failure_rate, slow, minimum_calls, cancelled } = *trip;
         let RecoveryLimits { open, probes, successes_to_close, probe_lease, slow_start } = *recovery;
         let OpenDuration { initial, multiplier, max, jitter, until_reset } = open;
@@ -311,6 +316,7 @@ impl Serialize for BreakerConfig {
         });
         let open_backoff =
             (multiplier > 1.0 || max > initial).then(|| OpenBackoffTable { multiplier, max: human(max) });
+        let seed = seeds.as_ref().map(|seeds| WrittenSeed(seeds.first()));
         // Only one of the two windows is written.
         let mut table = to.serialize_struct("BreakerConfig", FIELDS.len() - 1)?;
         table.serialize_field("name", name)?;
@@ -326,6 +332,7 @@ impl Serialize for BreakerConfig {
         table.serialize_field("open_for", &human(initial))?;
         table.serialize_field("open_backoff", &OrNone(open_backoff))?;
         table.serialize_field("open_jitter", &jitter)?;
+        table.serialize_field("seed", &OrNone(seed))?;
         table.serialize_field("open_until_reset", &until_reset)?;
         table.serialize_field("probes", &probes)?;
         table.serialize_field("successes_to_close", &successes_to_close)?;
@@ -413,6 +420,7 @@ mod tests {
             "slow_call_rate",
             "open_backoff",
             "open_jitter",
+            "seed",
             "slow_start",
         ];
         let json = fields.map(|field| format!(r#""{field}": "none""#)).join(", ");
@@ -431,7 +439,7 @@ mod tests {
     }
 
     /// Values in JSON, which are also valid TOML, and how the error begins.
-    const WRONG: [(&str, &str, &str); 38] = [
+    const WRONG: [(&str, &str, &str); 41] = [
         ("name", "5", "`name` is 5; allowed is a string"),
         (
             "consecutive_failures",
@@ -481,6 +489,9 @@ mod tests {
             "`open_backoff` is 2.0; allowed is a table such as { multiplier = 2.0, max = \"10m\" }",
         ),
         ("open_jitter", "1.1", "`open_jitter` is 1.1; allowed is 0.0 to 1.0"),
+        ("seed", "-1", "`seed` is -1; allowed is 0 to 18446744073709551615"),
+        ("seed", "1.5", "`seed` is 1.5; allowed is 0 to 18446744073709551615"),
+        ("seed", "\"many\"", "`seed` is \"many\"; allowed is 0 to 18446744073709551615"),
         ("open_until_reset", "\"yes\"", "`open_until_reset` is \"yes\"; allowed is true or false"),
         ("open_until_reset", "1", "`open_until_reset` is 1; allowed is true or false"),
         ("probes", "0", "`probes` is 0; allowed is 1 to 10000"),
@@ -599,7 +610,7 @@ mod tests {
             cancelled in cancelled(),
             (open_for, longer) in (duration(), duration()),
             growth in proptest::option::of(GROWTH),
-            (jitter, until_reset) in (SHARES, any::<bool>()),
+            (jitter, seed, until_reset) in (SHARES, proptest::option::of(any::<u64>()), any::<bool>()),
             (probes, successes, lease) in (PROBES, AT_LEAST_ONE, proptest::option::of(duration())),
             slow_start in prop_oneof![Just(Duration::ZERO), duration()],
             mode in prop_oneof![Just(Mode::Enforce), Just(Mode::ObserveOnly), Just(Mode::Disabled)],
@@ -627,6 +638,9 @@ mod tests {
             }
             if let Some(multiplier) = growth {
                 builder = builder.open_backoff(multiplier, open_for.max(longer));
+            }
+            if let Some(seed) = seed {
+                builder = builder.seed(seed);
             }
             if until_reset {
                 builder = builder.open_until_reset();

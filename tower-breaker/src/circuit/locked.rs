@@ -10,7 +10,8 @@ use super::wakers::WakerList;
 use crate::config::BreakerConfig;
 #[cfg(feature = "keyed")]
 use crate::machine::CircuitState;
-use crate::machine::{Machine, RecoveryLimits, WindowShape};
+use crate::machine::{Machine, Moment, RecoveryLimits, WindowShape};
+use crate::rng::JitterStream;
 use crate::telemetry::{LastFailure, Observers, Transition};
 
 /// The part of a circuit that its lock protects.
@@ -25,6 +26,7 @@ pub struct Locked {
     pub(crate) first_epoch: u32,
     pub(crate) machine: Machine,
     pub(crate) limits: RecoveryLimits,
+    pub(crate) jitter: JitterStream,
     pub(crate) shape: WindowShape,
     pub(crate) wakers: WakerList,
     pub(crate) observers: Arc<Observers>,
@@ -38,7 +40,12 @@ pub struct Locked {
 
 impl Locked {
     /// Creates the data of a new circuit.
-    pub(crate) fn new(config: &BreakerConfig, clock: Clock, observers: Arc<Observers>) -> Self {
+    pub(crate) fn new(
+        config: &BreakerConfig,
+        clock: Clock,
+        jitter: JitterStream,
+        observers: Arc<Observers>,
+    ) -> Self {
         let mut machine = Machine::new();
         // The change is ignored: this is the initial state, not a transition.
         let _ = machine.set_disabled(config.is_disabled());
@@ -50,6 +57,7 @@ impl Locked {
             first_epoch: 0,
             machine,
             limits: config.recovery,
+            jitter,
             shape: config.window,
             wakers: WakerList::default(),
             observers,
@@ -76,6 +84,11 @@ impl Locked {
     #[cfg(feature = "keyed")]
     pub(crate) fn is_in_slow_start(&self, now: u64) -> bool {
         self.machine.slow_start_share(now).is_some_and(|share| share < 1.0)
+    }
+
+    /// Returns the input of a decision at the time `now`.
+    pub(crate) fn moment(&self, now: u64) -> Moment {
+        Moment { now, draw: self.jitter.peek() }
     }
 
     /// Returns the tasks to wake after a probe slot has become free.

@@ -150,6 +150,7 @@ impl Circuit {
     /// | limits that open the circuit, cancelled calls | the next outcome |
     /// | a slow-call limit or [`FailureAfter`](crate::CancelledPolicy::FailureAfter), if neither was set before | calls that begin afterwards, and the next outcome of a probe |
     /// | open time | the next time that the circuit opens |
+    /// | another seed | the next time that the circuit opens; with the seed that it has, the circuit continues its stream |
     /// | number of probes | the next time that the circuit half-opens |
     /// | successes to close | the next successful probe |
     /// | probe lease | the next lease or renewal |

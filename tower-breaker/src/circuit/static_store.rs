@@ -16,6 +16,7 @@ use super::window::{StripedWindow, Window, WindowSpan};
 use crate::config::BreakerConfig;
 use crate::label::Label;
 use crate::machine::{Machine, State, WindowShape};
+use crate::rng::JitterStream;
 use crate::telemetry::{LastFailure, instruments, register};
 
 /// The core of a circuit that shares nothing with other circuits.
@@ -35,9 +36,9 @@ pub struct StaticStore {
 impl StaticStore {
     /// Creates the storage of a new circuit, which counts its successes in `stripes`.
     pub(crate) fn new(clock: Clock, stripes: StripedCounter, config: &BreakerConfig) -> Self {
-        // No instruments yet: `adopt` registers them.
+        // No instruments and no stream yet: `adopt` sets them.
         let hot_config = HotConfig::new(clock, config, StripedWindow::PARTS, 0);
-        let locked = Locked::new(config, clock, Arc::default());
+        let locked = Locked::new(config, clock, JitterStream::Unseeded, Arc::default());
         let window = StripedWindow::new(stripes, hot_config.bucket());
         Self {
             state_word: AtomicU64::new(StateWord::initial(config.is_disabled()).word()),
@@ -108,6 +109,7 @@ impl StaticCore {
         locked.clock = config.clock.unwrap_or_default();
         locked.first_epoch = locked.epoch;
         locked.since = clock.now();
+        locked.jitter = JitterStream::of(config.seeds.as_ref());
         self.write(&mut locked, config, None, index, clock);
         // The state is published without a notification: this is the initial state, not a
         // transition.
@@ -132,6 +134,7 @@ impl StaticCore {
         let now = clock.now();
         let (shape, metered) = (locked.shape, self.hot_config().instruments().is_some());
         self.write(&mut locked, config, Some(shape), index, clock);
+        locked.jitter.reconfigure(config.seeds.as_ref());
         let state = locked.machine.state();
         let change = locked.machine.set_disabled(config.is_disabled());
         // Wake the tasks even if the state has not changed: the circuit may now only observe, or

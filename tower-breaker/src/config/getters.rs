@@ -6,10 +6,14 @@ use tower_fault_classify::__internals::Clock;
 
 use super::{BreakerConfig, BreakerConfigBuilder, CancelledPolicy, Mode};
 use crate::machine::WindowShape;
+use crate::rng::Seeds;
 
 /// Each getter has the name of its [setter](BreakerConfigBuilder), which documents it.
 impl BreakerConfig {
     /// Returns a builder with these values, the clock included.
+    ///
+    /// If this configuration has a [`seed`](BreakerConfigBuilder::seed), the new configuration starts
+    /// the seed's sequence from its beginning.
     ///
     /// Two defaults depend on other settings, and are derived again:
     ///
@@ -50,6 +54,9 @@ impl BreakerConfig {
         }
         if let Some((multiplier, max)) = self.open_backoff() {
             builder = builder.open_backoff(multiplier, max);
+        }
+        if let Some(seed) = self.seed() {
+            builder = builder.seed(seed);
         }
         if self.open_until_reset() {
             builder = builder.open_until_reset();
@@ -125,6 +132,11 @@ impl BreakerConfig {
         self.recovery.open.jitter
     }
 
+    /// Returns the seed of the jitter, or `None` if the jitter is not reproducible.
+    pub fn seed(&self) -> Option<u64> {
+        self.seeds.as_ref().map(Seeds::first)
+    }
+
     /// Returns whether the circuit stays open until it is reset.
     pub const fn open_until_reset(&self) -> bool {
         self.recovery.open.until_reset
@@ -182,6 +194,7 @@ mod tests {
             .open_for(5 * second)
             .open_backoff(2.0, 60 * second)
             .open_jitter(0.125)
+            .seed(11)
             .open_until_reset()
             .probes(6)
             .successes_to_close(8)
@@ -200,6 +213,7 @@ mod tests {
         assert_eq!(config.cancelled(), CancelledPolicy::FailureAfter(4 * second));
         assert_eq!((config.open_for(), config.open_backoff()), (5 * second, Some((2.0, 60 * second))));
         assert_eq!((config.open_jitter().to_bits(), config.open_until_reset()), (0.125_f64.to_bits(), true));
+        assert_eq!(config.seed(), Some(11));
         assert_eq!((config.probes(), config.successes_to_close()), (6, 8));
         assert_eq!((config.probe_lease(), config.slow_start()), (9 * second, 10 * second));
         assert_eq!(config.mode(), Mode::ObserveOnly);

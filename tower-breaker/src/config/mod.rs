@@ -31,6 +31,7 @@ use tower_fault_classify::__internals::Clock;
 
 use self::name::intern;
 use crate::machine::{RecoveryLimits, TripLimits, WindowShape};
+use crate::rng::Seeds;
 
 pub use crate::machine::CancelledPolicy;
 
@@ -49,6 +50,7 @@ pub use crate::machine::CancelledPolicy;
 /// | [`open_for`](BreakerConfigBuilder::open_for) | 30 s | 1 ms to 365 days | time before an open circuit admits probes |
 /// | [`open_backoff`](BreakerConfigBuilder::open_backoff) | off | multiplier 1 to 100; maximum `open_for` to 365 days | growth of the open time from one open period to the next |
 /// | [`open_jitter`](BreakerConfigBuilder::open_jitter) | 0 | 0 to 1 | random time that is added to the open time, at most this share of it |
+/// | [`seed`](BreakerConfigBuilder::seed) | none | any `u64` | makes the random times of `open_jitter` reproducible |
 /// | [`open_until_reset`](BreakerConfigBuilder::open_until_reset) | off | | an open circuit admits no probes until it is reset |
 /// | [`probes`](BreakerConfigBuilder::probes) | 3 | 1 to 10,000 | concurrent calls that a half-open circuit admits |
 /// | [`successes_to_close`](BreakerConfigBuilder::successes_to_close) | 2 | 1 or more | successful probes that close the circuit |
@@ -103,10 +105,11 @@ pub use crate::machine::CancelledPolicy;
 ///
 /// - A missing field has its default.
 /// - `"none"` turns these settings off: `consecutive_failures`, `failure_rate`, `slow_call_rate`,
-///   `open_backoff`, `open_jitter`, `slow_start`.
+///   `open_backoff`, `open_jitter`, `seed`, `slow_start`.
 /// - `null` is an error, because it could mean the default or "off".
 /// - A duration is a string of numbers, each with its unit: d, h, m, s, ms, us or ns. Examples are
 ///   `"1m 30s"` and `"1.5s"`.
+/// - A seed above 9223372036854775807 is written in quotes, because TOML has no such integers.
 /// - An unknown field and a duplicate field are errors.
 /// - An error names the field, its value and the allowed values.
 ///
@@ -125,6 +128,8 @@ pub struct BreakerConfig {
     pub(crate) mode: Mode,
     /// The clock that the user set. `None`: the default clock, or the circuit's current clock.
     pub(crate) clock: Option<Clock>,
+    /// The seeds of the circuits' jitter. `None`: the jitter is not reproducible.
+    pub(crate) seeds: Option<Seeds>,
 }
 
 /// Whether a circuit rejects and counts calls.

@@ -3,7 +3,8 @@
 //! A circuit whose calls all succeed consists of its key, a state word and eleven cells.
 //! Transitions, slow calls, cancelled calls and half-open calls need more state. The first of them
 //! allocates it, and it is kept until the circuit is dropped. The circuits of a layer share their
-//! configuration, clock and observers.
+//! configuration, clock and observers. If the configuration has a seed, the state is allocated with
+//! the circuit.
 //!
 //! # Many calls with one key
 //!
@@ -28,6 +29,7 @@ use crate::config::{BreakerConfig, Mode};
 use crate::error::Rejection;
 use crate::label::{KeptLabel, Label};
 use crate::machine::{Counts, WindowShape};
+use crate::rng::JitterStream;
 use crate::sealed::Sealed;
 use crate::telemetry::{Instruments, Observers, register};
 
@@ -93,8 +95,9 @@ impl<K> Common<K> {
     /// Returns what the overflow circuit shares with these circuits. Without `guards`, the overflow
     /// circuit is disabled, and the gauges do not count it.
     pub(crate) fn for_overflow(&self, guards: bool) -> Self {
-        let mode = if guards { self.config.mode } else { Mode::Disabled };
-        let config = BreakerConfig { mode, ..self.config.clone() };
+        let (mode, seeds) =
+            if guards { (self.config.mode, self.config.seeds.clone()) } else { (Mode::Disabled, None) };
+        let config = BreakerConfig { mode, seeds, ..self.config.clone() };
         let observers = Arc::clone(&self.observers);
         Self { observers, is_counted: guards, ..Self::new(config, |_| "(overflow)".to_owned()) }
     }
@@ -244,8 +247,16 @@ impl<K> KeyedStore<K> {
     pub(crate) fn new(key: K, hash: u64, common: Arc<Common<K>>) -> Self {
         let state_word = AtomicU64::new(StateWord::initial(common.config.is_disabled()).word());
         let newest = NewestBucket::new(common.hot_config.bucket());
+        let is_seeded = common.config.seeds.is_some();
         let (calls, lazy) = Default::default();
-        Self { key, hash, state_word, newest, answered: AtomicU64::new(NO_BUCKET), calls, lazy, common }
+        let answered = AtomicU64::new(NO_BUCKET);
+        let store = Self { key, hash, state_word, newest, answered, calls, lazy, common };
+        if is_seeded {
+            // The lazy state takes the circuit's stream of random numbers. It is allocated now, so
+            // that the order of creation decides.
+            store.lazy();
+        }
+        store
     }
 
     /// Counts the circuit in the gauges until it is dropped. This calls the recorder, so it must
@@ -321,9 +332,10 @@ impl<K> KeyedStore<K> {
     fn lazy(&self) -> &LazyState {
         self.lazy.get_or_init(|| {
             let Common { config, observers, hot_config, .. } = &*self.common;
+            let jitter = JitterStream::of(config.seeds.as_ref());
             Box::new(LazyState {
                 deadline: AtomicU64::new(0),
-                locked: Mutex::new(Locked::new(config, hot_config.clock(), Arc::clone(observers))),
+                locked: Mutex::new(Locked::new(config, hot_config.clock(), jitter, Arc::clone(observers))),
                 counts: WideCounts::default(),
                 label: OnceLock::new(),
             })

@@ -31,7 +31,7 @@ use crate::telemetry::Transition;
 /// |---|---|
 /// | number of circuits | at most [`max_keys`](crate::keyed::KeyedConfigBuilder::max_keys), by default 10,000; idle circuits are evicted first |
 /// | new key when the map is full | [`Overflow`](crate::keyed::Overflow): by default, the call is sent without a circuit |
-/// | memory | about 200 bytes per circuit with a `u64` key; about 1 KB more once the circuit has had a transition, or a slow, cancelled or half-open call |
+/// | memory | about 200 bytes per circuit with a `u64` key; about 1 KB more once the circuit has had a transition, or a slow, cancelled or half-open call, or from the start with a [`seed`](crate::BreakerConfigBuilder::seed) |
 /// | call with a known key | no allocation, unless the closure allocates |
 /// | label of a key | its `Debug` text, without the surrounding quotes of a string; part of [`Status`](crate::Status), [`Transition`] and logs |
 /// | hash | [foldhash](https://docs.rs/foldhash), with a random seed for each layer |

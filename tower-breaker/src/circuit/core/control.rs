@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use tower_fault_classify::__internals::sync::lock;
 
-use super::{Core, Store, moment};
+use super::{Core, Store};
 use crate::circuit::locked::Locked;
 use crate::circuit::status::Snapshot;
 use crate::circuit::window::Window;
-use crate::machine::{Change, CircuitState, Force, HealthReport, Machine, RecoveryLimits};
+use crate::machine::{Change, CircuitState, Force, HealthReport, Machine, Moment, RecoveryLimits};
 use crate::telemetry::Observers;
 
 impl<S: Store> Core<S> {
@@ -22,28 +22,26 @@ impl<S: Store> Core<S> {
 
     /// Opens the circuit manually; see [`Machine::trip_manually`].
     pub(crate) fn trip_manually(&self) -> Result<(), CircuitState> {
-        let at = moment(self.hot_config().now());
-        self.control(|machine, limits| machine.trip_manually(at, limits))
+        self.control(Machine::trip_manually)
     }
 
     /// Closes the circuit manually; see [`Machine::reset`].
     pub(crate) fn reset(&self) -> Result<(), CircuitState> {
-        self.control(|machine, _| machine.reset().map(Some))
+        self.control(|machine, _, _| machine.reset().map(Some))
     }
 
     pub(crate) fn force(&self, force: Force) -> Result<(), CircuitState> {
-        self.control(|machine, _| machine.force(force))
+        self.control(|machine, _, _| machine.force(force))
     }
 
     pub(crate) fn release(&self) {
-        let released = self.control(|machine, limits| Ok(machine.release(limits)));
+        let released = self.control(|machine, _, limits| Ok(machine.release(limits)));
         debug_assert!(released.is_ok(), "release must not fail");
     }
 
     /// Applies the report of a health checker; see [`Machine::report`].
     pub(crate) fn report(&self, report: HealthReport) {
-        let at = moment(self.hot_config().now());
-        let reported = self.control(|machine, limits| Ok(machine.report(report, at, limits)));
+        let reported = self.control(|machine, at, limits| Ok(machine.report(report, at, limits)));
         debug_assert!(reported.is_ok(), "report must not fail");
     }
 
@@ -51,12 +49,13 @@ impl<S: Store> Core<S> {
     /// operation.
     fn control(
         &self,
-        operation: impl FnOnce(&mut Machine, &RecoveryLimits) -> Result<Option<Change>, Force>,
+        operation: impl FnOnce(&mut Machine, Moment, &RecoveryLimits) -> Result<Option<Change>, Force>,
     ) -> Result<(), CircuitState> {
         let now = self.hot_config().now();
         let mut locked = self.locked();
+        let at = locked.moment(now);
         let Locked { machine, limits, .. } = &mut *locked;
-        let Ok(change) = operation(machine, limits) else { return Err(machine.state()) };
+        let Ok(change) = operation(machine, at, limits) else { return Err(machine.state()) };
         let pending = change.map(|change| self.apply(&mut locked, change, None, None, now));
         drop(locked);
         self.notify(pending);

@@ -70,7 +70,7 @@ use super::locked::Locked;
 use super::state_word::{LAST_EPOCH, StateWord};
 use super::window::Window;
 use crate::label::Label;
-use crate::machine::{Moment, Ticket};
+use crate::machine::Ticket;
 
 /// The storage of a circuit.
 ///
@@ -277,10 +277,6 @@ impl<S: Store> Core<S> {
 /// Returns the admission's word of a call that started at the time `now`.
 const fn start_word(now: u64) -> u64 {
     now.saturating_add(1)
-}
-
-fn moment(now: u64) -> Moment {
-    Moment { now, draw: fastrand::f64() }
 }
 
 pub(super) const fn next_epoch(epoch: u32) -> u32 {

@@ -40,6 +40,7 @@ pub(crate) const CONFIG: BreakerConfig = BreakerConfig {
     window: WindowShape::Time(60 * SECOND),
     mode: Mode::Enforce,
     clock: None,
+    seeds: None,
 };
 
 pub(crate) const FAILURE: Verdict =

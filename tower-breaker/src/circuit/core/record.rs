@@ -9,7 +9,7 @@ use tower_fault_classify::__internals::UploadGuard;
 use tower_fault_classify::{Fault, Verdict};
 
 use super::transition::wake;
-use super::{Admission, CallDuration, Core, Store, moment, start_word};
+use super::{Admission, CallDuration, Core, Store, start_word};
 use crate::circuit::hot_config::Limits;
 use crate::circuit::locked::Locked;
 use crate::circuit::state_word::StateWord;
@@ -300,11 +300,11 @@ impl<S: Store> Core<S> {
 
     #[cold]
     fn trip(&self, epoch: u32, reason: Reason, fault: Option<&Fault>, now: u64, sample: Sample) {
-        let at = moment(now);
         let mut locked = self.locked();
         if locked.epoch != epoch {
             return;
         }
+        let at = locked.moment(now);
         let Locked { machine, limits, .. } = &mut *locked;
         let change = machine.trip(reason, fault, at, limits);
         let pending = change.map(|change| self.apply(&mut locked, change, fault.copied(), Some(sample), now));
@@ -343,11 +343,11 @@ impl<S: Store> Core<S> {
         now: u64,
         update: impl FnOnce(&mut Machine, Moment, &RecoveryLimits) -> (Option<Change>, Option<Fault>),
     ) {
-        let at = moment(now);
         let mut locked = self.locked();
         if locked.epoch != stamp.epoch() {
             return;
         }
+        let at = locked.moment(now);
         let Locked { machine, limits, .. } = &mut *locked;
         let (change, fault) = update(machine, at, limits);
         let pending = change.map(|change| self.apply(&mut locked, change, fault, None, now));

@@ -41,6 +41,7 @@ pub(super) const CONFIG: BreakerConfig = BreakerConfig {
     window: WindowShape::Time(60 * SECOND),
     mode: Mode::Enforce,
     clock: None,
+    seeds: None,
 };
 
 pub(super) const FAILURE: Verdict =

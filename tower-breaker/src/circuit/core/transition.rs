@@ -63,6 +63,7 @@ impl<S: Store> Core<S> {
         };
         locked.since = now;
         if to == CircuitState::Open {
+            locked.jitter.advance();
             locked.last_trip = Some(transition.clone());
         }
         locked.last_transition = Some(transition.clone());

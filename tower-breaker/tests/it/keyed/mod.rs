@@ -201,6 +201,44 @@ fn keyed_permit_cancelled_returns_slow_start_credit() {
 }
 
 #[test]
+fn keyed_seed_assigns_streams_in_order_of_creation() {
+    let periods = |create: [u64; 3], open: [u64; 3], seed| {
+        let bench = Bench::new(config().open_jitter(1.0).seed(seed), 100, Overflow::Unguarded);
+        for key in create {
+            bench.succeed(key);
+        }
+        for key in open {
+            bench.circuit(key).trip().unwrap();
+        }
+        create.map(|key| bench.circuit(key).status().retry_after.unwrap())
+    };
+    let first = periods([1, 2, 3], [1, 2, 3], 7);
+    assert_eq!(periods([1, 2, 3], [3, 1, 2], 7), first, "the order of opening does not matter");
+    assert_eq!(periods([9, 8, 7], [7, 8, 9], 7), first, "the keys do not matter");
+    assert_ne!(periods([1, 2, 3], [1, 2, 3], 8), first);
+    assert!(first[0] != first[1] && first[1] != first[2] && first[0] != first[2], "{first:?}");
+}
+
+#[test]
+fn overflow_circuit_takes_stream_only_if_it_guards() {
+    for (overflow, follows) in [(Overflow::Unguarded, true), (Overflow::Shared, false)] {
+        let period = |calls_without_circuit: usize| {
+            let bench = Bench::new(config().open_jitter(1.0).seed(7), 1, overflow);
+            bench.succeed(1);
+            let kept = bench.circuit(1);
+            (0..calls_without_circuit).for_each(|_| bench.succeed(2));
+            drop(kept);
+            bench.time.advance(AFTER_WINDOW);
+            bench.succeed(3);
+            let circuit = bench.circuit(3);
+            circuit.trip().unwrap();
+            circuit.status().retry_after.unwrap()
+        };
+        assert_eq!(period(0) == period(1), follows, "{overflow}");
+    }
+}
+
+#[test]
 fn services_of_one_keyed_layer_share_circuits() {
     let bench = Bench::of(10);
     let clone = bench.layer.clone();

@@ -3,6 +3,7 @@
 mod cancelled;
 mod open_time;
 mod outcomes;
+mod seed;
 
 use std::convert::Infallible;
 use std::future::pending;
