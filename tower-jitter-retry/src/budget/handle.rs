@@ -7,6 +7,7 @@ use tower_fault_classify::__internals::PoolHandle;
 use tower_fault_classify::{Fault, Verdict};
 
 use super::settings::BudgetSettings;
+use super::status::BudgetStatus;
 use super::ticket::{Ticket, TicketKind};
 use super::tokens::TokenCore;
 use super::window::{WindowCore, WindowOwner};
@@ -136,6 +137,33 @@ impl Budget {
         match &self.0 {
             BudgetKind::Window(core, _) => Some(core.settings()),
             BudgetKind::Tokens(core, _) => Some(core.settings()),
+            BudgetKind::Custom(_) => None,
+        }
+    }
+
+    /// Returns a snapshot of this budget: what is left for retries, and what it has counted.
+    ///
+    /// `None` for a custom budget. Calls may change the budget at the same time, so the snapshot
+    /// may be out of date when it is returned. Use it for gauges, logs and tests. To decide about
+    /// a retry, use [`withdraw`](RetryBudget::withdraw).
+    ///
+    /// The method costs calls nothing. For a window it takes the lock that only withdrawals take.
+    ///
+    /// ```
+    /// use tower_jitter_retry::Budget;
+    /// use tower_jitter_retry::budget::RetryBudget;
+    /// use tower_jitter_retry::fault_classify::Verdict;
+    ///
+    /// let budget = Budget::window().ratio(0.2).min_per_second(0).build()?;
+    /// (0..10).for_each(|_| budget.deposit(&Verdict::Success));
+    /// let status = budget.status().expect("it is not a custom budget");
+    /// assert_eq!((status.deposits, status.available), (Some(10), 2.0));
+    /// # Ok::<(), tower_jitter_retry::ConfigError>(())
+    /// ```
+    pub fn status(&self) -> Option<BudgetStatus> {
+        match &self.0 {
+            BudgetKind::Window(core, owner) => Some(core.status(*owner)),
+            BudgetKind::Tokens(core, _) => Some(core.status()),
             BudgetKind::Custom(_) => None,
         }
     }
@@ -285,5 +313,40 @@ mod tests {
         }
         let custom = Budget::custom(LoggedBudget::default());
         assert!(custom.settings().is_none() && custom.to_builder().is_none());
+    }
+
+    #[test]
+    fn status_shows_what_is_left() {
+        let (clock, manual) = tower_fault_classify::__internals::Clock::manual();
+        let window = Budget::window().ratio(0.5).min_per_second(0).clock(clock).build().unwrap();
+        (0..5).for_each(|_| window.deposit(&Verdict::Success));
+        drop(window.withdraw(&FAULT).unwrap());
+        let shown = BudgetStatus {
+            available: 1.5,
+            tokens: None,
+            capacity: None,
+            deposits: Some(5),
+            withdrawals: Some(1),
+        };
+        assert_eq!(window.status(), Some(shown));
+        assert_eq!(window.clone().status(), Some(shown), "to show the status changes nothing");
+        manual.advance(Duration::from_secs(20));
+        let empty = BudgetStatus { available: 0.0, deposits: Some(0), withdrawals: Some(0), ..shown };
+        assert_eq!(window.status(), Some(empty));
+
+        let grpc = Budget::grpc().build().unwrap();
+        grpc.deposit(&FAULT.into());
+        let tokens = |available, tokens, capacity| BudgetStatus {
+            available,
+            tokens: Some(tokens),
+            capacity: Some(capacity),
+            deposits: None,
+            withdrawals: None,
+        };
+        assert_eq!(grpc.status(), Some(tokens(4.0, 9.0, 10.0)));
+        let aws = Budget::aws().build().unwrap();
+        aws.withdraw(&FAULT).unwrap().failed(&FAULT);
+        assert_eq!(aws.status(), Some(tokens(99.0, 495.0, 500.0)));
+        assert_eq!(Budget::custom(LoggedBudget::default()).status(), None);
     }
 }

@@ -13,7 +13,8 @@
 //! | [`Budget::custom`] | what your own [`RetryBudget`] allows | | |
 //!
 //! [`Budget::settings`] returns the settings of a budget ([`BudgetSettings`]), and
-//! [`Budget::to_builder`] a builder with the same settings ([`BudgetBuilder`]).
+//! [`Budget::to_builder`] a builder with the same settings ([`BudgetBuilder`]). [`Budget::status`]
+//! returns what is left for retries ([`BudgetStatus`]).
 //!
 //! A budget limits the retries of one client. It protects a server from many clients only if it is
 //! small, because each client has a budget of its own and their reserves add up. Ten retries per
@@ -27,6 +28,7 @@ mod builder;
 mod handle;
 mod rules;
 mod settings;
+mod status;
 mod ticket;
 mod tokens;
 mod window;
@@ -37,4 +39,5 @@ pub(crate) use self::builder::{GRPC_RATIO_RANGE, GRPC_TOKEN_RANGE, RATIO_RANGE, 
 pub(crate) use self::handle::BudgetRef;
 pub use self::handle::{Budget, RetryBudget};
 pub use self::settings::BudgetSettings;
+pub use self::status::BudgetStatus;
 pub use self::ticket::Ticket;

@@ -18,6 +18,7 @@ use tower_fault_classify::{Fault, Verdict};
 
 use super::rules::tokens::{MAX_TOKENS, ONE, Scheme, TokenRules};
 use super::settings::BudgetSettings;
+use super::status::BudgetStatus;
 
 /// The bucket of a token budget.
 pub(crate) struct TokenCore {
@@ -85,6 +86,20 @@ impl TokenCore {
                 timeout_cost: whole(timeout_cost),
                 increment: whole(increment),
             },
+        }
+    }
+
+    pub(super) fn status(&self) -> BudgetStatus {
+        let rules = self.rules();
+        // Relaxed: the word guards no other memory.
+        let tokens = self.word.load(Ordering::Relaxed) & MAX_TOKENS;
+        let whole = |thousandths: u64| Some(thousandths as f64 / ONE as f64);
+        BudgetStatus {
+            available: rules.available(tokens),
+            tokens: whole(tokens),
+            capacity: whole(rules.capacity),
+            deposits: None,
+            withdrawals: None,
         }
     }
 
@@ -424,6 +439,14 @@ mod tests {
                     }
                 }
                 prop_assert_eq!(tokens(&core).cast_signed(), naive);
+                let status = core.status();
+                prop_assert_eq!(status.tokens, Some(naive as f64 / 1_000.0));
+                prop_assert_eq!(status.capacity, Some(capacity as f64));
+                prop_assert_eq!((status.deposits, status.withdrawals), (None, None));
+                let granted = if aws { status.available >= 1.0 } else { status.available > 0.0 };
+                prop_assert_eq!(granted, if aws { naive >= 5_000 } else { naive > most / 2 });
+                let available = if aws { naive as f64 / 5_000.0 } else { (naive - most / 2).max(0) as f64 / 1_000.0 };
+                prop_assert!((status.available - available).abs() < 1e-9, "{status:?}, not {available}");
             }
         }
     }

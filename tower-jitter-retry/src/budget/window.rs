@@ -16,6 +16,7 @@ use tower_fault_classify::{Kind, Verdict};
 
 use super::rules::window::WindowRules;
 use super::settings::BudgetSettings;
+use super::status::BudgetStatus;
 
 /// The counts and the configuration of a budget. The pool can give every part to another owner
 /// later.
@@ -89,6 +90,26 @@ impl WindowCore {
     pub(super) fn settings(&self) -> BudgetSettings {
         let (ratio, min_per_second, span) = lock(&self.withdrawals).rules.settings();
         BudgetSettings::Window { ratio, min_per_second, span: Duration::from_nanos(span) }
+    }
+
+    /// Returns the status of the budget that owns the core.
+    pub(super) fn status(&self, owner: WindowOwner) -> BudgetStatus {
+        self.status_at(self.clock.now(), owner)
+    }
+
+    /// Returns the status at `now`, which the caller has read before.
+    fn status_at(&self, now: u64, owner: WindowOwner) -> BudgetStatus {
+        let withdrawals = lock(&self.withdrawals);
+        let Withdrawals { rules, retries } = &*withdrawals;
+        let tag = self.buckets().tag(now, owner.epoch);
+        let (deposits, withdrawals) = (self.requests.sum(tag), retries.sum(tag));
+        BudgetStatus {
+            available: rules.available(deposits, withdrawals),
+            tokens: None,
+            capacity: None,
+            deposits: Some(deposits),
+            withdrawals: Some(withdrawals),
+        }
     }
 
     pub(super) fn clock(&self) -> Clock {
@@ -342,6 +363,13 @@ mod tests {
                         retries.push_back(now);
                     }
                 }
+                let status = core.status_at(now, owner);
+                prop_assert_eq!(status.deposits, Some(requests.len() as u64));
+                prop_assert_eq!(status.withdrawals, Some(retries.len() as u64));
+                let allowed = requests.len() as u64 * u64::from(ratio_in_tenths) + u64::from(min_per_second) * 100;
+                let left = allowed.saturating_sub(retries.len() as u64 * 10) as f64 / 10.0;
+                prop_assert!((status.available - left).abs() < 1e-9, "{status:?}, not {left}");
+                prop_assert_eq!((status.tokens, status.capacity), (None, None));
             }
         }
     }

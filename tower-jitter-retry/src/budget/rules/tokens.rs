@@ -72,6 +72,16 @@ impl TokenRules {
         (tokens + more).min(self.capacity)
     }
 
+    /// Returns the amount that retries can use now; see
+    /// [`BudgetStatus::available`](crate::budget::BudgetStatus::available).
+    pub(in crate::budget) fn available(&self, tokens: u64) -> f64 {
+        match self.scheme {
+            // Twice, because half of an odd capacity is not a whole number of thousandths.
+            Scheme::Grpc { .. } => (tokens * 2).saturating_sub(self.capacity) as f64 / (2 * ONE) as f64,
+            Scheme::Aws { cost, .. } => tokens as f64 / cost as f64,
+        }
+    }
+
     /// Returns the cost of a retry after `fault`, or `None` if there are not enough tokens.
     pub(in crate::budget) fn retry_cost(&self, tokens: u64, fault: &Fault) -> Option<u64> {
         match self.scheme {
@@ -164,6 +174,17 @@ mod tests {
         assert_eq!(GRPC.retry_cost(5_001, &FAULT), Some(0));
         assert_eq!(GRPC.retry_cost(5_000, &FAULT), None);
         assert_eq!(GRPC.retry_cost(0, &FAULT), None);
+    }
+
+    #[test]
+    #[expect(clippy::float_cmp, reason = "a quotient is rounded once, as the literal is")]
+    fn available_amount_agrees_with_grants() {
+        assert_eq!([10_000, 5_001, 5_000, 0].map(|tokens| GRPC.available(tokens)), [5.0, 0.001, 0.0, 0.0]);
+        assert_eq!([500_000, 5_000, 4_999, 0].map(|tokens| AWS.available(tokens)), [100.0, 1.0, 0.9998, 0.0]);
+        let odd = TokenRules { capacity: 1_001, ..GRPC };
+        for tokens in [500, 501] {
+            assert_eq!(odd.available(tokens) > 0.0, odd.retry_cost(tokens, &FAULT).is_some(), "{tokens}");
+        }
     }
 
     #[test]

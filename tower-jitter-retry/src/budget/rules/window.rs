@@ -34,7 +34,18 @@ impl WindowRules {
 
     /// Returns whether one more retry stays within the limit that the requests of the span allow.
     pub(in crate::budget) fn grants(&self, requests: u64, retries: u64) -> bool {
-        (u128::from(retries) + 1) * ONE <= u128::from(requests) * u128::from(self.ratio) + self.reserve
+        self.left(requests, retries) >= ONE
+    }
+
+    /// Returns the retries that the requests of the span allow in addition to `retries`.
+    pub(in crate::budget) fn available(&self, requests: u64, retries: u64) -> f64 {
+        self.left(requests, retries) as f64 / ONE as f64
+    }
+
+    /// Returns the retries that are left, in millionths.
+    fn left(&self, requests: u64, retries: u64) -> u128 {
+        let allowed = u128::from(requests) * u128::from(self.ratio) + self.reserve;
+        allowed.saturating_sub(u128::from(retries) * ONE)
     }
 }
 
@@ -66,6 +77,17 @@ mod tests {
         let both = WindowRules::new(0.2, 10, SECOND / 2);
         assert_eq!([0, 4, 5, 50].map(|requests| granted(both, requests)), [5, 5, 6, 15]);
         assert_eq!(granted(WindowRules::NONE, u64::MAX), 0);
+    }
+
+    #[test]
+    #[expect(clippy::float_cmp, reason = "a quotient is rounded once, as the literal is")]
+    fn window_available_is_what_requests_allow_and_retries_leave() {
+        let rules = WindowRules::new(0.2, 1, 2 * SECOND);
+        let available = [(0, 0), (1, 0), (7, 3), (5, 3), (5, 4)]
+            .map(|(requests, retries)| rules.available(requests, retries));
+        assert_eq!(available, [2.0, 2.2, 0.4, 0.0, 0.0]);
+        let most = WindowRules::new(1_000.0, 0, SECOND).available(u64::MAX, 0);
+        assert_eq!(most, u64::MAX as f64 * 1_000.0);
     }
 
     #[test]
