@@ -14,7 +14,8 @@ use tower_fault_classify::__internals::settings::{
 
 use crate::backoff::{Backoff, Jitter};
 use crate::budget::{
-    Budget, BudgetSettings, GRPC_RATIO_RANGE, GRPC_TOKEN_RANGE, RATIO_RANGE, SPAN_RANGE, TOKEN_RANGE,
+    Budget, BudgetSettings, GRPC_RATIO_RANGE, GRPC_TOKEN_RANGE, MIN_PER_SECOND_RANGE, RATIO_RANGE,
+    SPAN_RANGE, TOKEN_RANGE,
 };
 use crate::policy::{
     ATTEMPT_RANGE, ColdConfig, HotConfig, Limits, MAX_DURATION, MULTIPLIER_RANGE, REPLAY_LIMIT_RANGE,
@@ -44,8 +45,6 @@ const FIELDS: [&str; 18] = [
 ];
 
 const TIME_RANGE: RangeInclusive<Duration> = Duration::ZERO..=MAX_DURATION;
-
-const COUNT_RANGE: RangeInclusive<u32> = 0..=u32::MAX;
 
 const SAFETIES: Choice<RetrySafety> = Choice(&[
     (RetrySafety::ByRequest.as_str(), RetrySafety::ByRequest),
@@ -193,7 +192,7 @@ impl Setting for WindowBudget {
         while let Some(name) = fields.next_name()? {
             builder = match &*name {
                 "ratio" => builder.ratio(fields.value(Float(RATIO_RANGE))?),
-                "min_per_second" => builder.min_per_second(fields.value(Integer(COUNT_RANGE))?),
+                "min_per_second" => builder.min_per_second(fields.value(Float(MIN_PER_SECOND_RANGE))?),
                 "span" => builder.span(fields.value(DurationIn(SPAN_RANGE))?),
                 _ => return Err(fields.unknown(&name, &["ratio", "min_per_second", "span"])),
             };
@@ -472,6 +471,18 @@ mod tests {
     }
 
     #[test]
+    fn window_budget_reads_whole_and_fractional_retries_per_second() {
+        for (written, retries) in [("3", 3.0), ("3.0", 3.0), ("0.1", 0.1), ("0", 0.0)] {
+            let budget = Budget::window().min_per_second(retries).build().unwrap();
+            let expected = built(RetryPolicy::builder().budget(budget));
+            let json = from_json(&format!(r#"{{"budget": {{"window": {{"min_per_second": {written}}}}}}}"#));
+            assert_eq!(parts(json), expected, "{written}");
+            let toml = from_toml(&format!("budget = {{ window = {{ min_per_second = {written} }} }}"));
+            assert_eq!(parts(toml), expected, "{written}");
+        }
+    }
+
+    #[test]
     fn preset_written_is_read_back() {
         round_trip(&RetryPolicy::default());
         round_trip(&RetryPolicy::gateway().build().unwrap());
@@ -587,7 +598,7 @@ mod tests {
     ];
 
     /// Tables in JSON, and the beginning of the error.
-    const INVALID_TABLES: [(&str, &str); 11] = [
+    const INVALID_TABLES: [(&str, &str); 12] = [
         (r#"{"jitter": {"proportional": 2.0}}"#, "`jitter.proportional` is 2.0; allowed is 0.0 to 1.0"),
         (r#"{"jitter": {"additive": 5}}"#, "`jitter.additive` is 5; allowed is 0s to 365d"),
         (r#"{"jitter": {"some": 5}}"#, "unknown field `jitter.some`; allowed is `proportional`, `additive`,"),
@@ -606,6 +617,10 @@ mod tests {
         (
             r#"{"budget": {"window": {"ratio": -1.0}}}"#,
             "`budget.window.ratio` is -1.0; allowed is 0.0 to 1000.0",
+        ),
+        (
+            r#"{"budget": {"window": {"min_per_second": -1}}}"#,
+            "`budget.window.min_per_second` is -1; allowed is 0.0 to 1000000000.0",
         ),
         (
             r#"{"budget": {"window": {"ratios": 1.0}}}"#,
@@ -653,9 +668,10 @@ mod tests {
     }
 
     fn budget() -> impl Strategy<Value = Option<Budget>> {
-        let window = (RATIO_RANGE, COUNT_RANGE, duration(SPAN_RANGE)).prop_map(|(ratio, retries, span)| {
-            Budget::window().ratio(ratio).min_per_second(retries).span(span).build()
-        });
+        let window =
+            (RATIO_RANGE, MIN_PER_SECOND_RANGE, duration(SPAN_RANGE)).prop_map(|(ratio, retries, span)| {
+                Budget::window().ratio(ratio).min_per_second(retries).span(span).build()
+            });
         let grpc = (GRPC_TOKEN_RANGE, GRPC_RATIO_RANGE)
             .prop_map(|(tokens, ratio)| Budget::grpc().max_tokens(tokens).ratio(ratio).build());
         let aws = TOKEN_RANGE

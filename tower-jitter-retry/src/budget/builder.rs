@@ -14,6 +14,8 @@ use super::window::WindowCore;
 
 pub(crate) const RATIO_RANGE: RangeInclusive<f64> = 0.0..=1_000.0;
 
+pub(crate) const MIN_PER_SECOND_RANGE: RangeInclusive<f64> = 0.0..=1_000_000_000.0;
+
 pub(crate) const SPAN_RANGE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(60 * 60);
 
 /// The range of a whole number of tokens.
@@ -135,21 +137,21 @@ impl BudgetBuilder {
 /// | setting | sets | range | default |
 /// |---|---|---|---|
 /// | [`ratio`](Self::ratio) | retries per request | 0 to 1,000 | 0.2 |
-/// | [`min_per_second`](Self::min_per_second) | retries per second in addition | any `u32` | 10 |
+/// | [`min_per_second`](Self::min_per_second) | retries per second in addition | 0 to 1,000,000,000 | 10 |
 /// | [`span`](Self::span) | length of the window | 1 s to 1 hour | 10 s |
 /// | [`clock`](Self::clock) | clock of the window | any [`Clock`] | [`Clock::runtime`] |
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct WindowBudgetBuilder {
     ratio: f64,
-    min_per_second: u32,
+    min_per_second: f64,
     span: Duration,
     clock: Clock,
 }
 
 impl Default for WindowBudgetBuilder {
     fn default() -> Self {
-        Self { ratio: 0.2, min_per_second: 10, span: Duration::from_secs(10), clock: Clock::runtime() }
+        Self { ratio: 0.2, min_per_second: 10.0, span: Duration::from_secs(10), clock: Clock::runtime() }
     }
 }
 
@@ -165,10 +167,17 @@ impl WindowBudgetBuilder {
     /// Sets the number of retries per second that are allowed in addition to the ratio.
     ///
     /// They let a client with little traffic retry at all. They are counted over the whole
-    /// [`span`](Self::span): 10 per second over 10 s allow 100 retries at one moment. Range: any
-    /// `u32`. **Default**: 10.
-    pub fn min_per_second(mut self, retries: u32) -> Self {
-        self.min_per_second = retries;
+    /// [`span`](Self::span): 10 per second over 10 s allow 100 retries at one moment, and 0.1 per
+    /// second allow one. Range: 0 to 1,000,000,000, rounded to a millionth. **Default**: 10.
+    ///
+    /// Each client of a server has such a reserve. In a fleet of a thousand clients, 0.1 per second
+    /// each are 100 per second together.
+    ///
+    /// A fraction of a retry is added to the retries of the [`ratio`](Self::ratio), and grants none
+    /// by itself: 0.05 per second over 10 s are half a retry. For one retry in 20 s, set a span of
+    /// 20 s or more.
+    pub fn min_per_second(mut self, retries: impl Into<f64>) -> Self {
+        self.min_per_second = retries.into();
         self
     }
 
@@ -195,6 +204,7 @@ impl WindowBudgetBuilder {
     /// Returns the first setting that is out of its range, with its field, value and allowed range.
     pub fn build(self) -> Result<Budget, ConfigError> {
         ConfigError::check("ratio", self.ratio, RATIO_RANGE)?;
+        ConfigError::check("min_per_second", self.min_per_second, MIN_PER_SECOND_RANGE)?;
         let span = ConfigError::check("span", self.span, SPAN_RANGE)?.as_nanos() as u64;
         let rules = WindowRules::new(self.ratio, self.min_per_second, span);
         let core = PoolHandle::acquire(|| WindowCore::new(self.clock));
@@ -377,7 +387,12 @@ mod tests {
         for span in [Duration::ZERO, Duration::from_millis(999), Duration::from_secs(3_601)] {
             assert_eq!(field(Budget::window().span(span)), "span");
         }
-        assert!(Budget::window().ratio(1_000.0).min_per_second(u32::MAX).build().is_ok());
+        for retries in [-0.1, 1_000_000_000.1, f64::NAN, f64::INFINITY] {
+            assert_eq!(field(Budget::window().min_per_second(retries)), "min_per_second");
+        }
+        let error = Budget::window().min_per_second(-1).build().unwrap_err();
+        assert_eq!(error.to_string(), "`min_per_second` is -1.0; allowed is 0.0 to 1000000000.0");
+        assert!(Budget::window().ratio(1_000.0).min_per_second(1_000_000_000).build().is_ok());
     }
 
     #[test]

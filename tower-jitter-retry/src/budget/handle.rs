@@ -294,13 +294,13 @@ mod tests {
 
     #[test]
     fn budget_to_builder_keeps_settings() {
-        let window = Budget::window().ratio(0.3).min_per_second(7).span(Duration::from_secs(30));
+        let window = Budget::window().ratio(0.3).min_per_second(0.7).span(Duration::from_secs(30));
         let grpc = Budget::grpc().max_tokens(20).ratio(0.5);
         let aws = Budget::aws().capacity(90).cost(3).timeout_cost(8).increment(2);
         for (budget, settings) in [
             (
                 window.build(),
-                BudgetSettings::Window { ratio: 0.3, min_per_second: 7, span: Duration::from_secs(30) },
+                BudgetSettings::Window { ratio: 0.3, min_per_second: 0.7, span: Duration::from_secs(30) },
             ),
             (grpc.build(), BudgetSettings::Grpc { max_tokens: 20, ratio: 0.5 }),
             (aws.build(), BudgetSettings::Aws { capacity: 90, cost: 3, timeout_cost: 8, increment: 2 }),

@@ -19,7 +19,8 @@
 //! A budget limits the retries of one client. It protects a server from many clients only if it is
 //! small, because each client has a budget of its own and their reserves add up. Ten retries per
 //! second are few for one client, but 100,000 per second for ten thousand clients. If many clients
-//! call the same server, give each of them a small `min_per_second`, or 0.
+//! call the same server, give each of them a small `min_per_second`, such as
+//! 0.1, or 0.
 //!
 //! All amounts are exact fixed-point numbers. They are changed by compare-and-swap, or under a lock
 //! that only retries take. The time of an operation does not depend on how long a budget was idle.
@@ -35,7 +36,9 @@ mod window;
 
 pub use self::builder::{AwsBudgetBuilder, BudgetBuilder, GrpcBudgetBuilder, WindowBudgetBuilder};
 #[cfg(feature = "serde")]
-pub(crate) use self::builder::{GRPC_RATIO_RANGE, GRPC_TOKEN_RANGE, RATIO_RANGE, SPAN_RANGE, TOKEN_RANGE};
+pub(crate) use self::builder::{
+    GRPC_RATIO_RANGE, GRPC_TOKEN_RANGE, MIN_PER_SECOND_RANGE, RATIO_RANGE, SPAN_RANGE, TOKEN_RANGE,
+};
 pub(crate) use self::handle::BudgetRef;
 pub use self::handle::{Budget, RetryBudget};
 pub use self::settings::BudgetSettings;

@@ -14,7 +14,7 @@ pub enum BudgetSettings {
         /// The additional retries per second.
         ///
         /// See [`WindowBudgetBuilder::min_per_second`](super::WindowBudgetBuilder::min_per_second).
-        min_per_second: u32,
+        min_per_second: f64,
         /// The length of the window; see
         /// [`WindowBudgetBuilder::span`](super::WindowBudgetBuilder::span).
         span: Duration,

@@ -197,7 +197,10 @@ mod tests {
 
     const FAULT: Fault = Fault::new(Kind::Server, Retryable::Never, Health::Unhealthy, Origin::Remote);
 
-    fn budget(ratio: f64, min_per_second: u32) -> (Budget, tower_fault_classify::__internals::ManualClock) {
+    fn budget(
+        ratio: f64,
+        min_per_second: impl Into<f64>,
+    ) -> (Budget, tower_fault_classify::__internals::ManualClock) {
         let (clock, manual) = Clock::manual();
         (Budget::window().ratio(ratio).min_per_second(min_per_second).clock(clock).build().unwrap(), manual)
     }
@@ -234,6 +237,19 @@ mod tests {
     }
 
     #[test]
+    fn fraction_per_second_is_counted_over_the_span() {
+        let (one_in_ten_seconds, manual) = budget(0.0, 0.1);
+        for _ in 0..3 {
+            assert_eq!(granted(&one_in_ten_seconds), 1);
+            manual.advance(Duration::from_secs(11));
+        }
+        let (half_a_retry, _manual) = budget(0.5, 0.05);
+        assert_eq!(granted(&half_a_retry), 0, "half a retry is none");
+        pay(&half_a_retry, 1);
+        assert_eq!(granted(&half_a_retry), 1, "half a retry of each makes one");
+    }
+
+    #[test]
     fn window_idle_for_a_week_grants_only_reserve() {
         let (budget, manual) = budget(0.2, 1);
         pay(&budget, 1_000_000);
@@ -261,7 +277,7 @@ mod tests {
             for (former_span, next_span) in [(10, 10), (10, 3_600), (3_600, 1)] {
                 let adopt = |core: &WindowCore, ratio, clock: usize, span: u64| {
                     let nanos = span * 1_000_000_000_u64;
-                    core.adopt(WindowRules::new(ratio, 0, nanos), TimeBuckets::new(nanos), clocks[clock].0)
+                    core.adopt(WindowRules::new(ratio, 0.0, nanos), TimeBuckets::new(nanos), clocks[clock].0)
                 };
                 let core = WindowCore::new(clocks[former_clock].0);
                 let former = adopt(&core, 1.0, former_clock, former_span);
@@ -304,7 +320,7 @@ mod tests {
 
     const SPAN: u64 = 10_000_000_000;
 
-    fn core(ratio: f64, min_per_second: u32) -> (WindowCore, WindowOwner) {
+    fn core(ratio: f64, min_per_second: f64) -> (WindowCore, WindowOwner) {
         let core = WindowCore::with_stripes(StripedCounter::with_stripes(2), Clock::manual().0);
         let rules = WindowRules::new(ratio, min_per_second, SPAN);
         let owner = core.adopt(rules, TimeBuckets::new(SPAN), Clock::manual().0);
@@ -313,7 +329,7 @@ mod tests {
 
     #[test]
     fn concurrent_withdrawals_never_exceed_ratio() {
-        let (core, owner) = core(0.2, 0);
+        let (core, owner) = core(0.2, 0.0);
         let granted = AtomicUsize::new(0);
         thread::scope(|scope| {
             for _ in 0..8 {
@@ -340,9 +356,10 @@ mod tests {
         fn window_budget_grants_as_naive_model(
             steps in proptest::collection::vec((0_u64..3_000, 0_u64..20, 0_usize..20), 1..100),
             ratio_in_tenths in prop::sample::select(vec![0_u32, 1, 2, 6, 10, 37]),
-            min_per_second in 0_u32..3,
+            per_second_in_hundredths in prop::sample::select(vec![0_u32, 1, 3, 10, 25, 99, 100, 200]),
         ) {
-            let (core, owner) = core(f64::from(ratio_in_tenths) / 10.0, min_per_second);
+            let (core, owner) =
+                core(f64::from(ratio_in_tenths) / 10.0, f64::from(per_second_in_hundredths) / 100.0);
             let bucket = SPAN.div_ceil(15);
             let (mut now, mut requests, mut retries) = (0, VecDeque::new(), VecDeque::new());
             for (millis, deposits, withdrawals) in steps {
@@ -355,8 +372,8 @@ mod tests {
                     requests.push_back(now);
                 }
                 for _ in 0..withdrawals {
-                    // Tenths of a retry are exact.
-                    let allowed = requests.len() as u64 * u64::from(ratio_in_tenths) + u64::from(min_per_second) * 100;
+                    // In tenths of a retry. A hundredth per second makes a tenth over 10 s.
+                    let allowed = requests.len() as u64 * u64::from(ratio_in_tenths) + u64::from(per_second_in_hundredths);
                     let expected = (retries.len() as u64 + 1) * 10 <= allowed;
                     prop_assert_eq!(core.withdraw_at(now, owner), expected);
                     if expected {
@@ -366,7 +383,7 @@ mod tests {
                 let status = core.status_at(now, owner);
                 prop_assert_eq!(status.deposits, Some(requests.len() as u64));
                 prop_assert_eq!(status.withdrawals, Some(retries.len() as u64));
-                let allowed = requests.len() as u64 * u64::from(ratio_in_tenths) + u64::from(min_per_second) * 100;
+                let allowed = requests.len() as u64 * u64::from(ratio_in_tenths) + u64::from(per_second_in_hundredths);
                 let left = allowed.saturating_sub(retries.len() as u64 * 10) as f64 / 10.0;
                 prop_assert!((status.available - left).abs() < 1e-9, "{status:?}, not {left}");
                 prop_assert_eq!((status.tokens, status.capacity), (None, None));
@@ -386,7 +403,7 @@ mod models {
 
     fn core(ratio: f64) -> (Arc<WindowCore>, WindowOwner) {
         let core = WindowCore::with_stripes(StripedCounter::with_stripes(0), Clock::manual().0);
-        let owner = core.adopt(WindowRules::new(ratio, 0, SPAN), TimeBuckets::new(SPAN), Clock::manual().0);
+        let owner = core.adopt(WindowRules::new(ratio, 0.0, SPAN), TimeBuckets::new(SPAN), Clock::manual().0);
         (Arc::new(core), owner)
     }
 
@@ -423,7 +440,7 @@ mod models {
         let thread = thread::spawn(move || former(&other, owner));
         let (clock, manual) = Clock::manual();
         manual.set(std::time::Duration::from_nanos(1_000_000 * SPAN));
-        let next = core.adopt(WindowRules::new(1.0, 0, SPAN / 10), TimeBuckets::new(SPAN / 10), clock);
+        let next = core.adopt(WindowRules::new(1.0, 0.0, SPAN / 10), TimeBuckets::new(SPAN / 10), clock);
         core.deposit(&Verdict::Success, next);
         thread.join().unwrap();
         assert!(core.withdraw(next) && !core.withdraw(next), "one deposit was made");
