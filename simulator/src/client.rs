@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use plotters::style::RGBColor;
 use tower_breaker::{BreakerConfig, BreakerConfigBuilder, Circuit, Clock};
 use tower_jitter_retry::budget::BudgetBuilder;
 use tower_jitter_retry::{Budget, Jitter, RetryPolicy, RetryPolicyBuilder};
 
+use crate::figure::colour;
 use crate::random::Random;
 
 /// What protects the calls of a process. The retry is above the breaker.
@@ -64,9 +66,21 @@ impl Guard {
         }
     }
 
+    /// Returns the colour in figures.
+    pub const fn colour(self) -> RGBColor {
+        match (self.retry, self.breaker) {
+            (None, None) => colour::BLACK,
+            (Some(Retry::Naive), _) => colour::ORANGE,
+            (Some(Retry::Default), None) => colour::RED,
+            (None, Some(_)) => colour::SKY,
+            (Some(Retry::Default), Some(Breaker::Default)) => colour::GREEN,
+            (Some(Retry::Default), Some(Breaker::HighTraffic)) => colour::PURPLE,
+        }
+    }
+
     /// Creates a process with a circuit, a policy and a budget of its own.
     pub fn process(self, clock: Clock, seeds: &mut Random) -> Process {
-        let circuit = self.breaker.map(|breaker| breaker.circuit(clock));
+        let circuit = self.breaker.map(|breaker| breaker.circuit(clock, seeds.bits()));
         let policy = self.retry.map(|retry| retry.policy(clock, seeds.bits()));
         Process { circuit, policy }
     }
@@ -102,12 +116,12 @@ fn default_budget(clock: Clock) -> Budget {
 }
 
 impl Breaker {
-    fn circuit(self, clock: Clock) -> Circuit {
+    fn circuit(self, clock: Clock, seed: u64) -> Circuit {
         let config: BreakerConfigBuilder = match self {
             Self::Default => BreakerConfig::builder(),
             Self::HighTraffic => BreakerConfig::high_traffic(),
         };
-        Circuit::new(config.clock(clock).build().expect("the settings are valid"))
+        Circuit::new(config.clock(clock).seed(seed).build().expect("the settings are valid"))
     }
 }
 

@@ -16,11 +16,15 @@
 //! | [`client`] | the client processes: guards, circuits, policies |
 //! | [`run`] | one run: the loop over the events |
 //! | [`report`] | the counts of a run, and what is derived from them |
+//! | [`cli`] | the command line |
 //! | [`scenarios`] | lists of setups, each with a question that they answer |
+//! | [`figure`] | figures with one shared look, as SVG |
 //! | [`table`] | tables of results, and their CSV files |
 
+pub mod cli;
 pub mod client;
 pub mod events;
+pub mod figure;
 pub mod random;
 pub mod reply;
 pub mod report;

@@ -34,6 +34,9 @@ impl fmt::Display for Value {
     }
 }
 
+/// Names of columns with the values that select rows.
+pub type Labels<'a> = &'a [(&'a str, Value)];
+
 /// A table: one row for each case and seed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Table {
@@ -66,7 +69,7 @@ impl Table {
     /// # Panics
     ///
     /// Panics if the table has no column of one of the names.
-    pub fn numbers(&self, column: &str, labels: &[(&str, Value)]) -> Vec<i64> {
+    pub fn numbers(&self, column: &str, labels: Labels<'_>) -> Vec<i64> {
         let column = self.column(column);
         let labels: Vec<_> = labels.iter().map(|&(name, value)| (self.column(name), value)).collect();
         let rows = self.rows.iter().filter(|row| labels.iter().all(|&(at, value)| row[at] == value));
@@ -81,7 +84,7 @@ impl Table {
     /// # Panics
     ///
     /// Panics if the table has no column of one of the names.
-    pub fn median(&self, column: &str, labels: &[(&str, Value)]) -> Option<i64> {
+    pub fn median(&self, column: &str, labels: Labels<'_>) -> Option<i64> {
         let numbers = self.numbers(column, labels);
         numbers.get(numbers.len().saturating_sub(1) / 2).copied()
     }

@@ -6,10 +6,11 @@
 
 use super::{Case, Scenario};
 use crate::client::Guard;
+use crate::figure::{Figure, Panel, Scale, Series};
 use crate::report::Report;
 use crate::run::{Load, Setup};
 use crate::server::{Down, Outage, ServerConfig};
-use crate::table::Value;
+use crate::table::{Labels, Table, Value};
 use crate::time::SECOND;
 
 /// Requests per second in all.
@@ -19,7 +20,7 @@ const BEGIN: usize = 70;
 /// The second in which the outage ends.
 const END: usize = BEGIN + 10;
 /// How many seconds after the outage a run lasts.
-pub const HORIZON: usize = 300;
+pub const HORIZON: u32 = 300;
 
 /// The numbers of processes.
 pub const PROCESSES: [u32; 4] = [1, 10, 100, 1_000];
@@ -36,12 +37,17 @@ pub const GUARDS: [Guard; 6] =
 /// | `lost_milliseconds` | calls that were not answered, as a time of the traffic |
 /// | `asked` | calls that began in the outage |
 /// | `sent` | requests that were sent in the outage |
+/// | `asked_after`, `sent_after` | the same for the minute after the outage |
 pub const SCENARIO: Scenario = Scenario {
     name: "metastable",
     about: "time until a fleet recovers from an outage of 10 s, by the number of processes",
-    columns: (&["guard", "processes"], &["back_seconds", "lost_milliseconds", "asked", "sent"]),
+    columns: (
+        &["guard", "processes"],
+        &["back_seconds", "lost_milliseconds", "asked", "sent", "asked_after", "sent_after"],
+    ),
     cases,
     measure,
+    figure,
 };
 
 fn cases() -> Vec<Case> {
@@ -60,16 +66,68 @@ pub fn case(guard: Guard, processes: u32) -> Case {
         load: Load::Open { per_second: OFFERED },
         timeout: SECOND,
         server,
-        until: (END + HORIZON) as u64 * SECOND,
+        until: (END as u64 + u64::from(HORIZON)) * SECOND,
     };
     Case { labels: vec![Value::Name(guard.name()), Value::Number(processes.into())], setup }
 }
 
 fn measure(_: &Setup, report: &Report) -> Vec<i64> {
-    let back = report.recovery(END, END + HORIZON);
-    let after = report.sum(BEGIN..END + HORIZON);
+    let horizon = END + HORIZON as usize;
+    let back = report.recovery(END, horizon);
+    let after = report.sum(BEGIN..horizon);
     let lost = (after.asked - after.answered) * 1_000 / u64::from(OFFERED);
-    let outage = report.sum(BEGIN..END);
+    let (outage, minute) = (report.sum(BEGIN..END), report.sum(END..END + 60));
     let back = back.map_or(-1, |back| (back as u64).cast_signed());
-    vec![back, lost.cast_signed(), outage.asked.cast_signed(), outage.sent.cast_signed()]
+    let counts = [lost, outage.asked, outage.sent, minute.asked, minute.sent];
+    [back].into_iter().chain(counts.map(u64::cast_signed)).collect()
+}
+
+fn figure(table: &Table) -> Figure {
+    let panel = |title: &str, y: Scale, value: fn(&Table, Labels<'_>) -> Option<i64>| Panel {
+        title: title.to_owned(),
+        x_label: "processes",
+        x_ticks: PROCESSES.map(|processes| processes.to_string()).to_vec(),
+        series: GUARDS
+            .map(|guard| {
+                let at = |processes: u32| {
+                    let labels = [
+                        ("guard", Value::Name(guard.name())),
+                        ("processes", Value::Number(processes.into())),
+                    ];
+                    value(table, &labels)
+                };
+                Series { name: guard.name(), colour: guard.colour(), values: PROCESSES.map(at).to_vec() }
+            })
+            .to_vec(),
+        y,
+    };
+    let seconds = Scale { label: "seconds", last: HORIZON.into(), step: 50, last_text: None };
+    let back = Scale { last_text: Some("never"), ..seconds };
+    let lost = Scale { label: "seconds of traffic", ..seconds };
+    let sent = Scale { label: "requests per 100 calls", ..seconds };
+    Figure {
+        title: "After an outage of 10 s",
+        panels: vec![
+            panel("Time until the fleet is back", back, back_or_never),
+            panel("Traffic lost", lost, |table, labels| {
+                Some(table.median("lost_milliseconds", labels)? / 1_000)
+            }),
+            panel("Sent during the outage", sent, |table, labels| {
+                Some(table.median("sent", labels)? * 100 / table.median("asked", labels)?.max(1))
+            }),
+            panel("Sent in the minute after the outage", sent, |table, labels| {
+                let asked = table.median("asked_after", labels)?.max(1);
+                Some(table.median("sent_after", labels)? * 100 / asked)
+            }),
+        ],
+    }
+}
+
+/// Returns the median time until the fleet is back. A run in which it is never back counts as the
+/// longest time.
+fn back_or_never(table: &Table, labels: Labels<'_>) -> Option<i64> {
+    let mut times = table.numbers("back_seconds", labels);
+    times.iter_mut().filter(|time| **time < 0).for_each(|time| *time = HORIZON.into());
+    times.sort_unstable();
+    times.get(times.len().saturating_sub(1) / 2).copied()
 }

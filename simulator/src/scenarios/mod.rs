@@ -7,6 +7,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
+use crate::figure::Figure;
 use crate::report::Report;
 use crate::run::{Setup, run};
 use crate::table::{Table, Value};
@@ -24,6 +25,8 @@ pub struct Scenario {
     pub cases: fn() -> Vec<Case>,
     /// Returns the results of a case, one for each column.
     pub measure: fn(&Setup, &Report) -> Vec<i64>,
+    /// Returns the figure of a table of all cases.
+    pub figure: fn(&Table) -> Figure,
 }
 
 /// A case of a scenario: a setup, and the labels that tell it from the other cases.

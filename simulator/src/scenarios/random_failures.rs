@@ -4,10 +4,11 @@
 
 use super::{Case, Scenario};
 use crate::client::Guard;
+use crate::figure::{Figure, Panel, Scale, Series};
 use crate::report::Report;
 use crate::run::{Load, Setup};
 use crate::server::ServerConfig;
-use crate::table::Value;
+use crate::table::{Table, Value};
 use crate::time::{MINUTE, SECOND};
 
 /// Requests per second.
@@ -36,12 +37,22 @@ pub const SCENARIO: Scenario = Scenario {
     ),
     cases,
     measure,
+    figure,
 };
 
 fn cases() -> Vec<Case> {
     let shares = |guard, rate| FAILING.map(|failing| case(guard, rate, failing));
     let rates = |guard| RATES.into_iter().flat_map(move |rate| shares(guard, rate));
     GUARDS.into_iter().flat_map(rates).collect()
+}
+
+/// Returns how long a run lasts: longer at low rates, because a circuit trips seldom there.
+fn duration(rate: u32) -> u64 {
+    match rate {
+        0..=10 => 60 * MINUTE,
+        11..=100 => 20 * MINUTE,
+        _ => 5 * MINUTE,
+    }
 }
 
 /// Returns the case of a guard, a number of requests per second, and a share that fails.
@@ -53,7 +64,7 @@ pub fn case(guard: Guard, rate: u32, failing_per_mille: u32) -> Case {
         load: Load::Open { per_second: rate },
         timeout: SECOND,
         server: ServerConfig { rate: 10_000, failing_per_mille, ..ServerConfig::default() },
-        until: 5 * MINUTE,
+        until: duration(rate),
     };
     let numbers = [rate, failing_per_mille].map(|number| Value::Number(number.into()));
     Case { labels: [Value::Name(guard.name())].into_iter().chain(numbers).collect(), setup }
@@ -63,4 +74,28 @@ fn measure(_: &Setup, report: &Report) -> Vec<i64> {
     let total = report.total();
     let share = total.answered * 1_000 / total.asked.max(1);
     [total.asked, total.answered, total.sent, share].map(u64::cast_signed).to_vec()
+}
+
+fn figure(table: &Table) -> Figure {
+    let panel = |rate: u32| {
+        let series = GUARDS.map(|guard| {
+            let at = |failing: u32| {
+                let labels = [
+                    ("guard", Value::Name(guard.name())),
+                    ("requests_per_second", Value::Number(rate.into())),
+                    ("failing_per_mille", Value::Number(failing.into())),
+                ];
+                Some(table.median("answered_per_mille", &labels)? / 10)
+            };
+            Series { name: guard.name(), colour: guard.colour(), values: FAILING.map(at).to_vec() }
+        });
+        Panel {
+            title: format!("{rate} calls/s"),
+            x_label: "% of the requests fail",
+            x_ticks: FAILING.map(|failing| (failing / 10).to_string()).to_vec(),
+            y: Scale { label: "% of the calls answered", last: 100, step: 20, last_text: None },
+            series: series.to_vec(),
+        }
+    };
+    Figure { title: "Random failures, one circuit", panels: RATES.map(panel).to_vec() }
 }
