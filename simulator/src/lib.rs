@@ -2,7 +2,7 @@
 //!
 //! The simulation drives the shipped [`Circuit`](tower_breaker::Circuit),
 //! [`RetryPolicy`](tower_jitter_retry::RetryPolicy) and [`Budget`](tower_jitter_retry::Budget) in
-//! virtual time. A run is a function of its [`Setup`](run::Setup): the same seed gives the same
+//! virtual time. A run is a function of its [`Setup`](setup::Setup): the same seed gives the same
 //! result on every machine.
 //!
 //! | module | content |
@@ -14,6 +14,7 @@
 //! | [`server`] | the server: queue, shards, outage, failures |
 //! | [`retry`] | the retry decision for one call |
 //! | [`client`] | the client processes: guards, circuits, policies |
+//! | [`setup`] | the settings of a run |
 //! | [`run`] | one run: the loop over the events |
 //! | [`report`] | the counts of a run, and what is derived from them |
 //! | [`cli`] | the command line |
@@ -32,5 +33,6 @@ pub mod retry;
 pub mod run;
 pub mod scenarios;
 pub mod server;
+pub mod setup;
 pub mod table;
 pub mod time;

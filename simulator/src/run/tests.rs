@@ -3,8 +3,9 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::client::Guard;
 use crate::report::Counts;
-use crate::server::{Down, Outage, Service};
+use crate::server::{Down, Outage, ServerConfig, Service};
 use crate::time::MILLISECOND;
 
 fn setup(guard: Guard) -> Setup {

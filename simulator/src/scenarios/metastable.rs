@@ -8,8 +8,8 @@ use super::{Case, Scenario};
 use crate::client::Guard;
 use crate::figure::{Figure, Panel, Scale, Series};
 use crate::report::Report;
-use crate::run::{Load, Setup};
 use crate::server::{Down, Outage, ServerConfig};
+use crate::setup::{Load, Setup};
 use crate::table::{Labels, Table, Value};
 use crate::time::SECOND;
 

@@ -9,7 +9,8 @@ use std::thread;
 
 use crate::figure::Figure;
 use crate::report::Report;
-use crate::run::{Setup, run};
+use crate::run::run;
+use crate::setup::Setup;
 use crate::table::{Table, Value};
 
 /// A scenario.

@@ -6,8 +6,8 @@ use super::{Case, Scenario};
 use crate::client::Guard;
 use crate::figure::{Figure, Panel, Scale, Series};
 use crate::report::Report;
-use crate::run::{Load, Setup};
 use crate::server::ServerConfig;
+use crate::setup::{Load, Setup};
 use crate::table::{Table, Value};
 use crate::time::{MINUTE, SECOND};
 
