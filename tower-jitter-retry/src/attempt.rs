@@ -1,11 +1,9 @@
-//! The state of a call during and between its attempts: its progress, the kept outcome of the last
-//! attempt, and the delay before the next attempt.
+//! The state of a call during and between its attempts: the retry decision with the clock and the
+//! reports, the kept outcome of the last attempt, and the delay before the next attempt.
 
 use std::future::Future;
 use std::mem;
-use std::ops::RangeInclusive;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -16,43 +14,23 @@ use tower_fault_classify::__internals::Clock;
 use tower_fault_classify::classifiers::ResponseCoverage;
 use tower_fault_classify::{ClassifiedError, Classify, Fault, Verdict};
 
-use crate::backoff::{Position, nanos};
-use crate::budget::{RetryBudget, Ticket};
-use crate::policy::{CallProgress, ColdConfig, GiveUp, HotConfig, RetryEvent, RetryPolicy, is_rejection};
+use crate::decision::{Decision, RetryCall};
+use crate::policy::{GiveUp, RetryEvent, RetryPolicy, is_rejection};
 use crate::request::{Attempt, Coverage, Mark, OuterMark, ResendAfter};
-use crate::rng::Randomness;
 use crate::telemetry::{self, Retried};
 
-/// The state of a running call. It holds no counted reference unless the policy has a setting that
-/// needs one.
+/// The state of a running call: a [`RetryCall`] with the policy's clock, and with reports. It holds
+/// no counted reference unless the policy has a setting that needs one.
+///
+/// Without a deadline, the time of the call starts when the call first has to wait or fails, so
+/// that a call that succeeds immediately does not read the clock. With a deadline, it starts when
+/// the call begins.
 #[derive(Clone)]
 pub(crate) struct AttemptState {
-    hot: HotConfig,
-    cold: Option<Arc<ColdConfig>>,
-    randomness: Randomness,
-    /// The start of the call's time. It is the time when the call first had to wait or failed, so
-    /// that a call that succeeds immediately does not read this clock. With a deadline, it is the
-    /// time when the call began.
-    started: Option<u64>,
-    deadline: Option<u64>,
-    attempts: u32,
-    resend_after: ResendAfter,
-    position: Position,
+    call: RetryCall,
+    clock: Clock,
     /// The fault of the last attempt that was not rejected on this side.
     last_sent: Option<Fault>,
-    /// The ticket of the running attempt, if that attempt is a retry.
-    ticket: HeldTicket,
-}
-
-/// The ticket of one call. A clone of a call has no ticket; tower clones its policy together with
-/// the call.
-#[derive(Default)]
-struct HeldTicket(Option<Ticket>);
-
-impl Clone for HeldTicket {
-    fn clone(&self) -> Self {
-        Self::default()
-    }
 }
 
 impl AttemptState {
@@ -62,26 +40,16 @@ impl AttemptState {
     )]
     #[inline(always)]
     pub(crate) fn new(policy: &RetryPolicy, resend_after: ResendAfter, deadline: Option<Duration>) -> Self {
-        let RetryPolicy { hot, seeds, cold, .. } = policy;
-        Self {
-            hot: *hot,
-            cold: cold.clone(),
-            randomness: Randomness::of(seeds.as_ref()),
-            started: deadline.map(|_| hot.clock.now()),
-            deadline: deadline.map(nanos),
-            attempts: 1,
-            resend_after,
-            position: Position::START,
-            last_sent: None,
-            ticket: HeldTicket(None),
-        }
+        let clock = policy.clock;
+        let started = deadline.map(|_| clock.now());
+        Self { call: RetryCall::new(policy, resend_after, started, deadline), clock, last_sent: None }
     }
 
     /// Replaces tokio's clock with the system's clock, for a thread that sleeps. Such a thread's
     /// time passes even while tokio's time is paused.
     pub(crate) fn for_blocking(mut self) -> Self {
-        if self.hot.clock == Clock::tokio() {
-            self.hot.clock = Clock::precise();
+        if self.clock == Clock::tokio() {
+            self.clock = Clock::precise();
         }
         self
     }
@@ -89,54 +57,19 @@ impl AttemptState {
     /// Starts the time of the call, unless it has already started.
     #[inline]
     pub(crate) fn start_time(&mut self) {
-        if self.started.is_none() {
-            self.started = Some(self.hot.clock.now());
-        }
+        let clock = self.clock;
+        self.call.start_time(|| clock.now());
     }
 
     pub(crate) const fn tracks_uploads(&self) -> bool {
-        self.hot.limits.track_uploads
+        self.call.limits().track_uploads
     }
 
     /// Records that the first attempt was a success.
     #[inline]
     pub(crate) fn record_first_success(&self) {
         telemetry::record_attempt();
-        // Without a budget there is no deposit, and this check saves a call.
-        if self.hot.budget_ref.is_some() || self.cold.is_some() {
-            self.deposit(&Verdict::Success);
-        }
-    }
-
-    /// Reports the verdict on the first attempt to the budget.
-    #[inline]
-    fn deposit(&self, verdict: &Verdict) {
-        if let Some(budget_ref) = self.hot.budget_ref {
-            budget_ref.deposit(verdict);
-        } else {
-            self.deposit_custom(verdict);
-        }
-    }
-
-    #[inline(never)]
-    fn deposit_custom(&self, verdict: &Verdict) {
-        if let Some(budget) = self.custom_budget() {
-            budget.deposit(verdict);
-        }
-    }
-
-    fn custom_budget(&self) -> Option<&Arc<dyn RetryBudget>> {
-        self.cold.as_ref()?.budget.as_ref()
-    }
-
-    /// Withdraws from the budget for a retry.
-    fn withdraw(&self, fault: &Fault) -> Result<Option<Ticket>, GiveUp> {
-        let ticket = match (self.hot.budget_ref, self.custom_budget()) {
-            (Some(budget_ref), _) => budget_ref.withdraw(fault),
-            (None, Some(budget)) => budget.withdraw(fault),
-            (None, None) => return Ok(None),
-        };
-        ticket.map(Some).ok_or(GiveUp::Budget)
+        self.call.record_first_success();
     }
 
     /// Records the verdict on an attempt. Returns its fault, and the delay before the next attempt.
@@ -153,12 +86,8 @@ impl AttemptState {
         blocked: impl FnOnce() -> Option<GiveUp>,
     ) -> Result<(Fault, Duration), Option<GiveUp>> {
         telemetry::record_attempt();
-        if self.attempts == 1 {
-            self.deposit(verdict);
-        }
-        if let Some(ticket) = self.ticket.0.take() {
-            ticket.settle(verdict);
-        }
+        let clock = self.clock;
+        let decision = self.call.record_unless(verdict, || clock.now(), blocked);
         let Verdict::Fault(fault) = *verdict else {
             self.last_sent = None;
             return Err(None);
@@ -166,12 +95,13 @@ impl AttemptState {
         if !is_rejection(&fault) {
             self.last_sent = Some(fault);
         }
-        match self.decide(&fault, blocked) {
-            Ok(delay) => Ok((fault, delay)),
-            Err(reason) => {
-                telemetry::emit_give_up(reason, &fault, self.attempts);
+        match decision {
+            Decision::Retry { delay } => Ok((fault, delay)),
+            Decision::GiveUp(reason) => {
+                telemetry::emit_give_up(reason, &fault, self.call.attempts());
                 Err(Some(reason))
             }
+            Decision::Done => Err(None),
         }
     }
 
@@ -207,25 +137,19 @@ impl AttemptState {
         }
     }
 
-    /// Records that another attempt follows after the delay.
-    pub(crate) fn begin_retry(&mut self, fault: &Fault, delay: Duration) {
-        let observer = self.cold.as_ref().and_then(|cold| cold.observer.as_ref());
+    /// Reports the scheduled retry, before its delay begins.
+    pub(crate) fn report_retry(&self, fault: &Fault, delay: Duration) {
+        let observer = self.call.cold().and_then(|cold| cold.observer.as_ref());
         if telemetry::ENABLED || observer.is_some() {
-            let elapsed = self.elapsed();
-            telemetry::emit_retry(
-                &RetryEvent { attempt: self.attempts, fault: *fault, delay, elapsed },
-                observer,
-            );
+            let (attempt, elapsed) = (self.retries(), self.elapsed());
+            telemetry::emit_retry(&RetryEvent { attempt, fault: *fault, delay, elapsed }, observer);
         }
-        self.attempts += 1;
     }
 
-    /// Records that the request of a retry that was already decided on cannot be created. Returns
-    /// the reason.
+    /// Records that the request of the scheduled retry cannot be created. Returns the reason.
     pub(crate) fn cancel_retry(&mut self, fault: &Fault) -> GiveUp {
-        // A ticket that is dropped unsettled means that the retry was not sent.
-        self.ticket = HeldTicket(None);
-        telemetry::emit_give_up(GiveUp::NotReplayable, fault, self.attempts);
+        self.call.cancel_retry();
+        telemetry::emit_give_up(GiveUp::NotReplayable, fault, self.call.attempts());
         GiveUp::NotReplayable
     }
 
@@ -241,9 +165,8 @@ impl AttemptState {
         C: Classify<Res, Err>,
     {
         let LastOutcome { mut result, fault } = last;
-        self.ticket = HeldTicket(None);
-        self.attempts -= 1;
-        telemetry::emit_give_up(reason, &fault, self.attempts);
+        self.call.cancel_retry();
+        telemetry::emit_give_up(reason, &fault, self.call.attempts());
         self.attach(classify, &mut result, Some(reason));
         result
     }
@@ -255,63 +178,50 @@ impl AttemptState {
     ///
     /// Returns the limit that is exceeded.
     pub(crate) fn time_left(&self) -> Result<Option<Duration>, GiveUp> {
-        let left = self.hot.limits.time_left(nanos(self.elapsed()), self.deadline)?;
-        Ok((left < u64::MAX).then(|| Duration::from_nanos(left)))
+        self.call.time_left_at(|| self.clock.now())
     }
 
     /// Returns the limit that ends the call's time first.
     pub(crate) fn time_limit(&self) -> GiveUp {
-        self.hot.limits.time_limit(self.deadline).limit
+        self.call.time_limit()
     }
 
-    fn decide(
-        &mut self,
-        fault: &Fault,
-        blocked: impl FnOnce() -> Option<GiveUp>,
-    ) -> Result<Duration, GiveUp> {
-        self.hot.limits.permits(fault, self.attempts, self.resend_after)?;
-        if let Some(reason) = blocked() {
-            return Err(reason);
-        }
-        let now = self.hot.clock.now();
-        let elapsed = now.saturating_sub(*self.started.get_or_insert(now));
-        let mut progress = CallProgress { elapsed, deadline: self.deadline, position: self.position };
-        let randomness = &mut self.randomness;
-        let uniform = |range: RangeInclusive<u64>| randomness.uniform(range);
-        let delay = self.hot.limits.delay(fault, &mut progress, uniform)?;
-        self.position = progress.position;
-        self.ticket.0 = self.withdraw(fault)?;
-        Ok(Duration::from_nanos(delay))
-    }
-
-    /// Returns the attempt after the running one, and whether it is the last.
-    pub(crate) fn next_attempt(&self, outer: OuterMark, responses: ResponseCoverage) -> (Attempt, bool) {
-        let next = self.attempts + 1;
-        (self.attempt(next, outer, responses), next == self.hot.limits.max_attempts)
+    /// Returns the scheduled attempt, and whether it is the last.
+    pub(crate) fn scheduled_attempt(&self, outer: OuterMark, responses: ResponseCoverage) -> (Attempt, bool) {
+        let last = self.attempts() == self.call.limits().max_attempts;
+        (self.attempt(outer, responses), last)
     }
 
     pub(crate) fn follows_redirects(&self) -> Option<bool> {
-        self.hot.limits.follows_redirects
+        self.call.limits().follows_redirects
     }
 
+    /// Returns the number of attempts, including the one in progress or scheduled.
+    #[inline]
     pub(crate) fn attempts(&self) -> u32 {
-        self.attempts
+        self.call.attempts()
     }
 
-    fn attempt(&self, number: u32, outer: OuterMark, responses: ResponseCoverage) -> Attempt {
-        outer.attempt(number, Coverage::of(self.resend_after, responses))
+    /// Returns the number of retries, including the one in progress or scheduled.
+    pub(crate) fn retries(&self) -> u32 {
+        self.attempts() - 1
+    }
+
+    fn attempt(&self, outer: OuterMark, responses: ResponseCoverage) -> Attempt {
+        outer.attempt(self.attempts(), Coverage::of(self.call.resend_after(), responses))
     }
 
     /// Returns the mark for the request of the running attempt, at the time when the request is
     /// sent. Nothing is computed for a request that carries no marks.
     #[inline]
     pub(crate) fn mark(&self, outer: OuterMark, responses: ResponseCoverage) -> Mark<'_> {
-        let left = |deadline: u64| Duration::from_nanos(deadline.saturating_sub(nanos(self.elapsed())));
+        let elapsed = || self.call.elapsed_at(|| self.clock.now());
+        let left = |deadline: u64| Duration::from_nanos(deadline.saturating_sub(elapsed()));
         Mark {
-            attempt: self.attempt(self.attempts, outer, responses),
-            remaining: self.deadline.map(left),
-            marker: self.hot.limits.marker,
-            header: self.cold.as_ref().and_then(|cold| cold.header.as_ref()),
+            attempt: self.attempt(outer, responses),
+            remaining: self.call.deadline().map(left),
+            marker: self.call.limits().marker,
+            header: self.call.cold().and_then(|cold| cold.header.as_ref()),
         }
     }
 
@@ -337,7 +247,7 @@ impl AttemptState {
     ) where
         C: Classify<Res, Err>,
     {
-        if self.attempts > 1 {
+        if self.attempts() > 1 {
             self.attach(classify, result, ended);
         }
     }
@@ -346,8 +256,8 @@ impl AttemptState {
     where
         C: Classify<Res, Err>,
     {
-        let Self { attempts, last_sent, .. } = *self;
-        let retried = Retried { attempts, elapsed: self.elapsed(), ended, last_sent };
+        let (attempts, elapsed) = (self.attempts(), self.elapsed());
+        let retried = Retried { attempts, elapsed, ended, last_sent: self.last_sent };
         match result {
             Ok(response) => {
                 let outcome = classify.outcome(response);
@@ -364,8 +274,7 @@ impl AttemptState {
     }
 
     fn elapsed(&self) -> Duration {
-        let since = |started| self.hot.clock.now().saturating_sub(started);
-        Duration::from_nanos(self.started.map_or(0, since))
+        Duration::from_nanos(self.call.elapsed_at(|| self.clock.now()))
     }
 }
 
@@ -414,10 +323,10 @@ pin_project! {
 }
 
 impl RetryDelay {
-    /// Creates the delay that follows the given number of attempts.
-    pub(crate) fn new(delay: Duration, attempts: u32) -> Self {
+    /// Creates the delay before the retry with the given number, from 1.
+    pub(crate) fn new(delay: Duration, retry: u32) -> Self {
         if delay.is_zero() {
-            Self::Immediate { yields: attempts.is_multiple_of(ATTEMPTS_IN_A_POLL) }
+            Self::Immediate { yields: retry.is_multiple_of(ATTEMPTS_IN_A_POLL) }
         } else {
             Self::Sleep { sleep: tokio::time::sleep(delay) }
         }

@@ -255,8 +255,8 @@ where
             this.call.attach_retried(this.classify, &mut last.result, Some(ended));
             return Err(last.result);
         };
-        let wait = Wait::Delay { pause: RetryDelay::new(delay, this.call.attempts()) };
-        this.call.begin_retry(&fault, delay);
+        let wait = Wait::Delay { pause: RetryDelay::new(delay, this.call.retries()) };
+        this.call.report_retry(&fault, delay);
         this.state.set(State::Waiting { next: Some(PendingRetry { request, last }), wait });
         Ok(())
     }
@@ -396,7 +396,7 @@ fn next_request<S, Req, Q: Resend<Req>>(
     responses: ResponseCoverage,
 ) -> Option<Req> {
     let Replayable::Yes { saved, outer, .. } = replayable else { return None };
-    let (attempt, last) = call.next_attempt(*outer, responses);
+    let (attempt, last) = call.scheduled_attempt(*outer, responses);
     let (request, more) = resend.replay(saved.take()?, attempt, last)?;
     *saved = more;
     Some(request)

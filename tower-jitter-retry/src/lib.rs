@@ -247,6 +247,10 @@
 //! # }).unwrap();
 //! ```
 //!
+//! An event loop, a simulation or a runtime other than tokio uses the module [`decision`]. It takes
+//! the outcome of an attempt and the time, and returns a delay or the reason to stop. The layer
+//! uses it for its own decisions.
+//!
 //! To use a policy with tower's own `RetryLayer`, see `RetryPolicy::for_tower` (feature
 //! `tower-retry`).
 //!
@@ -261,6 +265,7 @@
 //! | [`Retrier`], [`Retrying`] | retries without tower |
 //! | [`backoff`] | the formula of the delays, [`Jitter`] |
 //! | [`budget`] | retry budgets, [`Budget`] |
+//! | [`decision`] | the retry decision without I/O, for other runtimes and simulations |
 //! | [`replay`] | bodies that can be sent again, [`ReplayBody`] |
 //! | [`request`] | requests that can be sent again; the marks of nested layers |
 //! | [`tower_policy`] (feature `tower-retry`) | a policy for tower's own retry layer |
@@ -338,9 +343,9 @@
 //!
 //! # Platforms
 //!
-//! The layer needs a tokio runtime with its timer enabled, if a retry has to wait. The crate needs
-//! 64-bit atomics, and a standard library with a clock: it does not run on
-//! `wasm32-unknown-unknown`.
+//! The layer needs a tokio runtime with its timer enabled, if a retry has to wait. The module
+//! [`decision`] needs no runtime. The crate needs 64-bit atomics, and a standard library with a
+//! clock: it does not run on `wasm32-unknown-unknown`.
 //!
 //! # Minimum Rust version
 //!
@@ -355,6 +360,7 @@
 mod attempt;
 pub mod backoff;
 pub mod budget;
+pub mod decision;
 mod future;
 mod layer;
 mod policy;

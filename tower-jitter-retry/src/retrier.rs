@@ -13,7 +13,6 @@ use tower_fault_classify::classifiers::{Auto, ErrorsOnly, RuleFirst};
 
 use crate::attempt::{AttemptState, LastOutcome, RetryDelay, ScheduledRetry};
 use crate::policy::RetryPolicy;
-use crate::request::ResendAfter;
 
 impl RetryPolicy {
     /// Calls an async closure until its result is not retried, and resolves to that result.
@@ -161,8 +160,7 @@ impl<C> Retrier<C> {
 }
 
 fn new_state(policy: &RetryPolicy) -> AttemptState {
-    let resend_after = ResendAfter::of(None, policy.safety, policy.non_idempotent, true, || false);
-    AttemptState::new(policy, resend_after, None)
+    AttemptState::new(policy, policy.resend_if(true), None)
 }
 
 #[expect(clippy::disallowed_methods, reason = "the caller asked for a thread that sleeps")]
@@ -188,7 +186,7 @@ fn blocking<T, E, C: Classify<T, E>>(
             Err(result) => return result,
         };
         let ScheduledRetry { last, fault, delay } = retry;
-        call.begin_retry(&fault, delay);
+        call.report_retry(&fault, delay);
         if !delay.is_zero() {
             sleep(delay);
         }
@@ -269,8 +267,8 @@ where
                         Ok(retry) => retry,
                         Err(result) => return Poll::Ready(result),
                     };
-                    let pause = RetryDelay::new(delay, this.call.attempts());
-                    this.call.begin_retry(&fault, delay);
+                    let pause = RetryDelay::new(delay, this.call.retries());
+                    this.call.report_retry(&fault, delay);
                     *this.last = Some(last);
                     this.state.set(State::Waiting { pause });
                 }

@@ -290,9 +290,19 @@ impl<'de> Deserialize<'de> for RetryPolicy {
 impl Serialize for RetryPolicy {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         // Destructured, so that a new setting does not compile until it is written here.
-        let Self { hot, budget, seeds, replay_limit, safety, non_idempotent, remove_marker, methods, cold } =
-            self;
-        let HotConfig { limits, clock: _, budget_ref: _ } = hot;
+        let Self {
+            hot,
+            clock: _,
+            budget,
+            seeds,
+            replay_limit,
+            safety,
+            non_idempotent,
+            remove_marker,
+            methods,
+            cold,
+        } = self;
+        let HotConfig { limits, budget_ref: _ } = hot;
         let Limits {
             max_attempts,
             backoff,

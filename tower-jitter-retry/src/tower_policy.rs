@@ -128,8 +128,8 @@ where
                 return None;
             }
         };
-        let pause = RetryDelay::new(delay, call.attempts());
-        call.begin_retry(&fault, delay);
+        let pause = RetryDelay::new(delay, call.retries());
+        call.report_retry(&fault, delay);
         // The mark carries the time that will be left after the delay.
         request.mark(call.mark_after(*outer, classify.response_coverage(), delay));
         Some(Delay { pause })

@@ -483,7 +483,8 @@ impl RetryPolicyBuilder {
             header: self.header,
         };
         Ok(RetryPolicy {
-            hot: HotConfig { limits, clock, budget_ref: budget.as_ref().and_then(Budget::budget_ref) },
+            hot: HotConfig { limits, budget_ref: budget.as_ref().and_then(Budget::budget_ref) },
+            clock,
             budget,
             seeds: self.seed.map(Seeds::from),
             replay_limit: self.replay_limit,

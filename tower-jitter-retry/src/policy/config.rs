@@ -86,6 +86,7 @@ use crate::rng::Seeds;
 #[derive(Clone, Debug)]
 pub struct RetryPolicy {
     pub(crate) hot: HotConfig,
+    pub(crate) clock: Clock,
     pub(crate) budget: Option<Budget>,
     pub(crate) seeds: Option<Seeds>,
     pub(crate) replay_limit: usize,
@@ -98,11 +99,10 @@ pub struct RetryPolicy {
 }
 
 /// The part of the policy that every call copies, so that a call holds no reference to its policy:
-/// a copy is cheaper than a reference count.
+/// a copy is cheaper than a reference count. It has no clock, because the decision has none.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct HotConfig {
     pub(crate) limits: Limits,
-    pub(crate) clock: Clock,
     /// The policy's budget, if it is a built-in one. The policy's own handle keeps the budget
     /// alive.
     pub(crate) budget_ref: Option<BudgetRef>,
@@ -157,7 +157,7 @@ impl RetryPolicy {
 
     /// Returns the clock of [`max_elapsed`](Self::max_elapsed) and of deadlines.
     pub const fn clock(&self) -> Clock {
-        self.hot.clock
+        self.clock
     }
 
     /// Returns the seed of the delays, or `None` if the delays are not reproducible.
@@ -229,6 +229,11 @@ impl RetryPolicy {
     #[inline]
     pub(crate) fn outer(&self, notes: &Notes) -> OuterMark {
         OuterMark::new(if self.hot.limits.marker { notes.attempt } else { None })
+    }
+
+    /// Returns the faults after which a call without a request may be repeated.
+    pub(crate) fn resend_if(&self, idempotent: bool) -> ResendAfter {
+        ResendAfter::of(None, self.safety, self.non_idempotent, idempotent, || false)
     }
 
     /// Returns the faults after which a request may be sent again. `own` is the request's own

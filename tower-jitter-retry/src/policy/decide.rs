@@ -1,4 +1,5 @@
-//! The retry decision: a pure function of the outcome, the progress of the call and the limits.
+//! The rules of the retry decision: pure functions of the outcome, the progress of the call and the
+//! limits. [`RetryCall`](crate::decision::RetryCall) applies them.
 
 use std::borrow::Cow;
 use std::fmt;

@@ -13,6 +13,4 @@ pub(crate) use builder::{ATTEMPT_RANGE, MAX_DURATION, MULTIPLIER_RANGE, REPLAY_L
 pub(crate) use config::{ColdConfig, HotConfig, Observer};
 pub use config::{RetryEvent, RetryPolicy};
 pub use decide::GiveUp;
-#[cfg(feature = "serde")]
-pub(crate) use decide::Limits;
-pub(crate) use decide::{AttemptOutcome, CallProgress, before_redirect, is_rejection};
+pub(crate) use decide::{AttemptOutcome, CallProgress, Limits, before_redirect, is_rejection};

@@ -7,6 +7,7 @@ mod clone_requests;
 mod closures;
 mod configuration;
 mod deadlines;
+mod decision;
 mod delays;
 mod grpc;
 mod last_outcome;

@@ -1,0 +1,483 @@
+//! The retry decision without I/O: an outcome and a time in, a delay or a stop out.
+//!
+//! [`RetryPolicy::begin`] returns a [`RetryCall`], the state of one call. It counts the attempts,
+//! draws the delays, applies all limits, and uses the policy's budget. It has no clock and no
+//! timer: the caller passes the time, waits, and sends the request. [`JitterRetryLayer`] uses this
+//! type for its own decisions.
+//!
+//! Use it on an async runtime other than tokio, in an event loop, or in a simulation.
+//!
+//! | step | call |
+//! |---|---|
+//! | a call begins | [`RetryPolicy::begin`] |
+//! | an attempt has ended | [`RetryCall::record`], which returns a [`Decision`] |
+//! | the last attempt has ended, for a reason that the policy does not know | [`RetryCall::record_last`] |
+//! | the delay is over | [`RetryCall::time_left`], because a timer may fire late |
+//! | a retry was scheduled and is not sent | [`RetryCall::cancel_retry`] |
+//! | the caller stops waiting | drop the [`RetryCall`] |
+//!
+//! # Example
+//!
+//! A simulation, in which the time is a variable:
+//!
+//! ```
+//! use std::io;
+//! use std::time::Duration;
+//!
+//! use tower_jitter_retry::decision::{CallOptions, Decision};
+//! use tower_jitter_retry::fault_classify::{Verdict, classify_error};
+//! use tower_jitter_retry::{Jitter, RetryPolicy};
+//!
+//! /// A server that refuses connections until it has started.
+//! struct Server {
+//!     starts_at: Duration,
+//! }
+//!
+//! impl Server {
+//!     fn respond(&self, now: Duration) -> io::Result<&'static str> {
+//!         if now < self.starts_at {
+//!             return Err(io::ErrorKind::ConnectionRefused.into());
+//!         }
+//!         Ok("hello")
+//!     }
+//! }
+//!
+//! /// Makes one call. Returns its result and the time of its end.
+//! fn call_server(policy: &RetryPolicy, server: &Server) -> (io::Result<&'static str>, Duration) {
+//!     let mut now = Duration::ZERO;
+//!     let mut call = policy.begin(CallOptions::new(), now);
+//!     loop {
+//!         let result = server.respond(now);
+//!         now += Duration::from_millis(5);
+//!         let verdict = match &result {
+//!             Ok(_) => Verdict::Success,
+//!             Err(error) => Verdict::Fault(classify_error(error)),
+//!         };
+//!         match call.record(&verdict, now) {
+//!             // With a runtime, wait on its timer here, and read its clock afterwards.
+//!             Decision::Retry { delay } => now += delay,
+//!             Decision::GiveUp(_) | Decision::Done => return (result, now),
+//!         }
+//!         if call.time_left(now).is_err() {
+//!             call.cancel_retry();
+//!             return (result, now);
+//!         }
+//!     }
+//! }
+//!
+//! let policy = RetryPolicy::builder().jitter(Jitter::None).max_attempts(4).build()?;
+//!
+//! // The delays are 100 ms and 200 ms, and each of the three attempts takes 5 ms.
+//! let server = Server { starts_at: Duration::from_millis(250) };
+//! let (result, end) = call_server(&policy, &server);
+//! assert_eq!((result.unwrap(), end), ("hello", Duration::from_millis(315)));
+//!
+//! let server = Server { starts_at: Duration::from_secs(60) };
+//! let (result, end) = call_server(&policy, &server);
+//! assert_eq!(result.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+//! assert_eq!(end, Duration::from_millis(100 + 200 + 400 + 4 * 5));
+//! # Ok::<(), tower_jitter_retry::ConfigError>(())
+//! ```
+//!
+//! # What the layer adds
+//!
+//! The layer adds the following to the decision. Code that uses this module does it itself, if it
+//! needs it.
+//!
+//! - It classifies outcomes. Here, a verdict is passed in: see [`fault_classify`](crate::fault_classify).
+//! - It copies requests and their bodies, marks them for nested layers, and detects redirects and
+//!   gRPC responses that have begun.
+//! - It returns the outcome of the last attempt that was sent, if a later attempt is rejected on
+//!   this side.
+//! - It reports: [`on_retry`](crate::RetryPolicyBuilder::on_retry), [`Retried`](crate::Retried),
+//!   `tracing` and metrics. This module does not call `on_retry`.
+//!
+//! [`JitterRetryLayer`]: crate::JitterRetryLayer
+
+use std::fmt;
+use std::mem;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tower_fault_classify::{Fault, Verdict};
+
+use crate::backoff::{Position, nanos};
+use crate::budget::{RetryBudget, Ticket};
+use crate::policy::{CallProgress, ColdConfig, GiveUp, HotConfig, Limits, RetryPolicy};
+use crate::request::ResendAfter;
+use crate::rng::Randomness;
+
+impl RetryPolicy {
+    /// Begins a call whose attempts the caller makes itself.
+    ///
+    /// `now` is the time since any origin, on one monotonic clock. All times of this call must be
+    /// on that clock. The policy's own [`clock`](crate::RetryPolicyBuilder::clock) is not read.
+    /// [`max_elapsed`](crate::RetryPolicyBuilder::max_elapsed) and the deadline count from `now`.
+    ///
+    /// With a [`seed`](crate::RetryPolicyBuilder::seed), the order in which calls begin determines
+    /// their delays.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tower_jitter_retry::RetryPolicy;
+    /// use tower_jitter_retry::decision::{CallOptions, Decision};
+    /// use tower_jitter_retry::fault_classify::Verdict;
+    ///
+    /// let mut call = RetryPolicy::default().begin(CallOptions::new(), Duration::ZERO);
+    /// assert_eq!(call.record(&Verdict::Success, Duration::from_millis(3)), Decision::Done);
+    /// ```
+    pub fn begin(&self, options: CallOptions, now: Duration) -> RetryCall {
+        let CallOptions { idempotent, deadline } = options;
+        RetryCall::new(self, self.resend_if(idempotent), Some(nanos(now)), deadline)
+    }
+}
+
+/// The properties of a call for [`RetryPolicy::begin`].
+///
+/// | setting | sets | range | default |
+/// |---|---|---|---|
+/// | [`idempotent`](Self::idempotent) | whether the request may be sent twice | on or off | on |
+/// | [`deadline`](Self::deadline) | the time limit of the call | any `Duration` | none |
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CallOptions {
+    idempotent: bool,
+    deadline: Option<Duration>,
+}
+
+impl CallOptions {
+    /// Creates the options of an idempotent request without a deadline.
+    pub const fn new() -> Self {
+        Self { idempotent: true, deadline: None }
+    }
+
+    /// Sets whether sending the request twice has the same effect as sending it once.
+    ///
+    /// A request that is not idempotent is sent again only after the faults that the policy's
+    /// [`non_idempotent`](crate::RetryPolicyBuilder::non_idempotent) allows. The policy's
+    /// [`safety`](crate::RetryPolicyBuilder::safety) takes precedence if it is `Always` or `Never`.
+    /// **Default**: `true`.
+    pub const fn idempotent(mut self, idempotent: bool) -> Self {
+        self.idempotent = idempotent;
+        self
+    }
+
+    /// Sets the time from the beginning of the call to its deadline.
+    ///
+    /// No retry starts at the deadline or later. **Default**: none.
+    pub const fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = Some(deadline);
+        self
+    }
+}
+
+impl Default for CallOptions {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The decision after an attempt, returned by [`RetryCall::record`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "the decision says whether to send the request again"]
+pub enum Decision {
+    /// Wait, and then send the request again.
+    Retry {
+        /// The delay before the next attempt. It may be zero.
+        delay: Duration,
+    },
+    /// Return the outcome of the attempt, which is a fault. The call is over.
+    GiveUp(GiveUp),
+    /// Return the outcome of the attempt, which is a success. The call is over.
+    Done,
+}
+
+/// The state of one call: its attempts, time and backoff, and its use of the budget.
+///
+/// It is returned by [`RetryPolicy::begin`].
+///
+/// # Budget
+///
+/// The first outcome of a call makes the deposit. A retry makes a withdrawal when it is decided on.
+/// The outcome of the retry settles its [`Ticket`]. [`cancel_retry`](Self::cancel_retry) and drop
+/// return to the budget what its kind returns for a retry that was not sent or was cancelled.
+///
+/// Keep the policy, or a handle to its budget, for as long as the call: see
+/// [`Budget`](crate::Budget#lifetime).
+///
+/// # Clones
+///
+/// A clone has the state of the original, including its random numbers. It has no [`Ticket`]: only
+/// the original settles the withdrawal of the retry that is in progress.
+#[derive(Clone)]
+pub struct RetryCall {
+    hot: HotConfig,
+    // The custom budget. The reference is `None` unless the policy has a setting that needs one.
+    cold: Option<Arc<ColdConfig>>,
+    randomness: Randomness,
+    /// In nanoseconds on the caller's clock. `None`: the time of the call starts when the layer
+    /// first reads its clock.
+    started: Option<u64>,
+    /// In nanoseconds since the start.
+    deadline: Option<u64>,
+    /// Includes the attempt in progress, or the scheduled retry.
+    attempts: u32,
+    resend_after: ResendAfter,
+    position: Position,
+    retry: RetryInProgress,
+}
+
+/// The retry that is scheduled or was sent, with its ticket if there is a budget.
+#[derive(Default)]
+enum RetryInProgress {
+    #[default]
+    None,
+    Some(Option<Ticket>),
+}
+
+/// A clone of a call has no ticket, because one withdrawal is settled once.
+impl Clone for RetryInProgress {
+    fn clone(&self) -> Self {
+        match self {
+            Self::None => Self::None,
+            Self::Some(_) => Self::Some(None),
+        }
+    }
+}
+
+impl RetryCall {
+    #[expect(
+        clippy::inline_always,
+        reason = "otherwise the call is built here and then moved, right after the stores that built it"
+    )]
+    #[inline(always)]
+    pub(crate) fn new(
+        policy: &RetryPolicy,
+        resend_after: ResendAfter,
+        started: Option<u64>,
+        deadline: Option<Duration>,
+    ) -> Self {
+        let RetryPolicy { hot, seeds, cold, .. } = policy;
+        Self {
+            hot: *hot,
+            cold: cold.clone(),
+            randomness: Randomness::of(seeds.as_ref()),
+            started,
+            deadline: deadline.map(nanos),
+            attempts: 1,
+            resend_after,
+            position: Position::START,
+            retry: RetryInProgress::None,
+        }
+    }
+
+    /// Records the outcome of an attempt that ended at `now`, and decides what follows.
+    ///
+    /// The limits are checked in this order, and the first one that forbids a retry is returned:
+    ///
+    /// | [`GiveUp`] | if |
+    /// |---|---|
+    /// | `Rejected`, `NotRetryable` | the fault is [`Retryable::Never`](crate::fault_classify::Retryable::Never) |
+    /// | `NotIdempotent` | the request must not be sent again after this fault |
+    /// | `Attempts` | [`max_attempts`](crate::RetryPolicyBuilder::max_attempts) are made |
+    /// | `Deadline`, `MaxElapsed` | no time is left |
+    /// | `HintTooLong` | the server's hint exceeds [`max_retry_after`](crate::RetryPolicyBuilder::max_retry_after) |
+    /// | `Deadline`, `MaxElapsed` | the delay does not fit into the time that is left |
+    /// | `Budget` | the budget does not grant the withdrawal |
+    ///
+    /// After [`Decision::GiveUp`] and [`Decision::Done`] the call is over: record no other outcome.
+    ///
+    /// A `now` before the beginning of the call counts as its beginning.
+    pub fn record(&mut self, verdict: &Verdict, now: Duration) -> Decision {
+        self.record_unless(verdict, || nanos(now), || None)
+    }
+
+    /// Records the outcome of an attempt that no other attempt follows.
+    ///
+    /// Use it in place of [`record`](Self::record) if the request cannot be sent again, for example
+    /// because its body was consumed. The outcome still reaches the budget, without a withdrawal.
+    pub fn record_last(&mut self, verdict: &Verdict) {
+        self.settle(verdict);
+    }
+
+    /// Records that the scheduled retry is not sent, for example because it would be too late.
+    ///
+    /// The retry no longer counts as an attempt, and the budget gets back what its kind returns for
+    /// a retry that was not sent. The call is over: return the outcome of the attempt before.
+    ///
+    /// Without a scheduled retry, nothing changes.
+    pub fn cancel_retry(&mut self) {
+        if let RetryInProgress::Some(ticket) = mem::take(&mut self.retry) {
+            // A ticket that is dropped unsettled means that the retry was not sent.
+            drop(ticket);
+            self.attempts -= 1;
+        }
+    }
+
+    /// Returns the time from `now` in which a retry may start, or `None` if there is no limit.
+    ///
+    /// # Errors
+    ///
+    /// Returns the limit that is exceeded if no retry may start any more: [`GiveUp::Deadline`] or
+    /// [`GiveUp::MaxElapsed`].
+    pub fn time_left(&self, now: Duration) -> Result<Option<Duration>, GiveUp> {
+        self.time_left_at(|| nanos(now))
+    }
+
+    /// Returns the number of attempts, including the one in progress or scheduled.
+    ///
+    /// It is 1 during the first attempt.
+    pub const fn attempts(&self) -> u32 {
+        self.attempts
+    }
+}
+
+// The layer reads its clock only when the time is needed. It therefore passes functions.
+impl RetryCall {
+    /// Records that the first attempt was a success.
+    #[inline]
+    pub(crate) fn record_first_success(&self) {
+        // Without a budget there is no deposit, and this check saves a call.
+        if self.hot.budget_ref.is_some() || self.cold.is_some() {
+            self.deposit(&Verdict::Success);
+        }
+    }
+
+    /// Records the verdict on an attempt, and decides what follows.
+    ///
+    /// `blocked` returns why a retry that the policy allows cannot be made. It is called before the
+    /// withdrawal from the budget.
+    #[inline]
+    pub(crate) fn record_unless(
+        &mut self,
+        verdict: &Verdict,
+        now: impl FnOnce() -> u64,
+        blocked: impl FnOnce() -> Option<GiveUp>,
+    ) -> Decision {
+        self.settle(verdict);
+        let Verdict::Fault(fault) = verdict else { return Decision::Done };
+        match self.schedule_retry(fault, now, blocked) {
+            Ok(delay) => Decision::Retry { delay: Duration::from_nanos(delay) },
+            Err(reason) => Decision::GiveUp(reason),
+        }
+    }
+
+    /// Reports the verdict on an attempt to the budget.
+    #[expect(clippy::inline_always, reason = "the layer's calls then need no function call for it")]
+    #[inline(always)]
+    fn settle(&mut self, verdict: &Verdict) {
+        if self.attempts == 1 {
+            self.deposit(verdict);
+        } else if let RetryInProgress::Some(Some(ticket)) = mem::take(&mut self.retry) {
+            ticket.settle(verdict);
+        }
+    }
+
+    /// Schedules a retry. Returns its delay in nanoseconds.
+    #[inline]
+    fn schedule_retry(
+        &mut self,
+        fault: &Fault,
+        now: impl FnOnce() -> u64,
+        blocked: impl FnOnce() -> Option<GiveUp>,
+    ) -> Result<u64, GiveUp> {
+        self.hot.limits.permits(fault, self.attempts, self.resend_after)?;
+        if let Some(reason) = blocked() {
+            return Err(reason);
+        }
+        let now = now();
+        let elapsed = now.saturating_sub(*self.started.get_or_insert(now));
+        let mut progress = CallProgress { elapsed, deadline: self.deadline, position: self.position };
+        let randomness = &mut self.randomness;
+        let uniform = |range: RangeInclusive<u64>| randomness.uniform(range);
+        let delay = self.hot.limits.delay(fault, &mut progress, uniform)?;
+        self.position = progress.position;
+        self.retry = RetryInProgress::Some(self.withdraw(fault)?);
+        self.attempts += 1;
+        Ok(delay)
+    }
+
+    /// Reports the verdict on the first attempt to the budget.
+    #[inline]
+    fn deposit(&self, verdict: &Verdict) {
+        if let Some(budget_ref) = self.hot.budget_ref {
+            budget_ref.deposit(verdict);
+        } else {
+            self.deposit_custom(verdict);
+        }
+    }
+
+    #[inline(never)]
+    fn deposit_custom(&self, verdict: &Verdict) {
+        if let Some(budget) = self.custom_budget() {
+            budget.deposit(verdict);
+        }
+    }
+
+    /// Withdraws from the budget for a retry.
+    fn withdraw(&self, fault: &Fault) -> Result<Option<Ticket>, GiveUp> {
+        let ticket = match (self.hot.budget_ref, self.custom_budget()) {
+            (Some(budget_ref), _) => budget_ref.withdraw(fault),
+            (None, Some(budget)) => budget.withdraw(fault),
+            (None, None) => return Ok(None),
+        };
+        ticket.map(Some).ok_or(GiveUp::Budget)
+    }
+
+    fn custom_budget(&self) -> Option<&Arc<dyn RetryBudget>> {
+        self.cold.as_ref()?.budget.as_ref()
+    }
+
+    /// Starts the time of the call, unless it has already started.
+    #[inline]
+    pub(crate) fn start_time(&mut self, now: impl FnOnce() -> u64) {
+        if self.started.is_none() {
+            self.started = Some(now());
+        }
+    }
+
+    /// Returns the nanoseconds since the start of the call's time, or 0 before it.
+    #[inline]
+    pub(crate) fn elapsed_at(&self, now: impl FnOnce() -> u64) -> u64 {
+        self.started.map_or(0, |started| now().saturating_sub(started))
+    }
+
+    /// See [`time_left`](Self::time_left).
+    pub(crate) fn time_left_at(&self, now: impl FnOnce() -> u64) -> Result<Option<Duration>, GiveUp> {
+        let left = self.hot.limits.time_left(self.elapsed_at(now), self.deadline)?;
+        Ok((left < u64::MAX).then(|| Duration::from_nanos(left)))
+    }
+
+    /// Returns the limit that ends the call's time first.
+    pub(crate) fn time_limit(&self) -> GiveUp {
+        self.hot.limits.time_limit(self.deadline).limit
+    }
+
+    /// Returns the deadline, in nanoseconds since the start.
+    #[inline]
+    pub(crate) const fn deadline(&self) -> Option<u64> {
+        self.deadline
+    }
+
+    /// Returns the faults after which the request may be sent again.
+    #[inline]
+    pub(crate) const fn resend_after(&self) -> ResendAfter {
+        self.resend_after
+    }
+
+    #[inline]
+    pub(crate) const fn limits(&self) -> &Limits {
+        &self.hot.limits
+    }
+
+    #[inline]
+    pub(crate) fn cold(&self) -> Option<&ColdConfig> {
+        self.cold.as_deref()
+    }
+}
+
+impl fmt::Debug for RetryCall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RetryCall").field("attempts", &self.attempts).finish_non_exhaustive()
+    }
+}
