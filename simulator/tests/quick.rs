@@ -1,8 +1,11 @@
 //! The quick set: some cases of each scenario, and inequalities that do not depend on the exact
 //! numbers.
 
+use std::fs;
+use std::path::Path;
+
 use simulator::client::Guard;
-use simulator::scenarios::{Case, Scenario, metastable, random_failures};
+use simulator::scenarios::{ALL, Case, Scenario, metastable, random_failures};
 use simulator::table::{Table, Value};
 
 fn table(scenario: Scenario, cases: &[Case]) -> Table {
@@ -71,5 +74,18 @@ fn breaker_does_not_react_to_few_random_failures() {
         assert!(answered(Guard::BREAKER, rate) * 100 >= answered(Guard::NONE, rate) * 97, "{rate}");
         assert!(answered(Guard::BOTH, rate) * 100 >= answered(Guard::RETRY, rate) * 97, "{rate}");
         assert!(answered(Guard::RETRY, rate) >= 995, "{rate}");
+    }
+}
+
+#[test]
+fn each_scenario_has_its_figure_in_the_guide() {
+    let docs = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs"));
+    let guide = fs::read_to_string(docs.join("simulations.md")).unwrap();
+    for Scenario { name, .. } in ALL {
+        let command = format!("cargo run --release -p simulator -- {name}\n");
+        assert!(guide.contains(&command), "{name}");
+        assert!(guide.contains(&format!("](figures/{name}.svg)")), "{name}");
+        let figure = fs::read_to_string(docs.join("figures").join(name).with_extension("svg")).unwrap();
+        assert!(figure.len() < 100_000, "{name}: {} bytes", figure.len());
     }
 }
