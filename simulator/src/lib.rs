@@ -1,9 +1,9 @@
 //! Simulates fleets of clients that call a server through the layers of this workspace.
 //!
 //! The simulation drives the shipped [`Circuit`](tower_breaker::Circuit),
-//! [`RetryPolicy`](tower_jitter_retry::RetryPolicy) and [`Budget`](tower_jitter_retry::Budget) in
-//! virtual time. A run is a function of its [`Setup`](setup::Setup): the same seed gives the same
-//! result on every machine.
+//! [`RetryPolicy`](tower_jitter_retry::RetryPolicy), its [`decision`](tower_jitter_retry::decision)
+//! and [`Budget`](tower_jitter_retry::Budget) in virtual time. A run is a function of its
+//! [`Setup`](setup::Setup): the same seed gives the same result on every machine.
 //!
 //! | module | content |
 //! |---|---|
@@ -12,7 +12,6 @@
 //! | [`random`] | streams of random numbers, derived from one seed |
 //! | [`reply`] | what a server answers, and its verdict |
 //! | [`server`] | the server: queue, shards, outage, failures |
-//! | [`retry`] | the retry decision for one call |
 //! | [`client`] | the client processes: guards, circuits, policies |
 //! | [`setup`] | the settings of a run |
 //! | [`run`] | one run: the loop over the events |
@@ -29,7 +28,6 @@ pub mod figure;
 pub mod random;
 pub mod reply;
 pub mod report;
-pub mod retry;
 pub mod run;
 pub mod scenarios;
 pub mod server;

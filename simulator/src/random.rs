@@ -20,8 +20,6 @@ pub enum Stream {
     Choices,
     /// How long the server works on a request, and which requests fail.
     Server,
-    /// The delays of retries.
-    Delays,
     /// The seeds of policies and circuits.
     Seeds,
 }
@@ -38,12 +36,6 @@ impl Random {
         let high = mixed(seed);
         let low = mixed(high ^ mixed(stream));
         Self(Pcg64::new(u128::from(high) << 64 | u128::from(low), u128::from(stream)))
-    }
-
-    /// Creates a stream that is independent of the rest of this one.
-    pub fn fork(&mut self) -> Self {
-        let state = u128::from(self.bits()) << 64 | u128::from(self.bits());
-        Self(Pcg64::new(state, self.bits().into()))
     }
 
     /// Returns 64 random bits.

@@ -5,6 +5,7 @@ mod attempts;
 use std::time::Duration;
 
 use tower_breaker::{Circuit, Clock, ManualClock, Verdict};
+use tower_jitter_retry::decision::{CallOptions, Decision};
 
 use self::attempts::{Attempt, Attempts, Call};
 use crate::client::Process;
@@ -12,10 +13,9 @@ use crate::events::Events;
 use crate::random::{Random, Stream};
 use crate::reply::Reply;
 use crate::report::Report;
-use crate::retry::RetryCall;
 use crate::server::{AttemptId, Server};
 use crate::setup::{Load, Setup};
-use crate::time::SECOND;
+use crate::time::{SECOND, nanos};
 
 /// Runs a simulation until all calls have ended.
 pub fn run(setup: &Setup) -> Report {
@@ -77,7 +77,6 @@ struct World<'a> {
     report: Report,
     arrivals: Random,
     choices: Random,
-    delays: Random,
 }
 
 impl<'a> World<'a> {
@@ -103,7 +102,6 @@ impl<'a> World<'a> {
             report: Report::default(),
             arrivals: random(Stream::Arrivals),
             choices: random(Stream::Choices),
-            delays: random(Stream::Delays),
         }
     }
 
@@ -189,7 +187,8 @@ impl<'a> World<'a> {
     fn begin_call(&mut self, process: ProcessId) {
         self.report.second(self.now).asked += 1;
         let shard = self.choices.below(self.setup.server.shards.into()) as u32;
-        let retry = RetryCall::new(self.now);
+        let policy = self.processes[process as usize].policy.as_ref();
+        let retry = policy.map(|policy| policy.begin(CallOptions::new(), Duration::from_nanos(self.now)));
         self.attempt(Box::new(Call { process, shard, began: self.now, retry }));
     }
 
@@ -236,11 +235,11 @@ impl<'a> World<'a> {
     }
 
     fn end_or_retry(&mut self, mut call: Box<Call>, verdict: &Verdict, rejected: bool) {
-        let unsent = rejected && call.retry.attempts() == 1;
-        if let Some(policy) = &self.processes[call.process as usize].policy
-            && let Some(delay) = call.retry.record(policy, verdict, self.now, &mut self.delays)
+        let unsent = rejected && call.retry.as_ref().is_none_or(|retry| retry.attempts() == 1);
+        if let Some(retry) = &mut call.retry
+            && let Decision::Retry { delay } = retry.record(verdict, Duration::from_nanos(self.now))
         {
-            return self.events.add(self.now + delay, Event::Resend(call));
+            return self.events.add(self.now + nanos(delay), Event::Resend(call));
         }
         let counts = self.report.second(call.began);
         match (verdict.is_success(), unsent) {

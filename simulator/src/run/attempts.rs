@@ -3,9 +3,9 @@
 use std::collections::VecDeque;
 
 use tower_breaker::Permit;
+use tower_jitter_retry::decision::RetryCall;
 
 use super::ProcessId;
-use crate::retry::RetryCall;
 use crate::server::AttemptId;
 
 /// A call, which makes one attempt or more.
@@ -15,7 +15,8 @@ pub(super) struct Call {
     pub(super) shard: u32,
     /// When the call began, in nanoseconds.
     pub(super) began: u64,
-    pub(super) retry: RetryCall,
+    /// The retries, if the process has a policy.
+    pub(super) retry: Option<RetryCall>,
 }
 
 /// An attempt whose client waits.
