@@ -79,6 +79,38 @@ fn breaker_stops_the_requests_of_an_outage() {
     assert!(sent(Guard::NAIVE) > 2 * sent(Guard::NONE));
 }
 
+/// One item, and a server that never answers. Attempts wait for 950 ms, and retries for 100 ms. So
+/// the attempts begin at 0 ms, 1,050 ms and 2,100 ms.
+#[test]
+fn retries_begin_after_the_timeout_and_their_delay() {
+    let setup = Setup {
+        processes: 1,
+        load: Load::Backlog { per_second: 0, initial: 1, workers: 1, pause: SECOND },
+        timeout: 950 * MILLISECOND,
+        server: ServerConfig { dead: Some((1, Down::Hangs)), ..ServerConfig::default() },
+        until: SECOND,
+        ..setup(Guard::NAIVE)
+    };
+    let sent: Vec<_> = run(&setup).seconds.iter().map(|second| second.sent).collect();
+    assert_eq!(sent, [1, 1, 1]);
+}
+
+/// The circuit opens in the second call and rejects its third attempt.
+#[test]
+fn call_counts_as_rejected_only_if_it_was_never_sent() {
+    let setup = Setup {
+        processes: 1,
+        load: Load::Backlog { per_second: 0, initial: 1, workers: 1, pause: 10 * MILLISECOND },
+        server: ServerConfig { dead: Some((1, Down::Refused)), ..ServerConfig::default() },
+        until: 4 * SECOND,
+        ..setup(Guard::BOTH)
+    };
+    let Counts { asked, answered, failed, rejected, sent } = run(&setup).total();
+    assert!(rejected > 0 && answered == 0);
+    assert_eq!(asked, failed + rejected);
+    assert!((2 * failed..=3 * failed).contains(&sent), "{sent} requests of {failed} calls");
+}
+
 #[test]
 fn clients_recover_from_failures_by_retries() {
     let server = ServerConfig { failing_per_mille: 100, ..ServerConfig::default() };
