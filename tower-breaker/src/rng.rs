@@ -13,6 +13,9 @@ pub(crate) struct Seeds {
 }
 
 impl Seeds {
+    /// A constant of this crate, so that the same seed in another crate gives unrelated numbers.
+    const OWN: u64 = 0x6f70_656e_6a69_7474;
+
     pub(crate) fn from(first: u64) -> Self {
         Self { first, circuits: Arc::default() }
     }
@@ -27,7 +30,7 @@ impl Seeds {
         // Drawn twice, so that adjacent seeds share no circuits and adjacent circuits share no
         // bits.
         let circuit = self.circuits.fetch_add(1, Ordering::Relaxed);
-        let first = fastrand::Rng::with_seed(self.first).u64(..);
+        let first = fastrand::Rng::with_seed(self.first ^ Self::OWN).u64(..);
         fastrand::Rng::with_seed(first.wrapping_add(circuit)).u64(..)
     }
 }

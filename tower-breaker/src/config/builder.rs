@@ -254,8 +254,11 @@ impl BreakerConfigBuilder {
     ///   key was evicted before.
     /// - A configuration that is built or read again starts the sequence from its beginning. So two
     ///   configurations that are built with the same seed have the same streams.
+    /// - The overflow circuit of a keyed layer takes a stream at the first overflow. Two threads
+    ///   that create a circuit of a registry by the same name at the same time may take two.
     ///
-    /// A keyed circuit with a seed takes about 1 KB more memory from the start.
+    /// A keyed circuit with a seed takes about 1 KB more memory from the start, which is allocated
+    /// under the lock of the map.
     ///
     /// In production, use no seed, or another seed in each process. Otherwise the circuits of a
     /// fleet probe at the same time, although they have a jitter.
