@@ -5,6 +5,9 @@
 //! timer: the caller passes the time, waits, and sends the request. [`JitterRetryLayer`] uses this
 //! type for its own decisions.
 //!
+//! A window budget still reads its own clock, because all its calls share it. In virtual time, give
+//! it a [manual clock](crate::Clock::manual) that moves with `now`, or no budget.
+//!
 //! Use it on an async runtime other than tokio, in an event loop, or in a simulation.
 //!
 //! | step | call |
@@ -65,7 +68,7 @@
 //!     }
 //! }
 //!
-//! let policy = RetryPolicy::builder().jitter(Jitter::None).max_attempts(4).build()?;
+//! let policy = RetryPolicy::builder().jitter(Jitter::None).max_attempts(4).budget(None).build()?;
 //!
 //! // The delays are 100 ms and 200 ms, and each of the three attempts takes 5 ms.
 //! let server = Server { starts_at: Duration::from_millis(250) };
@@ -112,11 +115,13 @@ impl RetryPolicy {
     /// Begins a call whose attempts the caller makes itself.
     ///
     /// `now` is the time since any origin, on one monotonic clock. All times of this call must be
-    /// on that clock. The policy's own [`clock`](crate::RetryPolicyBuilder::clock) is not read.
+    /// on that clock. The policy's own [`clock`](crate::RetryPolicyBuilder::clock) is not read, but
+    /// a window budget reads the clock of the budget.
     /// [`max_elapsed`](crate::RetryPolicyBuilder::max_elapsed) and the deadline count from `now`.
     ///
     /// With a [`seed`](crate::RetryPolicyBuilder::seed), the order in which calls begin determines
-    /// their delays.
+    /// their delays. The settings for requests and reports have no effect: `on_retry`,
+    /// `follows_redirects`, `idempotent_methods`, the marks and `track_uploads`.
     ///
     /// ```
     /// use std::time::Duration;
@@ -124,7 +129,8 @@ impl RetryPolicy {
     /// use tower_jitter_retry::decision::{CallOptions, Decision};
     /// use tower_jitter_retry::fault_classify::Verdict;
     ///
-    /// let mut call = RetryPolicy::default().begin(CallOptions::new(), Duration::ZERO);
+    /// let policy = RetryPolicy::default();
+    /// let mut call = policy.begin(CallOptions::new(), Duration::ZERO);
     /// assert_eq!(call.record(&Verdict::Success, Duration::from_millis(3)), Decision::Done);
     /// ```
     pub fn begin(&self, options: CallOptions, now: Duration) -> RetryCall {
@@ -140,6 +146,7 @@ impl RetryPolicy {
 /// | [`idempotent`](Self::idempotent) | whether the request may be sent twice | on or off | on |
 /// | [`deadline`](Self::deadline) | the time limit of the call | any `Duration` | none |
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
 pub struct CallOptions {
     idempotent: bool,
     deadline: Option<Duration>,
@@ -296,6 +303,7 @@ impl RetryCall {
     ///
     /// Use it in place of [`record`](Self::record) if the request cannot be sent again, for example
     /// because its body was consumed. The outcome still reaches the budget, without a withdrawal.
+    /// The call is over: record no other outcome.
     pub fn record_last(&mut self, verdict: &Verdict) {
         self.settle(verdict);
     }

@@ -147,7 +147,8 @@ impl Budget {
     /// may be out of date when it is returned. Use it for gauges, logs and tests. To decide about
     /// a retry, use [`withdraw`](RetryBudget::withdraw).
     ///
-    /// The method costs calls nothing. For a window it takes the lock that only withdrawals take.
+    /// Calls pay nothing until this method is called. For a window, withdrawals then wait for it,
+    /// because it takes their lock.
     ///
     /// ```
     /// use tower_jitter_retry::Budget;
