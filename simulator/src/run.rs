@@ -4,17 +4,17 @@ mod attempts;
 
 use std::time::Duration;
 
-use tower_breaker::{Circuit, Clock, ManualClock, Verdict};
+use tower_breaker::{Clock, ManualClock, Verdict};
 use tower_jitter_retry::decision::{CallOptions, Decision};
 
 use self::attempts::{Attempt, Attempts, Call};
-use crate::client::Process;
+use crate::client::Clients;
 use crate::events::Events;
 use crate::random::{Random, Stream};
 use crate::reply::Reply;
 use crate::report::Report;
 use crate::server::{AttemptId, Server};
-use crate::setup::{Load, Setup};
+use crate::setup::{Load, Setup, Timeout};
 use crate::time::{SECOND, nanos};
 
 /// Runs a simulation until all calls have ended.
@@ -68,7 +68,7 @@ struct World<'a> {
     now: u64,
     time: ManualClock,
     events: Events<Event>,
-    processes: Vec<Process>,
+    clients: Clients,
     backlogs: Vec<Backlog>,
     /// The items that are not answered.
     open_items: u64,
@@ -94,7 +94,7 @@ impl<'a> World<'a> {
             now: 0,
             time,
             events: Events::new(),
-            processes: (0..setup.processes).map(|_| setup.guard.process(clock, &mut seeds)).collect(),
+            clients: Clients::new(&setup.guard, setup.processes, clock, &mut seeds),
             open_items: backlogs.iter().map(|backlog| backlog.items).sum(),
             backlogs,
             attempts: Attempts::default(),
@@ -128,6 +128,7 @@ impl<'a> World<'a> {
                 self.backlogs[process as usize].idle += 1;
                 self.wake_workers(process);
             }
+            Event::Resend(call) if self.now >= self.deadline(&call) => self.end_call(&call, false, false),
             Event::Resend(call) => self.attempt(call),
             Event::Finished { shard, attempt } => {
                 if let Some(reply) = self.server.finish(shard, attempt) {
@@ -136,7 +137,10 @@ impl<'a> World<'a> {
                 self.start_work(shard);
             }
             Event::Answer { attempt, reply } => self.end_attempt(attempt, reply),
-            Event::Timeout(attempt) => self.end_attempt(attempt, Reply::TimedOut),
+            Event::Timeout(attempt) => match self.setup.timeout {
+                Timeout::Inside(_) => self.end_attempt(attempt, Reply::TimedOut),
+                Timeout::Outside(_) => self.cancel(attempt),
+            },
             Event::OutageBegins => {
                 for attempt in self.server.begin_outage() {
                     self.answer(attempt, Reply::Reset);
@@ -187,25 +191,27 @@ impl<'a> World<'a> {
     fn begin_call(&mut self, process: ProcessId) {
         self.report.second(self.now).asked += 1;
         let shard = self.choices.below(self.setup.server.shards.into()) as u32;
-        let policy = self.processes[process as usize].policy.as_ref();
-        let retry = policy.map(|policy| policy.begin(CallOptions::new(), Duration::from_nanos(self.now)));
+        let retry = self
+            .clients
+            .policy(process)
+            .map(|policy| policy.begin(CallOptions::new(), Duration::from_nanos(self.now)));
         self.attempt(Box::new(Call { process, shard, began: self.now, retry }));
     }
 
     /// Sends an attempt, unless the breaker rejects it.
     fn attempt(&mut self, call: Box<Call>) {
-        let process = &self.processes[call.process as usize];
-        let permit = match process.circuit.as_ref().map(Circuit::try_acquire).transpose() {
+        let permit = match self.clients.try_acquire(call.process, self.now) {
             Ok(permit) => permit,
-            Err(rejection) => {
-                let verdict = (*rejection.fault()).into();
-                return self.end_or_retry(call, &verdict, true);
-            }
+            Err(verdict) => return self.end_or_retry(call, &verdict, true),
         };
         self.report.second(self.now).sent += 1;
         let shard = call.shard;
+        let timeout = match self.setup.timeout {
+            Timeout::Inside(timeout) => self.now + timeout,
+            Timeout::Outside(_) => self.deadline(&call),
+        };
         let attempt = self.attempts.add(Attempt { call, permit });
-        self.events.add(self.now + self.setup.timeout, Event::Timeout(attempt));
+        self.events.add(timeout, Event::Timeout(attempt));
         match self.server.receive(self.now, shard, attempt) {
             Some(reply) => self.answer(attempt, reply),
             None => self.start_work(shard),
@@ -228,9 +234,7 @@ impl<'a> World<'a> {
     fn end_attempt(&mut self, attempt: AttemptId, reply: Reply) {
         let Some(Attempt { call, permit }) = self.attempts.remove(attempt) else { return };
         let verdict = reply.verdict();
-        if let Some(permit) = permit {
-            permit.record(verdict);
-        }
+        self.clients.record(call.process, permit, verdict, self.now);
         self.end_or_retry(call, &verdict, false);
     }
 
@@ -239,16 +243,38 @@ impl<'a> World<'a> {
         if let Some(retry) = &mut call.retry
             && let Decision::Retry { delay } = retry.record(verdict, Duration::from_nanos(self.now))
         {
-            return self.events.add(self.now + nanos(delay), Event::Resend(call));
+            let at = (self.now + nanos(delay)).min(self.deadline(&call));
+            return self.events.add(at, Event::Resend(call));
         }
+        self.end_call(&call, verdict.is_success(), unsent);
+    }
+
+    /// Ends an attempt that its caller cancels, and its call.
+    fn cancel(&mut self, attempt: AttemptId) {
+        let Some(Attempt { call, permit }) = self.attempts.remove(attempt) else { return };
+        // The breaker records a permit that is dropped as a cancelled call.
+        drop(permit);
+        self.end_call(&call, false, false);
+    }
+
+    /// Returns when the caller stops waiting for the call.
+    fn deadline(&self, call: &Call) -> u64 {
+        match self.setup.timeout {
+            Timeout::Inside(_) => u64::MAX,
+            Timeout::Outside(timeout) => call.began + timeout,
+        }
+    }
+
+    /// Counts the result of a call.
+    fn end_call(&mut self, call: &Call, answered: bool, unsent: bool) {
         let counts = self.report.second(call.began);
-        match (verdict.is_success(), unsent) {
+        match (answered, unsent) {
             (true, _) => counts.answered += 1,
             (false, true) => counts.rejected += 1,
             (false, false) => counts.failed += 1,
         }
         if let Load::Backlog { pause, .. } = self.setup.load {
-            self.end_item(call.process, verdict.is_success(), pause);
+            self.end_item(call.process, answered, pause);
         }
     }
 

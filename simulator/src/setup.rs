@@ -14,12 +14,23 @@ pub struct Setup {
     pub guard: Guard,
     /// How calls begin.
     pub load: Load,
-    /// How long an attempt waits for its answer, in nanoseconds.
-    pub timeout: u64,
+    /// How long an attempt or a call waits for its answer.
+    pub timeout: Timeout,
     /// The server.
     pub server: ServerConfig,
     /// When the last call begins, in nanoseconds. The run ends when all calls have ended.
     pub until: u64,
+}
+
+/// How long clients wait for an answer, in nanoseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Timeout {
+    /// Each attempt has a timeout inside of the breaker, which records a fault. The attempt may be
+    /// sent again.
+    Inside(u64),
+    /// Each call has a timeout outside of all layers. It cancels the call: the breaker records a
+    /// cancelled call, and nothing is sent again.
+    Outside(u64),
 }
 
 /// How calls begin.

@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::Path;
 
-use simulator::client::Guard;
+use simulator::client::{Guard, guards};
 use simulator::scenarios::{ALL, Case, Scenario, metastable, random_failures};
 use simulator::table::{Table, Value};
 
@@ -12,18 +12,18 @@ fn table(scenario: Scenario, cases: &[Case]) -> Table {
     scenario.run(cases, 1, || ())
 }
 
-fn name(guard: Guard) -> (&'static str, Value) {
-    ("guard", Value::Name(guard.name()))
+fn name(guard: &Guard) -> (&'static str, Value) {
+    ("guard", Value::Name(guard.name))
 }
 
 fn metastable(guards: &[Guard], processes: &[u32]) -> Table {
-    let of = |&guard: &Guard| processes.iter().map(move |&processes| metastable::case(guard, processes));
+    let of = |guard| processes.iter().map(move |&processes| metastable::case(guard, processes));
     table(metastable::SCENARIO, &guards.iter().flat_map(of).collect::<Vec<_>>())
 }
 
 #[test]
 fn same_seeds_give_the_same_bytes() {
-    let csv = || metastable(&[Guard::BOTH, Guard::HIGH_TRAFFIC], &[1, 10, 100]).csv();
+    let csv = || metastable(&[guards::both(), guards::retry_high_traffic()], &[1, 10, 100]).csv();
     let first = csv();
     assert_eq!(first, csv());
     assert_eq!(first.lines().count(), 7);
@@ -33,7 +33,7 @@ fn same_seeds_give_the_same_bytes() {
 /// answers in time again when 100 are left, so after 20 s.
 #[test]
 fn clients_without_retries_recover_when_the_queue_is_short_again() {
-    let table = metastable(&[Guard::NONE], &[1, 1_000]);
+    let table = metastable(&[guards::none()], &[1, 1_000]);
     for back in table.numbers("back_seconds", &[]) {
         assert!((15..=27).contains(&back), "{back} s");
     }
@@ -43,7 +43,7 @@ fn clients_without_retries_recover_when_the_queue_is_short_again() {
 
 #[test]
 fn naive_retries_keep_the_server_overloaded() {
-    let table = metastable(&[Guard::NAIVE], &[1, 100]);
+    let table = metastable(&[guards::naive()], &[1, 100]);
     assert_eq!(table.numbers("back_seconds", &[]), [-1, -1]);
     let (asked, sent) = (table.numbers("asked", &[])[0], table.numbers("sent", &[])[0]);
     assert!(sent >= 2 * asked, "{asked} {sent}");
@@ -51,7 +51,7 @@ fn naive_retries_keep_the_server_overloaded() {
 
 #[test]
 fn retries_above_a_breaker_end_the_outage() {
-    let table = metastable(&[Guard::BOTH], &[1, 10, 100]);
+    let table = metastable(&[guards::both()], &[1, 10, 100]);
     for processes in [1, 10, 100] {
         let of = |column| table.median(column, &[("processes", Value::Number(processes))]).unwrap();
         assert!((0..=45).contains(&of("back_seconds")), "{processes}: {} s", of("back_seconds"));
@@ -62,18 +62,18 @@ fn retries_above_a_breaker_end_the_outage() {
 
 #[test]
 fn breaker_does_not_react_to_few_random_failures() {
-    let guards = [Guard::NONE, Guard::BREAKER, Guard::RETRY, Guard::BOTH];
-    let cases = guards.map(|guard| [10, 100].map(|rate| random_failures::case(guard, rate, 50)));
+    let guards = [guards::none(), guards::breaker(), guards::retry(), guards::both()];
+    let cases = guards.map(|guard| [10, 100].map(|rate| random_failures::case(&guard, rate, 50)));
     let table = table(random_failures::SCENARIO, cases.as_flattened());
-    let answered = |guard, rate| {
-        let labels = [name(guard), ("requests_per_second", Value::Number(rate))];
+    let answered = |guard: Guard, rate| {
+        let labels = [name(&guard), ("requests_per_second", Value::Number(rate))];
         table.median("answered_per_mille", &labels).unwrap()
     };
     for rate in [10, 100] {
-        assert!((935..=965).contains(&answered(Guard::NONE, rate)), "{rate}");
-        assert!(answered(Guard::BREAKER, rate) * 100 >= answered(Guard::NONE, rate) * 97, "{rate}");
-        assert!(answered(Guard::BOTH, rate) * 100 >= answered(Guard::RETRY, rate) * 97, "{rate}");
-        assert!(answered(Guard::RETRY, rate) >= 995, "{rate}");
+        assert!((935..=965).contains(&answered(guards::none(), rate)), "{rate}");
+        assert!(answered(guards::breaker(), rate) * 100 >= answered(guards::none(), rate) * 97, "{rate}");
+        assert!(answered(guards::both(), rate) * 100 >= answered(guards::retry(), rate) * 97, "{rate}");
+        assert!(answered(guards::retry(), rate) >= 995, "{rate}");
     }
 }
 

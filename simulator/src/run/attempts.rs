@@ -2,10 +2,10 @@
 
 use std::collections::VecDeque;
 
-use tower_breaker::Permit;
 use tower_jitter_retry::decision::RetryCall;
 
 use super::ProcessId;
+use crate::client::Permit;
 use crate::server::AttemptId;
 
 /// A call, which makes one attempt or more.
@@ -23,7 +23,7 @@ pub(super) struct Call {
 #[derive(Debug)]
 pub(super) struct Attempt {
     pub(super) call: Box<Call>,
-    pub(super) permit: Option<Permit>,
+    pub(super) permit: Permit,
 }
 
 /// The attempts whose clients wait, by their number.

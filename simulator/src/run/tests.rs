@@ -1,9 +1,10 @@
 //! Tests of whole runs.
 
 use proptest::prelude::*;
+use tower_breaker::BreakerConfig;
 
 use super::*;
-use crate::client::Guard;
+use crate::client::{Breaker, Guard, guards};
 use crate::report::Counts;
 use crate::server::{Down, Outage, ServerConfig, Service};
 use crate::time::MILLISECOND;
@@ -14,7 +15,7 @@ fn setup(guard: Guard) -> Setup {
         processes: 10,
         guard,
         load: Load::Open { per_second: 70 },
-        timeout: SECOND,
+        timeout: Timeout::Inside(SECOND),
         server: ServerConfig::default(),
         until: 30 * SECOND,
     }
@@ -30,7 +31,7 @@ fn small_queue_has_the_counts_computed_by_hand() {
         load: Load::Backlog { per_second: 0, initial: 10, workers: 10, pause: MILLISECOND },
         server: ServerConfig { rate: 4, ..ServerConfig::default() },
         until: SECOND,
-        ..setup(Guard::NONE)
+        ..setup(guards::none())
     };
     let report = run(&setup);
     let first = Counts { asked: 10, answered: 3, failed: 7, rejected: 0, sent: 10 };
@@ -39,7 +40,7 @@ fn small_queue_has_the_counts_computed_by_hand() {
 
     // With a timeout of 2.5 s, the answer of the tenth item is the only one that is late. It would
     // arrive at 2,501 ms.
-    let patient = run(&Setup { timeout: 2_500 * MILLISECOND, until: 10 * SECOND, ..setup });
+    let patient = run(&Setup { timeout: Timeout::Inside(2_500 * MILLISECOND), until: 10 * SECOND, ..setup });
     assert_eq!(patient.sum(0..1), Counts { answered: 9, failed: 1, ..first });
     // Its worker sends it again at 2,501 ms. The server is idle then and answers after 251 ms.
     assert_eq!(patient.sum(2..3), Counts { asked: 1, answered: 1, sent: 1, ..Counts::default() });
@@ -50,7 +51,7 @@ fn small_queue_has_the_counts_computed_by_hand() {
 #[test]
 fn overloaded_bounded_queue_rejects_the_excess() {
     let server = ServerConfig { rate: 35, queue: Some(1), ..ServerConfig::default() };
-    let total = run(&Setup { server, ..setup(Guard::NONE) }).total();
+    let total = run(&Setup { server, ..setup(guards::none()) }).total();
     let per_second = total.answered / 30;
     assert!((25..=35).contains(&per_second), "{total:?}");
 }
@@ -58,15 +59,15 @@ fn overloaded_bounded_queue_rejects_the_excess() {
 #[test]
 fn same_seed_gives_the_same_report() {
     let outage = Some(Outage::new(5 * SECOND..10 * SECOND, Down::Hangs));
-    for guard in [Guard::BOTH, Guard::RETRY, Guard::HIGH_TRAFFIC] {
+    for guard in [guards::both(), guards::retry(), guards::retry_high_traffic()] {
         let setup = |seed| Setup {
             seed,
             server: ServerConfig { outage: outage.clone(), failing_per_mille: 50, ..ServerConfig::default() },
-            ..setup(guard)
+            ..setup(guard.clone())
         };
         let first = run(&setup(1));
-        assert_eq!(first, run(&setup(1)), "{}", guard.name());
-        assert_ne!(first, run(&setup(2)), "{}", guard.name());
+        assert_eq!(first, run(&setup(1)), "{}", guard.name);
+        assert_ne!(first, run(&setup(2)), "{}", guard.name);
     }
 }
 
@@ -75,8 +76,8 @@ fn breaker_stops_the_requests_of_an_outage() {
     let outage = Some(Outage::new(5 * SECOND..25 * SECOND, Down::Refused));
     let server = ServerConfig { outage, ..ServerConfig::default() };
     let sent = |guard| run(&Setup { processes: 1, server: server.clone(), ..setup(guard) }).sum(6..25).sent;
-    assert_eq!(sent(Guard::BREAKER), 0);
-    assert!(sent(Guard::NAIVE) > 2 * sent(Guard::NONE));
+    assert_eq!(sent(guards::breaker()), 0);
+    assert!(sent(guards::naive()) > 2 * sent(guards::none()));
 }
 
 /// One item, and a server that never answers. Attempts wait for 950 ms, and retries for 100 ms. So
@@ -86,10 +87,10 @@ fn retries_begin_after_the_timeout_and_their_delay() {
     let setup = Setup {
         processes: 1,
         load: Load::Backlog { per_second: 0, initial: 1, workers: 1, pause: SECOND },
-        timeout: 950 * MILLISECOND,
+        timeout: Timeout::Inside(950 * MILLISECOND),
         server: ServerConfig { dead: Some((1, Down::Hangs)), ..ServerConfig::default() },
         until: SECOND,
-        ..setup(Guard::NAIVE)
+        ..setup(guards::naive())
     };
     let sent: Vec<_> = run(&setup).seconds.iter().map(|second| second.sent).collect();
     assert_eq!(sent, [1, 1, 1]);
@@ -103,7 +104,7 @@ fn call_counts_as_rejected_only_if_it_was_never_sent() {
         load: Load::Backlog { per_second: 0, initial: 1, workers: 1, pause: 10 * MILLISECOND },
         server: ServerConfig { dead: Some((1, Down::Refused)), ..ServerConfig::default() },
         until: 4 * SECOND,
-        ..setup(Guard::BOTH)
+        ..setup(guards::both())
     };
     let Counts { asked, answered, failed, rejected, sent } = run(&setup).total();
     assert!(rejected > 0 && answered == 0);
@@ -115,7 +116,7 @@ fn call_counts_as_rejected_only_if_it_was_never_sent() {
 fn clients_recover_from_failures_by_retries() {
     let server = ServerConfig { failing_per_mille: 100, ..ServerConfig::default() };
     let failed = |guard| run(&Setup { server: server.clone(), ..setup(guard) }).total().failed;
-    let (without, with) = (failed(Guard::NONE), failed(Guard::RETRY));
+    let (without, with) = (failed(guards::none()), failed(guards::retry()));
     assert!(without > 150 && with * 20 < without, "{without}, {with}");
 }
 
@@ -125,12 +126,12 @@ fn down() -> impl Strategy<Value = Down> {
 
 fn guard() -> impl Strategy<Value = Guard> {
     prop::sample::select(vec![
-        Guard::NONE,
-        Guard::NAIVE,
-        Guard::RETRY,
-        Guard::BREAKER,
-        Guard::BOTH,
-        Guard::HIGH_TRAFFIC,
+        guards::none(),
+        guards::naive(),
+        guards::retry(),
+        guards::breaker(),
+        guards::both(),
+        guards::retry_high_traffic(),
     ])
 }
 
@@ -175,7 +176,7 @@ proptest! {
         } else {
             Load::Open { per_second }
         };
-        let setup = Setup { seed, processes, load, server, until: 10 * SECOND, ..setup(guard) };
+        let setup = Setup { seed, processes, load, server, until: 10 * SECOND, ..setup(guard.clone()) };
         let report = run(&setup);
         let Counts { asked, answered, failed, rejected, sent } = report.total();
         prop_assert!(asked > 0);
@@ -188,4 +189,42 @@ proptest! {
             prop_assert_eq!(report.items, answered + report.left);
         }
     }
+}
+
+#[test]
+fn outside_timeout_cancels_the_call_and_its_retries() {
+    let server =
+        ServerConfig { outage: Some(Outage::new(0..60 * SECOND, Down::Hangs)), ..ServerConfig::default() };
+    let setup = |timeout| Setup { processes: 1, timeout, server: server.clone(), ..setup(guards::naive()) };
+    let inside = run(&setup(Timeout::Inside(SECOND))).total();
+    assert_eq!(inside.sent, 3 * inside.asked, "{inside:?}");
+    let outside = run(&setup(Timeout::Outside(SECOND))).total();
+    assert_eq!((outside.sent, outside.failed), (outside.asked, outside.asked));
+    // 503 immediately: the retries at 0.1 s and 0.2 s are sent, but not the one at 0.2 s if the
+    // caller stops waiting at 0.15 s.
+    let server = ServerConfig {
+        outage: Some(Outage::new(0..60 * SECOND, Down::Unavailable)),
+        ..ServerConfig::default()
+    };
+    let outside = run(&Setup { server, ..setup(Timeout::Outside(150 * MILLISECOND)) }).total();
+    assert_eq!(outside.sent, 2 * outside.asked, "{outside:?}");
+}
+
+#[test]
+fn shared_circuit_opens_for_all_processes_after_its_delay() {
+    let server = ServerConfig {
+        outage: Some(Outage::new(5 * SECOND..60 * SECOND, Down::Unavailable)),
+        ..ServerConfig::default()
+    };
+    let sent = |delay| {
+        let breaker =
+            Some(Breaker::Shared(BreakerConfig::builder().open_for(Duration::from_secs(60)), delay));
+        let guard = Guard { breaker, ..guards::none() };
+        let setup = Setup { processes: 1_000, server: server.clone(), ..setup(guard) };
+        run(&setup).sum(5..30).sent
+    };
+    assert!(sent(0) <= 10, "{}", sent(0));
+    // 70 calls begin in each second of the delay.
+    let late = sent(3 * SECOND);
+    assert!((150..=270).contains(&late), "{late}");
 }

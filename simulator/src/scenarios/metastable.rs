@@ -6,10 +6,11 @@
 
 use super::{Case, Scenario};
 use crate::client::Guard;
+use crate::client::guards::{both, breaker, naive, none, retry, retry_high_traffic};
 use crate::figure::{Figure, Panel, Scale, Series};
 use crate::report::Report;
 use crate::server::{Down, Outage, ServerConfig};
-use crate::setup::{Load, Setup};
+use crate::setup::{Load, Setup, Timeout};
 use crate::table::{Labels, Table, Value};
 use crate::time::SECOND;
 
@@ -26,8 +27,9 @@ pub const HORIZON: u32 = 300;
 pub const PROCESSES: [u32; 4] = [1, 10, 100, 1_000];
 
 /// The guards.
-pub const GUARDS: [Guard; 6] =
-    [Guard::NONE, Guard::NAIVE, Guard::RETRY, Guard::BREAKER, Guard::BOTH, Guard::HIGH_TRAFFIC];
+pub fn guards() -> [Guard; 6] {
+    [none(), naive(), retry(), breaker(), both(), retry_high_traffic()]
+}
 
 /// The scenario.
 ///
@@ -51,24 +53,24 @@ pub const SCENARIO: Scenario = Scenario {
 };
 
 fn cases() -> Vec<Case> {
-    let processes = |guard| PROCESSES.map(|processes| case(guard, processes));
-    GUARDS.into_iter().flat_map(processes).collect()
+    let processes = |guard: Guard| PROCESSES.map(|processes| case(&guard, processes));
+    guards().into_iter().flat_map(processes).collect()
 }
 
 /// Returns the case of a guard and a number of processes.
-pub fn case(guard: Guard, processes: u32) -> Case {
+pub fn case(guard: &Guard, processes: u32) -> Case {
     let during = BEGIN as u64 * SECOND..END as u64 * SECOND;
     let server = ServerConfig { outage: Some(Outage::new(during, Down::Hangs)), ..ServerConfig::default() };
     let setup = Setup {
         seed: 0,
         processes,
-        guard,
+        guard: guard.clone(),
         load: Load::Open { per_second: OFFERED },
-        timeout: SECOND,
+        timeout: Timeout::Inside(SECOND),
         server,
         until: (END as u64 + u64::from(HORIZON)) * SECOND,
     };
-    Case { labels: vec![Value::Name(guard.name()), Value::Number(processes.into())], setup }
+    Case { labels: vec![Value::Name(guard.name), Value::Number(processes.into())], setup }
 }
 
 fn measure(_: &Setup, report: &Report) -> Vec<i64> {
@@ -87,16 +89,14 @@ fn figure(table: &Table) -> Figure {
         title: title.to_owned(),
         x_label: "processes",
         x_ticks: PROCESSES.map(|processes| processes.to_string()).to_vec(),
-        series: GUARDS
+        series: guards()
             .map(|guard| {
                 let at = |processes: u32| {
-                    let labels = [
-                        ("guard", Value::Name(guard.name())),
-                        ("processes", Value::Number(processes.into())),
-                    ];
+                    let labels =
+                        [("guard", Value::Name(guard.name)), ("processes", Value::Number(processes.into()))];
                     value(table, &labels)
                 };
-                Series { name: guard.name(), colour: guard.colour(), values: PROCESSES.map(at).to_vec() }
+                Series { name: guard.name, colour: guard.colour, values: PROCESSES.map(at).to_vec() }
             })
             .to_vec(),
         y,

@@ -4,10 +4,11 @@
 
 use super::{Case, Scenario};
 use crate::client::Guard;
+use crate::client::guards::{both, breaker, none, retry};
 use crate::figure::{Figure, Panel, Scale, Series};
 use crate::report::Report;
 use crate::server::ServerConfig;
-use crate::setup::{Load, Setup};
+use crate::setup::{Load, Setup, Timeout};
 use crate::table::{Table, Value};
 use crate::time::{MINUTE, SECOND};
 
@@ -18,7 +19,9 @@ pub const RATES: [u32; 4] = [1, 10, 100, 1_000];
 pub const FAILING: [u32; 10] = [10, 20, 50, 100, 150, 200, 250, 300, 400, 500];
 
 /// The guards.
-pub const GUARDS: [Guard; 4] = [Guard::NONE, Guard::BREAKER, Guard::RETRY, Guard::BOTH];
+pub fn guards() -> [Guard; 4] {
+    [none(), breaker(), retry(), both()]
+}
 
 /// The scenario.
 ///
@@ -41,9 +44,9 @@ pub const SCENARIO: Scenario = Scenario {
 };
 
 fn cases() -> Vec<Case> {
-    let shares = |guard, rate| FAILING.map(|failing| case(guard, rate, failing));
-    let rates = |guard| RATES.into_iter().flat_map(move |rate| shares(guard, rate));
-    GUARDS.into_iter().flat_map(rates).collect()
+    let shares = |guard: &Guard, rate| FAILING.map(|failing| case(guard, rate, failing));
+    let rates = |guard: Guard| RATES.map(|rate| shares(&guard, rate)).into_iter().flatten();
+    guards().into_iter().flat_map(rates).collect()
 }
 
 /// Returns how long a run lasts: longer at low rates, because a circuit trips seldom there.
@@ -56,18 +59,18 @@ fn duration(rate: u32) -> u64 {
 }
 
 /// Returns the case of a guard, a number of requests per second, and a share that fails.
-pub fn case(guard: Guard, rate: u32, failing_per_mille: u32) -> Case {
+pub fn case(guard: &Guard, rate: u32, failing_per_mille: u32) -> Case {
     let setup = Setup {
         seed: 0,
         processes: 1,
-        guard,
+        guard: guard.clone(),
         load: Load::Open { per_second: rate },
-        timeout: SECOND,
+        timeout: Timeout::Inside(SECOND),
         server: ServerConfig { rate: 10_000, failing_per_mille, ..ServerConfig::default() },
         until: duration(rate),
     };
     let numbers = [rate, failing_per_mille].map(|number| Value::Number(number.into()));
-    Case { labels: [Value::Name(guard.name())].into_iter().chain(numbers).collect(), setup }
+    Case { labels: [Value::Name(guard.name)].into_iter().chain(numbers).collect(), setup }
 }
 
 fn measure(_: &Setup, report: &Report) -> Vec<i64> {
@@ -78,16 +81,16 @@ fn measure(_: &Setup, report: &Report) -> Vec<i64> {
 
 fn figure(table: &Table) -> Figure {
     let panel = |rate: u32| {
-        let series = GUARDS.map(|guard| {
+        let series = guards().map(|guard| {
             let at = |failing: u32| {
                 let labels = [
-                    ("guard", Value::Name(guard.name())),
+                    ("guard", Value::Name(guard.name)),
                     ("requests_per_second", Value::Number(rate.into())),
                     ("failing_per_mille", Value::Number(failing.into())),
                 ];
                 Some(table.median("answered_per_mille", &labels)? / 10)
             };
-            Series { name: guard.name(), colour: guard.colour(), values: FAILING.map(at).to_vec() }
+            Series { name: guard.name, colour: guard.colour, values: FAILING.map(at).to_vec() }
         });
         Panel {
             title: format!("{rate} calls/s"),

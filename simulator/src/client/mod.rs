@@ -1,0 +1,162 @@
+//! The client processes: guards, circuits, policies.
+
+pub mod guards;
+pub mod model;
+mod shared;
+
+use plotters::style::RGBColor;
+use tower_breaker::{BreakerConfigBuilder, Circuit, Clock, Verdict};
+use tower_jitter_retry::budget::BudgetBuilder;
+use tower_jitter_retry::{Budget, RetryPolicy};
+
+use self::model::Model;
+use self::shared::SharedCircuit;
+use crate::random::Random;
+
+/// What protects the calls of a process. The retry is above the breaker.
+#[derive(Clone, Debug)]
+pub struct Guard {
+    /// The name for tables and figures, in `snake_case`.
+    pub name: &'static str,
+    /// The colour in figures.
+    pub colour: RGBColor,
+    /// The retries, if any. Each process has a budget of its own with the same settings.
+    pub retry: Option<RetryPolicy>,
+    /// The breaker, if any.
+    pub breaker: Option<Breaker>,
+}
+
+/// The breaker of a guard.
+#[derive(Clone, Debug)]
+pub enum Breaker {
+    /// A shipped circuit in each process.
+    Local(BreakerConfigBuilder),
+    /// One shipped circuit for all processes. Each process sees a change of its state this many
+    /// nanoseconds later.
+    Shared(BreakerConfigBuilder, u64),
+    /// A model of another implementation in each process.
+    Model(fn() -> Box<dyn Model>),
+}
+
+/// The client processes of a run.
+#[derive(Debug)]
+pub struct Clients {
+    processes: Vec<Process>,
+    shared: Option<SharedCircuit>,
+}
+
+#[derive(Debug)]
+struct Process {
+    policy: Option<RetryPolicy>,
+    breaker: Option<LocalBreaker>,
+}
+
+#[derive(Debug)]
+enum LocalBreaker {
+    Circuit(Circuit),
+    Model(Box<dyn Model>),
+}
+
+/// The permission of a breaker to send a request.
+#[derive(Debug)]
+pub enum Permit {
+    /// There is no breaker, or the request is not counted.
+    Uncounted,
+    /// Of a circuit.
+    Circuit(tower_breaker::Permit),
+    /// Of a model, with its ticket.
+    Model(u64),
+}
+
+impl Clients {
+    /// Creates the processes.
+    pub fn new(guard: &Guard, processes: u32, clock: Clock, seeds: &mut Random) -> Self {
+        let shared = match &guard.breaker {
+            Some(Breaker::Shared(config, delay)) => {
+                Some(SharedCircuit::new(circuit(config, clock, seeds.bits()), *delay))
+            }
+            _ => None,
+        };
+        let process = |_| Process {
+            breaker: match &guard.breaker {
+                Some(Breaker::Local(config)) => {
+                    Some(LocalBreaker::Circuit(circuit(config, clock, seeds.bits())))
+                }
+                Some(Breaker::Model(model)) => Some(LocalBreaker::Model(model())),
+                Some(Breaker::Shared(..)) | None => None,
+            },
+            policy: guard.retry.as_ref().map(|retry| policy(retry, clock, seeds.bits())),
+        };
+        Self { processes: (0..processes).map(process).collect(), shared }
+    }
+
+    /// Returns the policy of a process.
+    pub fn policy(&self, process: u32) -> Option<&RetryPolicy> {
+        self.processes[process as usize].policy.as_ref()
+    }
+
+    /// Asks the breaker of a process for permission to send a request.
+    ///
+    /// # Errors
+    ///
+    /// Returns the verdict of a rejected request.
+    pub fn try_acquire(&mut self, process: u32, now: u64) -> Result<Permit, Verdict> {
+        if let Some(shared) = &mut self.shared {
+            return shared.try_acquire(now);
+        }
+        match &mut self.processes[process as usize].breaker {
+            None => Ok(Permit::Uncounted),
+            Some(LocalBreaker::Circuit(circuit)) => acquire(circuit),
+            Some(LocalBreaker::Model(model)) => {
+                model.admit(now).map(Permit::Model).ok_or_else(model::rejected)
+            }
+        }
+    }
+
+    /// Records the outcome of a request.
+    pub fn record(&mut self, process: u32, permit: Permit, verdict: Verdict, now: u64) {
+        match permit {
+            Permit::Uncounted => {}
+            Permit::Circuit(permit) => permit.record(verdict),
+            Permit::Model(ticket) => {
+                if let Some(LocalBreaker::Model(model)) = &mut self.processes[process as usize].breaker {
+                    model.record(now, ticket, verdict.is_success());
+                }
+            }
+        }
+        if let Some(shared) = &mut self.shared {
+            shared.note_state(now);
+        }
+    }
+}
+
+fn acquire(circuit: &Circuit) -> Result<Permit, Verdict> {
+    circuit.try_acquire().map(Permit::Circuit).map_err(|rejection| (*rejection.fault()).into())
+}
+
+/// Creates a circuit.
+///
+/// # Panics
+///
+/// Panics if a setting is out of its range.
+fn circuit(config: &BreakerConfigBuilder, clock: Clock, seed: u64) -> Circuit {
+    Circuit::new(config.clone().clock(clock).seed(seed).build().expect("the settings are valid"))
+}
+
+/// Creates a policy with a new budget.
+///
+/// # Panics
+///
+/// Panics if the budget is a custom one.
+fn policy(policy: &RetryPolicy, clock: Clock, seed: u64) -> RetryPolicy {
+    let budget = policy.budget().map(|budget| new_budget(budget, clock));
+    policy.to_builder().budget(budget).clock(clock).seed(seed).build().expect("the settings are valid")
+}
+
+fn new_budget(budget: &Budget, clock: Clock) -> Budget {
+    let settings = match budget.to_builder().expect("the budget is not a custom one") {
+        BudgetBuilder::Window(window) => BudgetBuilder::Window(window.clock(clock)),
+        other => other,
+    };
+    settings.build().expect("the settings are valid")
+}
