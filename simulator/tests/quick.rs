@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use simulator::client::{Guard, guards};
-use simulator::scenarios::{ALL, Case, Scenario, metastable, random_failures};
+use simulator::scenarios::{ALL, Case, Scenario, dead_shard, metastable, random_failures};
 use simulator::table::{Table, Value};
 
 fn table(scenario: Scenario, cases: &[Case]) -> Table {
@@ -74,6 +74,24 @@ fn breaker_does_not_react_to_few_random_failures() {
         assert!(answered(guards::breaker(), rate) * 100 >= answered(guards::none(), rate) * 97, "{rate}");
         assert!(answered(guards::both(), rate) * 100 >= answered(guards::retry(), rate) * 97, "{rate}");
         assert!(answered(guards::retry(), rate) >= 995, "{rate}");
+    }
+}
+
+/// A quarter of the calls go to the dead shard.
+#[test]
+fn dead_shard_costs_a_quarter_of_the_calls_or_more() {
+    let cases =
+        dead_shard::guards().map(|guard| dead_shard::DEATHS.map(|death| dead_shard::case(&guard, death, 10)));
+    let table = table(dead_shard::SCENARIO, cases.as_flattened());
+    for guard in dead_shard::guards() {
+        let numbers = |column| table.numbers(column, &[name(&guard)]);
+        let (answered, rejected) = (numbers("answered_per_mille"), numbers("rejected"));
+        assert_eq!(answered.len(), 3);
+        assert!(answered.iter().all(|&share| share <= 765), "{}: {answered:?}", guard.name);
+        if guard.breaker.is_none() {
+            assert!(answered.iter().all(|&share| share >= 735), "{}: {answered:?}", guard.name);
+            assert_eq!(rejected, [0, 0, 0], "{}", guard.name);
+        }
     }
 }
 

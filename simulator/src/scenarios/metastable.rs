@@ -4,10 +4,10 @@
 //! accepts requests and does not work on them. It does not notice when a client stops waiting, and
 //! so it works on requests whose clients have gone.
 
-use super::{Case, Scenario};
+use super::{Case, Lines, Scenario};
 use crate::client::Guard;
 use crate::client::guards::{both, breaker, naive, none, retry, retry_high_traffic};
-use crate::figure::{Figure, Panel, Scale, Series};
+use crate::figure::{Figure, Panel, Scale};
 use crate::report::Report;
 use crate::server::{Down, Outage, ServerConfig};
 use crate::setup::{Load, Setup, Timeout};
@@ -85,20 +85,13 @@ fn measure(_: &Setup, report: &Report) -> Vec<i64> {
 }
 
 fn figure(table: &Table) -> Figure {
+    let guards = guards();
+    let lines = Lines { guards: &guards, axis: "processes", numbers: &PROCESSES, labels: &[] };
     let panel = |title: &str, y: Scale, value: fn(&Table, Labels<'_>) -> Option<i64>| Panel {
         title: title.to_owned(),
         x_label: "processes",
-        x_ticks: PROCESSES.map(|processes| processes.to_string()).to_vec(),
-        series: guards()
-            .map(|guard| {
-                let at = |processes: u32| {
-                    let labels =
-                        [("guard", Value::Name(guard.name)), ("processes", Value::Number(processes.into()))];
-                    value(table, &labels)
-                };
-                Series { name: guard.name, colour: guard.colour, values: PROCESSES.map(at).to_vec() }
-            })
-            .to_vec(),
+        x_ticks: lines.ticks(),
+        series: lines.series(|labels| value(table, labels)),
         y,
     };
     let seconds = Scale { label: "seconds", last: HORIZON.into(), step: 50, last_text: None };

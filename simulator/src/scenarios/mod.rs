@@ -1,5 +1,6 @@
 //! The scenarios: each is a list of cases, which are run with several seeds.
 
+pub mod dead_shard;
 pub mod metastable;
 pub mod random_failures;
 
@@ -7,11 +8,12 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use crate::figure::Figure;
+use crate::client::Guard;
+use crate::figure::{Figure, Series};
 use crate::report::Report;
 use crate::run::run;
 use crate::setup::Setup;
-use crate::table::{Table, Value};
+use crate::table::{Labels, Table, Value};
 
 /// A scenario.
 #[derive(Clone, Copy, Debug)]
@@ -40,7 +42,7 @@ pub struct Case {
 }
 
 /// All scenarios.
-pub const ALL: [Scenario; 2] = [metastable::SCENARIO, random_failures::SCENARIO];
+pub const ALL: [Scenario; 3] = [metastable::SCENARIO, random_failures::SCENARIO, dead_shard::SCENARIO];
 
 impl Scenario {
     /// Returns the scenario with this name.
@@ -84,5 +86,34 @@ impl Scenario {
         let results = (self.measure)(&setup, &run(&setup));
         let seed = Value::Number(seed.cast_signed());
         case.labels.iter().copied().chain([seed]).chain(results.into_iter().map(Value::Number)).collect()
+    }
+}
+
+/// The lines of a panel: one for each guard, with a value for each number of a label.
+struct Lines<'a> {
+    guards: &'a [Guard],
+    /// The name of the label on the horizontal axis.
+    axis: &'static str,
+    numbers: &'a [u32],
+    /// The other labels of the panel.
+    labels: Labels<'a>,
+}
+
+impl Lines<'_> {
+    /// Computes each value from the rows with the labels of its point.
+    fn series(&self, value: impl Fn(Labels<'_>) -> Option<i64>) -> Vec<Series> {
+        let line = |guard: &Guard| {
+            let at = |&number: &u32| {
+                let point = [("guard", Value::Name(guard.name)), (self.axis, Value::Number(number.into()))];
+                value(&[&point, self.labels].concat())
+            };
+            Series { name: guard.name, colour: guard.colour, values: self.numbers.iter().map(at).collect() }
+        };
+        self.guards.iter().map(line).collect()
+    }
+
+    /// Returns the texts at the ticks of the horizontal axis.
+    fn ticks(&self) -> Vec<String> {
+        self.numbers.iter().map(u32::to_string).collect()
     }
 }

@@ -2,10 +2,10 @@
 //!
 //! One process calls a server with much capacity. A share of the requests is answered with 503.
 
-use super::{Case, Scenario};
+use super::{Case, Lines, Scenario};
 use crate::client::Guard;
 use crate::client::guards::{both, breaker, none, retry};
-use crate::figure::{Figure, Panel, Scale, Series};
+use crate::figure::{Figure, Panel, Scale};
 use crate::report::Report;
 use crate::server::ServerConfig;
 use crate::setup::{Load, Setup, Timeout};
@@ -50,7 +50,7 @@ fn cases() -> Vec<Case> {
 }
 
 /// Returns how long a run lasts: longer at low rates, because a circuit trips seldom there.
-fn duration(rate: u32) -> u64 {
+pub(super) fn duration(rate: u32) -> u64 {
     match rate {
         0..=10 => 60 * MINUTE,
         11..=100 => 20 * MINUTE,
@@ -80,24 +80,16 @@ fn measure(_: &Setup, report: &Report) -> Vec<i64> {
 }
 
 fn figure(table: &Table) -> Figure {
+    let guards = guards();
     let panel = |rate: u32| {
-        let series = guards().map(|guard| {
-            let at = |failing: u32| {
-                let labels = [
-                    ("guard", Value::Name(guard.name)),
-                    ("requests_per_second", Value::Number(rate.into())),
-                    ("failing_per_mille", Value::Number(failing.into())),
-                ];
-                Some(table.median("answered_per_mille", &labels)? / 10)
-            };
-            Series { name: guard.name, colour: guard.colour, values: FAILING.map(at).to_vec() }
-        });
+        let labels = [("requests_per_second", Value::Number(rate.into()))];
+        let lines = Lines { guards: &guards, axis: "failing_per_mille", numbers: &FAILING, labels: &labels };
         Panel {
             title: format!("{rate} calls/s"),
             x_label: "% of the requests fail",
             x_ticks: FAILING.map(|failing| (failing / 10).to_string()).to_vec(),
             y: Scale { label: "% of the calls answered", last: 100, step: 20, last_text: None },
-            series: series.to_vec(),
+            series: lines.series(|labels| Some(table.median("answered_per_mille", labels)? / 10)),
         }
     };
     Figure { title: "Random failures, one circuit", panels: RATES.map(panel).to_vec() }
