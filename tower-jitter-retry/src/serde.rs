@@ -14,8 +14,8 @@ use tower_fault_classify::__internals::settings::{
 
 use crate::backoff::{Backoff, Jitter};
 use crate::budget::{
-    Budget, BudgetSettings, GRPC_RATIO_RANGE, GRPC_TOKEN_RANGE, MIN_PER_SECOND_RANGE, RATIO_RANGE,
-    SPAN_RANGE, TOKEN_RANGE,
+    Budget, BudgetSettings, GRPC_RATIO_RANGE, GRPC_TOKEN_RANGE, MIN_PER_SECOND_RANGE, PER_SUCCESS_RANGE,
+    RATIO_RANGE, SPAN_RANGE, TOKEN_RANGE,
 };
 use crate::policy::{
     ATTEMPT_RANGE, ColdConfig, HotConfig, Limits, MAX_DURATION, MULTIPLIER_RANGE, REPLAY_LIMIT_RANGE,
@@ -155,7 +155,8 @@ impl Setting for AnyBudget {
     type Value = Budget;
 
     fn allowed(&self) -> String {
-        "a table such as { window = { ratio = 0.2 } }, with one of `window`, `grpc` and `aws`".to_owned()
+        "a table such as { window = { ratio = 0.2 } }, with one of `window`, `tokens`, `grpc` and `aws`"
+            .to_owned()
     }
 
     fn scalar(&self, _: &Scalar<'_>) -> Option<Budget> {
@@ -165,9 +166,10 @@ impl Setting for AnyBudget {
     fn table<'de, A: MapAccess<'de>>(&self, fields: &mut Fields<A>) -> Result<Option<Budget>, A::Error> {
         let budget = match fields.next_name()?.as_deref() {
             Some("window") => fields.value(WindowBudget)?,
+            Some("tokens") => fields.value(TokenBudget)?,
             Some("grpc") => fields.value(GrpcBudget)?,
             Some("aws") => fields.value(AwsBudget)?,
-            Some(name) => return Err(fields.unknown(name, &["window", "grpc", "aws"])),
+            Some(name) => return Err(fields.unknown(name, &["window", "tokens", "grpc", "aws"])),
             None => return Ok(None),
         };
         fields.single(budget)
@@ -195,6 +197,33 @@ impl Setting for WindowBudget {
                 "min_per_second" => builder.min_per_second(fields.value(Float(MIN_PER_SECOND_RANGE))?),
                 "span" => builder.span(fields.value(DurationIn(SPAN_RANGE))?),
                 _ => return Err(fields.unknown(&name, &["ratio", "min_per_second", "span"])),
+            };
+        }
+        builder.build().map(Some).map_err(|error| fields.invalid(&error))
+    }
+}
+
+struct TokenBudget;
+
+impl Setting for TokenBudget {
+    type Value = Budget;
+
+    fn allowed(&self) -> String {
+        "a table such as { capacity = 10, initial = 10, per_success = 0.1 }".to_owned()
+    }
+
+    fn scalar(&self, _: &Scalar<'_>) -> Option<Budget> {
+        None
+    }
+
+    fn table<'de, A: MapAccess<'de>>(&self, fields: &mut Fields<A>) -> Result<Option<Budget>, A::Error> {
+        let mut builder = Budget::tokens();
+        while let Some(name) = fields.next_name()? {
+            builder = match &*name {
+                "capacity" => builder.capacity(fields.value(Integer(TOKEN_RANGE))?),
+                "initial" => builder.initial(fields.value(Integer(0..=*TOKEN_RANGE.end()))?),
+                "per_success" => builder.per_success(fields.value(Float(PER_SUCCESS_RANGE))?),
+                _ => return Err(fields.unknown(&name, &["capacity", "initial", "per_success"])),
             };
         }
         builder.build().map(Some).map_err(|error| fields.invalid(&error))
@@ -382,14 +411,21 @@ impl Serialize for WrittenBudget {
                 table.serialize_field("span", &HumanDuration(span))?;
                 table.end()
             }
+            BudgetSettings::Tokens { capacity, initial, per_success } => {
+                let mut table = to.serialize_struct_variant("Budget", 1, "tokens", 3)?;
+                table.serialize_field("capacity", &capacity)?;
+                table.serialize_field("initial", &initial)?;
+                table.serialize_field("per_success", &per_success)?;
+                table.end()
+            }
             BudgetSettings::Grpc { max_tokens, ratio } => {
-                let mut table = to.serialize_struct_variant("Budget", 1, "grpc", 2)?;
+                let mut table = to.serialize_struct_variant("Budget", 2, "grpc", 2)?;
                 table.serialize_field("max_tokens", &max_tokens)?;
                 table.serialize_field("ratio", &ratio)?;
                 table.end()
             }
             BudgetSettings::Aws { capacity, cost, timeout_cost, increment } => {
-                let mut table = to.serialize_struct_variant("Budget", 2, "aws", 4)?;
+                let mut table = to.serialize_struct_variant("Budget", 3, "aws", 4)?;
                 table.serialize_field("capacity", &capacity)?;
                 table.serialize_field("cost", &cost)?;
                 table.serialize_field("timeout_cost", &timeout_cost)?;
@@ -406,7 +442,7 @@ mod tests {
     use tower_fault_classify::{Fault, Verdict};
 
     use super::*;
-    use crate::budget::{BudgetSettings, RetryBudget, Ticket};
+    use crate::budget::{BudgetSettings, RetryBudget, Ticket, TokenBudgetBuilder};
     use crate::policy::RetryPolicyBuilder;
 
     fn from_json(text: &str) -> Result<RetryPolicy, String> {
@@ -472,6 +508,7 @@ mod tests {
         assert_eq!(parts(read), built(RetryPolicy::builder().max_attempts(5).budget(window)));
         for (kind, budget) in [
             ("window", Budget::default()),
+            ("tokens", Budget::tokens().build().unwrap()),
             ("grpc", Budget::grpc().build().unwrap()),
             ("aws", Budget::aws().build().unwrap()),
         ] {
@@ -581,7 +618,7 @@ mod tests {
         (
             "budget",
             "0.2",
-            "`budget` is 0.2; allowed is a table such as { window = { ratio = 0.2 } }, with one of `window`, `grpc` and `aws`, or \"none\" to turn it off",
+            "`budget` is 0.2; allowed is a table such as { window = { ratio = 0.2 } }, with one of `window`, `tokens`, `grpc` and `aws`, or \"none\" to turn it off",
         ),
         ("budget", "\"window\"", "`budget` is \"window\"; allowed is a table"),
         ("budget", "{}", "`budget` is a table; allowed is a table such as"),
@@ -608,7 +645,7 @@ mod tests {
     ];
 
     /// Tables in JSON, and the beginning of the error.
-    const INVALID_TABLES: [(&str, &str); 12] = [
+    const INVALID_TABLES: [(&str, &str); 17] = [
         (r#"{"jitter": {"proportional": 2.0}}"#, "`jitter.proportional` is 2.0; allowed is 0.0 to 1.0"),
         (r#"{"jitter": {"additive": 5}}"#, "`jitter.additive` is 5; allowed is 0s to 365d"),
         (r#"{"jitter": {"some": 5}}"#, "unknown field `jitter.some`; allowed is `proportional`, `additive`,"),
@@ -618,7 +655,7 @@ mod tests {
         ),
         (
             r#"{"budget": {"windows": {}}}"#,
-            "unknown field `budget.windows`; allowed is `window`, `grpc` or `aws`",
+            "unknown field `budget.windows`; allowed is `window`, `tokens`, `grpc` or `aws`",
         ),
         (
             r#"{"budget": {"window": 0.2}}"#,
@@ -635,6 +672,23 @@ mod tests {
         (
             r#"{"budget": {"window": {"ratios": 1.0}}}"#,
             "unknown field `budget.window.ratios`; allowed is `ratio`,",
+        ),
+        (
+            r#"{"budget": {"tokens": {"capacity": 0}}}"#,
+            "`budget.tokens.capacity` is 0; allowed is 1 to 1000000000",
+        ),
+        (r#"{"budget": {"tokens": {"initial": 11}}}"#, "`budget.tokens.initial` is 11; allowed is 0 to 10"),
+        (
+            r#"{"budget": {"tokens": {"initial": 5, "capacity": 4}}}"#,
+            "`budget.tokens.initial` is 5; allowed is 0 to 4",
+        ),
+        (
+            r#"{"budget": {"tokens": {"per_success": 1000.5}}}"#,
+            "`budget.tokens.per_success` is 1000.5; allowed is 0.0 to 1000.0",
+        ),
+        (
+            r#"{"budget": {"tokens": {"ratio": 0.1}}}"#,
+            "unknown field `budget.tokens.ratio`; allowed is `capacity`, `initial` or `per_success`",
         ),
         (
             r#"{"budget": {"grpc": {"max_tokens": 1001}}}"#,
@@ -682,6 +736,14 @@ mod tests {
             (RATIO_RANGE, MIN_PER_SECOND_RANGE, duration(SPAN_RANGE)).prop_map(|(ratio, retries, span)| {
                 Budget::window().ratio(ratio).min_per_second(retries).span(span).build()
             });
+        let tokens = (TOKEN_RANGE, PER_SUCCESS_RANGE)
+            .prop_flat_map(|(capacity, per_success)| {
+                (Just(capacity), proptest::option::of(0..=capacity), Just(per_success))
+            })
+            .prop_map(|(capacity, initial, per_success)| {
+                let builder = Budget::tokens().capacity(capacity).per_success(per_success);
+                initial.into_iter().fold(builder, TokenBudgetBuilder::initial).build()
+            });
         let grpc = (GRPC_TOKEN_RANGE, GRPC_RATIO_RANGE)
             .prop_map(|(tokens, ratio)| Budget::grpc().max_tokens(tokens).ratio(ratio).build());
         let aws = TOKEN_RANGE
@@ -697,6 +759,7 @@ mod tests {
         prop_oneof![
             Just(None),
             window.prop_map(|budget| Some(budget.unwrap())),
+            tokens.prop_map(|budget| Some(budget.unwrap())),
             grpc.prop_map(|budget| Some(budget.unwrap())),
             aws.prop_map(|budget| Some(budget.unwrap())),
         ]

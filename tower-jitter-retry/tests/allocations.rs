@@ -141,7 +141,9 @@ fn http_request_sent_once_allocates_nothing() {
 
 #[test]
 fn retry_paid_with_tokens_allocates_nothing() {
-    for budget in [Budget::grpc().max_tokens(1_000).build().unwrap(), Budget::aws().build().unwrap()] {
+    let tokens = Budget::tokens().capacity(1_000);
+    for budget in [tokens.build(), Budget::grpc().max_tokens(1_000).build(), Budget::aws().build()] {
+        let budget = budget.unwrap();
         let policy = immediate().max_attempts(20).budget(budget).build().unwrap();
         let mut service = JitterRetryLayer::new(policy).layer(service_fn(failing));
         assert_eq!(allocations(&mut service), 0);

@@ -23,6 +23,7 @@ fn budgets() -> Vec<Option<Budget>> {
     vec![
         None,
         Some(Budget::default()),
+        Some(Budget::tokens().build().unwrap()),
         Some(Budget::grpc().build().unwrap()),
         Some(Budget::aws().build().unwrap()),
     ]

@@ -16,15 +16,16 @@ fn window(number: u32, clock: Clock) -> Result<Budget, ConfigError> {
 }
 
 /// Builds token budgets with settings that no other number has.
-fn tokens(number: u32) -> [Result<Budget, ConfigError>; 2] {
+fn tokens(number: u32) -> [Result<Budget, ConfigError>; 3] {
+    let plain = Budget::tokens().capacity(1 + number).initial(1 + number / 2);
     let grpc = Budget::grpc().max_tokens(1 + number % 1_000).ratio(f64::from(1 + number) / 1e3);
-    [grpc.build(), Budget::aws().capacity(100 + number).increment(0).build()]
+    [plain.build(), grpc.build(), Budget::aws().capacity(100 + number).increment(0).build()]
 }
 
-/// Builds three budgets with distinct settings, and uses and drops them.
+/// Builds four budgets with distinct settings, and uses and drops them.
 fn build(number: u32, clock: Clock) {
-    let [grpc, aws] = tokens(number);
-    for budget in [window(number, clock), grpc, aws] {
+    let [plain, grpc, aws] = tokens(number);
+    for budget in [window(number, clock), plain, grpc, aws] {
         let budget = budget.unwrap();
         budget.withdraw(&FAULT).expect("a new budget grants a retry").failed(&FAULT);
         budget.deposit(&Verdict::Success);

@@ -9,7 +9,7 @@ use tower_fault_classify::{Fault, Verdict};
 use super::settings::BudgetSettings;
 use super::status::BudgetStatus;
 use super::ticket::{Ticket, TicketKind};
-use super::tokens::TokenCore;
+use super::tokens::{TokenCore, TokenOwner};
 use super::window::{WindowCore, WindowOwner};
 
 /// Decides whether a retry may be made.
@@ -74,6 +74,7 @@ pub trait RetryBudget: fmt::Debug + Send + Sync + 'static {
 ///
 /// let default = Budget::default();
 /// let strict = Budget::window().ratio(0.05).min_per_second(1).build()?;
+/// let refilled_by_success = Budget::tokens().capacity(20).build()?;
 /// let grpc_throttling = Budget::grpc().build()?;
 /// let aws_retry_quota = Budget::aws().build()?;
 /// # Ok::<(), tower_jitter_retry::ConfigError>(())
@@ -86,7 +87,7 @@ pub trait RetryBudget: fmt::Debug + Send + Sync + 'static {
 /// gets what a new budget with the call's old settings grants to its first call.
 ///
 /// A new budget reuses the storage regardless of its settings and its clock. Window budgets share
-/// one pool of storage; gRPC and AWS budgets share another. The memory of each pool is therefore
+/// one pool of storage; buckets of tokens share another. The memory of each pool is therefore
 /// bounded by the largest number of its budgets that were alive at the same time.
 #[derive(Clone)]
 pub struct Budget(pub(super) BudgetKind);
@@ -103,7 +104,7 @@ pub struct Budget(pub(super) BudgetKind);
 #[derive(Clone)]
 pub(super) enum BudgetKind {
     Window(PoolHandle<WindowCore>, WindowOwner),
-    Tokens(PoolHandle<TokenCore>, u32),
+    Tokens(PoolHandle<TokenCore>, TokenOwner),
     Custom(Arc<dyn RetryBudget>),
 }
 
@@ -173,7 +174,7 @@ impl Budget {
     pub(crate) fn budget_ref(&self) -> Option<BudgetRef> {
         match &self.0 {
             BudgetKind::Window(core, owner) => Some(BudgetRef::Window(core.as_static(), *owner)),
-            BudgetKind::Tokens(core, epoch) => Some(BudgetRef::Tokens(core.as_static(), *epoch)),
+            BudgetKind::Tokens(core, owner) => Some(BudgetRef::Tokens(core.as_static(), *owner)),
             BudgetKind::Custom(_) => None,
         }
     }
@@ -218,12 +219,11 @@ impl fmt::Debug for Budget {
     }
 }
 
-/// A call's reference to a budget of this crate: no counted handle, but the epoch of the budget's
-/// owner.
+/// A call's reference to a budget of this crate: no counted handle, but the budget's owner.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum BudgetRef {
     Window(&'static WindowCore, WindowOwner),
-    Tokens(&'static TokenCore, u32),
+    Tokens(&'static TokenCore, TokenOwner),
 }
 
 impl BudgetRef {
@@ -231,15 +231,15 @@ impl BudgetRef {
     pub(crate) fn deposit(self, verdict: &Verdict) {
         match self {
             Self::Window(core, owner) => core.deposit(verdict, owner),
-            Self::Tokens(core, epoch) => core.record(verdict, epoch, None),
+            Self::Tokens(core, owner) => core.record(verdict, owner, None),
         }
     }
 
     pub(crate) fn withdraw(self, fault: &Fault) -> Option<Ticket> {
         match self {
             Self::Window(core, owner) => core.withdraw(owner).then_some(Ticket(TicketKind::Paid)),
-            Self::Tokens(core, epoch) => {
-                core.withdraw(fault, epoch).map(|refund| Ticket(TicketKind::Tokens(refund)))
+            Self::Tokens(core, owner) => {
+                core.withdraw(fault, owner).map(|refund| Ticket(TicketKind::Tokens(refund)))
             }
         }
     }
@@ -296,12 +296,18 @@ mod tests {
     #[test]
     fn budget_to_builder_keeps_settings() {
         let window = Budget::window().ratio(0.3).min_per_second(0.7).span(Duration::from_secs(30));
+        let tokens = Budget::tokens().capacity(30).per_success(0.25);
         let grpc = Budget::grpc().max_tokens(20).ratio(0.5);
         let aws = Budget::aws().capacity(90).cost(3).timeout_cost(8).increment(2);
         for (budget, settings) in [
             (
                 window.build(),
                 BudgetSettings::Window { ratio: 0.3, min_per_second: 0.7, span: Duration::from_secs(30) },
+            ),
+            (tokens.clone().build(), BudgetSettings::Tokens { capacity: 30, initial: 30, per_success: 0.25 }),
+            (
+                tokens.initial(0).build(),
+                BudgetSettings::Tokens { capacity: 30, initial: 0, per_success: 0.25 },
             ),
             (grpc.build(), BudgetSettings::Grpc { max_tokens: 20, ratio: 0.5 }),
             (aws.build(), BudgetSettings::Aws { capacity: 90, cost: 3, timeout_cost: 8, increment: 2 }),
@@ -345,6 +351,11 @@ mod tests {
             withdrawals: None,
         };
         assert_eq!(grpc.status(), Some(tokens(4.0, 9.0, 10.0)));
+        let plain = Budget::tokens().initial(3).build().unwrap();
+        assert_eq!(plain.status(), Some(tokens(3.0, 3.0, 10.0)));
+        plain.deposit(&Verdict::Success);
+        plain.withdraw(&FAULT).unwrap().failed(&FAULT);
+        assert_eq!(plain.status(), Some(tokens(2.1, 2.1, 10.0)));
         let aws = Budget::aws().build().unwrap();
         aws.withdraw(&FAULT).unwrap().failed(&FAULT);
         assert_eq!(aws.status(), Some(tokens(99.0, 495.0, 500.0)));

@@ -8,8 +8,9 @@
 //! | budget | allows | recovers | used by |
 //! |---|---|---|---|
 //! | [`Budget::window`], **the default** ([`WindowBudgetBuilder`]) | a share of the requests of the last seconds, and some retries per second in addition | with time | Finagle, linkerd, tower |
+//! | [`Budget::tokens`] ([`TokenBudgetBuilder`]) | retries that the tokens pay for, one token each; a retry that succeeds, is not sent or is cancelled returns its token | with successes | |
 //! | [`Budget::grpc`] ([`GrpcBudgetBuilder`]) | any retry while more than half of the tokens are left; failures take a token, successes return a part of one | with successes | gRPC (gRFC A6) |
-//! | [`Budget::aws`] ([`AwsBudgetBuilder`]) | retries that the tokens pay for; a retry that succeeds, is not sent or is cancelled returns its cost | with successes | the AWS SDKs ("standard" mode) |
+//! | [`Budget::aws`] ([`AwsBudgetBuilder`]) | as `Budget::tokens`, but a retry costs several tokens, and more after a timeout | with successes | the AWS SDKs ("standard" mode) |
 //! | [`Budget::custom`] | what your own [`RetryBudget`] allows | | |
 //!
 //! [`Budget::settings`] returns the settings of a budget ([`BudgetSettings`]), and
@@ -21,6 +22,10 @@
 //! second are few for one client, but 100,000 per second for ten thousand clients. If many clients
 //! call the same server, give each of them a small `min_per_second`, such as
 //! 0.1, or 0.
+//!
+//! A window grants its reserve again in every span, so retries continue throughout an outage. A
+//! bucket of tokens is not refilled by time. Once an outage has emptied it, the client sends no
+//! retry until requests succeed again.
 //!
 //! All amounts are exact fixed-point numbers. They are changed by compare-and-swap, or under a lock
 //! that only retries take. The time of an operation does not depend on how long a budget was idle.
@@ -34,10 +39,13 @@ mod ticket;
 mod tokens;
 mod window;
 
-pub use self::builder::{AwsBudgetBuilder, BudgetBuilder, GrpcBudgetBuilder, WindowBudgetBuilder};
+pub use self::builder::{
+    AwsBudgetBuilder, BudgetBuilder, GrpcBudgetBuilder, TokenBudgetBuilder, WindowBudgetBuilder,
+};
 #[cfg(feature = "serde")]
 pub(crate) use self::builder::{
-    GRPC_RATIO_RANGE, GRPC_TOKEN_RANGE, MIN_PER_SECOND_RANGE, RATIO_RANGE, SPAN_RANGE, TOKEN_RANGE,
+    GRPC_RATIO_RANGE, GRPC_TOKEN_RANGE, MIN_PER_SECOND_RANGE, PER_SUCCESS_RANGE, RATIO_RANGE, SPAN_RANGE,
+    TOKEN_RANGE,
 };
 pub(crate) use self::handle::BudgetRef;
 pub use self::handle::{Budget, RetryBudget};

@@ -19,6 +19,20 @@ pub enum BudgetSettings {
         /// [`WindowBudgetBuilder::span`](super::WindowBudgetBuilder::span).
         span: Duration,
     },
+    /// The settings of a [`Budget::tokens`](super::Budget::tokens).
+    Tokens {
+        /// The capacity in tokens; see
+        /// [`TokenBudgetBuilder::capacity`](super::TokenBudgetBuilder::capacity).
+        capacity: u32,
+        /// The tokens in a new bucket.
+        ///
+        /// See [`TokenBudgetBuilder::initial`](super::TokenBudgetBuilder::initial).
+        initial: u32,
+        /// The tokens per success without a retry.
+        ///
+        /// See [`TokenBudgetBuilder::per_success`](super::TokenBudgetBuilder::per_success).
+        per_success: f64,
+    },
     /// The settings of a [`Budget::grpc`](super::Budget::grpc).
     Grpc {
         /// The capacity in tokens.

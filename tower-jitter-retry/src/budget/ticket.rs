@@ -12,7 +12,7 @@ use super::tokens::Refund;
 /// The budget grants it. Dropping it without settling it means that the retry was not sent or was
 /// cancelled.
 ///
-/// | the retry | [`Budget::aws`](super::Budget::aws) | [`Budget::grpc`](super::Budget::grpc) | [`Budget::window`](super::Budget::window) |
+/// | the retry | [`Budget::tokens`](super::Budget::tokens), [`Budget::aws`](super::Budget::aws) | [`Budget::grpc`](super::Budget::grpc) | [`Budget::window`](super::Budget::window) |
 /// |---|---|---|---|
 /// | succeeded | returns the cost | adds a part of a token | |
 /// | failed | keeps the cost | takes a token | |

@@ -1,6 +1,6 @@
-//! Budgets of tokens: gRPC's throttling and the retry quota of the AWS SDKs.
+//! Budgets of tokens: the general one, gRPC's throttling, and the retry quota of the AWS SDKs.
 //!
-//! Neither depends on time: successes return what failures take. Threads share one word, which is
+//! None depends on time: successes return what failures take. Threads share one word, which is
 //! changed by compare-and-swap:
 //!
 //! ```text
@@ -27,6 +27,14 @@ pub(crate) struct TokenCore {
     word: AtomicU64,
 }
 
+/// The owner of the core when a call began. A call keeps it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TokenOwner {
+    epoch: u32,
+    /// Whether a new bucket of this owner would grant a retry to its first call.
+    grants_first: bool,
+}
+
 const EPOCHS: u32 = (1 << 24) - 1;
 
 const fn pack(epoch: u32, tokens: u64) -> u64 {
@@ -43,20 +51,20 @@ impl TokenCore {
         Self { rules: Default::default(), word: AtomicU64::new(0) }
     }
 
-    /// Makes the core a full bucket of a new owner, and returns the owner's epoch. Calls of former
-    /// owners may still use the core.
-    pub(super) fn adopt(&self, rules: TokenRules) -> u32 {
+    /// Makes the core a new bucket of a new owner. Calls of former owners may still use the core.
+    pub(super) fn adopt(&self, rules: TokenRules) -> TokenOwner {
         // Relaxed: no other thread changes the epoch.
         let epoch = (epoch_in(self.word.load(Ordering::Relaxed)) + 1) & EPOCHS;
         // A swap, not a plain store: it is ordered with the compare-and-swaps of former owners'
         // calls, which find another epoch after it.
-        self.word.swap(pack(epoch, rules.capacity), Ordering::Relaxed);
+        self.word.swap(pack(epoch, rules.initial()), Ordering::Relaxed);
         // Release: a call that reads one of the words stored below also reads the new epoch.
         fence(Ordering::Release);
         for (word, value) in self.rules.iter().zip(rules.words()) {
             word.store(value, Ordering::Relaxed);
         }
-        epoch
+        // A new bucket contains whole tokens, and pays for a retry if it is not empty.
+        TokenOwner { epoch, grants_first: rules.initial() > 0 }
     }
 
     /// Returns the owner's rules, provided that the word which is read afterwards has the owner's
@@ -77,6 +85,11 @@ impl TokenCore {
 
         let TokenRules { capacity, scheme } = self.rules();
         match scheme {
+            Scheme::Tokens { initial, per_success } => BudgetSettings::Tokens {
+                capacity: whole(capacity),
+                initial: whole(initial),
+                per_success: per_success as f64 / ONE as f64,
+            },
             Scheme::Grpc { ratio } => {
                 BudgetSettings::Grpc { max_tokens: whole(capacity), ratio: ratio as f64 / ONE as f64 }
             }
@@ -106,46 +119,46 @@ impl TokenCore {
     /// Records the outcome of an attempt. If the bucket is full and the outcome would only fill it,
     /// the word is not written.
     #[inline]
-    pub(crate) fn record(&self, verdict: &Verdict, epoch: u32, paid: Option<u64>) {
+    pub(crate) fn record(&self, verdict: &Verdict, owner: TokenOwner, paid: Option<u64>) {
         let rules = self.rules();
         let settled = |word: u64| {
             let tokens = word & MAX_TOKENS;
             let after = rules.after_outcome(tokens, verdict, paid);
-            (epoch_in(word) == epoch && after != tokens).then(|| pack(epoch, after))
+            (epoch_in(word) == owner.epoch && after != tokens).then(|| pack(owner.epoch, after))
         };
         // Relaxed: the word guards no other memory.
         let _ = self.word.fetch_update(Ordering::Relaxed, Ordering::Relaxed, settled);
     }
 
     /// Returns the tokens that a retry was paid with.
-    fn refund(&self, paid: u64, epoch: u32) {
+    fn refund(&self, paid: u64, owner: TokenOwner) {
         let capacity = self.rules().capacity;
         let returned = |word: u64| {
             let tokens = (word & MAX_TOKENS) + paid;
-            (paid > 0 && epoch_in(word) == epoch).then(|| pack(epoch, tokens.min(capacity)))
+            (paid > 0 && epoch_in(word) == owner.epoch).then(|| pack(owner.epoch, tokens.min(capacity)))
         };
         // Relaxed: as above.
         let _ = self.word.fetch_update(Ordering::Relaxed, Ordering::Relaxed, returned);
     }
 
     /// Pays for a retry. If the core now belongs to another budget, the call pays nothing, as if
-    /// from a full bucket of its own.
-    pub(crate) fn withdraw(&'static self, fault: &Fault, epoch: u32) -> Option<Refund> {
-        let paid = self.pay(fault, epoch)?;
-        Some(Refund { core: self, epoch, paid: Some(paid) })
+    /// from a new bucket of its own.
+    pub(crate) fn withdraw(&'static self, fault: &Fault, owner: TokenOwner) -> Option<Refund> {
+        let paid = self.pay(fault, owner)?;
+        Some(Refund { core: self, owner, paid: Some(paid) })
     }
 
-    fn pay(&self, fault: &Fault, epoch: u32) -> Option<u64> {
+    fn pay(&self, fault: &Fault, owner: TokenOwner) -> Option<u64> {
         let rules = self.rules();
         let paying = |word: u64| {
             let price = rules.retry_cost(word & MAX_TOKENS, fault)?;
             // No price is higher than the tokens in the bucket.
-            (epoch_in(word) == epoch).then(|| word - price)
+            (epoch_in(word) == owner.epoch).then(|| word - price)
         };
         // Relaxed: as above.
         match self.word.fetch_update(Ordering::Relaxed, Ordering::Relaxed, paying) {
             Ok(before) => rules.retry_cost(before & MAX_TOKENS, fault),
-            Err(word) if epoch_in(word) != epoch => Some(0),
+            Err(word) if epoch_in(word) != owner.epoch => owner.grants_first.then_some(0),
             Err(_) => None,
         }
     }
@@ -173,7 +186,7 @@ impl PoolItem for TokenCore {
 /// not sent or its caller stopped waiting.
 pub(crate) struct Refund {
     core: &'static TokenCore,
-    epoch: u32,
+    owner: TokenOwner,
     /// `None`: settled.
     paid: Option<u64>,
 }
@@ -181,14 +194,14 @@ pub(crate) struct Refund {
 impl Refund {
     pub(crate) fn settle(mut self, verdict: &Verdict) {
         let paid = self.paid.take();
-        self.core.record(verdict, self.epoch, paid);
+        self.core.record(verdict, self.owner, paid);
     }
 }
 
 impl Drop for Refund {
     fn drop(&mut self) {
         if let Some(paid) = self.paid.take() {
-            self.core.refund(paid, self.epoch);
+            self.core.refund(paid, self.owner);
         }
     }
 }
@@ -239,6 +252,29 @@ mod tests {
     }
 
     #[test]
+    fn token_budget_grants_initial_retries_and_recovers_with_successes() {
+        let budget = Budget::tokens().capacity(20).initial(7).build().unwrap();
+        let tickets: Vec<_> = (0..1_000).map_while(|_| budget.withdraw(&TIMEOUT)).collect();
+        assert_eq!(tickets.len(), 7, "a timeout costs no more than another fault");
+        for ticket in tickets {
+            ticket.failed(&TIMEOUT);
+        }
+        for _ in 0..9 {
+            budget.deposit(&Verdict::Success);
+            budget.deposit(&Verdict::Fault(FAILURE));
+            assert!(budget.withdraw(&FAILURE).is_none(), "a failure adds nothing");
+        }
+        budget.deposit(&Verdict::Success);
+        budget.withdraw(&FAILURE).expect("ten successes pay for a retry").succeeded();
+        budget.withdraw(&FAILURE).expect("a retry that succeeds returns its cost").failed(&FAILURE);
+        assert!(budget.withdraw(&FAILURE).is_none(), "a retry that fails is not refunded");
+        (0..1_000).for_each(|_| budget.deposit(&Verdict::Success));
+        assert_eq!((0..1_000).map_while(|_| budget.withdraw(&FAILURE)).count(), 1_000, "each is dropped");
+        let tickets: Vec<_> = (0..1_000).map_while(|_| budget.withdraw(&FAILURE)).collect();
+        assert_eq!(tickets.len(), 20, "the bucket is full");
+    }
+
+    #[test]
     fn aws_budget_charges_5_and_10_and_refunds_success() {
         let budget = Budget::aws().build().unwrap();
         let timeout = FAILURE.with_kind(Kind::Timeout);
@@ -264,15 +300,18 @@ mod tests {
     }
 
     #[test]
-    fn aws_ticket_dropped_or_rejected_returns_its_cost() {
-        let budget = Budget::aws().capacity(5).timeout_cost(5).increment(0).build().unwrap();
-        for _ in 0..3 {
-            drop(budget.withdraw(&FAILURE).expect("the cost of the previous retry was returned"));
-            let rejected = Fault::new(Kind::Rejected, Retryable::Never, Health::Neutral, Origin::Local);
-            budget.withdraw(&FAILURE).expect("a dropped ticket returns its cost").failed(&rejected);
+    fn ticket_dropped_or_rejected_returns_its_cost() {
+        let aws = Budget::aws().capacity(5).timeout_cost(5).increment(0).build().unwrap();
+        let tokens = Budget::tokens().capacity(1).per_success(0.0).build().unwrap();
+        for budget in [aws, tokens] {
+            for _ in 0..3 {
+                drop(budget.withdraw(&FAILURE).expect("the cost of the previous retry was returned"));
+                let rejected = Fault::new(Kind::Rejected, Retryable::Never, Health::Neutral, Origin::Local);
+                budget.withdraw(&FAILURE).expect("a dropped ticket returns its cost").failed(&rejected);
+            }
+            budget.withdraw(&FAILURE).expect("a rejected retry returns its cost").failed(&FAILURE);
+            assert!(budget.withdraw(&FAILURE).is_none(), "a retry that failed keeps its cost");
         }
-        budget.withdraw(&FAILURE).expect("a rejected retry returns its cost").failed(&FAILURE);
-        assert!(budget.withdraw(&FAILURE).is_none(), "a retry that failed keeps its cost");
     }
 
     /// A call of a former bucket uses a core that another bucket has adopted, for every pair of
@@ -281,42 +320,75 @@ mod tests {
     fn call_of_former_bucket_changes_nothing_for_next() {
         let aws = Scheme::Aws { increment: 0, cost: 7 * ONE, timeout_cost: 7 * ONE };
         let grpc = Scheme::Grpc { ratio: ONE };
-        let rules = [aws, grpc].map(|scheme| TokenRules { capacity: 7 * ONE, scheme });
+        // One retry empties this bucket too.
+        let tokens = Scheme::Tokens { initial: ONE, per_success: 0 };
+        let rules = [aws, grpc, tokens].map(|scheme| TokenRules { capacity: 7 * ONE, scheme });
         let failure = Verdict::Fault(FAILURE);
-        for (former, next) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+        for (former, next) in (0..9).map(|pair| (pair / 3, pair % 3)) {
             let core: &'static TokenCore = Box::leak(Box::new(TokenCore::new()));
-            let epoch = core.adopt(rules[former]);
-            let ticket = core.withdraw(&FAILURE, epoch).unwrap();
-            let next_epoch = core.adopt(rules[next]);
+            let owner = core.adopt(rules[former]);
+            let ticket = core.withdraw(&FAILURE, owner).unwrap();
+            let next_owner = core.adopt(rules[next]);
             // A former owner's failures, retries and refunds.
-            (0..9).for_each(|_| core.record(&failure, epoch, None));
-            core.withdraw(&FAILURE, epoch)
-                .expect("a former owner pays as from a full bucket")
+            (0..9).for_each(|_| core.record(&failure, owner, None));
+            core.withdraw(&FAILURE, owner)
+                .expect("a former owner pays as from a new bucket")
                 .settle(&failure);
-            drop(core.withdraw(&FAILURE, epoch).unwrap());
-            let own = core.withdraw(&FAILURE, next_epoch).expect("the bucket is full");
+            drop(core.withdraw(&FAILURE, owner).unwrap());
+            let own = core.withdraw(&FAILURE, next_owner).expect("the bucket is new");
             own.settle(&failure);
             ticket.settle(&Verdict::Success);
-            (0..9).for_each(|_| core.record(&Verdict::Success, epoch, None));
-            if next == 1 {
+            (0..9).for_each(|_| core.record(&Verdict::Success, owner, None));
+            if matches!(rules[next].scheme, Scheme::Grpc { .. }) {
                 // 6 of 7 are left. Two more failures leave 4, and a third leaves 3, which is not
                 // more than half.
-                (0..2).for_each(|_| core.record(&failure, next_epoch, None));
-                drop(core.withdraw(&FAILURE, next_epoch).expect("4 are more than half of 7"));
-                core.record(&failure, next_epoch, None);
+                (0..2).for_each(|_| core.record(&failure, next_owner, None));
+                drop(core.withdraw(&FAILURE, next_owner).expect("4 are more than half of 7"));
+                core.record(&failure, next_owner, None);
             }
-            assert!(core.withdraw(&FAILURE, next_epoch).is_none(), "{former}, then {next}");
+            assert!(core.withdraw(&FAILURE, next_owner).is_none(), "{former}, then {next}");
+        }
+    }
+
+    #[test]
+    fn reused_core_starts_with_initial_tokens_of_each_owner() {
+        let core = TokenCore::new();
+        for (capacity, initial) in [(10, 10), (500, 3), (3, 0), (10, 1)] {
+            let scheme = Scheme::Tokens { initial: initial * ONE, per_success: ONE };
+            let owner = core.adopt(TokenRules { capacity: capacity * ONE, scheme });
+            for _ in 0..initial {
+                assert_eq!(core.pay(&FAILURE, owner), Some(ONE), "{initial} of {capacity}");
+            }
+            assert_eq!(core.pay(&FAILURE, owner), None, "{initial} of {capacity}");
+            core.record(&Verdict::Success, owner, None);
+            assert_eq!(core.pay(&FAILURE, owner), Some(ONE), "a success pays for a retry");
+            // The next owner finds more tokens than its own.
+            (0..capacity).for_each(|_| core.record(&Verdict::Success, owner, None));
+            assert_eq!(tokens(&core), capacity * ONE);
+        }
+    }
+
+    #[test]
+    fn former_owner_is_granted_what_its_new_bucket_would_grant() {
+        for (initial, granted) in [(0, None), (ONE, Some(0))] {
+            let core = TokenCore::new();
+            let scheme = Scheme::Tokens { initial, per_success: ONE };
+            let owner = core.adopt(TokenRules { capacity: 2 * ONE, scheme });
+            core.adopt(TokenRules { capacity: 500 * ONE, scheme: AWS });
+            assert_eq!(core.pay(&FAILURE, owner), granted);
+            assert_eq!(tokens(&core), 500 * ONE);
         }
     }
 
     const TIMEOUT: Fault = FAILURE.with_kind(Kind::Timeout);
-    /// The epoch of a core's first owner.
-    const EPOCH: u32 = 1;
+    const REJECTED: Fault = FAILURE.with_kind(Kind::Rejected);
+    /// The first owner of a core.
+    const OWNER: TokenOwner = TokenOwner { epoch: 1, grants_first: true };
     const AWS: Scheme = Scheme::Aws { increment: ONE, cost: 5 * ONE, timeout_cost: 10 * ONE };
 
     fn core(capacity: u64, scheme: Scheme) -> TokenCore {
         let core = TokenCore::new();
-        assert_eq!(core.adopt(TokenRules { capacity: capacity * ONE, scheme }), EPOCH);
+        assert_eq!(core.adopt(TokenRules { capacity: capacity * ONE, scheme }), OWNER);
         core
     }
 
@@ -332,7 +404,7 @@ mod tests {
             let run = |thread: usize| {
                 for retry in 0..40 {
                     let timeout = (thread + retry).is_multiple_of(2);
-                    if core.pay(if timeout { &TIMEOUT } else { &FAILURE }, EPOCH).is_some() {
+                    if core.pay(if timeout { &TIMEOUT } else { &FAILURE }, OWNER).is_some() {
                         let counter = if timeout { &timed_out } else { &granted };
                         counter.fetch_add(1, Ordering::Relaxed);
                     }
@@ -345,10 +417,10 @@ mod tests {
             let (core, timed_out) = (&core, timed_out.load(Ordering::Relaxed));
             thread::scope(|scope| {
                 for _ in 0..granted.load(Ordering::Relaxed) {
-                    scope.spawn(move || core.record(&Verdict::Success, EPOCH, Some(5 * ONE)));
+                    scope.spawn(move || core.record(&Verdict::Success, OWNER, Some(5 * ONE)));
                 }
                 scope.spawn(move || {
-                    (0..timed_out).for_each(|_| core.record(&Verdict::Success, EPOCH, Some(10 * ONE)));
+                    (0..timed_out).for_each(|_| core.record(&Verdict::Success, OWNER, Some(10 * ONE)));
                 });
             });
             assert_eq!(tokens(core), 500 * ONE);
@@ -360,14 +432,14 @@ mod tests {
         let core = core(100_000, Scheme::Grpc { ratio: 100 });
         thread::scope(|scope| {
             for _ in 0..4 {
-                scope.spawn(|| (0..10_000).for_each(|_| core.record(&FAILURE.into(), EPOCH, None)));
+                scope.spawn(|| (0..10_000).for_each(|_| core.record(&FAILURE.into(), OWNER, None)));
             }
         });
         assert_eq!(tokens(&core), 60_000 * ONE);
         thread::scope(|scope| {
             for _ in 0..4 {
-                scope.spawn(|| (0..10_000).for_each(|_| core.record(&Verdict::Success, EPOCH, None)));
-                scope.spawn(|| (0..1_000).for_each(|_| core.record(&FAILURE.into(), EPOCH, None)));
+                scope.spawn(|| (0..10_000).for_each(|_| core.record(&Verdict::Success, OWNER, None)));
+                scope.spawn(|| (0..1_000).for_each(|_| core.record(&FAILURE.into(), OWNER, None)));
             }
         });
         assert_eq!(tokens(&core), 60_000 * ONE);
@@ -378,74 +450,142 @@ mod tests {
     enum Step {
         Succeeds,
         Fails,
-        Retries { timeout: bool, succeeds: bool },
+        Retries { timeout: bool, end: End },
+    }
+
+    /// The end of a retry.
+    #[derive(Clone, Copy, Debug)]
+    enum End {
+        Succeeds,
+        Fails,
+        IsRejected,
+        IsDropped,
     }
 
     fn any_step() -> impl Strategy<Value = Step> {
+        let end = prop_oneof![
+            3 => Just(End::Succeeds),
+            3 => Just(End::Fails),
+            1 => Just(End::IsRejected),
+            1 => Just(End::IsDropped),
+        ];
         prop_oneof![
             Just(Step::Succeeds),
             Just(Step::Fails),
-            any::<(bool, bool)>().prop_map(|(timeout, succeeds)| Step::Retries { timeout, succeeds }),
+            (any::<bool>(), end).prop_map(|(timeout, end)| Step::Retries { timeout, end }),
         ]
     }
 
+    fn any_rules() -> impl Strategy<Value = TokenRules> {
+        let amounts = (1_u64..30)
+            .prop_flat_map(|capacity| (Just(capacity), 0..=capacity, prop_oneof![Just(0), 1_u64..3_000]));
+        (amounts, 0..3).prop_map(|((capacity, initial, gain), kind)| {
+            let scheme = match kind {
+                0 => Scheme::Tokens { initial: initial * ONE, per_success: gain },
+                1 => Scheme::Grpc { ratio: gain },
+                _ => AWS,
+            };
+            TokenRules { capacity: capacity * ONE, scheme }
+        })
+    }
+
+    /// A plain sum in thousandths, without words, epochs and compare-and-swap.
+    struct Naive {
+        tokens: i64,
+        most: i64,
+        /// The costs of a retry, the second after a timeout. `None`: a retry costs nothing, and
+        /// needs more than half of the capacity.
+        costs: Option<[i64; 2]>,
+        success: i64,
+        failure: i64,
+    }
+
+    impl Naive {
+        fn of(rules: TokenRules) -> Self {
+            let most = rules.capacity.cast_signed();
+            let (initial, costs, success, failure) = match rules.scheme {
+                Scheme::Tokens { initial, per_success } => (initial, Some([1_000, 1_000]), per_success, 0),
+                Scheme::Grpc { ratio } => (rules.capacity, None, ratio, -1_000),
+                Scheme::Aws { .. } => (rules.capacity, Some([5_000, 10_000]), 1_000, 0),
+            };
+            Self { tokens: initial.cast_signed(), most, costs, success: success.cast_signed(), failure }
+        }
+
+        fn add(&mut self, more: i64) {
+            self.tokens = (self.tokens + more).clamp(0, self.most);
+        }
+
+        fn cost(&self, timeout: bool) -> i64 {
+            self.costs.map_or(0, |costs| costs[usize::from(timeout)])
+        }
+
+        fn grants(&self, timeout: bool) -> bool {
+            if self.costs.is_some() { self.tokens >= self.cost(timeout) } else { self.tokens > self.most / 2 }
+        }
+
+        /// Takes the cost of a retry, and adds what its end returns.
+        fn retry(&mut self, timeout: bool, end: End) {
+            let cost = self.cost(timeout);
+            self.add(-cost);
+            self.add(match end {
+                End::Succeeds if self.costs.is_none() => self.success,
+                End::Fails => self.failure,
+                End::Succeeds | End::IsRejected | End::IsDropped => cost,
+            });
+        }
+
+        fn available(&self) -> f64 {
+            match self.costs {
+                Some([cost, _]) => self.tokens as f64 / cost as f64,
+                None => (self.tokens - self.most / 2).max(0) as f64 / 1_000.0,
+            }
+        }
+    }
+
     proptest! {
-        /// Compares the bucket with a plain sum in thousandths, without words, epochs and
-        /// compare-and-swap.
         #[test]
         fn token_budget_grants_as_naive_model(
+            rules in any_rules(),
             steps in proptest::collection::vec(any_step(), 1..400),
-            capacity in 1_u64..30,
-            ratio in 1_u64..3_000,
-            aws in any::<bool>(),
         ) {
-            let scheme = if aws { AWS } else { Scheme::Grpc { ratio } };
-            let core = core(capacity, scheme);
-            let most = (capacity * 1_000).cast_signed();
-            let mut naive = most;
-            let add = |naive: &mut i64, more: i64| *naive = (*naive + more).clamp(0, most);
-            let (success, failure) = if aws { (1_000, 0) } else { (ratio.cast_signed(), -1_000) };
+            let core = TokenCore::new();
+            let owner = core.adopt(rules);
+            let mut naive = Naive::of(rules);
             for step in steps {
                 match step {
                     Step::Succeeds => {
-                        core.record(&Verdict::Success, EPOCH, None);
-                        add(&mut naive, success);
+                        core.record(&Verdict::Success, owner, None);
+                        naive.add(naive.success);
                     }
                     Step::Fails => {
-                        core.record(&FAILURE.into(), EPOCH, None);
-                        add(&mut naive, failure);
+                        core.record(&FAILURE.into(), owner, None);
+                        naive.add(naive.failure);
                     }
-                    Step::Retries { timeout, succeeds } => {
+                    Step::Retries { timeout, end } => {
                         let fault = if timeout { TIMEOUT } else { FAILURE };
-                        let price = match (aws, timeout) {
-                            (false, _) => 0,
-                            (true, false) => 5_000,
-                            (true, true) => 10_000,
-                        };
-                        let expected = if aws { naive >= price } else { naive > most / 2 };
-                        let paid = core.pay(&fault, EPOCH);
-                        prop_assert_eq!(paid.is_some(), expected);
+                        let paid = core.pay(&fault, owner);
+                        let expected = naive.grants(timeout).then(|| naive.cost(timeout));
+                        prop_assert_eq!(paid.map(u64::cast_signed), expected);
                         if let Some(paid) = paid {
-                            prop_assert_eq!(paid.cast_signed(), price);
-                            add(&mut naive, -price);
-                            let verdict = if succeeds { Verdict::Success } else { fault.into() };
-                            core.record(&verdict, EPOCH, Some(paid));
-                            add(&mut naive, match (aws, succeeds) {
-                                (true, true) => price,
-                                (false, true) => success,
-                                (_, false) => failure,
-                            });
+                            naive.retry(timeout, end);
+                            match end {
+                                End::Succeeds => core.record(&Verdict::Success, owner, Some(paid)),
+                                End::Fails => core.record(&fault.into(), owner, Some(paid)),
+                                End::IsRejected => core.record(&REJECTED.into(), owner, Some(paid)),
+                                End::IsDropped => core.refund(paid, owner),
+                            }
                         }
                     }
                 }
-                prop_assert_eq!(tokens(&core).cast_signed(), naive);
+                prop_assert_eq!(tokens(&core).cast_signed(), naive.tokens);
                 let status = core.status();
-                prop_assert_eq!(status.tokens, Some(naive as f64 / 1_000.0));
-                prop_assert_eq!(status.capacity, Some(capacity as f64));
+                prop_assert_eq!(status.tokens, Some(naive.tokens as f64 / 1_000.0));
+                prop_assert_eq!(status.capacity, Some(naive.most as f64 / 1_000.0));
                 prop_assert_eq!((status.deposits, status.withdrawals), (None, None));
-                let granted = if aws { status.available >= 1.0 } else { status.available > 0.0 };
-                prop_assert_eq!(granted, if aws { naive >= 5_000 } else { naive > most / 2 });
-                let available = if aws { naive as f64 / 5_000.0 } else { (naive - most / 2).max(0) as f64 / 1_000.0 };
+                let enough =
+                    if naive.costs.is_some() { status.available >= 1.0 } else { status.available > 0.0 };
+                prop_assert_eq!(naive.grants(false), enough);
+                let available = naive.available();
                 prop_assert!((status.available - available).abs() < 1e-9, "{status:?}, not {available}");
             }
         }
@@ -463,8 +603,8 @@ mod models {
     const FAILURE: Fault =
         Fault::new(Kind::Unavailable, Retryable::Unsent, Health::Unhealthy, Origin::Remote);
 
-    /// The epoch of a core's first owner.
-    const EPOCH: u32 = 1;
+    /// The first owner of a core.
+    const OWNER: TokenOwner = TokenOwner { epoch: 1, grants_first: true };
     const AWS: Scheme = Scheme::Aws { increment: ONE, cost: 5 * ONE, timeout_cost: 10 * ONE };
 
     fn core(tokens: u64) -> Arc<TokenCore> {
@@ -478,8 +618,8 @@ mod models {
         loom::model(|| {
             let core = core(9);
             let other = Arc::clone(&core);
-            let thread = thread::spawn(move || other.pay(&FAILURE, EPOCH).is_some());
-            let here = core.pay(&FAILURE, EPOCH).is_some();
+            let thread = thread::spawn(move || other.pay(&FAILURE, OWNER).is_some());
+            let here = core.pay(&FAILURE, OWNER).is_some();
             assert_ne!(here, thread.join().unwrap());
         });
     }
@@ -488,12 +628,12 @@ mod models {
     fn loom_refund_during_payment_is_not_lost() {
         loom::model(|| {
             let core = core(10);
-            assert_eq!(core.pay(&FAILURE, EPOCH), Some(5 * ONE));
+            assert_eq!(core.pay(&FAILURE, OWNER), Some(5 * ONE));
             let other = Arc::clone(&core);
-            let thread = thread::spawn(move || other.record(&Verdict::Success, EPOCH, Some(5 * ONE)));
-            assert_eq!(core.pay(&FAILURE, EPOCH), Some(5 * ONE));
+            let thread = thread::spawn(move || other.record(&Verdict::Success, OWNER, Some(5 * ONE)));
+            assert_eq!(core.pay(&FAILURE, OWNER), Some(5 * ONE));
             thread.join().unwrap();
-            assert!(core.pay(&FAILURE, EPOCH).is_some() && core.pay(&FAILURE, EPOCH).is_none());
+            assert!(core.pay(&FAILURE, OWNER).is_some() && core.pay(&FAILURE, OWNER).is_none());
         });
     }
 
@@ -501,16 +641,18 @@ mod models {
     fn loom_calls_of_former_owner_change_nothing_for_next() {
         loom::model(|| {
             let core = core(5);
-            assert_eq!(core.pay(&FAILURE, EPOCH), Some(5 * ONE));
+            assert_eq!(core.pay(&FAILURE, OWNER), Some(5 * ONE));
             let other = Arc::clone(&core);
             let thread = thread::spawn(move || {
-                other.record(&Verdict::Success, EPOCH, Some(5 * ONE));
-                other.pay(&FAILURE, EPOCH)
+                other.record(&Verdict::Success, OWNER, Some(5 * ONE));
+                other.pay(&FAILURE, OWNER)
             });
-            let epoch = core.adopt(TokenRules { capacity: 5 * ONE, scheme: AWS });
-            assert!(core.pay(&FAILURE, epoch).is_some());
+            // A refund of the former owner would pay for a second retry.
+            let scheme = Scheme::Tokens { initial: ONE, per_success: 0 };
+            let owner = core.adopt(TokenRules { capacity: 5 * ONE, scheme });
+            assert!(core.pay(&FAILURE, owner).is_some());
             thread.join().unwrap();
-            assert!(core.pay(&FAILURE, epoch).is_none());
+            assert!(core.pay(&FAILURE, owner).is_none());
         });
     }
 
@@ -518,18 +660,18 @@ mod models {
     fn loom_calls_of_former_owner_never_follow_rules_of_next() {
         loom::model(|| {
             let core = core(10);
-            assert_eq!(core.pay(&FAILURE, EPOCH), Some(5 * ONE));
+            assert_eq!(core.pay(&FAILURE, OWNER), Some(5 * ONE));
             let other = Arc::clone(&core);
             let thread = thread::spawn(move || {
                 // With the next owner's rules both would change the word.
-                other.record(&FAILURE.into(), EPOCH, None);
-                let paid = other.pay(&FAILURE, EPOCH);
+                other.record(&FAILURE.into(), OWNER, None);
+                let paid = other.pay(&FAILURE, OWNER);
                 assert!(matches!(paid, Some(0 | 5_000)), "{paid:?}");
             });
-            let epoch = core.adopt(TokenRules { capacity: 3 * ONE, scheme: Scheme::Grpc { ratio: ONE } });
+            let owner = core.adopt(TokenRules { capacity: 3 * ONE, scheme: Scheme::Grpc { ratio: ONE } });
             thread.join().unwrap();
-            assert_eq!(core.word.load(Ordering::Relaxed), pack(epoch, 3 * ONE));
-            assert_eq!(core.pay(&FAILURE, epoch), Some(0));
+            assert_eq!(core.word.load(Ordering::Relaxed), pack(owner.epoch, 3 * ONE));
+            assert_eq!(core.pay(&FAILURE, owner), Some(0));
         });
     }
 }

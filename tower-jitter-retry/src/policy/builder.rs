@@ -315,7 +315,7 @@ impl RetryPolicyBuilder {
     ///
     /// `None` means that the number of retries has no limit. **Default**: a [`Budget::default`]
     /// that only this policy and its clones use. If the policy has a [`clock`](Self::clock), the
-    /// default budget uses that clock too.
+    /// default budget uses that clock too. The module [`budget`](crate::budget) compares the kinds.
     pub fn budget(mut self, budget: impl Into<Option<Budget>>) -> Self {
         self.budget = BudgetChoice::Given(budget.into());
         self

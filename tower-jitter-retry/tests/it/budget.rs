@@ -11,9 +11,10 @@ use tokio::task::JoinSet;
 use tower::{Layer, Service, service_fn};
 use tower_fault_classify::ClassifiedError;
 use tower_jitter_retry::budget::WindowBudgetBuilder;
-use tower_jitter_retry::fault_classify::{Fault, Health, Kind, Origin, Retryable};
+use tower_jitter_retry::decision::{CallOptions, Decision};
+use tower_jitter_retry::fault_classify::{Fault, Health, Kind, Origin, Retryable, Verdict};
 use tower_jitter_retry::{
-    Budget, Clock, JitterRetryLayer, ManualClock, RetryPolicy, RetryPolicyBuilder, RetrySafety,
+    Budget, Clock, GiveUp, JitterRetryLayer, ManualClock, RetryPolicy, RetryPolicyBuilder, RetrySafety,
 };
 
 use crate::support::{Broken, Calls, block_on, immediate, layer, request, response, send};
@@ -427,6 +428,50 @@ fn grpc_budget_applies_in_layer() {
     // That failure took one more token.
     succeed(&layer, 60);
     assert_eq!(retries_of(&layer, 1), 4);
+}
+
+#[test]
+fn token_budget_in_outage_grants_initial_retries_and_recovers_with_successes() {
+    for initial in [0, 1, 7, 10] {
+        let budget = Budget::tokens().initial(initial).build().unwrap();
+        let layer = layer(from(&budget));
+        assert_eq!(retries_of(&layer, 1_000), initial as usize);
+        succeed(&layer, 9);
+        assert_eq!(retries_of(&layer, 100), 0, "0.9 retries are left");
+        succeed(&layer, 21);
+        assert_eq!(retries_of(&layer, 100), 3);
+        succeed(&layer, 1_000);
+        assert_eq!(retries_of(&layer, 1_000), 10, "a full bucket");
+    }
+}
+
+/// Makes 100,000 calls, one after the other, whose attempts fail at random. Returns the share of
+/// the retries that a token budget with its defaults refuses.
+fn refused_share(failure_rate: f64) -> f64 {
+    let policy = RetryPolicy::builder().budget(Budget::tokens().build().unwrap()).build().unwrap();
+    let mut random = fastrand::Rng::with_seed(1);
+    let (mut granted, mut refused) = (0_u32, 0_u32);
+    for _ in 0..100_000 {
+        let mut call = policy.begin(CallOptions::new(), Duration::ZERO);
+        let last = loop {
+            let fails = random.f64() < failure_rate;
+            let verdict = if fails { Verdict::Fault(UNAVAILABLE) } else { Verdict::Success };
+            match call.record(&verdict, Duration::ZERO) {
+                Decision::Retry { .. } => granted += 1,
+                last => break last,
+            }
+        };
+        refused += u32::from(last == Decision::GiveUp(GiveUp::Budget));
+    }
+    f64::from(refused) / f64::from(granted + refused)
+}
+
+#[test]
+fn token_budget_refuses_few_retries_of_random_failures() {
+    let share = refused_share(0.2);
+    assert!(share < 0.002, "{share} at 20 % failures");
+    let share = refused_share(0.3);
+    assert!((0.3..0.4).contains(&share), "{share} at 30 % failures");
 }
 
 #[test]

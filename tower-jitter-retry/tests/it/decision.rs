@@ -283,17 +283,20 @@ fn clone_has_the_state_and_no_ticket() {
 
 #[test]
 fn each_kind_of_budget_gets_back_what_it_returns() {
-    // A quota of one retry: a cancelled retry returns its cost, a failed one keeps it.
-    let quota = Budget::aws().capacity(5).cost(5).timeout_cost(5).build().unwrap();
-    let policy = exact().budget(quota).build().unwrap();
-    for _ in 0..3 {
+    // Quotas of one retry: a cancelled retry returns its cost, a failed one keeps it.
+    let aws = Budget::aws().capacity(5).cost(5).timeout_cost(5).build().unwrap();
+    let tokens = Budget::tokens().capacity(1).build().unwrap();
+    for quota in [aws, tokens] {
+        let policy = exact().budget(quota).build().unwrap();
+        for _ in 0..3 {
+            let mut call = policy.begin(CallOptions::new(), Duration::ZERO);
+            assert_eq!(fail(&mut call, FAULT, 0), retry_after(100));
+            call.cancel_retry();
+        }
         let mut call = policy.begin(CallOptions::new(), Duration::ZERO);
         assert_eq!(fail(&mut call, FAULT, 0), retry_after(100));
-        call.cancel_retry();
+        assert_eq!(fail(&mut call, FAULT, 100), Decision::GiveUp(GiveUp::Budget));
     }
-    let mut call = policy.begin(CallOptions::new(), Duration::ZERO);
-    assert_eq!(fail(&mut call, FAULT, 0), retry_after(100));
-    assert_eq!(fail(&mut call, FAULT, 100), Decision::GiveUp(GiveUp::Budget));
     // A window returns nothing.
     let (clock, _manual) = Clock::manual();
     let window = Budget::window().ratio(0.0).min_per_second(1).span(SECOND).clock(clock).build().unwrap();
@@ -333,6 +336,7 @@ impl Settings {
                 let (clock, _manual) = Clock::manual();
                 Some(Budget::window().ratio(0.5).min_per_second(1).span(SECOND).clock(clock).build().unwrap())
             }
+            "tokens" => Some(Budget::tokens().capacity(4).initial(2).build().unwrap()),
             "grpc" => Some(Budget::grpc().max_tokens(10).build().unwrap()),
             "aws" => Some(Budget::aws().capacity(20).build().unwrap()),
             _ => None,
@@ -484,7 +488,7 @@ fn settings() -> impl Strategy<Value = Settings> {
         proptest::option::of(millis(0..10_000)),
         millis(0..5_000),
     );
-    let budget = select(vec!["none", "window", "grpc", "aws"]);
+    let budget = select(vec!["none", "window", "tokens", "grpc", "aws"]);
     (1_u32..7, times, jitter, budget, select(safeties), select(levels), any::<u64>()).prop_map(
         |(max_attempts, times, jitter, budget, safety, non_idempotent, seed)| {
             let (initial, max_backoff, max_elapsed, max_retry_after) = times;

@@ -114,8 +114,11 @@ fn retry_files_on_page_are_complete_and_equal() {
 
 #[test]
 fn budgets_on_page_have_default_values() {
-    let [grpc, aws] = [Budget::grpc().build(), Budget::aws().build()].map(Result::unwrap);
-    for (block, budget) in blocks(&page(), "Retry file", "json")[1..].iter().zip([grpc, aws]) {
+    let budgets = [Budget::tokens().build(), Budget::grpc().build(), Budget::aws().build()];
+    let (page, budgets) = (page(), budgets.map(Result::unwrap));
+    let blocks = &blocks(&page, "Retry file", "json")[1..];
+    assert_eq!(blocks.len(), budgets.len());
+    for (block, budget) in blocks.iter().zip(budgets) {
         let built = RetryPolicy::builder().budget(budget).build().unwrap();
         assert_eq!(written(&serde_json::from_str(block).unwrap()), written(&built));
     }

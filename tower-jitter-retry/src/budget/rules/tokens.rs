@@ -18,12 +18,19 @@ pub(crate) struct TokenRules {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::budget) enum Scheme {
+    /// A retry costs one token, which is returned if the retry succeeds.
+    Tokens {
+        /// The content of a new bucket.
+        initial: u64,
+        /// Added by a request that succeeds on its first attempt.
+        per_success: u64,
+    },
     /// gRFC A6.
     Grpc {
         /// Added by a success.
         ratio: u64,
     },
-    /// The "standard" retry mode of the AWS SDKs.
+    /// The "standard" retry mode of the AWS SDKs: as `Tokens`, with other costs and a full bucket.
     Aws {
         /// Added by a request that succeeds on its first attempt.
         increment: u64,
@@ -34,10 +41,15 @@ pub(in crate::budget) enum Scheme {
     },
 }
 
+/// Marks the words of a [`Scheme::Tokens`]. No cost is that high.
+const TOKENS: u64 = u64::MAX;
+
 impl TokenRules {
-    /// Encodes the rules in four words. A cost of 0 means gRPC's scheme.
+    /// Encodes the rules in four words. The mark [`TOKENS`] means `Tokens`, and otherwise a cost of
+    /// 0 means gRPC's scheme.
     pub(in crate::budget) const fn words(self) -> [u64; 4] {
         match self.scheme {
+            Scheme::Tokens { initial, per_success } => [self.capacity, per_success, initial, TOKENS],
             Scheme::Grpc { ratio } => [self.capacity, ratio, 0, 0],
             Scheme::Aws { increment, cost, timeout_cost } => [self.capacity, increment, cost, timeout_cost],
         }
@@ -45,12 +57,21 @@ impl TokenRules {
 
     /// Decodes the rules from these words.
     #[inline]
-    pub(in crate::budget) const fn from_words([capacity, gain, cost, timeout_cost]: [u64; 4]) -> Self {
-        let scheme = match cost {
-            0 => Scheme::Grpc { ratio: gain },
-            cost => Scheme::Aws { increment: gain, cost, timeout_cost },
+    pub(in crate::budget) const fn from_words([capacity, gain, third, fourth]: [u64; 4]) -> Self {
+        let scheme = match (third, fourth) {
+            (initial, TOKENS) => Scheme::Tokens { initial, per_success: gain },
+            (0, _) => Scheme::Grpc { ratio: gain },
+            (cost, timeout_cost) => Scheme::Aws { increment: gain, cost, timeout_cost },
         };
         Self { capacity, scheme }
+    }
+
+    /// Returns the content of a new bucket.
+    pub(in crate::budget) const fn initial(&self) -> u64 {
+        match self.scheme {
+            Scheme::Tokens { initial, .. } => initial,
+            Scheme::Grpc { .. } | Scheme::Aws { .. } => self.capacity,
+        }
     }
 
     /// Returns the tokens that are left after the outcome of an attempt. `paid` is the cost of the
@@ -62,12 +83,17 @@ impl TokenRules {
                 Effect::Failure => return tokens.saturating_sub(ONE),
                 Effect::Ignored => 0,
             },
-            (Scheme::Aws { increment, .. }, Verdict::Success) => paid.unwrap_or(increment),
+            (
+                Scheme::Tokens { per_success: gain, .. } | Scheme::Aws { increment: gain, .. },
+                Verdict::Success,
+            ) => paid.unwrap_or(gain),
             // The request was not sent, so the retry put no load on the server.
-            (Scheme::Aws { .. }, Verdict::Fault(fault)) if fault.kind() == Kind::Rejected => {
+            (Scheme::Tokens { .. } | Scheme::Aws { .. }, Verdict::Fault(fault))
+                if fault.kind() == Kind::Rejected =>
+            {
                 paid.unwrap_or(0)
             }
-            (Scheme::Aws { .. }, Verdict::Fault(_)) => 0,
+            (Scheme::Tokens { .. } | Scheme::Aws { .. }, Verdict::Fault(_)) => 0,
         };
         (tokens + more).min(self.capacity)
     }
@@ -76,6 +102,7 @@ impl TokenRules {
     /// [`BudgetStatus::available`](crate::budget::BudgetStatus::available).
     pub(in crate::budget) fn available(&self, tokens: u64) -> f64 {
         match self.scheme {
+            Scheme::Tokens { .. } => tokens as f64 / ONE as f64,
             // Twice, because half of an odd capacity is not a whole number of thousandths.
             Scheme::Grpc { .. } => (tokens * 2).saturating_sub(self.capacity) as f64 / (2 * ONE) as f64,
             Scheme::Aws { cost, .. } => tokens as f64 / cost as f64,
@@ -84,15 +111,15 @@ impl TokenRules {
 
     /// Returns the cost of a retry after `fault`, or `None` if there are not enough tokens.
     pub(in crate::budget) fn retry_cost(&self, tokens: u64, fault: &Fault) -> Option<u64> {
-        match self.scheme {
+        let cost = match self.scheme {
+            Scheme::Tokens { .. } => ONE,
             // "If token_count is less than or equal to the threshold, defined to be (max_tokens /
             // 2), then RPCs will not be retried." The failure itself has already taken its token.
-            Scheme::Grpc { .. } => (tokens * 2 > self.capacity).then_some(0),
-            Scheme::Aws { cost, timeout_cost, .. } => {
-                let price = if fault.kind() == Kind::Timeout { timeout_cost } else { cost };
-                (tokens >= price).then_some(price)
-            }
-        }
+            Scheme::Grpc { .. } => return (tokens * 2 > self.capacity).then_some(0),
+            Scheme::Aws { timeout_cost, .. } if fault.kind() == Kind::Timeout => timeout_cost,
+            Scheme::Aws { cost, .. } => cost,
+        };
+        (tokens >= cost).then_some(cost)
     }
 }
 
@@ -155,6 +182,9 @@ mod tests {
 
     const GRPC: TokenRules = TokenRules { capacity: 10 * ONE, scheme: Scheme::Grpc { ratio: 100 } };
 
+    const TOKEN: TokenRules =
+        TokenRules { capacity: 10 * ONE, scheme: Scheme::Tokens { initial: 3 * ONE, per_success: 100 } };
+
     const FAULT: Fault = Fault::new(Kind::Server, Retryable::IfIdempotent, Health::Unhealthy, Origin::Remote);
 
     #[test]
@@ -164,9 +194,15 @@ mod tests {
 
     #[test]
     fn token_rules_survive_being_stored_as_words() {
-        for rules in [AWS, GRPC] {
+        let empty = TokenRules { scheme: Scheme::Tokens { initial: 0, per_success: 0 }, ..TOKEN };
+        for rules in [AWS, GRPC, TOKEN, empty] {
             assert_eq!(TokenRules::from_words(rules.words()), rules);
         }
+    }
+
+    #[test]
+    fn only_token_bucket_starts_with_less_than_capacity() {
+        assert_eq!([TOKEN, GRPC, AWS].map(|rules| rules.initial()), [3 * ONE, 10 * ONE, 500 * ONE]);
     }
 
     #[test]
@@ -181,10 +217,35 @@ mod tests {
     fn available_amount_agrees_with_grants() {
         assert_eq!([10_000, 5_001, 5_000, 0].map(|tokens| GRPC.available(tokens)), [5.0, 0.001, 0.0, 0.0]);
         assert_eq!([500_000, 5_000, 4_999, 0].map(|tokens| AWS.available(tokens)), [100.0, 1.0, 0.9998, 0.0]);
+        assert_eq!([10_000, 1_000, 999, 0].map(|tokens| TOKEN.available(tokens)), [10.0, 1.0, 0.999, 0.0]);
         let odd = TokenRules { capacity: 1_001, ..GRPC };
         for tokens in [500, 501] {
             assert_eq!(odd.available(tokens) > 0.0, odd.retry_cost(tokens, &FAULT).is_some(), "{tokens}");
         }
+    }
+
+    #[test]
+    fn token_bucket_charges_one_token_after_every_fault() {
+        for fault in [FAULT, FAULT.with_kind(Kind::Timeout)] {
+            assert_eq!(
+                [1_000, 999, 0].map(|tokens| TOKEN.retry_cost(tokens, &fault)),
+                [Some(ONE), None, None]
+            );
+        }
+    }
+
+    #[test]
+    fn token_bucket_success_deposits_and_retry_only_gets_its_cost_back() {
+        let after = |verdict: Verdict, paid| TOKEN.after_outcome(5 * ONE, &verdict, paid);
+        assert_eq!(after(Verdict::Success, None), 5_100);
+        assert_eq!(after(Verdict::Success, Some(ONE)), 6_000, "no deposit in addition");
+        let rejected = FAULT.with_kind(Kind::Rejected);
+        for fault in [FAULT, rejected, FAULT.with_health(Health::Healthy)] {
+            assert_eq!(after(fault.into(), None), 5_000, "{fault:?}");
+        }
+        assert_eq!(after(FAULT.into(), Some(ONE)), 5_000, "a failed retry keeps its cost");
+        assert_eq!(after(rejected.into(), Some(ONE)), 6_000, "a retry that was not sent");
+        assert_eq!(TOKEN.after_outcome(9_950, &Verdict::Success, None), 10_000, "at most the capacity");
     }
 
     #[test]
