@@ -20,12 +20,12 @@
 //! A budget limits the retries of one client. It protects a server from many clients only if it is
 //! small, because each client has a budget of its own and their reserves add up. Ten retries per
 //! second are few for one client, but 100,000 per second for ten thousand clients. If many clients
-//! call the same server, give each of them a small `min_per_second`, such as
-//! 0.1, or 0.
+//! call the same server, give each of them a small `min_per_second`, such as 0.1, or 0.
 //!
 //! A window grants its reserve again in every span, so retries continue throughout an outage. A
 //! bucket of tokens is not refilled by time. Once an outage has emptied it, the client sends no
-//! retry until requests succeed again.
+//! retry until requests succeed again. Ten tokens for each of ten thousand clients are 100,000
+//! retries, but only once per outage.
 //!
 //! All amounts are exact fixed-point numbers. They are changed by compare-and-swap, or under a lock
 //! that only retries take. The time of an operation does not depend on how long a budget was idle.
