@@ -9,15 +9,17 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 /// Width and height of a panel, in pixels.
 const PANEL: (u32, u32) = (400, 300);
-/// Height of the title, and of the legend below the panels, in pixels.
+/// Height of the title, and of a row of the legend below the panels, in pixels.
 const MARGIN: u32 = 36;
+/// Distance of the legend from the left edge, in pixels.
+const LEGEND_LEFT: i32 = 16;
 /// Width of an entry of the legend without its text, in pixels.
 const LEGEND_MARK: i32 = 54;
 /// Width of a character of the legend, in pixels.
 const LEGEND_CHARACTER: i32 = 8;
 
 /// The colours of the lines: the palette of Okabe and Ito, which colour-blind readers can tell
-/// apart.
+/// apart, and grey.
 pub mod colour {
     use plotters::style::RGBColor;
 
@@ -25,6 +27,8 @@ pub mod colour {
     pub const BLACK: RGBColor = RGBColor(0, 0, 0);
     /// Blue.
     pub const BLUE: RGBColor = RGBColor(0, 114, 178);
+    /// Grey.
+    pub const GREY: RGBColor = RGBColor(140, 140, 140);
     /// Green.
     pub const GREEN: RGBColor = RGBColor(0, 158, 115);
     /// Light blue.
@@ -35,6 +39,8 @@ pub mod colour {
     pub const PURPLE: RGBColor = RGBColor(204, 121, 167);
     /// Red.
     pub const RED: RGBColor = RGBColor(213, 94, 0);
+    /// Yellow.
+    pub const YELLOW: RGBColor = RGBColor(240, 228, 66);
 }
 
 /// A figure of one panel or more, which share a legend.
@@ -104,10 +110,13 @@ impl Figure {
         let columns = self.panels.len().clamp(1, 2);
         let rows = self.panels.len().div_ceil(columns);
         let (width, height) = (PANEL.0 * columns as u32, PANEL.1 * rows as u32);
-        let root = SVGBackend::with_string(svg, (width, height + 2 * MARGIN)).into_drawing_area();
+        let legend = self.legend(width);
+        let legend_rows = legend.last().map_or(1, |&(_, row)| row + 1);
+        let size = (width, height + (1 + legend_rows) * MARGIN);
+        let root = SVGBackend::with_string(svg, size).into_drawing_area();
         root.fill(&WHITE).map_err(text)?;
         let (title, rest) = root.split_vertically(MARGIN);
-        let (panels, legend) = rest.split_vertically(height);
+        let (panels, below) = rest.split_vertically(height);
         let middle = Pos::new(HPos::Center, VPos::Center);
         let style = ("sans-serif", 18).into_text_style(&title).pos(middle);
         title
@@ -116,23 +125,39 @@ impl Figure {
         for (panel, area) in self.panels.iter().zip(panels.split_evenly((rows, columns))) {
             panel.draw(&area).map_err(text)?;
         }
-        self.draw_legend(&legend).map_err(text)?;
+        self.draw_legend(&below, &legend).map_err(text)?;
         root.present().map_err(text)?;
         Ok(())
     }
 
-    fn draw_legend<'a>(&self, area: &Area<'a>) -> DrawResult<'a> {
-        let names = self.panels.first().map_or(&[][..], |panel| &panel.series);
-        let mut x = 16;
-        let y = MARGIN.cast_signed() / 2;
-        for Series { name, colour, .. } in names {
+    /// Returns the position of each entry of the legend in its row, in pixels, and the row.
+    fn legend(&self, width: u32) -> Vec<(i32, u32)> {
+        let (mut x, mut row) = (LEGEND_LEFT, 0);
+        let entry = |series: &Series| {
+            let entry = LEGEND_MARK + series.name.chars().map(|_| LEGEND_CHARACTER).sum::<i32>();
+            if x > LEGEND_LEFT && x + entry > width.cast_signed() {
+                (x, row) = (LEGEND_LEFT, row + 1);
+            }
+            let position = (x, row);
+            x += entry;
+            position
+        };
+        self.series().iter().map(entry).collect()
+    }
+
+    fn draw_legend<'a>(&self, area: &Area<'a>, positions: &[(i32, u32)]) -> DrawResult<'a> {
+        for (Series { name, colour, .. }, &(x, row)) in self.series().iter().zip(positions) {
+            let y = (row * MARGIN + MARGIN / 2).cast_signed();
             area.draw(&PathElement::new([(x, y), (x + 24, y)], colour.stroke_width(2)))?;
             area.draw(&Circle::new((x + 12, y), 3, colour.filled()))?;
             let style = ("sans-serif", 13).into_text_style(area).pos(Pos::new(HPos::Left, VPos::Center));
             area.draw_text(name, &style, (x + 30, y))?;
-            x += LEGEND_MARK + name.chars().map(|_| LEGEND_CHARACTER).sum::<i32>();
         }
         Ok(())
+    }
+
+    fn series(&self) -> &[Series] {
+        self.panels.first().map_or(&[], |panel| &panel.series)
     }
 }
 
@@ -204,6 +229,18 @@ mod tests {
     #[test]
     fn figure_is_the_same_svg_each_time() {
         assert_eq!(figure().svg(), figure().svg());
+    }
+
+    #[test]
+    fn legend_continues_in_the_next_row_if_it_is_wider_than_the_figure() {
+        let names = ["no_budget", "a_name_of_24_characters", "a_name_of_24_characters", "both", "none"];
+        let mut figure = figure();
+        figure.panels[0].series =
+            names.map(|name| Series { name, colour: colour::RED, values: Vec::new() }).to_vec();
+        let entry = |characters: i32| LEGEND_MARK + characters * LEGEND_CHARACTER;
+        let second = LEGEND_LEFT + entry(23);
+        let expected = [(16, 0), (16 + entry(9), 0), (16, 1), (second, 1), (second + entry(4), 1)];
+        assert_eq!(figure.legend(500), expected);
     }
 
     #[test]

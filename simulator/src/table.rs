@@ -85,9 +85,25 @@ impl Table {
     ///
     /// Panics if the table has no column of one of the names.
     pub fn median(&self, column: &str, labels: Labels<'_>) -> Option<i64> {
-        let numbers = self.numbers(column, labels);
-        numbers.get(numbers.len().saturating_sub(1) / 2).copied()
+        middle(&self.numbers(column, labels))
     }
+
+    /// Returns the median of a column in which a negative number means "never". Such a number
+    /// counts as `never`.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the table has no column of one of the names.
+    pub fn median_or(&self, column: &str, never: i64, labels: Labels<'_>) -> Option<i64> {
+        let mut numbers = self.numbers(column, labels);
+        numbers.iter_mut().filter(|number| **number < 0).for_each(|number| *number = never);
+        numbers.sort_unstable();
+        middle(&numbers)
+    }
+}
+
+fn middle(sorted: &[i64]) -> Option<i64> {
+    sorted.get(sorted.len().saturating_sub(1) / 2).copied()
 }
 
 #[cfg(test)]
@@ -103,6 +119,7 @@ mod tests {
         assert_eq!(table.csv(), "guard,seed,back\na,1,30\na,2,-1\na,3,20\nb,1,7\na,4,50\n");
         let median = |labels: &[(&str, Value)]| table.median("back", labels);
         assert_eq!(median(&[("guard", Value::Name("a"))]), Some(20));
+        assert_eq!(table.median_or("back", 99, &[("guard", Value::Name("a"))]), Some(30));
         assert_eq!(median(&[("guard", Value::Name("a")), ("seed", Value::Number(4))]), Some(50));
         assert_eq!(median(&[("seed", Value::Number(9))]), None);
     }

@@ -5,7 +5,9 @@ use std::fs;
 use std::path::Path;
 
 use simulator::client::{Guard, guards};
-use simulator::scenarios::{ALL, Case, Scenario, dead_shard, metastable, random_failures};
+use simulator::scenarios::{
+    ALL, Case, Scenario, dead_shard, fleet_budget, metastable, random_failures, shared_circuit,
+};
 use simulator::table::{Table, Value};
 
 fn table(scenario: Scenario, cases: &[Case]) -> Table {
@@ -57,6 +59,45 @@ fn retries_above_a_breaker_end_the_outage() {
         assert!((0..=45).contains(&of("back_seconds")), "{processes}: {} s", of("back_seconds"));
         assert!(of("lost_milliseconds") <= 45_000, "{processes}: {} ms", of("lost_milliseconds"));
         assert!(of("sent") * 10 <= of("asked") * 13, "{processes}: {}", of("sent"));
+    }
+}
+
+/// The server has a capacity of 100/s.
+#[test]
+fn retries_keep_the_server_overloaded_only_if_the_budgets_pay_for_more_than_its_capacity() {
+    let guards = fleet_budget::guards();
+    let named = |name| guards.iter().find(|guard| guard.name == name).unwrap();
+    let cases = [("no_budget", 1), ("window_1", 10), ("window_1", 100), ("window_0", 1_000)];
+    let cases = cases.map(|(guard, processes)| fleet_budget::case(named(guard), processes));
+    let table = table(fleet_budget::SCENARIO, &cases);
+    let (back, limit) = (table.column("back_seconds"), table.column("limit_per_second"));
+    for row in &table.rows {
+        assert_eq!(row[back].number() == -1, row[limit].number() >= 100, "{row:?}");
+    }
+}
+
+#[test]
+fn token_budgets_stop_the_retries_of_a_small_fleet() {
+    let guards = fleet_budget::guards();
+    let tokens = guards.iter().filter(|guard| ["grpc", "aws", "tokens_100"].contains(&guard.name));
+    let cases: Vec<_> = tokens.map(|guard| fleet_budget::case(guard, 10)).collect();
+    let table = table(fleet_budget::SCENARIO, &cases);
+    for back in table.numbers("back_seconds", &[]) {
+        assert!((15..=60).contains(&back), "{back} s");
+    }
+}
+
+#[test]
+fn shared_circuit_ends_the_outage_of_a_large_fleet() {
+    let guards = shared_circuit::guards();
+    let shared = guards.iter().filter(|guard| guard.name.starts_with("shared"));
+    let cases: Vec<_> = shared.map(|guard| shared_circuit::case(guard, 10_000)).collect();
+    let table = table(shared_circuit::SCENARIO, &cases);
+    assert_eq!(table.rows.len(), 3);
+    for row in &table.rows {
+        let of = |column| row[table.column(column)].number();
+        assert!((0..=45).contains(&of("back_seconds")), "{row:?}");
+        assert!(of("sent") * 2 <= of("asked"), "{row:?}");
     }
 }
 

@@ -31,6 +31,12 @@ pub fn guards() -> [Guard; 6] {
     [none(), naive(), retry(), breaker(), both(), retry_high_traffic()]
 }
 
+/// The columns of [`SCENARIO`].
+pub(super) const COLUMNS: (&[&str], &[&str]) = (
+    &["guard", "processes"],
+    &["back_seconds", "lost_milliseconds", "asked", "sent", "asked_after", "sent_after"],
+);
+
 /// The scenario.
 ///
 /// | column | content |
@@ -43,10 +49,7 @@ pub fn guards() -> [Guard; 6] {
 pub const SCENARIO: Scenario = Scenario {
     name: "metastable",
     about: "time until a fleet recovers from an outage of 10 s, by the number of processes",
-    columns: (
-        &["guard", "processes"],
-        &["back_seconds", "lost_milliseconds", "asked", "sent", "asked_after", "sent_after"],
-    ),
+    columns: COLUMNS,
     cases,
     measure,
     figure,
@@ -73,7 +76,8 @@ pub fn case(guard: &Guard, processes: u32) -> Case {
     Case { labels: vec![Value::Name(guard.name), Value::Number(processes.into())], setup }
 }
 
-fn measure(_: &Setup, report: &Report) -> Vec<i64> {
+/// Returns the results of a case with this outage.
+pub(super) fn measure(_: &Setup, report: &Report) -> Vec<i64> {
     let horizon = END + HORIZON as usize;
     let back = report.recovery(END, horizon);
     let after = report.sum(BEGIN..horizon);
@@ -85,8 +89,12 @@ fn measure(_: &Setup, report: &Report) -> Vec<i64> {
 }
 
 fn figure(table: &Table) -> Figure {
-    let guards = guards();
-    let lines = Lines { guards: &guards, axis: "processes", numbers: &PROCESSES, labels: &[] };
+    figure_of("After an outage of 10 s", table, &guards(), &PROCESSES)
+}
+
+/// Returns the figure of a table with these guards and numbers of processes.
+pub(super) fn figure_of(title: &'static str, table: &Table, guards: &[Guard], processes: &[u32]) -> Figure {
+    let lines = Lines { guards, axis: "processes", numbers: processes, labels: &[] };
     let panel = |title: &str, y: Scale, value: fn(&Table, Labels<'_>) -> Option<i64>| Panel {
         title: title.to_owned(),
         x_label: "processes",
@@ -99,9 +107,11 @@ fn figure(table: &Table) -> Figure {
     let lost = Scale { label: "seconds of traffic", ..seconds };
     let sent = Scale { label: "requests per 100 calls", ..seconds };
     Figure {
-        title: "After an outage of 10 s",
+        title,
         panels: vec![
-            panel("Time until the fleet is back", back, back_or_never),
+            panel("Time until the fleet is back", back, |table, labels| {
+                table.median_or("back_seconds", HORIZON.into(), labels)
+            }),
             panel("Traffic lost", lost, |table, labels| {
                 Some(table.median("lost_milliseconds", labels)? / 1_000)
             }),
@@ -114,13 +124,4 @@ fn figure(table: &Table) -> Figure {
             }),
         ],
     }
-}
-
-/// Returns the median time until the fleet is back. A run in which it is never back counts as the
-/// longest time.
-fn back_or_never(table: &Table, labels: Labels<'_>) -> Option<i64> {
-    let mut times = table.numbers("back_seconds", labels);
-    times.iter_mut().filter(|time| **time < 0).for_each(|time| *time = HORIZON.into());
-    times.sort_unstable();
-    times.get(times.len().saturating_sub(1) / 2).copied()
 }

@@ -1,8 +1,10 @@
 //! The scenarios: each is a list of cases, which are run with several seeds.
 
 pub mod dead_shard;
+pub mod fleet_budget;
 pub mod metastable;
 pub mod random_failures;
+pub mod shared_circuit;
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -42,7 +44,13 @@ pub struct Case {
 }
 
 /// All scenarios.
-pub const ALL: [Scenario; 3] = [metastable::SCENARIO, random_failures::SCENARIO, dead_shard::SCENARIO];
+pub const ALL: [Scenario; 5] = [
+    metastable::SCENARIO,
+    fleet_budget::SCENARIO,
+    shared_circuit::SCENARIO,
+    random_failures::SCENARIO,
+    dead_shard::SCENARIO,
+];
 
 impl Scenario {
     /// Returns the scenario with this name.
