@@ -20,8 +20,10 @@ pub enum Stream {
     Choices,
     /// How long the server works on a request, and which requests fail.
     Server,
-    /// The seeds of policies and circuits.
+    /// The seeds of policies, circuits and models.
     Seeds,
+    /// The random numbers of a model.
+    Model,
 }
 
 /// A stream of random numbers.

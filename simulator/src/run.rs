@@ -128,7 +128,7 @@ impl<'a> World<'a> {
                 self.backlogs[process as usize].idle += 1;
                 self.wake_workers(process);
             }
-            Event::Resend(call) if self.now >= self.deadline(&call) => self.end_call(&call, false, false),
+            Event::Resend(call) if self.now >= self.deadline(&call) => self.end_call(&call, false),
             Event::Resend(call) => self.attempt(call),
             Event::Finished { shard, attempt } => {
                 if let Some(reply) = self.server.finish(shard, attempt) {
@@ -195,16 +195,17 @@ impl<'a> World<'a> {
             .clients
             .policy(process)
             .map(|policy| policy.begin(CallOptions::new(), Duration::from_nanos(self.now)));
-        self.attempt(Box::new(Call { process, shard, began: self.now, retry }));
+        self.attempt(Box::new(Call { process, shard, began: self.now, sent: false, retry }));
     }
 
     /// Sends an attempt, unless the breaker rejects it.
-    fn attempt(&mut self, call: Box<Call>) {
+    fn attempt(&mut self, mut call: Box<Call>) {
         let permit = match self.clients.try_acquire(call.process, self.now) {
             Ok(permit) => permit,
-            Err(verdict) => return self.end_or_retry(call, &verdict, true),
+            Err(verdict) => return self.end_or_retry(call, &verdict),
         };
         self.report.second(self.now).sent += 1;
+        call.sent = true;
         let shard = call.shard;
         let timeout = match self.setup.timeout {
             Timeout::Inside(timeout) => self.now + timeout,
@@ -235,18 +236,17 @@ impl<'a> World<'a> {
         let Some(Attempt { call, permit }) = self.attempts.remove(attempt) else { return };
         let verdict = reply.verdict();
         self.clients.record(call.process, permit, verdict, self.now);
-        self.end_or_retry(call, &verdict, false);
+        self.end_or_retry(call, &verdict);
     }
 
-    fn end_or_retry(&mut self, mut call: Box<Call>, verdict: &Verdict, rejected: bool) {
-        let unsent = rejected && call.retry.as_ref().is_none_or(|retry| retry.attempts() == 1);
+    fn end_or_retry(&mut self, mut call: Box<Call>, verdict: &Verdict) {
         if let Some(retry) = &mut call.retry
             && let Decision::Retry { delay } = retry.record(verdict, Duration::from_nanos(self.now))
         {
             let at = (self.now + nanos(delay)).min(self.deadline(&call));
             return self.events.add(at, Event::Resend(call));
         }
-        self.end_call(&call, verdict.is_success(), unsent);
+        self.end_call(&call, verdict.is_success());
     }
 
     /// Ends an attempt that its caller cancels, and its call.
@@ -254,7 +254,7 @@ impl<'a> World<'a> {
         let Some(Attempt { call, permit }) = self.attempts.remove(attempt) else { return };
         // The breaker records a permit that is dropped as a cancelled call.
         drop(permit);
-        self.end_call(&call, false, false);
+        self.end_call(&call, false);
     }
 
     /// Returns when the caller stops waiting for the call.
@@ -266,12 +266,12 @@ impl<'a> World<'a> {
     }
 
     /// Counts the result of a call.
-    fn end_call(&mut self, call: &Call, answered: bool, unsent: bool) {
+    fn end_call(&mut self, call: &Call, answered: bool) {
         let counts = self.report.second(call.began);
-        match (answered, unsent) {
+        match (answered, call.sent) {
             (true, _) => counts.answered += 1,
-            (false, true) => counts.rejected += 1,
-            (false, false) => counts.failed += 1,
+            (false, false) => counts.rejected += 1,
+            (false, true) => counts.failed += 1,
         }
         if let Load::Backlog { pause, .. } = self.setup.load {
             self.end_item(call.process, answered, pause);

@@ -1,5 +1,7 @@
 //! The guards that the scenarios compare.
 
+pub mod peers;
+
 use std::time::Duration;
 
 use tower_breaker::BreakerConfig;

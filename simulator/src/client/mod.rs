@@ -35,7 +35,12 @@ pub enum Breaker {
     /// nanoseconds later.
     Shared(BreakerConfigBuilder, u64),
     /// A model of another implementation in each process.
-    Model(fn() -> Box<dyn Model>),
+    Model {
+        /// Creates the model from a seed.
+        new: fn(u64) -> Box<dyn Model>,
+        /// Whether the retry sends a rejected request again.
+        resend_rejected: bool,
+    },
 }
 
 /// The client processes of a run.
@@ -54,7 +59,8 @@ struct Process {
 #[derive(Debug)]
 enum LocalBreaker {
     Circuit(Circuit),
-    Model(Box<dyn Model>),
+    /// With the verdict of a rejected request.
+    Model(Box<dyn Model>, Verdict),
 }
 
 /// The permission of a breaker to send a request.
@@ -82,7 +88,9 @@ impl Clients {
                 Some(Breaker::Local(config)) => {
                     Some(LocalBreaker::Circuit(circuit(config, clock, seeds.bits())))
                 }
-                Some(Breaker::Model(model)) => Some(LocalBreaker::Model(model())),
+                Some(Breaker::Model { new, resend_rejected }) => {
+                    Some(LocalBreaker::Model(new(seeds.bits()), model::rejected(*resend_rejected)))
+                }
                 Some(Breaker::Shared(..)) | None => None,
             },
             policy: guard.retry.as_ref().map(|retry| policy(retry, clock, seeds.bits())),
@@ -107,8 +115,8 @@ impl Clients {
         match &mut self.processes[process as usize].breaker {
             None => Ok(Permit::Uncounted),
             Some(LocalBreaker::Circuit(circuit)) => acquire(circuit),
-            Some(LocalBreaker::Model(model)) => {
-                model.admit(now).map(Permit::Model).ok_or_else(model::rejected)
+            Some(LocalBreaker::Model(model, rejected)) => {
+                model.admit(now).map(Permit::Model).ok_or(*rejected)
             }
         }
     }
@@ -119,7 +127,7 @@ impl Clients {
             Permit::Uncounted => {}
             Permit::Circuit(permit) => permit.record(verdict),
             Permit::Model(ticket) => {
-                if let Some(LocalBreaker::Model(model)) = &mut self.processes[process as usize].breaker {
+                if let Some(LocalBreaker::Model(model, _)) = &mut self.processes[process as usize].breaker {
                     model.record(now, ticket, verdict.is_success());
                 }
             }

@@ -41,7 +41,7 @@ impl SharedCircuit {
             // The process has not seen yet that the circuit is not closed any more.
             (CircuitState::Closed, CircuitState::Open | CircuitState::HalfOpen) => Ok(Permit::Uncounted),
             // The process has not seen yet that the circuit has closed.
-            (CircuitState::Open | CircuitState::HalfOpen, CircuitState::Closed) => Err(rejected()),
+            (CircuitState::Open | CircuitState::HalfOpen, CircuitState::Closed) => Err(rejected(false)),
             _ => {
                 let permit = acquire(&self.circuit);
                 self.note_state(now);

@@ -15,6 +15,8 @@ pub(super) struct Call {
     pub(super) shard: u32,
     /// When the call began, in nanoseconds.
     pub(super) began: u64,
+    /// Whether a request was sent.
+    pub(super) sent: bool,
     /// The retries, if the process has a policy.
     pub(super) retry: Option<RetryCall>,
 }

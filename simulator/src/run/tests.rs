@@ -4,7 +4,8 @@ use proptest::prelude::*;
 use tower_breaker::BreakerConfig;
 
 use super::*;
-use crate::client::{Breaker, Guard, guards};
+use crate::client::guards::{self, peers};
+use crate::client::{Breaker, Guard};
 use crate::report::Counts;
 use crate::server::{Down, Outage, ServerConfig, Service};
 use crate::time::MILLISECOND;
@@ -59,7 +60,8 @@ fn overloaded_bounded_queue_rejects_the_excess() {
 #[test]
 fn same_seed_gives_the_same_report() {
     let outage = Some(Outage::new(5 * SECOND..10 * SECOND, Down::Hangs));
-    for guard in [guards::both(), guards::retry(), guards::retry_high_traffic()] {
+    let guards = [guards::both(), guards::retry(), guards::retry_high_traffic(), peers::linkerd()];
+    for guard in guards {
         let setup = |seed| Setup {
             seed,
             server: ServerConfig { outage: outage.clone(), failing_per_mille: 50, ..ServerConfig::default() },
@@ -112,6 +114,20 @@ fn call_counts_as_rejected_only_if_it_was_never_sent() {
     assert!((2 * failed..=3 * failed).contains(&sent), "{sent} requests of {failed} calls");
 }
 
+/// The breaker of Polly opens once, for five seconds. Its retries are two seconds apart, and so the
+/// third one is after that.
+#[test]
+fn rejected_requests_are_sent_again_if_the_guard_resends_them() {
+    let outage = Some(Outage::new(10 * SECOND..12 * SECOND, Down::Refused));
+    let server = ServerConfig { rate: 10_000, outage, ..ServerConfig::default() };
+    let rejected =
+        |guard| run(&Setup { processes: 1, server: server.clone(), ..setup(guard) }).total().rejected;
+    let (without, with) = (rejected(peers::polly_breaker()), rejected(peers::polly()));
+    // 70 calls in each second.
+    assert!((300..=400).contains(&without), "{without}");
+    assert_eq!(with, 0);
+}
+
 #[test]
 fn clients_recover_from_failures_by_retries() {
     let server = ServerConfig { failing_per_mille: 100, ..ServerConfig::default() };
@@ -132,6 +148,15 @@ fn guard() -> impl Strategy<Value = Guard> {
         guards::breaker(),
         guards::both(),
         guards::retry_high_traffic(),
+        peers::resilience4j(),
+        peers::polly(),
+        peers::grpc(),
+        peers::aws(),
+        peers::tower(),
+        peers::envoy(),
+        peers::gobreaker(),
+        peers::linkerd(),
+        peers::hystrix(),
     ])
 }
 
