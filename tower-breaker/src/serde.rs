@@ -60,9 +60,10 @@ pub(crate) fn fault<S: Serializer>(fault: &Option<Fault>, to: S) -> Result<S::Ok
     fault.as_ref().map(Axes).serialize(to)
 }
 
-const FIELDS: [&str; 18] = [
+const FIELDS: [&str; 19] = [
     "name",
     "consecutive_failures",
+    "consecutive_failures_span",
     "failure_rate",
     "slow_call_rate",
     "minimum_calls",
@@ -115,6 +116,8 @@ impl Setting for Config {
                 "consecutive_failures" => {
                     builder.consecutive_failures(fields.value(OrNone(Integer(COUNTS)))?.unwrap_or(0))
                 }
+                "consecutive_failures_span" => builder
+                    .consecutive_failures_span(fields.value(OrNone(DurationOrZero))?.unwrap_or_default()),
                 "failure_rate" => builder.failure_rate(fields.value(OrNone(Float(SHARES)))?),
                 "slow_call_rate" => match fields.value(OrNone(SlowCallRate))? {
                     Some(SlowCallRateTable { threshold: HumanDuration(threshold), rate }) => {
@@ -149,9 +152,7 @@ impl Setting for Config {
                 "probes" => builder.probes(fields.value(Integer(PROBES))?),
                 "successes_to_close" => builder.successes_to_close(fields.value(Integer(AT_LEAST_ONE))?),
                 "probe_lease" => builder.probe_lease(fields.value(DurationIn(DURATIONS))?),
-                "slow_start" => {
-                    builder.slow_start(fields.value(OrNone(SlowStartDuration))?.unwrap_or_default())
-                }
+                "slow_start" => builder.slow_start(fields.value(OrNone(DurationOrZero))?.unwrap_or_default()),
                 "mode" => builder.mode(fields.value(MODES)?),
                 _ => return Err(fields.unknown(&name, &FIELDS)),
             };
@@ -279,10 +280,10 @@ impl Setting for CancelledCalls {
     }
 }
 
-/// Reads the duration of the slow start. Zero turns the slow start off.
-struct SlowStartDuration;
+/// Reads the duration of a setting that zero turns off.
+struct DurationOrZero;
 
-impl Setting for SlowStartDuration {
+impl Setting for DurationOrZero {
     type Value = Duration;
 
     fn allowed(&self) -> String {
@@ -307,7 +308,14 @@ impl Serialize for BreakerConfig {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         // Destructured, so that a new setting does not compile until it is written.
         let Self { name, trip, recovery, window, mode, clock: _, seeds } = self;
-        let TripLimits { consecutive_failures, failure_rate, slow, minimum_calls, cancelled } = *trip;
+        let TripLimits {
+            consecutive_failures,
+            consecutive_failures_span,
+            failure_rate,
+            slow,
+            minimum_calls,
+            cancelled,
+        } = *trip;
         let RecoveryLimits { open, probes, successes_to_close, probe_lease, slow_start } = *recovery;
         let OpenDuration { initial, multiplier, max, jitter, until_reset } = open;
         let slow = slow.map(|SlowCallLimits { threshold, rate }| SlowCallRateTable {
@@ -321,6 +329,7 @@ impl Serialize for BreakerConfig {
         let mut table = to.serialize_struct("BreakerConfig", FIELDS.len() - 1)?;
         table.serialize_field("name", name)?;
         table.serialize_field("consecutive_failures", &consecutive_failures)?;
+        table.serialize_field("consecutive_failures_span", &human(consecutive_failures_span))?;
         table.serialize_field("failure_rate", &OrNone(failure_rate))?;
         table.serialize_field("slow_call_rate", &OrNone(slow))?;
         table.serialize_field("minimum_calls", &minimum_calls)?;
@@ -409,6 +418,7 @@ mod tests {
     fn none_turns_setting_off() {
         let off = BreakerConfig::builder()
             .consecutive_failures(0)
+            .consecutive_failures_span(Duration::ZERO)
             .failure_rate(None)
             .open_jitter(0.0)
             .slow_start(Duration::ZERO)
@@ -416,6 +426,7 @@ mod tests {
             .unwrap();
         let fields = [
             "consecutive_failures",
+            "consecutive_failures_span",
             "failure_rate",
             "slow_call_rate",
             "open_backoff",
@@ -439,7 +450,7 @@ mod tests {
     }
 
     /// Values in JSON, which are also valid TOML, and how the error begins.
-    const WRONG: [(&str, &str, &str); 41] = [
+    const WRONG: [(&str, &str, &str); 43] = [
         ("name", "5", "`name` is 5; allowed is a string"),
         (
             "consecutive_failures",
@@ -447,6 +458,12 @@ mod tests {
             "`consecutive_failures` is -1; allowed is 0 to 4294967295, or \"none\"",
         ),
         ("consecutive_failures", "4294967296", "`consecutive_failures` is 4294967296; allowed is 0 to"),
+        (
+            "consecutive_failures_span",
+            "\"1us\"",
+            "`consecutive_failures_span` is \"1us\"; allowed is 1ms to 365d",
+        ),
+        ("consecutive_failures_span", "1", "`consecutive_failures_span` is 1; allowed is 1ms to 365d"),
         ("failure_rate", "1.5", "`failure_rate` is 1.5; allowed is 0.0 to 1.0, or \"none\" to turn it off"),
         ("failure_rate", "-0.5", "`failure_rate` is -0.5; allowed is 0.0 to 1.0"),
         ("failure_rate", "50", "`failure_rate` is 50; allowed is 0.0 to 1.0"),
@@ -605,6 +622,7 @@ mod tests {
         /// Any valid configuration on the default clock.
         fn config()(
             (name, consecutive_failures, failure_rate) in (".*", any::<u32>(), proptest::option::of(SHARES)),
+            failures_span in prop_oneof![Just(Duration::ZERO), duration()],
             (window, minimum_calls) in window(),
             slow in proptest::option::of((duration(), SHARES)),
             cancelled in cancelled(),
@@ -618,6 +636,7 @@ mod tests {
             let mut builder = BreakerConfig::builder()
                 .name(name)
                 .consecutive_failures(consecutive_failures)
+                .consecutive_failures_span(failures_span)
                 .failure_rate(failure_rate)
                 .cancelled(cancelled)
                 .open_for(open_for)

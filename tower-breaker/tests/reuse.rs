@@ -128,6 +128,31 @@ fn new_circuit_has_no_state_of_previous_one() {
     }
 }
 
+#[test]
+fn new_circuit_does_not_keep_first_failure_of_previous_one() {
+    let mut storage = Storage::new();
+    let spanned = |storage: &Storage| {
+        let config = storage.config("a").failure_rate(None).consecutive_failures_span(SECOND);
+        Circuit::new(config.build().unwrap())
+    };
+    for at in [1_000 * SECOND, Duration::ZERO, 1_000_000_000 * SECOND] {
+        let circuit = spanned(&storage);
+        (0..9).for_each(|_| circuit.try_acquire().unwrap().record(FAILURE));
+        drop(circuit);
+        storage.change_clock(at);
+        let next = spanned(&storage);
+        (0..9).for_each(|_| next.try_acquire().unwrap().record(FAILURE));
+        storage.time.advance(Duration::from_nanos(999_999_999));
+        next.try_acquire().unwrap().record(FAILURE);
+        assert_eq!(next.status().state, CircuitState::Closed, "{at:?}");
+        storage.time.advance(Duration::from_nanos(1));
+        next.try_acquire().unwrap().record(FAILURE);
+        assert_eq!(next.status().state, CircuitState::Open, "{at:?}");
+        drop(next);
+        storage.change_clock(1_000 * SECOND);
+    }
+}
+
 fn trip_by_one_more(circuit: &Circuit, previous: &str) {
     circuit.try_acquire().unwrap().record(FAILURE);
     let status = circuit.status();

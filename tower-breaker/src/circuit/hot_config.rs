@@ -13,7 +13,7 @@ use tower_fault_classify::__internals::{AtomicClock, Clock, TimeBuckets};
 
 use super::window::WindowSpan;
 use crate::config::{BreakerConfig, Mode};
-use crate::machine::{CancelledPolicy, SlowCallLimits, TripLimits, min_failures_for_rate};
+use crate::machine::{CancelledPolicy, Sample, SlowCallLimits, TripLimits, min_failures_for_rate};
 use crate::telemetry::{Instruments, instruments};
 
 /// Flag: every call reads the time when it begins.
@@ -166,10 +166,10 @@ impl Flags {
 
 /// The number of words of the limits.
 ///
-/// In this order: scale and offset of the buckets; calls of the window; consecutive failures and
-/// failures of the thresholds; `consecutive:32 | minimum:32`; failure rate; slow call threshold;
-/// slow call rate; policy for cancelled calls.
-const WORDS: usize = 10;
+/// In this order: scale and offset of the buckets; calls of the window; consecutive failures, their
+/// span, and failures of the thresholds; `consecutive:32 | minimum:32`; failure rate; slow call
+/// threshold; slow call rate; policy for cancelled calls.
+const WORDS: usize = 11;
 
 /// The limits that show whether a failed call may open the circuit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -177,8 +177,19 @@ pub(crate) struct TripThresholds {
     pub(crate) span: WindowSpan,
     /// The number of consecutive failures that opens the circuit.
     pub(crate) consecutive_failures: u64,
+    /// The time that the consecutive failures must span. 0: they need no time.
+    pub(crate) consecutive_failures_span: u64,
     /// The fewest failures in the window that can reach the failure rate.
     pub(crate) failures: u64,
+}
+
+impl TripThresholds {
+    /// Returns whether a run of consecutive failures may open the circuit.
+    #[inline]
+    pub(crate) const fn may_open_after(&self, sample: &Sample) -> bool {
+        sample.consecutive_failures >= self.consecutive_failures
+            && sample.failing_for >= self.consecutive_failures_span
+    }
 }
 
 /// All limits that are needed to record a call.
@@ -227,11 +238,12 @@ impl AtomicLimits {
     #[inline]
     pub(crate) fn trip_thresholds(&self) -> Option<TripThresholds> {
         self.read(|words| {
-            let [scale, offset, calls, consecutive_failures, failures, ..] = words;
+            let [scale, offset, calls, consecutive_failures, failures_span, failures, ..] = words;
             let span = unpack_span([scale, offset, calls].map(load));
             TripThresholds {
                 span,
                 consecutive_failures: load(consecutive_failures),
+                consecutive_failures_span: load(failures_span),
                 failures: load(failures),
             }
         })
@@ -285,6 +297,7 @@ fn pack(Limits { span, trip }: &Limits) -> [u64; WORDS] {
         offset,
         calls,
         consecutive_failures,
+        trip.consecutive_failures_span,
         failures,
         counts,
         rate.to_bits(),
@@ -295,13 +308,14 @@ fn pack(Limits { span, trip }: &Limits) -> [u64; WORDS] {
 }
 
 fn unpack(
-    [scale, offset, calls, _, _, counts, rate, slow_threshold, slow_rate, cancelled]: [u64; WORDS],
+    [scale, offset, calls, _, failures_span, _, counts, rate, slow_threshold, slow_rate, cancelled]: [u64; WORDS],
 ) -> Limits {
     let number = |bits| Some(f64::from_bits(bits)).filter(|rate| !rate.is_nan());
     Limits {
         span: unpack_span([scale, offset, calls]),
         trip: TripLimits {
             consecutive_failures: (counts >> 32) as u32,
+            consecutive_failures_span: failures_span,
             minimum_calls: counts as u32,
             failure_rate: number(rate),
             slow: number(slow_rate).map(|rate| SlowCallLimits { threshold: slow_threshold, rate }),
@@ -335,12 +349,13 @@ mod tests {
         ];
         let slow = proptest::option::of((any::<u64>(), 0.0..=1.0));
         let span = (1..u64::MAX, any::<u32>());
-        (span, any::<(u32, u32)>(), proptest::option::of(0.0..=1.0), slow, cancelled).prop_map(
-            |((span, calls), (consecutive_failures, minimum_calls), failure_rate, slow, cancelled)| Limits {
+        (span, any::<(u32, u64, u32)>(), proptest::option::of(0.0..=1.0), slow, cancelled).prop_map(
+            |((span, calls), counts, failure_rate, slow, cancelled)| Limits {
                 span: WindowSpan { buckets: TimeBuckets::new(span), calls },
                 trip: TripLimits {
-                    consecutive_failures,
-                    minimum_calls,
+                    consecutive_failures: counts.0,
+                    consecutive_failures_span: counts.1,
+                    minimum_calls: counts.2,
                     failure_rate,
                     slow: slow.map(|(threshold, rate)| SlowCallLimits { threshold, rate }),
                     cancelled,
@@ -374,6 +389,7 @@ mod models {
             span: WindowSpan { buckets: TimeBuckets::new(1_000_000), calls: number },
             trip: TripLimits {
                 consecutive_failures: number,
+                consecutive_failures_span: number.into(),
                 failure_rate: None,
                 slow: None,
                 minimum_calls: number,
@@ -385,7 +401,7 @@ mod models {
     #[test]
     fn loom_limits_are_never_read_half_written() {
         let mut builder = loom::model::Builder::new();
-        // Two preemptions are enough to interrupt the reader and the writer once each. With ten
+        // Two preemptions are enough to interrupt the reader and the writer once each. With eleven
         // words on each side, a model with more preemptions takes long.
         builder.preemption_bound = Some(2);
         builder.check(|| {

@@ -149,6 +149,7 @@ impl Circuit {
     /// |---|---|
     /// | limits that open the circuit, cancelled calls | the next outcome |
     /// | a slow-call limit or [`FailureAfter`](crate::CancelledPolicy::FailureAfter), if neither was set before | calls that begin afterwards, and the next outcome of a probe |
+    /// | `consecutive_failures_span`, if it was zero before | the next outcome; the time of the current failures starts now |
     /// | open time | the next time that the circuit opens |
     /// | another seed | the next time that the circuit opens; with the seed that it has, the circuit continues its stream |
     /// | number of probes | the next time that the circuit half-opens |

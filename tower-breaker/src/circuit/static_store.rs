@@ -5,7 +5,7 @@
 use std::mem;
 use std::sync::Arc;
 
-use tower_fault_classify::__internals::sync::{AtomicU64, Mutex};
+use tower_fault_classify::__internals::sync::{AtomicU64, Mutex, Ordering};
 use tower_fault_classify::__internals::{Clock, Pool, PoolItem, StripedCounter};
 
 use super::core::{Core, Store, next_epoch, wake};
@@ -28,6 +28,7 @@ pub(crate) type StaticCore = Core<StaticStore>;
 pub struct StaticStore {
     state_word: AtomicU64,
     deadline: AtomicU64,
+    first_failure: AtomicU64,
     hot_config: HotConfig,
     window: StripedWindow,
     locked: Mutex<Locked>,
@@ -43,6 +44,7 @@ impl StaticStore {
         Self {
             state_word: AtomicU64::new(StateWord::initial(config.is_disabled()).word()),
             deadline: AtomicU64::new(0),
+            first_failure: AtomicU64::new(0),
             hot_config,
             window,
             locked: Mutex::new(locked),
@@ -61,6 +63,11 @@ impl Store for StaticStore {
     #[inline]
     fn deadline(&self) -> &AtomicU64 {
         &self.deadline
+    }
+
+    #[inline]
+    fn first_failure(&self) -> &AtomicU64 {
+        &self.first_failure
     }
 
     #[inline]
@@ -133,6 +140,12 @@ impl StaticCore {
         let clock = config.clock_for(locked.clock);
         let now = clock.now();
         let (shape, metered) = (locked.shape, self.hot_config().instruments().is_some());
+        if self.hot_config().limits().load_locked().trip.consecutive_failures_span == 0 {
+            // The time of the first failure was not stored. It is stored before the limits, so that
+            // a call that reads a new span reads this time or a later one. Release: as for every
+            // store of this time.
+            self.store().first_failure().store(now, Ordering::Release);
+        }
         self.write(&mut locked, config, Some(shape), index, clock);
         locked.jitter.reconfigure(config.seeds.as_ref());
         let state = locked.machine.state();

@@ -39,6 +39,7 @@ pub(crate) const GROWTH: RangeInclusive<f64> = 1.0..=100.0;
 pub struct BreakerConfigBuilder {
     name: Cow<'static, str>,
     consecutive_failures: u32,
+    consecutive_failures_span: Duration,
     failure_rate: Option<f64>,
     slow_call_rate: Option<(Duration, f64)>,
     minimum_calls: Option<u32>,
@@ -76,6 +77,7 @@ impl BreakerConfigBuilder {
         Self {
             name: Cow::Borrowed("breaker"),
             consecutive_failures: 5,
+            consecutive_failures_span: Duration::ZERO,
             failure_rate: Some(0.5),
             slow_call_rate: None,
             minimum_calls: None,
@@ -117,6 +119,25 @@ impl BreakerConfigBuilder {
     /// chance, and the failure rate alone decides better: see [`BreakerConfig::high_traffic`].
     pub fn consecutive_failures(mut self, failures: u32) -> Self {
         self.consecutive_failures = failures;
+        self
+    }
+
+    /// Sets the time that the [`consecutive_failures`](Self::consecutive_failures) must span.
+    ///
+    /// **Range**: 1 ms to 365 days, or zero (off). **Default**: zero.
+    ///
+    /// The circuit opens at the first failure for which both are true:
+    ///
+    /// - It is at least the `consecutive_failures`-th since the last success.
+    /// - It is recorded at least this time after the first of them.
+    ///
+    /// So a burst of concurrent calls that fail together does not open the circuit, if a call
+    /// succeeds soon afterwards. The failure rate does not depend on this time.
+    ///
+    /// A success restarts the time, like the count. If a manual clock runs back before the first
+    /// failure, the time starts again at the next failure.
+    pub fn consecutive_failures_span(mut self, span: Duration) -> Self {
+        self.consecutive_failures_span = span;
         self
     }
 
@@ -360,6 +381,8 @@ impl BreakerConfigBuilder {
     /// and the range.
     pub fn build(self) -> Result<BreakerConfig, ConfigError> {
         let time = |field, time| ConfigError::check(field, time, DURATIONS).map(nanos);
+        let time_or_zero = |field, value: Duration| if value.is_zero() { Ok(0) } else { time(field, value) };
+        let failures_span = time_or_zero("consecutive_failures_span", self.consecutive_failures_span)?;
         if let Some(rate) = self.failure_rate {
             ConfigError::check("failure_rate", rate, SHARES)?;
         }
@@ -382,6 +405,7 @@ impl BreakerConfigBuilder {
         let minimum_calls = self.minimum_calls.unwrap_or(self.default_minimum_calls());
         let trip = TripLimits {
             consecutive_failures: self.consecutive_failures,
+            consecutive_failures_span: failures_span,
             failure_rate: self.failure_rate,
             slow,
             minimum_calls: ConfigError::check("minimum_calls", minimum_calls, 1..=most_calls)?,
@@ -408,7 +432,7 @@ impl BreakerConfigBuilder {
                 1..=u32::MAX,
             )?,
             probe_lease: time("probe_lease", self.probe_lease.unwrap_or(self.open_for))?,
-            slow_start: if self.slow_start.is_zero() { 0 } else { time("slow_start", self.slow_start)? },
+            slow_start: time_or_zero("slow_start", self.slow_start)?,
         };
         Ok(BreakerConfig {
             name: intern(self.name),
@@ -458,6 +482,7 @@ impl BreakerConfig {
     ///
     /// | setting | value |
     /// |---|---|
+    /// | `consecutive_failures_span` | zero: the failures of one call at a time span some time anyway |
     /// | `failure_rate` | `None`: only five failures in a row open the circuit |
     /// | `open_until_reset` | on |
     /// | `probes` | 1 |
@@ -469,7 +494,12 @@ impl BreakerConfig {
     /// continues when an operator or a health check calls [`Circuit::reset`](crate::Circuit::reset)
     /// after the server has recovered.
     pub fn single_flight() -> BreakerConfigBuilder {
-        Self::builder().failure_rate(None).open_until_reset().probes(1).successes_to_close(1)
+        Self::builder()
+            .consecutive_failures_span(Duration::ZERO)
+            .failure_rate(None)
+            .open_until_reset()
+            .probes(1)
+            .successes_to_close(1)
     }
 }
 
@@ -501,6 +531,7 @@ mod tests {
         assert_eq!(config, BreakerConfig::builder().build().unwrap());
         let trip = TripLimits {
             consecutive_failures: 5,
+            consecutive_failures_span: 0,
             failure_rate: Some(0.5),
             slow: None,
             minimum_calls: 10,
@@ -538,6 +569,10 @@ mod tests {
             assert_eq!(build_error(config().cancelled(cancelled)).0, "cancelled");
             if !duration.is_zero() {
                 assert_eq!(build_error(config().slow_start(duration)).0, "slow_start");
+                let (field, text) = build_error(config().consecutive_failures_span(duration));
+                assert_eq!(field, "consecutive_failures_span");
+                let range = format!("`{field}` is {duration:?}; allowed is 1ms to 31536000s");
+                assert_eq!(text, range);
             }
         }
         assert_eq!(build_error(config().slow_call_rate(Duration::from_secs(1), 1.1)).0, "slow_call_rate");
@@ -563,7 +598,8 @@ mod tests {
         for duration in [*DURATIONS.start(), *DURATIONS.end()] {
             let config =
                 BreakerConfig::builder().time_window(duration).open_for(duration).probe_lease(duration);
-            assert!(config.build().is_ok());
+            let config = config.consecutive_failures_span(duration).build().unwrap();
+            assert_eq!(config.consecutive_failures_span(), duration);
         }
         for rate in [0.0, 1.0] {
             assert!(BreakerConfig::builder().failure_rate(rate).build().is_ok());
@@ -580,6 +616,7 @@ mod tests {
         assert_eq!((high_traffic.trip.consecutive_failures, high_traffic.trip.minimum_calls), (0, 100));
         let single_flight = BreakerConfig::single_flight().build().unwrap();
         assert!(single_flight.recovery.open.until_reset && single_flight.trip.failure_rate.is_none());
+        assert_eq!(single_flight.trip.consecutive_failures_span, 0);
     }
 
     #[test]
@@ -594,6 +631,7 @@ mod tests {
         let config = BreakerConfig::builder;
         let short = Duration::from_millis(99);
         let builders = [
+            config().consecutive_failures_span(short),
             config().time_window(short),
             config().slow_call_rate(short, 0.5),
             config().cancelled(CancelledPolicy::FailureAfter(short)),

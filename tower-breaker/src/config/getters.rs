@@ -34,6 +34,7 @@ impl BreakerConfig {
         let mut builder = Self::builder()
             .name(self.name())
             .consecutive_failures(self.consecutive_failures())
+            .consecutive_failures_span(self.consecutive_failures_span())
             .failure_rate(self.failure_rate())
             .cancelled(self.cancelled())
             .open_for(self.open_for())
@@ -73,6 +74,11 @@ impl BreakerConfig {
     /// Returns the number of failures in a row that opens the circuit; 0 if the limit is off.
     pub const fn consecutive_failures(&self) -> u32 {
         self.trip.consecutive_failures
+    }
+
+    /// Returns the time that the failures in a row must span; zero if it is off.
+    pub const fn consecutive_failures_span(&self) -> Duration {
+        Duration::from_nanos(self.trip.consecutive_failures_span)
     }
 
     /// Returns the share of failed calls that opens the circuit; `None` if the limit is off.
@@ -186,6 +192,7 @@ mod tests {
         let config = BreakerConfig::builder()
             .name("search")
             .consecutive_failures(7)
+            .consecutive_failures_span(3 * second)
             .failure_rate(0.25)
             .slow_call_rate(2 * second, 0.75)
             .minimum_calls(3)
@@ -204,6 +211,7 @@ mod tests {
             .build()
             .unwrap();
         assert_eq!((config.name(), config.consecutive_failures()), ("search", 7));
+        assert_eq!(config.consecutive_failures_span(), 3 * second);
         assert_eq!(config.failure_rate(), Some(0.25));
         assert_eq!(config.slow_call_rate(), Some((2 * second, 0.75)));
         assert_eq!(

@@ -41,6 +41,7 @@ pub use crate::machine::CancelledPolicy;
 /// |---|---|---|---|
 /// | [`name`](BreakerConfigBuilder::name) | `"breaker"` | any text | the name in rejections, status, logs and metrics |
 /// | [`consecutive_failures`](BreakerConfigBuilder::consecutive_failures) | 5 | 0 (off) or more | failures in a row that open the circuit |
+/// | [`consecutive_failures_span`](BreakerConfigBuilder::consecutive_failures_span) | zero (off) | 1 ms to 365 days, or zero | time that the failures in a row must span |
 /// | [`failure_rate`](BreakerConfigBuilder::failure_rate) | 0.5 | 0 to 1, or `None` (off) | share of failed calls that opens the circuit |
 /// | [`slow_call_rate`](BreakerConfigBuilder::slow_call_rate) | off | threshold 1 ms to 365 days; rate 0 to 1 | share of slow calls that opens the circuit |
 /// | [`minimum_calls`](BreakerConfigBuilder::minimum_calls) | 10, or a smaller count window | 1 or more; at most the count window | calls in the window before the rates apply |
@@ -104,8 +105,8 @@ pub use crate::machine::CancelledPolicy;
 /// ```
 ///
 /// - A missing field has its default.
-/// - `"none"` turns these settings off: `consecutive_failures`, `failure_rate`, `slow_call_rate`,
-///   `open_backoff`, `open_jitter`, `seed`, `slow_start`.
+/// - `"none"` turns these settings off: `consecutive_failures`, `consecutive_failures_span`,
+///   `failure_rate`, `slow_call_rate`, `open_backoff`, `open_jitter`, `seed`, `slow_start`.
 /// - `null` is an error, because it could mean the default or "off".
 /// - A duration is a string of numbers, each with its unit: d, h, m, s, ms, us or ns. Examples are
 ///   `"1m 30s"` and `"1.5s"`.
@@ -199,8 +200,10 @@ impl BreakerConfig {
         if let Some(slow) = self.trip.slow {
             shortest = shortest.min(slow.threshold);
         }
-        if self.recovery.slow_start > 0 {
-            shortest = shortest.min(self.recovery.slow_start);
+        for or_zero in [self.trip.consecutive_failures_span, self.recovery.slow_start] {
+            if or_zero > 0 {
+                shortest = shortest.min(or_zero);
+            }
         }
         let mut shortest = Duration::from_nanos(shortest);
         if let CancelledPolicy::FailureAfter(after) = self.trip.cancelled {

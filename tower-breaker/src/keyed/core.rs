@@ -206,6 +206,7 @@ pub struct KeyedStore<K> {
     key: K,
     hash: u64,
     state_word: AtomicU64,
+    first_failure: AtomicU64,
     newest: NewestBucket,
     answered: AtomicU64,
     /// The numbers of calls and failures.
@@ -249,8 +250,8 @@ impl<K> KeyedStore<K> {
         let newest = NewestBucket::new(common.hot_config.bucket());
         let is_seeded = common.config.seeds.is_some();
         let (calls, lazy) = Default::default();
-        let answered = AtomicU64::new(NO_BUCKET);
-        let store = Self { key, hash, state_word, newest, answered, calls, lazy, common };
+        let (answered, first_failure) = (AtomicU64::new(NO_BUCKET), AtomicU64::new(0));
+        let store = Self { key, hash, state_word, first_failure, newest, answered, calls, lazy, common };
         if is_seeded {
             // The lazy state takes the circuit's stream of random numbers. It is allocated now, so
             // that the order of creation decides.
@@ -396,6 +397,11 @@ impl<K> Store for KeyedStore<K> {
     #[inline]
     fn deadline(&self) -> &AtomicU64 {
         &self.lazy().deadline
+    }
+
+    #[inline]
+    fn first_failure(&self) -> &AtomicU64 {
+        &self.first_failure
     }
 
     #[inline]

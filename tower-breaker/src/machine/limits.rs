@@ -11,6 +11,8 @@ use super::open_duration::OpenDuration;
 pub(crate) struct TripLimits {
     /// The number of failures in a row that opens the circuit. 0: no number does.
     pub(crate) consecutive_failures: u32,
+    /// The failures in a row must also span this time. 0: they need no time.
+    pub(crate) consecutive_failures_span: u64,
     /// The share of failed calls that opens the circuit. `None`: no share does.
     pub(crate) failure_rate: Option<f64>,
     /// The share of slow calls that opens the circuit. `None`: no call is slow.

@@ -12,6 +12,7 @@ const FAULT: Fault = Fault::new(Kind::Server, Retryable::Never, Health::Unhealth
 
 const TRIP: TripLimits = TripLimits {
     consecutive_failures: 5,
+    consecutive_failures_span: 0,
     failure_rate: Some(0.5),
     slow: None,
     minimum_calls: 10,
@@ -33,7 +34,11 @@ fn at(now: u64) -> Moment {
 fn rate(limits: &TripLimits, failures: u64, calls: u64) -> Option<Reason> {
     trip_reason(
         limits,
-        &Sample { consecutive_failures: 1, window: Some(Counts { calls, failures, ..Counts::default() }) },
+        &Sample {
+            consecutive_failures: 1,
+            failing_for: 0,
+            window: Some(Counts { calls, failures, ..Counts::default() }),
+        },
     )
 }
 
@@ -84,12 +89,23 @@ fn opened_until(state: &Machine) -> u64 {
 
 #[test]
 fn consecutive_failures_at_limit_trip() {
-    let reason = |consecutive_failures| trip_reason(&TRIP, &Sample { consecutive_failures, window: None });
-    assert_eq!(reason(4), None);
-    assert_eq!(reason(5), Some(Reason::ConsecutiveFailures));
-    assert_eq!(reason(6), Some(Reason::ConsecutiveFailures));
-    let off = TripLimits { consecutive_failures: 0, ..TRIP };
-    assert_eq!(trip_reason(&off, &Sample { consecutive_failures: u64::MAX, window: None }), None);
+    let reason = |limits, consecutive_failures, failing_for| {
+        trip_reason(limits, &Sample { consecutive_failures, failing_for, window: None })
+    };
+    let reached = Some(Reason::ConsecutiveFailures);
+    assert_eq!([4, 5, 6].map(|failures| reason(&TRIP, failures, 0)), [None, reached, reached]);
+    let spanned = TripLimits { consecutive_failures_span: SECOND, ..TRIP };
+    for (failures, failing_for, expected) in [
+        (4, SECOND, None),
+        (5, SECOND - 1, None),
+        (5, SECOND, reached),
+        (9, SECOND - 1, None),
+        (9, SECOND + 1, reached),
+    ] {
+        assert_eq!(reason(&spanned, failures, failing_for), expected, "{failures} in {failing_for} ns");
+    }
+    let off = TripLimits { consecutive_failures: 0, ..spanned };
+    assert_eq!(reason(&off, u64::MAX, u64::MAX), None);
 }
 
 #[test]
@@ -446,7 +462,7 @@ fn slow_success_trips_by_slow_rate_not_by_failure_rate() {
     let limits = TripLimits { slow: Some(SLOW), ..TRIP };
     let reason = |consecutive_failures, failures, slow| {
         let window = Some(Counts { calls: 10, failures, slow, cancelled: 0 });
-        trip_reason(&limits, &Sample { consecutive_failures, window })
+        trip_reason(&limits, &Sample { consecutive_failures, failing_for: 0, window })
     };
     assert_eq!(reason(0, 10, 7), None);
     assert_eq!(reason(0, 10, 8), Some(Reason::SlowRate));

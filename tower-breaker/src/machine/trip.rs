@@ -8,6 +8,8 @@ use super::state::{Counts, Reason};
 pub(crate) struct Sample {
     /// The failures in a row, including this call. 0: this call did not fail.
     pub(crate) consecutive_failures: u64,
+    /// The time between the first of these failures and this call. 0 if the limits need no time.
+    pub(crate) failing_for: u64,
     /// The counts of the window. `None`: the window cannot reach a rate, and was not summed.
     pub(crate) window: Option<Counts>,
 }
@@ -37,6 +39,7 @@ pub(crate) fn may_reach_slow_rate(limits: &TripLimits, slow: u64) -> bool {
 pub(crate) fn trip_reason(limits: &TripLimits, sample: &Sample) -> Option<Reason> {
     if limits.consecutive_failures > 0
         && sample.consecutive_failures >= u64::from(limits.consecutive_failures)
+        && sample.failing_for >= limits.consecutive_failures_span
     {
         return Some(Reason::ConsecutiveFailures);
     }

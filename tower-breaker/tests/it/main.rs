@@ -10,6 +10,7 @@ mod circuit;
 mod clocks;
 mod control;
 mod errors;
+mod failure_span;
 mod fallback;
 mod half_open;
 mod histories;

@@ -56,6 +56,7 @@ fn breaker_files_on_page_are_complete_and_equal() {
     let built = BreakerConfig::builder()
         .name("search")
         .consecutive_failures(7)
+        .consecutive_failures_span(3 * SECOND)
         .failure_rate(0.25)
         .slow_call_rate(Duration::from_millis(1_500), 0.1)
         .minimum_calls(20)

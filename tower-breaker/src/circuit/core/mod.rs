@@ -15,7 +15,8 @@
 //! | admitted, closed | 2 loads: state word, flags | |
 //! | a success, no failure counted | 7 loads: state word, sequence number, 3 words, sequence number, newest bucket; 1 load and 1 store in the thread's own cell | the clock |
 //! | a success after failures, or in a slow start | the same, and 1 compare-and-swap that resets the failures | the clock |
-//! | a failure | 10 loads: state word, sequence number, 5 words, sequence number, newest bucket, state word; 1 compare-and-swap in the window, 1 on the state word, 16 loads of the failures | the clock |
+//! | a failure | 11 loads: state word, sequence number, 6 words, sequence number, newest bucket, state word; 1 compare-and-swap in the window, 1 on the state word, 16 loads of the failures | the clock |
+//! | with `consecutive_failures_span` | 1 load more; 1 maximum (`fetch_max`) for the first failure after a success | |
 //! | rejected while open | 3 loads: state word, deadline, flags | the clock |
 //! | any call in half-open, an admission in a slow start, any transition | the lock | the clock |
 //!
@@ -39,6 +40,26 @@
 //!
 //! Slow and cancelled calls take the same three steps. At ② a slow success resets the failures,
 //! and a cancelled call exchanges the state word for the same value.
+//!
+//! # How long the consecutive failures last
+//!
+//! With `consecutive_failures_span`, a failure that finds no failure in the state word stores its
+//! time, just before the exchange ② that counts it. Every later failure of the run sees this
+//! exchange, and so the time. A failure reads the time after its own exchange.
+//!
+//! - **The circuit never opens early.** The time is stored as a maximum, so it only grows. A thread
+//!   that read the clock long ago cannot replace it with an old time.
+//! - **A thread that is late in storing its time does no harm.** It found no failure in the state
+//!   word after it had read the clock. So the first failure of the current run was counted after
+//!   that time.
+//! - **A success, and then the first failure of a later run,** may come between the exchange of a
+//!   failure and its reading of the time. The failure then reads the later time and does not open
+//!   the circuit. Its run has ended.
+//! - **A time in the future** is left by a clock that has run back, or by a late call of a former
+//!   circuit in this core, on another clock. The next failure replaces it with the current time. So
+//!   the circuit opens late by one span at most.
+//! - **A span that was off:** no failure stored its time. `reconfigure` stores the current time
+//!   before it turns the span on.
 //!
 //! # Why an outcome of an earlier epoch changes nothing
 //!
@@ -87,6 +108,9 @@ pub trait Store {
     /// Returns the time at which an open circuit admits probes. It is written before the state word
     /// of the open state.
     fn deadline(&self) -> &AtomicU64;
+    /// Returns the time of the first failure since the last success. It is kept only while the
+    /// configuration has a `consecutive_failures_span`.
+    fn first_failure(&self) -> &AtomicU64;
     /// Returns the part of the configuration that calls read.
     fn hot_config(&self) -> &HotConfig;
     /// Returns the counts of a closed circuit.

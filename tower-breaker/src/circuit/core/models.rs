@@ -1,5 +1,7 @@
 //! Loom models: every interleaving of a few threads on one core.
 
+mod failure_span;
+
 use std::sync::Arc as StdArc;
 use std::task::{Wake, Waker};
 use std::time::Duration;
@@ -25,6 +27,7 @@ pub(crate) const CONFIG: BreakerConfig = BreakerConfig {
     name: "model",
     trip: TripLimits {
         consecutive_failures: 0,
+        consecutive_failures_span: 0,
         failure_rate: None,
         slow: None,
         minimum_calls: 2,

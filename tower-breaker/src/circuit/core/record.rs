@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use tower_fault_classify::__internals::UploadGuard;
+use tower_fault_classify::__internals::sync::Ordering;
 use tower_fault_classify::{Fault, Verdict};
 
 use super::transition::wake;
@@ -172,7 +173,8 @@ impl<S: Store> Core<S> {
             let seen = self.window().record_slow_success(&limits.span, now, stamp.epoch()); // ①
             // ② This exchange also resets the failures.
             if self.reset_failures(stamp) {
-                self.trip_if_limit_reached(stamp, &limits.trip, 0, Some(seen), None, now);
+                let sample = Sample { consecutive_failures: 0, failing_for: 0, window: None };
+                self.trip_if_limit_reached(stamp, &limits.trip, sample, Some(seen), None, now);
             }
         }
     }
@@ -191,17 +193,15 @@ impl<S: Store> Core<S> {
             self.hot_config().limits().trip_thresholds().expect("the lock keeps writers out")
         });
         let seen = self.window().record_failure(&thresholds.span, now, stamp.epoch(), false); // ①
-        let Some(before) = self.update_state_word(stamp, StateWord::with_failure) else { return }; // ②
-        let consecutive_failures = before.with_failure().consecutive_failures();
+        let counted = self.count_failure(stamp, thresholds.consecutive_failures_span, now); // ②
+        let Some(sample) = counted else { return };
         // ③
-        if consecutive_failures >= thresholds.consecutive_failures
-            || self.window().failures_in(seen) >= thresholds.failures
-        {
+        if thresholds.may_open_after(&sample) || self.window().failures_in(seen) >= thresholds.failures {
             let limits = self.limits();
             // If the configured window has changed since `thresholds` was read, the new window
             // starts empty, without this failure.
             let seen = (limits.span == thresholds.span).then_some(seen);
-            self.trip_if_limit_reached(stamp, &limits.trip, consecutive_failures, seen, Some(fault), now);
+            self.trip_if_limit_reached(stamp, &limits.trip, sample, seen, Some(fault), now);
         }
     }
 
@@ -213,26 +213,79 @@ impl<S: Store> Core<S> {
         let slow = limits.trip.is_slow(duration.or(|| admission.duration(now)));
         self.emit_slow(stamp, slow);
         let seen = self.window().record_failure(&limits.span, now, stamp.epoch(), slow); // ①
-        let Some(before) = self.update_state_word(stamp, StateWord::with_failure) else { return }; // ②
-        self.trip_if_limit_reached(
-            stamp,
-            &limits.trip,
-            before.with_failure().consecutive_failures(),
-            Some(seen),
-            Some(fault),
-            now,
-        );
+        let counted = self.count_failure(stamp, limits.trip.consecutive_failures_span, now); // ②
+        if let Some(sample) = counted {
+            self.trip_if_limit_reached(stamp, &limits.trip, sample, Some(seen), Some(fault), now);
+        }
+    }
+
+    /// ② Counts a failure in the state word. Returns the run of failures, without the window.
+    /// `None`: the epoch is over.
+    ///
+    /// `span` is the time that a run must span, or 0.
+    #[inline]
+    pub(super) fn count_failure(&self, stamp: StateWord, span: u64, now: u64) -> Option<Sample> {
+        let before = self.update_state_word(stamp, |word| {
+            if span > 0 && word.consecutive_failures() == 0 {
+                self.begin_run(now);
+            }
+            word.with_failure()
+        })?;
+        let consecutive_failures = before.with_failure().consecutive_failures();
+        let failing_for = if span > 0 { self.failing_for(now) } else { 0 };
+        Some(Sample { consecutive_failures, failing_for, window: None })
+    }
+
+    /// Stores the time of the first failure of a run, before the failure is counted.
+    fn begin_run(&self, now: u64) {
+        // The maximum, so that a thread that read the clock long ago cannot store an old time while
+        // a later run is in progress. AcqRel: see `correct_first_failure`.
+        let first = self.store().first_failure().fetch_max(now, Ordering::AcqRel);
+        if first > now {
+            self.correct_first_failure(first);
+        }
+    }
+
+    /// Returns the time since the first failure of the run.
+    fn failing_for(&self, now: u64) -> u64 {
+        // Acquire: see `correct_first_failure`.
+        let first = self.store().first_failure().load(Ordering::Acquire);
+        if first > now {
+            self.correct_first_failure(first);
+        }
+        now.saturating_sub(first)
+    }
+
+    /// Replaces the time of the first failure if it is in the future: the clock has run back, or a
+    /// call of a former circuit in this core has stored the time.
+    ///
+    /// The Acquire of the caller orders the reading of the clock below after the reading with which
+    /// `first` was stored. So no other time is in the future here.
+    #[cold]
+    fn correct_first_failure(&self, first: u64) {
+        let now = self.hot_config().now();
+        if first > now {
+            // Release: as for every store of this time. If the exchange fails, another thread has
+            // stored a time meanwhile, which stays.
+            let _ = self.store().first_failure().compare_exchange(
+                first,
+                now,
+                Ordering::Release,
+                Ordering::Relaxed,
+            );
+        }
     }
 
     /// ③ Opens the circuit if a limit is reached.
     ///
-    /// `seen` is the place in which the call was recorded. `None`: the window has been replaced.
+    /// `failures` is the sample without the window. `seen` is the place in which the call was
+    /// recorded. `None`: the window has been replaced.
     #[inline(never)]
     fn trip_if_limit_reached(
         &self,
         stamp: StateWord,
         trip: &TripLimits,
-        consecutive_failures: u64,
+        failures: Sample,
         mut seen: Option<Recorded>,
         fault: Option<&Fault>,
         now: u64,
@@ -243,7 +296,7 @@ impl<S: Store> Core<S> {
         };
         loop {
             let window = seen.filter(may_reach).map(|seen| self.window().counts(seen));
-            let sample = Sample { consecutive_failures, window };
+            let sample = Sample { window, ..failures };
             let Some(reason) = trip_reason(trip, &sample) else { return };
             match window.and(seen).and_then(|seen| self.newer_bucket(seen)) {
                 None => return self.trip(stamp.epoch(), reason, fault, now, sample),
@@ -283,7 +336,7 @@ impl<S: Store> Core<S> {
             }
             match self.newer_bucket(seen) {
                 None => {
-                    let sample = Sample { consecutive_failures: 0, window: Some(counts) };
+                    let sample = Sample { consecutive_failures: 0, failing_for: 0, window: Some(counts) };
                     return self.trip(stamp.epoch(), Reason::NoneCompletes, Some(&CANCELLED), now, sample);
                 }
                 Some(later) => seen = later,

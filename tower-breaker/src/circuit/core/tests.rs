@@ -20,6 +20,7 @@ pub(super) const SECOND: u64 = 1_000_000_000;
 
 pub(super) const TRIP: TripLimits = TripLimits {
     consecutive_failures: 5,
+    consecutive_failures_span: 0,
     failure_rate: Some(0.5),
     slow: None,
     minimum_calls: 10,

@@ -76,18 +76,15 @@ impl<S: Store> Core<S> {
     /// `sample` has the counts that led to the transition. `None`: no call led to it. The caller
     /// holds the lock.
     fn last_sample(&self, sample: Option<Sample>, epoch: u32, now: u64) -> Sample {
-        let Sample { consecutive_failures, window } =
-            sample.unwrap_or(Sample { consecutive_failures: 0, window: None });
-        let window = window.unwrap_or_else(|| {
+        let sample = sample.unwrap_or(Sample { consecutive_failures: 0, failing_for: 0, window: None });
+        let window = sample.window.unwrap_or_else(|| {
             let span = self.hot_config().span_locked();
             self.window().counts_at(&span, now, epoch)
         });
         // A success that was recorded concurrently may have reset the consecutive failures since
         // the sample was taken.
-        Sample {
-            consecutive_failures: consecutive_failures.max(self.state_word().consecutive_failures()),
-            window: Some(window),
-        }
+        let consecutive_failures = sample.consecutive_failures.max(self.state_word().consecutive_failures());
+        Sample { consecutive_failures, window: Some(window), ..sample }
     }
 
     /// Notifies tasks, metrics, logs and observers of a transition. The caller does not hold the

@@ -48,6 +48,26 @@ fn loom_keyed_concurrent_failures_reach_both_limits() {
 }
 
 #[test]
+fn loom_keyed_concurrent_first_failures_start_one_span() {
+    model(|| {
+        let (core, manual_clock) = circuit_with(TripLimits {
+            consecutive_failures: 2,
+            consecutive_failures_span: 1_000_000_000,
+            ..CONFIG.trip
+        });
+        let acquire = || Permit::acquire(Shared::new(SharedCore::clone(&core))).unwrap();
+        let [first, second] = [acquire(), acquire()];
+        let thread = thread::spawn(move || second.record(FAILURE));
+        first.record(FAILURE);
+        thread.join().unwrap();
+        assert_eq!(core.snapshot().state, CircuitState::Closed, "two failures at the same time");
+        manual_clock.advance(Duration::from_secs(1));
+        acquire().record(FAILURE);
+        assert_eq!(core.snapshot().state, CircuitState::Open);
+    });
+}
+
+#[test]
 fn loom_packed_concurrent_adds_are_counted() {
     model(|| {
         let cells = Arc::new(PackedCells::default());

@@ -30,6 +30,8 @@ const fn millis(millis: u64) -> Duration {
 #[derive(Clone, Debug)]
 struct Limits {
     consecutive: u32,
+    /// The time that the consecutive failures must span. 0: no time.
+    span: u64,
     rate: Option<f64>,
     slow: Option<f64>,
     minimum: u32,
@@ -50,6 +52,7 @@ impl Limits {
     fn config(&self, clock: Clock) -> BreakerConfig {
         let config = BreakerConfig::builder().clock(clock).mode(self.mode).cancelled(self.cancelled);
         let config = config.consecutive_failures(self.consecutive).failure_rate(self.rate);
+        let config = config.consecutive_failures_span(millis(self.span));
         let config = config.probes(self.probes).successes_to_close(self.successes);
         let config = config.open_for(millis(self.open_for)).probe_lease(millis(self.lease));
         let mut config = config.minimum_calls(self.minimum).slow_start(millis(self.slow_start));
@@ -84,17 +87,19 @@ fn limits() -> impl Strategy<Value = Limits> {
         CancelledPolicy::FailureAfter(millis(2_000)),
     ]);
     let modes = prop::sample::select(vec![Mode::Enforce, Mode::Enforce, Mode::Enforce, Mode::ObserveOnly]);
-    let trip = (0_u32..5, rates(), rates(), 1_u32..6, prop::option::of(6_u32..12), cancelled);
+    let spans = prop::sample::select(vec![0, 0, 500, 1_500, 5_000]);
+    let trip = ((0_u32..5, spans), rates(), rates(), 1_u32..6, prop::option::of(6_u32..12), cancelled);
     let growth = prop::sample::select(vec![None, Some((2.0, 40_000)), Some((3.0, 10_000))]);
     let open = (growth, prop::bool::weighted(0.1));
     let recovery = (1_u32..4, 1_u32..5, prop::sample::select(vec![5_000, 20_000]), any::<bool>());
     (trip, open, recovery, modes).prop_map(
         |(trip, (growth, until_reset), (probes, successes, lease, slow_start), mode)| {
-            let (consecutive, rate, slow, minimum, calls, cancelled) = trip;
+            let ((consecutive, span), rate, slow, minimum, calls, cancelled) = trip;
             let slow_start = if slow_start { SLOW_START } else { 0 };
             let mut limits = Limits {
                 open_for: 10_000,
                 consecutive,
+                span,
                 rate,
                 slow,
                 minimum,
@@ -230,7 +235,8 @@ impl Pair {
 
     fn reconfigure(&mut self, limits: &Limits) {
         self.circuit.reconfigure(limits.config(self.clock)).unwrap();
-        self.naive.reconfigure(limits.clone());
+        let now = self.now();
+        self.naive.reconfigure(limits.clone(), now);
     }
 
     fn assert_equal(&self) -> Result<(), TestCaseError> {

@@ -69,6 +69,8 @@ pub(crate) struct Naive {
     pub(crate) epoch: u64,
     /// The failures since the last success.
     pub(crate) consecutive_failures: u64,
+    /// The time of the first of these failures.
+    first_failure: u64,
     events: Vec<(u64, Ended)>,
     probes: u64,
     /// The number of open periods in a row, the length of the last one, and the time at which the
@@ -79,8 +81,16 @@ pub(crate) struct Naive {
 impl Naive {
     pub(crate) fn new(limits: Limits) -> Self {
         let state = if limits.mode == Mode::Disabled { State::Disabled } else { State::Closed(None) };
-        let (events, streak) = (Vec::new(), (0, 0, None));
-        Self { limits, state, epoch: 0, consecutive_failures: 0, events, probes: 0, streak }
+        Self {
+            limits,
+            state,
+            epoch: 0,
+            consecutive_failures: 0,
+            first_failure: 0,
+            events: Vec::new(),
+            probes: 0,
+            streak: (0, 0, None),
+        }
     }
 
     fn become_state(&mut self, state: State) {
@@ -254,7 +264,7 @@ impl Naive {
     }
 
     fn end_normal(&mut self, end: End, timed: bool, slow: bool, now: u64) {
-        let Limits { consecutive, rate, minimum, .. } = self.limits;
+        let Limits { consecutive, span, rate, minimum, .. } = self.limits;
         let failed = end == End::Failure;
         let at = self.latest(now);
         match end {
@@ -275,6 +285,10 @@ impl Naive {
                 }
             }
             End::Failure => {
+                // Not before the first failure, even if the clock has run back.
+                if self.consecutive_failures == 0 || now < self.first_failure {
+                    self.first_failure = now;
+                }
                 self.consecutive_failures += 1;
                 self.events.push((at, Ended::Counted { failed, slow }));
             }
@@ -283,7 +297,10 @@ impl Naive {
         let reaches = |part: u64, rate: Option<f64>| {
             part > 0 && calls >= minimum.into() && rate.is_some_and(|rate| part as f64 / calls as f64 >= rate)
         };
-        let reaches_consecutive = consecutive > 0 && self.consecutive_failures >= consecutive.into();
+        let reaches_consecutive = failed
+            && consecutive > 0
+            && self.consecutive_failures >= consecutive.into()
+            && now - self.first_failure >= span;
         // A call that began while no limit needed its duration does not check the slow-call rate.
         if reaches_consecutive
             || (failed && reaches(failures, rate))
@@ -314,7 +331,10 @@ impl Naive {
         true
     }
 
-    pub(crate) fn reconfigure(&mut self, limits: Limits) {
+    pub(crate) fn reconfigure(&mut self, limits: Limits, now: u64) {
+        if self.limits.span == 0 {
+            self.first_failure = now;
+        }
         if limits.calls != self.limits.calls {
             self.events.clear();
         }
