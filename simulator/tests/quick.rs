@@ -6,7 +6,7 @@ use std::path::Path;
 
 use simulator::client::{Guard, guards};
 use simulator::scenarios::{
-    ALL, Case, Scenario, dead_shard, fleet_budget, metastable, random_failures, shared_circuit,
+    ALL, Case, Scenario, dead_shard, fleet_budget, metastable, random_failures, shared_circuit, slow_backend,
 };
 use simulator::table::{Table, Value};
 
@@ -133,6 +133,44 @@ fn dead_shard_costs_a_quarter_of_the_calls_or_more() {
             assert!(answered.iter().all(|&share| share >= 735), "{}: {answered:?}", guard.name);
             assert_eq!(rejected, [0, 0, 0], "{}", guard.name);
         }
+    }
+}
+
+#[test]
+fn hanging_server_is_found_if_timeouts_are_failures() {
+    let [_, hanging] = slow_backend::FAULTS;
+    let [inside, outside] = slow_backend::TIMEOUTS;
+    let found = |guard: &Guard, timeout| {
+        let case = slow_backend::case(guard, hanging, timeout, false, 10);
+        let table = table(slow_backend::SCENARIO, &[case]);
+        let of = |column| table.numbers(column, &[])[0];
+        assert!(of("sent") < of("asked"), "{}", guard.name);
+        of("reject_seconds")
+    };
+    for (guard, timeout) in [
+        (guards::breaker(), inside),
+        (guards::both(), inside),
+        (slow_backend::failure_after(), inside),
+        (slow_backend::failure_after(), outside),
+    ] {
+        let seconds = found(&guard, timeout);
+        assert!((0..=40).contains(&seconds), "{} {}: {seconds}", guard.name, timeout.0);
+    }
+}
+
+#[test]
+fn slow_server_is_found_by_the_slow_call_rate() {
+    let [slow, _] = slow_backend::FAULTS;
+    let guards = [guards::breaker(), slow_backend::slow_call_rate()];
+    let cases = slow_backend::TIMEOUTS
+        .map(|timeout| guards.each_ref().map(|guard| slow_backend::case(guard, slow, timeout, false, 10)));
+    let table = table(slow_backend::SCENARIO, cases.as_flattened());
+    let numbers = |guard, column| table.numbers(column, &[name(guard)]);
+    let [breaker, slow_call_rate] = guards.each_ref();
+    let rejects = numbers(slow_call_rate, "reject_seconds");
+    assert!(rejects.iter().all(|seconds| (0..=60).contains(seconds)), "{rejects:?}");
+    for (less, more) in numbers(slow_call_rate, "sent").iter().zip(numbers(breaker, "sent")) {
+        assert!(less * 2 < more, "{less} {more}");
     }
 }
 

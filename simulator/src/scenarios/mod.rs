@@ -5,6 +5,7 @@ pub mod fleet_budget;
 pub mod metastable;
 pub mod random_failures;
 pub mod shared_circuit;
+pub mod slow_backend;
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -44,12 +45,13 @@ pub struct Case {
 }
 
 /// All scenarios.
-pub const ALL: [Scenario; 5] = [
+pub const ALL: [Scenario; 6] = [
     metastable::SCENARIO,
     fleet_budget::SCENARIO,
     shared_circuit::SCENARIO,
     random_failures::SCENARIO,
     dead_shard::SCENARIO,
+    slow_backend::SCENARIO,
 ];
 
 impl Scenario {
