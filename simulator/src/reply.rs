@@ -1,6 +1,7 @@
 //! What a server answers, and its verdict.
 
 use std::io;
+use std::time::Duration;
 
 use http::header::RETRY_AFTER;
 use http::{Response, StatusCode};
@@ -28,33 +29,42 @@ pub enum Reply {
 impl Reply {
     /// Returns the verdict of the shipped classification.
     pub fn verdict(self) -> Verdict {
+        if self == Self::TimedOut {
+            return (*TimedOut::new(Duration::ZERO).fault()).into();
+        }
+        match self.result() {
+            Ok(response) => classify_response(&response),
+            Err(error) => classify_error(&error).into(),
+        }
+    }
+
+    /// Returns the result that an HTTP client returns to its caller.
+    ///
+    /// # Errors
+    ///
+    /// Returns the connection's error, or a timeout.
+    pub fn result(self) -> io::Result<Response<()>> {
         match self {
-            Self::Ok => Verdict::Success,
-            Self::Unavailable { retry_after } => unavailable(retry_after),
-            Self::Refused => connection(io::ErrorKind::ConnectionRefused),
-            Self::Reset => connection(io::ErrorKind::ConnectionReset),
-            Self::TimedOut => (*TimedOut::new(std::time::Duration::ZERO).fault()).into(),
+            Self::Ok => Ok(Response::new(())),
+            Self::Unavailable { retry_after } => Ok(unavailable(retry_after)),
+            Self::Refused => Err(io::ErrorKind::ConnectionRefused.into()),
+            Self::Reset => Err(io::ErrorKind::ConnectionReset.into()),
+            Self::TimedOut => Err(io::ErrorKind::TimedOut.into()),
         }
     }
 }
 
-fn unavailable(retry_after: Option<u32>) -> Verdict {
+fn unavailable(retry_after: Option<u32>) -> Response<()> {
     let mut response = Response::new(());
     *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
     if let Some(seconds) = retry_after {
         response.headers_mut().insert(RETRY_AFTER, seconds.into());
     }
-    classify_response(&response)
-}
-
-fn connection(kind: io::ErrorKind) -> Verdict {
-    classify_error(&io::Error::from(kind)).into()
+    response
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use tower_fault_classify::{Health, Kind, Retryable};
 
     use super::*;

@@ -19,7 +19,18 @@ use crate::time::{SECOND, nanos};
 
 /// Runs a simulation until all calls have ended.
 pub fn run(setup: &Setup) -> Report {
-    let mut world = World::new(setup);
+    run_in_steps(setup, 1)
+}
+
+/// Runs a simulation in which everything happens at multiples of `step`, in nanoseconds.
+///
+/// Each time of an event is rounded up, as tokio rounds the times of its timers up to milliseconds.
+///
+/// # Panics
+///
+/// Panics if `step` is 0.
+pub fn run_in_steps(setup: &Setup, step: u64) -> Report {
+    let mut world = World::new(setup, step);
     world.begin();
     while let Some((now, event)) = world.events.pop() {
         world.time.set(Duration::from_nanos(now));
@@ -47,10 +58,7 @@ enum Event {
         attempt: AttemptId,
     },
     /// The answer arrives at the client.
-    Answer {
-        attempt: AttemptId,
-        reply: Reply,
-    },
+    Answer(AttemptId),
     /// The client stops waiting for the attempt.
     Timeout(AttemptId),
     OutageBegins,
@@ -80,7 +88,7 @@ struct World<'a> {
 }
 
 impl<'a> World<'a> {
-    fn new(setup: &'a Setup) -> Self {
+    fn new(setup: &'a Setup, step: u64) -> Self {
         let (clock, time) = Clock::manual();
         let random = |stream| Random::new(setup.seed, stream);
         let mut seeds = random(Stream::Seeds);
@@ -93,7 +101,7 @@ impl<'a> World<'a> {
             setup,
             now: 0,
             time,
-            events: Events::new(),
+            events: Events::new(step),
             clients: Clients::new(&setup.guard, setup.processes, clock, &mut seeds),
             open_items: backlogs.iter().map(|backlog| backlog.items).sum(),
             backlogs,
@@ -136,11 +144,7 @@ impl<'a> World<'a> {
                 }
                 self.start_work(shard);
             }
-            Event::Answer { attempt, reply } => self.end_attempt(attempt, reply),
-            Event::Timeout(attempt) => match self.setup.timeout {
-                Timeout::Inside(_) => self.end_attempt(attempt, Reply::TimedOut),
-                Timeout::Outside(_) => self.cancel(attempt),
-            },
+            Event::Answer(attempt) | Event::Timeout(attempt) => self.end_attempt(attempt),
             Event::OutageBegins => {
                 for attempt in self.server.begin_outage() {
                     self.answer(attempt, Reply::Reset);
@@ -211,17 +215,17 @@ impl<'a> World<'a> {
             Timeout::Inside(timeout) => self.now + timeout,
             Timeout::Outside(_) => self.deadline(&call),
         };
-        let attempt = self.attempts.add(Attempt { call, permit });
-        self.events.add(timeout, Event::Timeout(attempt));
+        let attempt = self.attempts.add(Attempt { call, permit, answer: None });
         match self.server.receive(self.now, shard, attempt) {
             Some(reply) => self.answer(attempt, reply),
             None => self.start_work(shard),
         }
+        self.events.add(timeout, Event::Timeout(attempt));
     }
 
     fn answer(&mut self, attempt: AttemptId, reply: Reply) {
-        let at = self.now + self.setup.server.network;
-        self.events.add(at, Event::Answer { attempt, reply });
+        let at = self.events.add(self.now + self.setup.server.network, Event::Answer(attempt));
+        self.attempts.set_answer(attempt, at, reply);
     }
 
     fn start_work(&mut self, shard: u32) {
@@ -232,8 +236,21 @@ impl<'a> World<'a> {
     }
 
     /// Ends an attempt, unless it has ended: an answer may arrive after the timeout.
-    fn end_attempt(&mut self, attempt: AttemptId, reply: Reply) {
-        let Some(Attempt { call, permit }) = self.attempts.remove(attempt) else { return };
+    ///
+    /// An answer that arrives at the time of the timeout is in time, as with the timeouts of tower
+    /// and tokio.
+    fn end_attempt(&mut self, attempt: AttemptId) {
+        let Some(Attempt { call, permit, answer }) = self.attempts.remove(attempt) else { return };
+        let answer = answer.filter(|&(at, _)| at <= self.now).map(|(_, reply)| reply);
+        let reply = match (answer, self.setup.timeout) {
+            (Some(reply), _) => reply,
+            (None, Timeout::Inside(_)) => Reply::TimedOut,
+            (None, Timeout::Outside(_)) => {
+                // The breaker records a permit that is dropped as a cancelled call.
+                drop(permit);
+                return self.end_call(&call, false);
+            }
+        };
         let verdict = reply.verdict();
         self.clients.record(call.process, permit, verdict, self.now);
         self.end_or_retry(call, &verdict);
@@ -244,17 +261,10 @@ impl<'a> World<'a> {
             && let Decision::Retry { delay } = retry.record(verdict, Duration::from_nanos(self.now))
         {
             let at = (self.now + nanos(delay)).min(self.deadline(&call));
-            return self.events.add(at, Event::Resend(call));
+            self.events.add(at, Event::Resend(call));
+            return;
         }
         self.end_call(&call, verdict.is_success());
-    }
-
-    /// Ends an attempt that its caller cancels, and its call.
-    fn cancel(&mut self, attempt: AttemptId) {
-        let Some(Attempt { call, permit }) = self.attempts.remove(attempt) else { return };
-        // The breaker records a permit that is dropped as a cancelled call.
-        drop(permit);
-        self.end_call(&call, false);
     }
 
     /// Returns when the caller stops waiting for the call.

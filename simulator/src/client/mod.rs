@@ -98,6 +98,14 @@ impl Clients {
         Self { processes: (0..processes).map(process).collect(), shared }
     }
 
+    /// Returns the circuit of a process, if its breaker is a [`Breaker::Local`].
+    pub fn circuit(&self, process: u32) -> Option<&Circuit> {
+        match &self.processes[process as usize].breaker {
+            Some(LocalBreaker::Circuit(circuit)) => Some(circuit),
+            Some(LocalBreaker::Model(..)) | None => None,
+        }
+    }
+
     /// Returns the policy of a process.
     pub fn policy(&self, process: u32) -> Option<&RetryPolicy> {
         self.processes[process as usize].policy.as_ref()

@@ -6,6 +6,7 @@ use tower_jitter_retry::decision::RetryCall;
 
 use super::ProcessId;
 use crate::client::Permit;
+use crate::reply::Reply;
 use crate::server::AttemptId;
 
 /// A call, which makes one attempt or more.
@@ -26,6 +27,8 @@ pub(super) struct Call {
 pub(super) struct Attempt {
     pub(super) call: Box<Call>,
     pub(super) permit: Permit,
+    /// The answer and when it arrives, in nanoseconds, once the server has answered.
+    pub(super) answer: Option<(u64, Reply)>,
 }
 
 /// The attempts whose clients wait, by their number.
@@ -45,18 +48,32 @@ impl Attempts {
 
     /// Returns whether the client of an attempt waits.
     pub(super) fn waits(&self, id: AttemptId) -> bool {
-        let index = id.checked_sub(self.first).map(|index| index as usize);
-        index.and_then(|index| self.entries.get(index)).is_some_and(Option::is_some)
+        self.index(id).is_some_and(|index| self.entries[index].is_some())
+    }
+
+    /// Sets the answer of an attempt that arrives at `at`, if its client waits.
+    pub(super) fn set_answer(&mut self, id: AttemptId, at: u64, reply: Reply) {
+        if let Some(index) = self.index(id)
+            && let Some(attempt) = &mut self.entries[index]
+        {
+            attempt.answer = Some((at, reply));
+        }
     }
 
     /// Removes an attempt. `None`: it has already ended.
     pub(super) fn remove(&mut self, id: AttemptId) -> Option<Attempt> {
-        let index = id.checked_sub(self.first)? as usize;
-        let attempt = self.entries.get_mut(index)?.take();
+        let index = self.index(id)?;
+        let attempt = self.entries[index].take();
         while let Some(None) = self.entries.front() {
             self.entries.pop_front();
             self.first += 1;
         }
         attempt
+    }
+
+    /// Returns the position of an attempt. `None`: it has ended long ago.
+    fn index(&self, id: AttemptId) -> Option<usize> {
+        let index = id.checked_sub(self.first)? as usize;
+        (index < self.entries.len()).then_some(index)
     }
 }

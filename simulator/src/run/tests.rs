@@ -253,3 +253,30 @@ fn shared_circuit_opens_for_all_processes_after_its_delay() {
     let late = sent(3 * SECOND);
     assert!((150..=270).contains(&late), "{late}");
 }
+
+/// Ten items, which a server takes 100 µs for. The answers arrive at 1.1 ms, 1.2 ms and so on.
+fn ten_items(timeout: u64) -> Setup {
+    Setup {
+        processes: 1,
+        load: Load::Backlog { per_second: 0, initial: 10, workers: 10, pause: SECOND },
+        timeout: Timeout::Inside(timeout),
+        server: ServerConfig { rate: 10_000, ..ServerConfig::default() },
+        until: SECOND,
+        ..setup(guards::none())
+    }
+}
+
+#[test]
+fn answer_at_the_time_of_the_timeout_is_in_time() {
+    let failed = |timeout| run(&ten_items(timeout)).total().failed;
+    assert_eq!([1_399_999, 1_400_000].map(failed), [7, 6]);
+}
+
+/// In steps of 1 ms, the answers arrive at 2 ms, 3 ms and so on. The last one arrives at 11 ms.
+#[test]
+fn steps_round_every_time_up() {
+    let failed = |timeout| run_in_steps(&ten_items(timeout), MILLISECOND).total().failed;
+    assert_eq!([10_000_000, 10_000_001].map(failed), [1, 0]);
+    let patient = run_in_steps(&ten_items(SECOND), MILLISECOND);
+    assert_eq!(patient.drained, Some(11 * MILLISECOND));
+}
