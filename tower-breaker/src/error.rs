@@ -122,7 +122,7 @@ impl Rejection {
     /// Returns the state of the circuit when it rejected the call.
     ///
     /// A closed circuit rejects calls only during its slow start, which admits a share of the
-    /// calls.
+    /// calls, or a limited number of concurrent calls.
     pub const fn state(&self) -> CircuitState {
         self.state
     }
@@ -135,7 +135,8 @@ impl Rejection {
     /// |---|---|
     /// | open | until the circuit admits a probe: after this time, the open duration is over |
     /// | half-open | 1 s, or until the first probe's lease ends if that is sooner: most probes end in milliseconds |
-    /// | closed, during its slow start | 1 s, or until the slow start ends if that is sooner |
+    /// | closed, during a slow start by time | 1 s, or until the slow start ends if that is sooner |
+    /// | closed, during a slow start by successes | 1 s, or until the first call's lease ends if that is sooner: most calls end in milliseconds |
     /// | forced open, or open until it is reset | `None` |
     ///
     /// Responses carry this time in `Retry-After`, rounded up to whole seconds, and in

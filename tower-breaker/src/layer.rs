@@ -28,7 +28,8 @@ use crate::telemetry::Transition;
 ///
 /// - A **closed** circuit admits all calls. It opens when the first limit of its [`BreakerConfig`]
 ///   is reached. After it has closed again, a
-///   [slow start](crate::BreakerConfigBuilder::slow_start) can admit only a share of the calls.
+///   [slow start](crate::BreakerConfigBuilder::slow_start) can admit only a share of the calls, or
+///   [limit the concurrent calls](crate::BreakerConfigBuilder::slow_start_successes).
 /// - An **open** circuit rejects all calls immediately, and the inner service is not polled.
 /// - The circuit becomes **half-open** at the first call, or readiness poll, after
 ///   [`open_for`](crate::BreakerConfigBuilder::open_for). The circuit has no timer of its own:

@@ -88,7 +88,7 @@
 //!
 //! | state | calls | next state |
 //! |---|---|---|
-//! | **closed** | admitted; in a slow start, a growing share of them | open, after consecutive failures, or at a share of failed or slow calls in a window |
+//! | **closed** | admitted; in a slow start, a growing share of them, or a growing number at the same time | open, after consecutive failures, or at a share of failed or slow calls in a window |
 //! | **open** | rejected immediately; the inner service is not called | half-open, at the first call or readiness poll after the open time |
 //! | **half-open** | a few are admitted as probes, the others are rejected | closed, after enough successful probes; open, after one failed probe, after one slow probe if slow calls count, or by default after `minimum_calls` cancelled probes since the last completed one |
 //!

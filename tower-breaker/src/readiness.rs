@@ -134,7 +134,7 @@ impl Readiness {
             wait.registration.renew(waker);
             return;
         }
-        let registration = Registration::new(core, waker, WakeOn::ProbeSlot);
+        let registration = Registration::new(core, waker, WakeOn::FreeSlot);
         self.transition_to(Self::CircuitPending(CircuitWait { registration, timer: OpenTimer::default() }));
     }
 

@@ -18,8 +18,11 @@ use tower_fault_classify::__internals::settings::{
 };
 use tower_fault_classify::Fault;
 
-use crate::config::{BreakerConfig, CancelledPolicy, DURATIONS, GROWTH, Mode, PROBES, SHARES, WINDOW_CALLS};
-use crate::machine::{OpenDuration, RecoveryLimits, SlowCallLimits, TripLimits, WindowShape};
+use crate::config::{
+    BreakerConfig, CancelledPolicy, DURATIONS, GROWTH, Mode, PROBES, SHARES, SLOW_START_SUCCESSES,
+    WINDOW_CALLS,
+};
+use crate::machine::{OpenDuration, RecoveryLimits, SlowCallLimits, SlowStartKind, TripLimits, WindowShape};
 
 /// Writes a duration as a number of seconds. The field's name ends in `_seconds`.
 pub(crate) fn seconds<S: Serializer>(duration: &Duration, to: S) -> Result<S::Ok, S::Error> {
@@ -60,7 +63,7 @@ pub(crate) fn fault<S: Serializer>(fault: &Option<Fault>, to: S) -> Result<S::Ok
     fault.as_ref().map(Axes).serialize(to)
 }
 
-const FIELDS: [&str; 19] = [
+const FIELDS: [&str; 20] = [
     "name",
     "consecutive_failures",
     "consecutive_failures_span",
@@ -79,6 +82,7 @@ const FIELDS: [&str; 19] = [
     "successes_to_close",
     "probe_lease",
     "slow_start",
+    "slow_start_successes",
     "mode",
 ];
 
@@ -110,6 +114,7 @@ impl Setting for Config {
     ) -> Result<Option<BreakerConfig>, A::Error> {
         let mut builder = BreakerConfig::builder();
         let (mut time_window, mut count_window) = (None, None);
+        let (mut slow_start, mut slow_start_successes) = (None, None);
         while let Some(name) = fields.next_name()? {
             builder = match &*name {
                 "name" => builder.name(fields.value(Text)?),
@@ -152,7 +157,14 @@ impl Setting for Config {
                 "probes" => builder.probes(fields.value(Integer(PROBES))?),
                 "successes_to_close" => builder.successes_to_close(fields.value(Integer(AT_LEAST_ONE))?),
                 "probe_lease" => builder.probe_lease(fields.value(DurationIn(DURATIONS))?),
-                "slow_start" => builder.slow_start(fields.value(OrNone(DurationOrZero))?.unwrap_or_default()),
+                "slow_start" => {
+                    slow_start = Some(fields.value(OrNone(DurationOrZero))?.unwrap_or_default());
+                    builder
+                }
+                "slow_start_successes" => {
+                    slow_start_successes = Some(fields.value(Integer(SLOW_START_SUCCESSES))?);
+                    builder
+                }
                 "mode" => builder.mode(fields.value(MODES)?),
                 _ => return Err(fields.unknown(&name, &FIELDS)),
             };
@@ -164,6 +176,16 @@ impl Setting for Config {
             (Some(_), Some(calls)) => {
                 return Err(A::Error::custom(format_args!(
                     "`count_window` is {calls} and `time_window` is set; set only one of them"
+                )));
+            }
+        };
+        builder = match (slow_start, slow_start_successes) {
+            (None, None) => builder,
+            (Some(time), None) => builder.slow_start(time),
+            (None, Some(successes)) => builder.slow_start_successes(successes),
+            (Some(_), Some(successes)) => {
+                return Err(A::Error::custom(format_args!(
+                    "`slow_start_successes` is {successes} and `slow_start` is set; set only one of them"
                 )));
             }
         };
@@ -325,8 +347,8 @@ impl Serialize for BreakerConfig {
         let open_backoff =
             (multiplier > 1.0 || max > initial).then(|| OpenBackoffTable { multiplier, max: human(max) });
         let seed = seeds.as_ref().map(|seeds| WrittenSeed(seeds.first()));
-        // Only one of the two windows is written.
-        let mut table = to.serialize_struct("BreakerConfig", FIELDS.len() - 1)?;
+        // Only one of the two windows and one of the two slow starts is written.
+        let mut table = to.serialize_struct("BreakerConfig", FIELDS.len() - 2)?;
         table.serialize_field("name", name)?;
         table.serialize_field("consecutive_failures", &consecutive_failures)?;
         table.serialize_field("consecutive_failures_span", &human(consecutive_failures_span))?;
@@ -346,7 +368,13 @@ impl Serialize for BreakerConfig {
         table.serialize_field("probes", &probes)?;
         table.serialize_field("successes_to_close", &successes_to_close)?;
         table.serialize_field("probe_lease", &human(probe_lease))?;
-        table.serialize_field("slow_start", &human(slow_start))?;
+        match slow_start {
+            SlowStartKind::Off => table.serialize_field("slow_start", &human(0))?,
+            SlowStartKind::Time(nanos) => table.serialize_field("slow_start", &human(nanos))?,
+            SlowStartKind::Successes(successes) => {
+                table.serialize_field("slow_start_successes", &successes)?;
+            }
+        }
         table.serialize_field("mode", &MODES.of(mode))?;
         table.end()
     }
@@ -450,7 +478,7 @@ mod tests {
     }
 
     /// Values in JSON, which are also valid TOML, and how the error begins.
-    const WRONG: [(&str, &str, &str); 43] = [
+    const WRONG: [(&str, &str, &str); 45] = [
         ("name", "5", "`name` is 5; allowed is a string"),
         (
             "consecutive_failures",
@@ -516,6 +544,8 @@ mod tests {
         ("successes_to_close", "0", "`successes_to_close` is 0; allowed is 1 to 4294967295"),
         ("probe_lease", "\"0s\"", "`probe_lease` is \"0s\"; allowed is 1ms to 365d"),
         ("slow_start", "\"1ns\"", "`slow_start` is \"1ns\"; allowed is 1ms to 365d"),
+        ("slow_start_successes", "0", "`slow_start_successes` is 0; allowed is 1 to 10000"),
+        ("slow_start_successes", "10001", "`slow_start_successes` is 10001; allowed is 1 to 10000"),
         ("mode", "\"off\"", "`mode` is \"off\"; allowed is \"enforce\", \"observe_only\" or \"disabled\""),
         ("mode", "true", "`mode` is true; allowed is \"enforce\""),
     ];
@@ -588,6 +618,10 @@ mod tests {
                 r#"{"count_window": 5, "time_window": "1s"}"#,
                 "`count_window` is 5 and `time_window` is set; set only one of them",
             ),
+            (
+                r#"{"slow_start": "1s", "slow_start_successes": 5}"#,
+                "`slow_start_successes` is 5 and `slow_start` is set; set only one of them",
+            ),
             (r#"{"count_window": 5, "minimum_calls": 6}"#, "`minimum_calls` is 6; allowed is 1 to 5"),
             ("5", "invalid type: integer `5`, expected a table with the settings of a circuit breaker"),
         ] {
@@ -618,6 +652,11 @@ mod tests {
         prop_oneof![by_time, by_count]
     }
 
+    /// The time or the number of successes of a slow start.
+    fn slow_start() -> impl Strategy<Value = Result<Duration, u32>> {
+        prop_oneof![Just(Ok(Duration::ZERO)), duration().prop_map(Ok), SLOW_START_SUCCESSES.prop_map(Err),]
+    }
+
     prop_compose! {
         /// Any valid configuration on the default clock.
         fn config()(
@@ -630,7 +669,7 @@ mod tests {
             growth in proptest::option::of(GROWTH),
             (jitter, seed, until_reset) in (SHARES, proptest::option::of(any::<u64>()), any::<bool>()),
             (probes, successes, lease) in (PROBES, AT_LEAST_ONE, proptest::option::of(duration())),
-            slow_start in prop_oneof![Just(Duration::ZERO), duration()],
+            slow_start in slow_start(),
             mode in prop_oneof![Just(Mode::Enforce), Just(Mode::ObserveOnly), Just(Mode::Disabled)],
         ) -> BreakerConfig {
             let mut builder = BreakerConfig::builder()
@@ -643,8 +682,11 @@ mod tests {
                 .open_jitter(jitter)
                 .probes(probes)
                 .successes_to_close(successes)
-                .slow_start(slow_start)
                 .mode(mode);
+            builder = match slow_start {
+                Ok(time) => builder.slow_start(time),
+                Err(successes) => builder.slow_start_successes(successes),
+            };
             builder = match window {
                 Ok(span) => builder.time_window(span),
                 Err(calls) => builder.count_window(calls),

@@ -22,7 +22,7 @@ use crate::readiness::Readiness;
 /// | circuit | `poll_ready` | `call` |
 /// |---|---|---|
 /// | closed, forced closed or disabled | polls the inner service | sends the request, unless the circuit has changed since |
-/// | slow start | polls the inner service | sends or rejects the request: the share counts calls, not polls |
+/// | slow start | polls the inner service | sends or rejects the request: the slow start counts calls, not polls |
 /// | open, open until it is reset, or forced open | ready immediately; the inner service is not polled | rejects the request, even if the circuit has changed since |
 /// | open, and the open duration is over | the circuit becomes half-open, see the next rows | |
 /// | half-open with a free probe slot | reserves the slot, then polls the inner service | sends the request as a probe, unless the circuit has changed or the lease has ended since |

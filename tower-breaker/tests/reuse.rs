@@ -74,7 +74,7 @@ fn assert_is_new(circuit: &Circuit, previous: &str) {
 #[test]
 fn new_circuit_has_no_state_of_previous_one() {
     type Use = fn(&Storage, &Circuit);
-    let uses: [(&str, Use); 11] = [
+    let uses: [(&str, Use); 12] = [
         ("failures", |_, circuit| (0..4).for_each(|_| circuit.try_acquire().unwrap().record(FAILURE))),
         ("successes", |_, circuit| circuit.try_acquire().unwrap().record(Verdict::Success)),
         ("cancelled calls", |_, circuit| drop(circuit.try_acquire().unwrap())),
@@ -89,6 +89,14 @@ fn new_circuit_has_no_state_of_previous_one() {
             trip(circuit);
             storage.time.advance(OPEN_FOR);
             (0..2).for_each(|_| circuit.try_acquire().unwrap().record(Verdict::Success));
+            assert!(circuit.status().slow_start.is_some());
+        }),
+        ("a slow start by successes", |storage, circuit| {
+            circuit.reconfigure(storage.config("a").slow_start_successes(9).build().unwrap()).unwrap();
+            trip(circuit);
+            storage.time.advance(OPEN_FOR);
+            (0..3).for_each(|_| circuit.try_acquire().unwrap().record(Verdict::Success));
+            std::mem::forget(circuit.try_acquire().unwrap());
             assert!(circuit.status().slow_start.is_some());
         }),
         ("a forced circuit", |_, circuit| circuit.force_open().unwrap()),

@@ -80,10 +80,10 @@ impl Locked {
         self.machine.idle_at(self.since).is_some_and(|at| now >= at)
     }
 
-    /// Returns whether the circuit is in a slow start.
+    /// Returns whether a slow start of the circuit is in use.
     #[cfg(feature = "keyed")]
     pub(crate) fn is_in_slow_start(&self, now: u64) -> bool {
-        self.machine.slow_start_share(now).is_some_and(|share| share < 1.0)
+        self.machine.is_in_slow_start(now)
     }
 
     /// Returns the input of a decision at the time `now`.
@@ -91,9 +91,9 @@ impl Locked {
         Moment { now, draw: self.jitter.peek() }
     }
 
-    /// Returns the tasks to wake after a probe slot has become free.
+    /// Returns the tasks to wake after a slot of a probe or of a slow start has become free.
     pub(crate) fn wakers_for_free_slot(&mut self) -> Vec<Option<Waker>> {
-        if self.wakers.wants_probe_slot() { self.wakers.drain() } else { Vec::new() }
+        if self.wakers.wants_slot() { self.wakers.drain() } else { Vec::new() }
     }
 }
 

@@ -154,7 +154,7 @@ impl Circuit {
     /// | another seed | the next time that the circuit opens; with the seed that it has, the circuit continues its stream |
     /// | number of probes | the next time that the circuit half-opens |
     /// | successes to close | the next successful probe |
-    /// | probe lease | the next lease or renewal |
+    /// | probe lease | the next lease or renewal of a probe; for calls of a slow start, its next slow start |
     /// | slow start | the next time that the circuit closes after probes |
     /// | a window of another kind or size | immediately: the window starts empty |
     /// | [`Mode::Disabled`](crate::Mode::Disabled) | immediately: all calls are admitted |
@@ -204,8 +204,9 @@ impl Circuit {
     /// Returns how long a service that is not ready waits before it polls the circuit again, unless
     /// a change of the circuit wakes it earlier. `None`: only a change wakes it.
     ///
-    /// A slow start admits some calls all the time. So the service polls again before the slow
-    /// start ends.
+    /// A slow start by time admits some calls all the time. So the service polls again before the
+    /// slow start ends. In a slow start by successes, a slot that becomes free wakes the service,
+    /// and the timer covers the end of a lease.
     pub(crate) fn retry_timer(&self, Denied { state, left }: Denied) -> Option<Duration> {
         const POLLS_IN_SLOW_START: u32 = 16;
 
@@ -261,7 +262,7 @@ impl<R: CircuitRef> Circuit<R> {
     ///
     /// - is open or forced open;
     /// - is half-open and has no free probe slot;
-    /// - is in a slow start and does not admit this call.
+    /// - is in a slow start that does not admit this call.
     ///
     /// With [`Mode::ObserveOnly`](crate::Mode::ObserveOnly) no call is rejected. A call that would
     /// have been rejected gets a permit, but its outcome does not affect the circuit.

@@ -104,7 +104,7 @@ const PANICKED: Fault = Fault::new(Kind::Unknown, Retryable::Never, Health::Unhe
 /// since then, the outcome does not affect the circuit. Metrics still count it, unless the circuit
 /// has ended.
 ///
-/// The permit of a probe holds its slot for at most the
+/// The permit of a probe, or of a call in a slow start by successes, holds its slot for at most the
 /// [probe lease](crate::BreakerConfigBuilder::probe_lease). After that, another call can take the
 /// slot.
 #[must_use = "dropping a permit records a cancelled call"]
@@ -148,7 +148,7 @@ impl<R: CircuitRef> Permit<R> {
     /// | neutral fault from the server ([`Origin::Remote`]) | neither; a completed call for [`CancelledPolicy::IfNoneCompletes`](crate::CancelledPolicy::IfNoneCompletes) |
     /// | other neutral fault | neither |
     ///
-    /// Every outcome frees the slot of a probe.
+    /// Every outcome frees the slot of a probe, or of a call in a slow start by successes.
     ///
     /// The duration that the slow-call limit applies to starts when the permit is acquired.
     #[inline]
@@ -178,7 +178,7 @@ impl<R: CircuitRef> Permit<R> {
     /// Returns the permit unused, for a call that never began.
     ///
     /// Nothing is counted, with every [`CancelledPolicy`](crate::CancelledPolicy). The slot of a
-    /// probe is free immediately. In a slow start, another call may begin instead.
+    /// probe is free immediately. In a slow start of either kind, another call may begin instead.
     pub fn cancel(self) {
         self.finish(Core::cancel_admission);
     }

@@ -36,6 +36,9 @@ const OPEN: u64 = 1;
 const HALF_OPEN: u64 = 2;
 const OPEN_INDEFINITELY: u64 = 3;
 const BYPASSED: u64 = 4;
+/// Only in the stamp of a permit: the circuit was closed, and the call holds a slot of its slow
+/// start.
+const SLOW_START_SLOT: u64 = 5;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct StateWord(u64);
@@ -85,6 +88,11 @@ impl StateWord {
         Self::pack(epoch, BYPASSED, 0)
     }
 
+    /// Returns the word of a permit whose call holds a slot of a slow start.
+    pub(crate) const fn slow_start_slot(epoch: u32) -> Self {
+        Self::pack(epoch, SLOW_START_SLOT, 0)
+    }
+
     pub(crate) const fn epoch(self) -> u32 {
         (self.0 >> (PAYLOAD_BITS + STATE_BITS)) as u32
     }
@@ -105,6 +113,10 @@ impl StateWord {
 
     pub(crate) const fn is_half_open(self) -> bool {
         self.state() == HALF_OPEN
+    }
+
+    pub(crate) const fn has_slow_start_slot(self) -> bool {
+        self.state() == SLOW_START_SLOT
     }
 
     pub(crate) const fn is_bypassed(self) -> bool {
@@ -172,6 +184,14 @@ mod tests {
                 assert_eq!(word.is_open_until_deadline(), index == 2, "{state:?}");
             }
         }
+    }
+
+    #[test]
+    fn slow_start_slot_is_no_state_of_a_circuit() {
+        let stamp = StateWord::slow_start_slot(LAST_EPOCH);
+        assert_eq!((stamp.epoch(), stamp.has_slow_start_slot()), (LAST_EPOCH, true));
+        assert!(!stamp.is_closed() && !stamp.admits_all() && !stamp.is_half_open() && !stamp.is_bypassed());
+        assert!(STATES.iter().all(|state| !StateWord::of(*state, 0).has_slow_start_slot()));
     }
 
     #[test]

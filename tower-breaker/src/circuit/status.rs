@@ -26,10 +26,12 @@ pub struct Status {
     pub key: Option<Arc<str>>,
     /// The state of the circuit.
     pub state: CircuitState,
-    /// The share of calls that a slow start admits now, 0 to 1. `None`: there is no slow start.
+    /// The progress of a slow start, 0 to 1. `None`: there is no slow start.
     ///
-    /// When the time of the slow start is over, the share is 1 until the next call ends the slow
-    /// start.
+    /// - [By time](crate::BreakerConfigBuilder::slow_start): the share of calls that it admits now.
+    ///   When its time is over, the share is 1 until the next call ends the slow start.
+    /// - [By successes](crate::BreakerConfigBuilder::slow_start_successes): the successes so far, as
+    ///   a share of those that end it. It is always below 1.
     pub slow_start: Option<f64>,
     /// The time since the last transition, or since the circuit was created.
     ///

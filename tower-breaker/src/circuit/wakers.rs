@@ -16,8 +16,8 @@ pub(crate) struct WakerKey {
 pub(crate) enum WakeOn {
     /// A change of the circuit.
     Change,
-    /// A change of the circuit, or a probe slot that becomes free.
-    ProbeSlot,
+    /// A change of the circuit, or a slot of a probe or of a slow start that becomes free.
+    FreeSlot,
 }
 
 /// The wakers of one generation. A change of the circuit ends the generation and wakes all of its
@@ -27,7 +27,7 @@ pub(crate) struct WakerList {
     generation: u64,
     slots: Vec<Option<Waker>>,
     free: Vec<usize>,
-    /// Whether a task of this generation has registered for a free probe slot.
+    /// Whether a task of this generation has registered for a free slot.
     wants_slot: bool,
 }
 
@@ -41,7 +41,7 @@ impl WakerList {
         waker: Waker,
         wake_on: WakeOn,
     ) -> (WakerKey, Option<Waker>) {
-        self.wants_slot |= wake_on == WakeOn::ProbeSlot;
+        self.wants_slot |= wake_on == WakeOn::FreeSlot;
         if let Some(waker_key) = waker_key.filter(|waker_key| waker_key.generation == self.generation)
             && let Some(Some(registered)) = self.slots.get_mut(waker_key.index)
         {
@@ -69,8 +69,8 @@ impl WakerList {
         waker
     }
 
-    /// Returns whether a task of this generation has registered for a free probe slot.
-    pub(crate) const fn wants_probe_slot(&self) -> bool {
+    /// Returns whether a task of this generation has registered for a free slot.
+    pub(crate) const fn wants_slot(&self) -> bool {
         self.wants_slot
     }
 
@@ -101,11 +101,11 @@ mod tests {
         assert_eq!(wakers.register(None, waker(), WakeOn::Change).0, waker_key, "a free slot is reused");
         assert_eq!(wakers.drain().into_iter().flatten().count(), 2);
         assert!(wakers.deregister(other).is_none(), "the generation is over");
-        let (next, _) = wakers.register(Some(other), waker(), WakeOn::ProbeSlot);
+        let (next, _) = wakers.register(Some(other), waker(), WakeOn::FreeSlot);
         assert_ne!(next, other);
-        assert!(wakers.wants_probe_slot());
+        assert!(wakers.wants_slot());
         assert_eq!(wakers.drain().len(), 1);
-        assert!(!wakers.wants_probe_slot(), "no task waits in the next generation");
+        assert!(!wakers.wants_slot(), "no task waits in the next generation");
     }
 
     #[test]

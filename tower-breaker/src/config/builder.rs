@@ -8,7 +8,7 @@ use tower_fault_classify::__internals::{Clock, ConfigError};
 
 use super::name::intern;
 use super::{BreakerConfig, CancelledPolicy, Mode};
-use crate::machine::{OpenDuration, RecoveryLimits, SlowCallLimits, TripLimits, WindowShape};
+use crate::machine::{OpenDuration, RecoveryLimits, SlowCallLimits, SlowStartKind, TripLimits, WindowShape};
 use crate::rng::Seeds;
 
 /// The allowed open durations, leases and time windows.
@@ -23,6 +23,9 @@ pub(crate) const WINDOW_CALLS: RangeInclusive<u32> = 1..=1_000_000;
 
 /// The allowed numbers of concurrent probes.
 pub(crate) const PROBES: RangeInclusive<u32> = 1..=10_000;
+
+/// The allowed numbers of successes that end a slow start.
+pub(crate) const SLOW_START_SUCCESSES: RangeInclusive<u32> = 1..=10_000;
 
 const MINIMUM_CALLS: u32 = 10;
 
@@ -53,7 +56,7 @@ pub struct BreakerConfigBuilder {
     probes: u32,
     successes_to_close: u32,
     probe_lease: Option<Duration>,
-    slow_start: Duration,
+    slow_start: SlowStartSetting,
     mode: Mode,
     clock: Option<Clock>,
 }
@@ -62,6 +65,13 @@ pub struct BreakerConfigBuilder {
 enum WindowSetting {
     Time(Duration),
     Calls(u32),
+}
+
+#[derive(Clone, Copy, Debug)]
+enum SlowStartSetting {
+    /// Zero: there is no slow start.
+    Time(Duration),
+    Successes(u32),
 }
 
 impl BreakerConfigBuilder {
@@ -91,7 +101,7 @@ impl BreakerConfigBuilder {
             probes: 3,
             successes_to_close: 2,
             probe_lease: None,
-            slow_start: Duration::ZERO,
+            slow_start: SlowStartSetting::Time(Duration::ZERO),
             mode: Mode::Enforce,
             clock: None,
         }
@@ -324,6 +334,9 @@ impl BreakerConfigBuilder {
     ///
     /// When the lease ends, another call can take the slot. The probe is not cancelled: its outcome
     /// counts as long as the circuit is half-open.
+    ///
+    /// The lease also applies to the calls of a slow start by successes: see
+    /// [`slow_start_successes`](Self::slow_start_successes).
     pub fn probe_lease(mut self, lease: Duration) -> Self {
         self.probe_lease = Some(lease);
         self
@@ -332,6 +345,8 @@ impl BreakerConfigBuilder {
     /// Sets how long the share of admitted calls grows after the circuit has closed.
     ///
     /// **Range**: 1 ms to 365 days, or zero (off). **Default**: zero.
+    ///
+    /// It replaces [`slow_start_successes`](Self::slow_start_successes), even if it is zero.
     ///
     /// The share grows evenly from no calls to all. The first call is always admitted. When the
     /// time is over, all calls are admitted, regardless of how many there were.
@@ -345,7 +360,40 @@ impl BreakerConfigBuilder {
     /// ([`not_ready_when_open`](crate::BreakerLayer)) counts once when it begins to wait. It counts
     /// again each time a sixteenth of the remaining time has passed.
     pub fn slow_start(mut self, time: Duration) -> Self {
-        self.slow_start = time;
+        self.slow_start = SlowStartSetting::Time(time);
+        self
+    }
+
+    /// Sets how many calls must succeed after the circuit has closed until it admits all calls.
+    ///
+    /// **Range**: 1 to 10,000. **Default**: off.
+    ///
+    /// It replaces [`slow_start`](Self::slow_start). Use it for clients with a backlog: workers
+    /// that wait for the circuit, and that would all start at once when it closes. It limits the
+    /// number of concurrent calls, as the slow start of TCP does:
+    ///
+    /// - After the circuit has closed by its probes, it admits one call at a time.
+    /// - Each success raises the limit by one. So the limit doubles while one group of concurrent
+    ///   calls succeeds.
+    /// - After this number of successes, the slow start is over.
+    ///
+    /// A failed, [slow](Self::slow_call_rate), neutral or cancelled call frees its slot and does
+    /// not raise the limit. The limits that open the circuit apply as usual.
+    ///
+    /// A call over the limit is rejected. Its `retry_after` is at most one second, because a slot
+    /// may become free at any time. A service that is not ready while the circuit is open
+    /// ([`not_ready_when_open`](crate::BreakerLayer)) waits, and is woken when a slot becomes free.
+    ///
+    /// A call holds its slot for at most the [`probe_lease`](Self::probe_lease). When the lease
+    /// ends, another call can take the slot, so calls that never end cannot block the circuit. The
+    /// call is not cancelled, and its success still raises the limit. If usual calls take longer
+    /// than the lease, more calls than the limit run at the same time.
+    ///
+    /// There is no maximum time: without successes, the slow start does not end.
+    ///
+    /// In the slow start, each call takes a lock when it begins and when it ends.
+    pub fn slow_start_successes(mut self, successes: u32) -> Self {
+        self.slow_start = SlowStartSetting::Successes(successes);
         self
     }
 
@@ -381,8 +429,10 @@ impl BreakerConfigBuilder {
     /// and the range.
     pub fn build(self) -> Result<BreakerConfig, ConfigError> {
         let time = |field, time| ConfigError::check(field, time, DURATIONS).map(nanos);
-        let time_or_zero = |field, value: Duration| if value.is_zero() { Ok(0) } else { time(field, value) };
-        let failures_span = time_or_zero("consecutive_failures_span", self.consecutive_failures_span)?;
+        let failures_span = match self.consecutive_failures_span {
+            Duration::ZERO => 0,
+            span => time("consecutive_failures_span", span)?,
+        };
         if let Some(rate) = self.failure_rate {
             ConfigError::check("failure_rate", rate, SHARES)?;
         }
@@ -432,7 +482,15 @@ impl BreakerConfigBuilder {
                 1..=u32::MAX,
             )?,
             probe_lease: time("probe_lease", self.probe_lease.unwrap_or(self.open_for))?,
-            slow_start: time_or_zero("slow_start", self.slow_start)?,
+            slow_start: match self.slow_start {
+                SlowStartSetting::Time(Duration::ZERO) => SlowStartKind::Off,
+                SlowStartSetting::Time(span) => SlowStartKind::Time(time("slow_start", span)?),
+                SlowStartSetting::Successes(successes) => SlowStartKind::Successes(ConfigError::check(
+                    "slow_start_successes",
+                    successes,
+                    SLOW_START_SUCCESSES,
+                )?),
+            },
         };
         Ok(BreakerConfig {
             name: intern(self.name),
@@ -544,7 +602,7 @@ mod tests {
             probes: 3,
             successes_to_close: 2,
             probe_lease: thirty_seconds,
-            slow_start: 0,
+            slow_start: SlowStartKind::Off,
         };
         assert_eq!((config.recovery, config.window), (recovery, WindowShape::Time(60_000_000_000)));
         assert_eq!((config.mode, config.seed()), (Mode::Enforce, None));
@@ -591,6 +649,12 @@ mod tests {
         assert_eq!(build_error(config().probes(0)).0, "probes");
         assert_eq!(build_error(config().probes(10_001)).0, "probes");
         assert_eq!(build_error(config().successes_to_close(0)).0, "successes_to_close");
+        assert_eq!(build_error(config().slow_start_successes(0)).0, "slow_start_successes");
+        let (field, text) = build_error(config().slow_start_successes(10_001));
+        assert_eq!(
+            (field, &*text),
+            ("slow_start_successes", "`slow_start_successes` is 10001; allowed is 1 to 10000")
+        );
     }
 
     #[test]
@@ -608,6 +672,16 @@ mod tests {
         assert_eq!(smallest.build().unwrap().trip.minimum_calls, 1);
         let off = BreakerConfig::builder().failure_rate(None).consecutive_failures(0);
         assert!(off.build().is_ok());
+    }
+
+    #[test]
+    fn last_kind_of_slow_start_replaces_the_other() {
+        let slow_start = |builder: BreakerConfigBuilder| builder.build().unwrap().recovery.slow_start;
+        let by_time = BreakerConfig::high_traffic();
+        assert_eq!(slow_start(by_time.clone()), SlowStartKind::Time(5_000_000_000));
+        let by_successes = by_time.slow_start_successes(10_000);
+        assert_eq!(slow_start(by_successes.clone()), SlowStartKind::Successes(10_000));
+        assert_eq!(slow_start(by_successes.slow_start(Duration::ZERO)), SlowStartKind::Off);
     }
 
     #[test]

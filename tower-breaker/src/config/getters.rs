@@ -5,7 +5,7 @@ use std::time::Duration;
 use tower_fault_classify::__internals::Clock;
 
 use super::{BreakerConfig, BreakerConfigBuilder, CancelledPolicy, Mode};
-use crate::machine::WindowShape;
+use crate::machine::{SlowStartKind, WindowShape};
 use crate::rng::Seeds;
 
 /// Each getter has the name of its [setter](BreakerConfigBuilder), which documents it.
@@ -41,7 +41,6 @@ impl BreakerConfig {
             .open_jitter(self.open_jitter())
             .probes(self.probes())
             .successes_to_close(self.successes_to_close())
-            .slow_start(self.slow_start())
             .mode(self.mode());
         if let Some((threshold, rate)) = self.slow_call_rate() {
             builder = builder.slow_call_rate(threshold, rate);
@@ -49,6 +48,10 @@ impl BreakerConfig {
         builder = match self.window {
             WindowShape::Time(span) => builder.time_window(Duration::from_nanos(span)),
             WindowShape::Count(calls) => builder.count_window(calls),
+        };
+        builder = match self.slow_start_successes() {
+            Some(successes) => builder.slow_start_successes(successes),
+            None => builder.slow_start(self.slow_start()),
         };
         if self.minimum_calls() != builder.default_minimum_calls() {
             builder = builder.minimum_calls(self.minimum_calls());
@@ -158,14 +161,25 @@ impl BreakerConfig {
         self.recovery.successes_to_close
     }
 
-    /// Returns how long a probe holds its slot.
+    /// Returns how long a probe, or a call in a slow start by successes, holds its slot.
     pub const fn probe_lease(&self) -> Duration {
         Duration::from_nanos(self.recovery.probe_lease)
     }
 
-    /// Returns the duration of the slow start; zero if it is off.
+    /// Returns the duration of the slow start; zero if there is none, or if it is by successes.
     pub const fn slow_start(&self) -> Duration {
-        Duration::from_nanos(self.recovery.slow_start)
+        match self.recovery.slow_start {
+            SlowStartKind::Time(span) => Duration::from_nanos(span),
+            SlowStartKind::Off | SlowStartKind::Successes(_) => Duration::ZERO,
+        }
+    }
+
+    /// Returns how many successes end the slow start; `None` if there is none, or if it is by time.
+    pub const fn slow_start_successes(&self) -> Option<u32> {
+        match self.recovery.slow_start {
+            SlowStartKind::Successes(successes) => Some(successes),
+            SlowStartKind::Off | SlowStartKind::Time(_) => None,
+        }
     }
 
     /// Returns the mode: whether the circuit rejects and counts calls.
@@ -224,9 +238,16 @@ mod tests {
         assert_eq!(config.seed(), Some(11));
         assert_eq!((config.probes(), config.successes_to_close()), (6, 8));
         assert_eq!((config.probe_lease(), config.slow_start()), (9 * second, 10 * second));
+        assert_eq!(config.slow_start_successes(), None);
         assert_eq!(config.mode(), Mode::ObserveOnly);
         assert_eq!(config.clock(), None);
         assert_eq!(config.to_builder().build().unwrap(), config);
+        let by_successes = config.to_builder().slow_start_successes(12).build().unwrap();
+        assert_eq!(
+            (by_successes.slow_start(), by_successes.slow_start_successes()),
+            (Duration::ZERO, Some(12))
+        );
+        assert_eq!(by_successes.to_builder().build().unwrap(), by_successes);
     }
 
     #[test]

@@ -135,7 +135,9 @@ impl KeyedConfigBuilder {
     /// - an open circuit, until it has been open for twice its last open duration;
     /// - a half-open circuit, until it has been half-open for as long as its last open duration;
     /// - a circuit that is forced, disabled, or open until it is reset;
-    /// - a circuit in its slow start;
+    /// - a circuit in a slow start by time;
+    /// - a circuit in a slow start by successes, until it has admitted no call for the time of a
+    ///   [`probe_lease`](crate::BreakerConfigBuilder::probe_lease);
     /// - a circuit with a call that failed, was slow or was cancelled in the current tenth of the
     ///   window or in the tenth before.
     ///

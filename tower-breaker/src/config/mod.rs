@@ -19,7 +19,7 @@ mod name;
 
 pub use builder::BreakerConfigBuilder;
 #[cfg(feature = "serde")]
-pub(crate) use builder::{DURATIONS, GROWTH, PROBES, SHARES, WINDOW_CALLS};
+pub(crate) use builder::{DURATIONS, GROWTH, PROBES, SHARES, SLOW_START_SUCCESSES, WINDOW_CALLS};
 #[cfg(feature = "keyed")]
 pub use keyed::{KeyedConfig, KeyedConfigBuilder, Overflow};
 
@@ -30,7 +30,7 @@ use std::time::Duration;
 use tower_fault_classify::__internals::Clock;
 
 use self::name::intern;
-use crate::machine::{RecoveryLimits, TripLimits, WindowShape};
+use crate::machine::{RecoveryLimits, SlowStartKind, TripLimits, WindowShape};
 use crate::rng::Seeds;
 
 pub use crate::machine::CancelledPolicy;
@@ -55,8 +55,9 @@ pub use crate::machine::CancelledPolicy;
 /// | [`open_until_reset`](BreakerConfigBuilder::open_until_reset) | off | | an open circuit admits no probes until it is reset |
 /// | [`probes`](BreakerConfigBuilder::probes) | 3 | 1 to 10,000 | concurrent calls that a half-open circuit admits |
 /// | [`successes_to_close`](BreakerConfigBuilder::successes_to_close) | 2 | 1 or more | successful probes that close the circuit |
-/// | [`probe_lease`](BreakerConfigBuilder::probe_lease) | the value of `open_for` | 1 ms to 365 days | time for which a probe holds its slot |
+/// | [`probe_lease`](BreakerConfigBuilder::probe_lease) | the value of `open_for` | 1 ms to 365 days | time for which a probe, or a call of `slow_start_successes`, holds its slot |
 /// | [`slow_start`](BreakerConfigBuilder::slow_start) | 0 (off) | 0, or 1 ms to 365 days | time in which the share of admitted calls grows after closing |
+/// | [`slow_start_successes`](BreakerConfigBuilder::slow_start_successes) | off | 1 to 10,000 | successes after closing until all calls are admitted; each admits one more concurrent call, instead of a slow start by time |
 /// | [`mode`](BreakerConfigBuilder::mode) | [`Mode::Enforce`] | | whether the circuit rejects and counts calls |
 /// | [`clock`](BreakerConfigBuilder::clock) | [`Clock::coarse`] | | the clock that the circuit reads |
 ///
@@ -200,10 +201,12 @@ impl BreakerConfig {
         if let Some(slow) = self.trip.slow {
             shortest = shortest.min(slow.threshold);
         }
-        for or_zero in [self.trip.consecutive_failures_span, self.recovery.slow_start] {
-            if or_zero > 0 {
-                shortest = shortest.min(or_zero);
-            }
+        let failures_span = self.trip.consecutive_failures_span;
+        if failures_span > 0 {
+            shortest = shortest.min(failures_span);
+        }
+        if let SlowStartKind::Time(nanos) = self.recovery.slow_start {
+            shortest = shortest.min(nanos);
         }
         let mut shortest = Duration::from_nanos(shortest);
         if let CancelledPolicy::FailureAfter(after) = self.trip.cancelled {

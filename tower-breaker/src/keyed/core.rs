@@ -356,7 +356,8 @@ impl<K> Core<KeyedStore<K>> {
     /// - it has been open for less than twice its last open duration;
     /// - it has been half-open for less than its last open duration;
     /// - it is forced, disabled, or open until it is reset;
-    /// - it is in its slow start;
+    /// - it is in a slow start by time, or in one by successes that has admitted a call within the
+    ///   last lease;
     /// - a call failed, was slow or was cancelled in the current tenth of the window or in the
     ///   tenth before.
     fn eviction_cost(&self) -> Option<EvictionCost> {

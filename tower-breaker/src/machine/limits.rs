@@ -122,10 +122,21 @@ pub(crate) struct RecoveryLimits {
     pub(crate) probes: u32,
     /// The number of successful probes that closes the circuit.
     pub(crate) successes_to_close: u32,
-    /// How long a probe holds its slot.
+    /// How long a probe, or a call in a slow start by successes, holds its slot.
     pub(crate) probe_lease: u64,
-    /// How long the slow start after closing lasts. 0: there is no slow start.
-    pub(crate) slow_start: u64,
+    /// The slow start after closing.
+    pub(crate) slow_start: SlowStartKind,
+}
+
+/// The kind and the size of a slow start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SlowStartKind {
+    /// There is no slow start.
+    Off,
+    /// Lasts this many nanoseconds, not 0.
+    Time(u64),
+    /// Lasts until this many calls have succeeded, not 0.
+    Successes(u32),
 }
 
 /// The kind and the size of a window.

@@ -13,9 +13,9 @@
 //!                                    └───────────┘
 //! ```
 //!
-//! The closed state may begin with a slow start, which admits a growing share of the calls. From
-//! every state except disabled, the circuit can be forced open or forced closed. After its release
-//! it is half-open, closed or disabled.
+//! The closed state may begin with a slow start, which admits a growing share of the calls, or a
+//! growing number of concurrent calls. From every state except disabled, the circuit can be forced
+//! open or forced closed. After its release it is half-open, closed or disabled.
 //!
 //! A decision is a function of the state, the event, the time and the limits. This module has no
 //! clock, no atomics and no locks, and does not allocate during a call. `circuit/` stores the
@@ -34,7 +34,7 @@ mod trip;
 pub(crate) use count_window::CountWindow;
 pub(crate) use half_open::Ticket;
 pub use limits::CancelledPolicy;
-pub(crate) use limits::{RecoveryLimits, SlowCallLimits, TripLimits, WindowShape};
+pub(crate) use limits::{RecoveryLimits, SlowCallLimits, SlowStartKind, TripLimits, WindowShape};
 pub(crate) use open_duration::OpenDuration;
 pub(crate) use trip::{Sample, may_reach_slow_rate, min_failures_for_rate, none_completes, trip_reason};
 
@@ -101,7 +101,7 @@ pub(crate) enum State {
 
 /// How a slow start counts a poll of a service's readiness.
 ///
-/// A slow start admits a share of the calls, so each call must be counted exactly once.
+/// A slow start by time admits a share of the calls, so each call must be counted exactly once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Arrival {
     /// The poll is not counted: the call is counted when it begins.
@@ -117,6 +117,9 @@ pub(crate) enum Arrival {
 pub(crate) enum Decision {
     /// The circuit is closed and admits the call.
     Admitted,
+    /// The circuit is closed and admits the call, which holds a slot of the slow start since this
+    /// time.
+    AdmittedWithSlot(u64),
     /// The call is a probe and holds this slot.
     Probe(Ticket),
     /// The call is admitted and is not counted.
@@ -153,7 +156,7 @@ impl Machine {
 
     pub(crate) const fn published_state(&self) -> State {
         match self.state {
-            StateData::Closed { slow_start } => State::Closed { slow_start: slow_start.is_some() },
+            StateData::Closed { ref slow_start } => State::Closed { slow_start: slow_start.is_some() },
             StateData::Open { until: Some(until) } => State::OpenUntil(until),
             StateData::Open { until: None } | StateData::Forced(Force::Open) => State::OpenIndefinitely,
             StateData::HalfOpen(_) => State::HalfOpen,
@@ -161,10 +164,20 @@ impl Machine {
         }
     }
 
-    /// Returns the share of calls that a slow start admits, 0 to 1. `None`: there is no slow start.
+    /// Returns the progress of a slow start, 0 to 1. `None`: there is no slow start.
     pub(crate) fn slow_start_share(&self, now: u64) -> Option<f64> {
+        self.slow_start().map(|slow_start| slow_start.share(now))
+    }
+
+    /// Returns whether a slow start is in use, so that an idle circuit must be kept.
+    #[cfg(feature = "keyed")]
+    pub(crate) fn is_in_slow_start(&self, now: u64) -> bool {
+        self.slow_start().is_some_and(|slow_start| slow_start.is_in_use(now))
+    }
+
+    const fn slow_start(&self) -> Option<&SlowStart> {
         match &self.state {
-            StateData::Closed { slow_start: Some(slow_start) } => Some(slow_start.share(now)),
+            StateData::Closed { slow_start } => slow_start.as_ref(),
             _ => None,
         }
     }
@@ -207,10 +220,27 @@ impl Machine {
         (decision, None)
     }
 
-    /// Refunds the credit of a call that a slow start admitted and that did not begin.
+    /// Refunds the credit of a call without a slot that a slow start admitted and that did not
+    /// begin.
     pub(crate) fn refund_slow_start(&mut self, now: u64) {
         if let StateData::Closed { slow_start: Some(slow_start) } = &mut self.state {
             slow_start.refund(now);
+        }
+    }
+
+    /// Returns whether a call that was admitted with a slot at the time `from` may begin: it still
+    /// holds the slot, or the slow start is over.
+    pub(crate) fn holds_slow_start_slot(&self, from: u64) -> bool {
+        self.slow_start().is_none_or(|slow_start| slow_start.holds_slot(from))
+    }
+
+    /// Releases the slot of a call that was admitted with a slot at the time `from`. `success`
+    /// raises the limit of the slow start, and may end it.
+    pub(crate) fn release_slow_start_slot(&mut self, from: u64, success: bool) {
+        if let StateData::Closed { slow_start } = &mut self.state
+            && slow_start.as_mut().is_some_and(|slow_start| slow_start.release_slot(from, success))
+        {
+            *slow_start = None;
         }
     }
 
@@ -250,7 +280,7 @@ impl Machine {
                 let successes = round.record_success();
                 (successes >= limits.successes_to_close).then(|| {
                     self.streak.closed(at.now);
-                    let slow_start = SlowStart::new(at.now, limits.slow_start);
+                    let slow_start = SlowStart::new(at.now, limits);
                     self.transition_to(StateData::Closed { slow_start }, Reason::ProbesSucceeded)
                 })
             }
@@ -423,13 +453,14 @@ impl Machine {
     }
 }
 
-/// Decides on a call of a closed circuit. Ends the slow start when its time is over.
+/// Decides on a call of a closed circuit. Ends a slow start whose time is over.
 fn admit_closed(
     slow_start: &mut Option<SlowStart>,
     admit: impl FnOnce(&mut SlowStart) -> SlowStartStep,
 ) -> Decision {
     match slow_start.as_mut().map(admit) {
         None | Some(SlowStartStep::Admitted) => Decision::Admitted,
+        Some(SlowStartStep::AdmittedWithSlot(from)) => Decision::AdmittedWithSlot(from),
         Some(SlowStartStep::Denied(left)) => Decision::Denied(Some(left)),
         Some(SlowStartStep::Finished) => {
             *slow_start = None;

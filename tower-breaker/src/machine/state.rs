@@ -22,7 +22,8 @@ use core::fmt;
 pub enum CircuitState {
     /// Calls are admitted and counted. The initial state, and the **default**.
     ///
-    /// In a slow start, only a growing share of the calls is admitted.
+    /// In a slow start, only a growing share of the calls is admitted, or a growing number of
+    /// concurrent calls.
     #[default]
     Closed,
     /// Calls are rejected immediately, until the open time is over or the circuit is reset.

@@ -24,7 +24,7 @@ const LIMITS: RecoveryLimits = RecoveryLimits {
     probes: 3,
     successes_to_close: 2,
     probe_lease: 30 * SECOND,
-    slow_start: 0,
+    slow_start: SlowStartKind::Off,
 };
 
 fn at(now: u64) -> Moment {
@@ -63,13 +63,25 @@ fn probe(state: &mut Machine, now: u64) -> Ticket {
 }
 
 const SLOW_START: RecoveryLimits =
-    RecoveryLimits { slow_start: 10 * SECOND, successes_to_close: 1, ..LIMITS };
+    RecoveryLimits { slow_start: SlowStartKind::Time(10 * SECOND), successes_to_close: 1, ..LIMITS };
 
 /// Returns a circuit that closed at `now` and begins a slow start of ten seconds.
 fn slow_start(now: u64) -> Machine {
     let mut state = half_open(now);
     let ticket = probe(&mut state, now);
     state.record_probe(ticket, Outcome::Success, at(now), &SLOW_START).unwrap();
+    state
+}
+
+/// A slow start that four successes end.
+const SLOW_START_SUCCESSES: RecoveryLimits =
+    RecoveryLimits { slow_start: SlowStartKind::Successes(4), successes_to_close: 1, ..LIMITS };
+
+/// Returns a circuit that closed at `now` and begins a slow start by four successes.
+fn slow_start_by_successes(now: u64) -> Machine {
+    let mut state = half_open(now);
+    let ticket = probe(&mut state, now);
+    state.record_probe(ticket, Outcome::Success, at(now), &SLOW_START_SUCCESSES).unwrap();
     state
 }
 
@@ -313,6 +325,67 @@ fn slow_start_share_is_returned_until_slow_start_ends() {
     assert_eq!(state.slow_start_share(110 * SECOND), None);
     assert_eq!(state.published_state(), State::Closed { slow_start: false });
     assert_eq!(open(0).slow_start_share(0), None);
+}
+
+#[test]
+fn slow_start_by_successes_admits_within_its_limit_and_ends() {
+    let now = 100 * SECOND;
+    let mut state = slow_start_by_successes(now);
+    let arrivals = [Arrival::Now, Arrival::Now, Arrival::Again, Arrival::Now];
+    for (share, arrival) in [0.0, 0.25, 0.5, 0.75].into_iter().zip(arrivals) {
+        assert_eq!(state.slow_start_share(now), Some(share));
+        assert_eq!(state.published_state(), State::Closed { slow_start: true });
+        let slot = (Decision::AdmittedWithSlot(now), None);
+        assert_eq!(state.reserve(now, Arrival::AtCall, &LIMITS), (Decision::Uncounted, None));
+        assert_eq!(state.reserve(now, arrival, &LIMITS), slot);
+        assert!(state.holds_slow_start_slot(now));
+        state.release_slow_start_slot(now, false);
+        assert!(!state.holds_slow_start_slot(now));
+        assert_eq!(state.admit(now, &LIMITS), slot);
+        state.release_slow_start_slot(now, true);
+    }
+    assert_eq!(state.slow_start_share(now), None);
+    assert_eq!(state.published_state(), State::Closed { slow_start: false });
+    assert!(state.holds_slow_start_slot(now), "every call may begin after the slow start");
+    assert_eq!(state.admit(now, &LIMITS), (Decision::Admitted, None));
+    state.release_slow_start_slot(now, true);
+    assert_eq!(state.admit(now, &LIMITS), (Decision::Admitted, None));
+}
+
+#[test]
+fn slow_start_by_successes_denies_until_first_lease_ends() {
+    let mut state = slow_start_by_successes(100 * SECOND);
+    let slot = |now| (Decision::AdmittedWithSlot(now), None);
+    assert_eq!(state.admit(110 * SECOND, &LIMITS), slot(110 * SECOND));
+    for arrival in [Arrival::Now, Arrival::Again] {
+        let decision = state.reserve(125 * SECOND, arrival, &LIMITS);
+        assert_eq!(decision, (Decision::Denied(Some(15 * SECOND)), None));
+    }
+    assert_eq!(state.admit(140 * SECOND, &LIMITS), slot(140 * SECOND), "the lease has ended");
+    assert!(!state.holds_slow_start_slot(110 * SECOND));
+}
+
+#[test]
+fn transition_ends_slow_start_by_successes() {
+    type Operation = fn(&mut Machine, Moment) -> bool;
+    let now = 100 * SECOND;
+    let operations: [Operation; 6] = [
+        |state, at| state.trip(Reason::FailureRate, Some(&FAULT), at, &LIMITS).is_some(),
+        |state, at| state.trip_manually(at, &LIMITS).is_ok(),
+        |state, at| state.report(HealthReport::Critical, at, &LIMITS).is_some(),
+        |state, _| state.reset().is_ok(),
+        |state, _| state.force(Force::Closed).is_ok(),
+        |state, _| state.set_disabled(true).is_some(),
+    ];
+    for (number, operation) in operations.into_iter().enumerate() {
+        let mut state = slow_start_by_successes(now);
+        assert_eq!(state.admit(now, &LIMITS).0, Decision::AdmittedWithSlot(now));
+        assert!(operation(&mut state, at(now)), "operation {number}");
+        assert_eq!(state.slow_start_share(now), None, "operation {number}");
+        // The call of the earlier epoch ends. Its epoch is checked before, but it does no harm.
+        state.release_slow_start_slot(now, true);
+        assert_eq!(state.slow_start_share(now), None, "operation {number}");
+    }
 }
 
 #[test]

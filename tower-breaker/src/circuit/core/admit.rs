@@ -30,8 +30,10 @@ impl Denied {
     ///
     /// - A half-open circuit admits the next call as soon as a probe slot is free, at the latest
     ///   when a lease ends.
-    /// - In a slow start, the next call is admitted after enough other calls have arrived, at the
+    /// - A slow start by time admits the next call after enough other calls have arrived, at the
     ///   latest when the slow start ends.
+    /// - A slow start by successes admits the next call as soon as a slot is free, at the latest
+    ///   when a lease ends.
     pub(crate) fn retry_after(self, slack: Duration) -> Option<Duration> {
         const SOON: Duration = Duration::from_secs(1);
 
@@ -91,7 +93,7 @@ impl<S: Store> Core<S> {
 
     /// Admits a call if the circuit is closed, even in a slow start.
     ///
-    /// The slow start does not count the call.
+    /// The slow start does not count the call, which holds no slot.
     pub(crate) fn admit_if_closed(&self) -> Option<Admission> {
         let word = self.state_word();
         word.is_closed().then(|| self.admission(word.stamp()))
@@ -149,6 +151,7 @@ impl<S: Store> Core<S> {
         self.notify(pending);
         match decision {
             Decision::Admitted => Ok(self.admission(StateWord::closed(epoch))),
+            Decision::AdmittedWithSlot(from) => Ok(Admission::with_slow_start_slot(epoch, from)),
             Decision::Probe(ticket) => {
                 Ok(Admission { stamp: StateWord::of(State::HalfOpen, epoch), word: ticket.word() })
             }
@@ -159,7 +162,7 @@ impl<S: Store> Core<S> {
 
     /// Ends the slow start in the state word. The caller holds the lock, so that no transition
     /// changes the epoch meanwhile.
-    fn end_slow_start(&self) {
+    pub(super) fn end_slow_start(&self) {
         // An exchange, because failures and successes exchange the same word concurrently. Relaxed:
         // the exchange publishes nothing but the word itself. What earlier exchanges published
         // stays visible, because a read-modify-write continues their release sequences.
@@ -172,15 +175,24 @@ impl<S: Store> Core<S> {
     /// Returns whether an admitted call may still begin.
     ///
     /// A counted call may begin if there was no transition since its admission. A probe may begin
-    /// if, in addition, its lease has not ended; the lease is then extended. For an uncounted call
-    /// the result is `false`.
+    /// if, in addition, its lease has not ended; the lease is then extended. A call with a slot of
+    /// a slow start may begin if, in addition, no other call has taken the slot. For an uncounted
+    /// call the result is `false`.
     #[inline]
     pub(crate) fn renew(&self, admission: Admission) -> bool {
         if admission.stamp.is_closed() {
             self.state_word().stamp() == admission.stamp
+        } else if let Some(from) = admission.slow_start_slot() {
+            self.holds_slow_start_slot(admission.stamp, from)
         } else {
             admission.ticket().is_some_and(|ticket| self.renew_probe(admission.stamp, ticket))
         }
+    }
+
+    #[cold]
+    fn holds_slow_start_slot(&self, stamp: StateWord, from: u64) -> bool {
+        let locked = self.locked();
+        locked.epoch == stamp.epoch() && locked.machine.holds_slow_start_slot(from)
     }
 
     #[cold]
@@ -191,8 +203,8 @@ impl<S: Store> Core<S> {
         *epoch == stamp.epoch() && machine.renew(ticket, now, limits)
     }
 
-    /// Registers a task. The next change of the circuit wakes it. With [`WakeOn::ProbeSlot`], a
-    /// probe slot that becomes free wakes it, too.
+    /// Registers a task. The next change of the circuit wakes it. With [`WakeOn::FreeSlot`], a slot
+    /// of a probe or of a slow start that becomes free wakes it, too.
     ///
     /// The caller must read the circuit's decision (state word and flags) again afterwards, because
     /// an earlier change has not woken the task. The circuit's lock orders the change and the

@@ -18,7 +18,7 @@
 //! | a failure | 11 loads: state word, sequence number, 6 words, sequence number, newest bucket, state word; 1 compare-and-swap in the window, 1 on the state word, 16 loads of the failures | the clock |
 //! | with `consecutive_failures_span` | 1 load more; 1 maximum (`fetch_max`) for the first failure after a success | |
 //! | rejected while open | 3 loads: state word, deadline, flags | the clock |
-//! | any call in half-open, an admission in a slow start, any transition | the lock | the clock |
+//! | any call in half-open, an admission in a slow start, an outcome in a slow start by successes, any transition | the lock | the clock |
 //!
 //! # Why no transition is missed
 //!
@@ -137,10 +137,11 @@ pub struct Core<S> {
 /// The admission of a call, which its permit carries.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Admission {
-    /// The state word at the admission, without its failures and slow start.
+    /// The state word at the admission, without its failures and slow start. For a call that holds
+    /// a slot of a slow start: [`StateWord::slow_start_slot`].
     stamp: StateWord,
     /// For a probe: its ticket. For another call: the time of its start plus one, or 0 if no limit
-    /// needs the time.
+    /// and no slot needs the time.
     word: u64,
 }
 
@@ -159,9 +160,30 @@ impl Admission {
         if self.stamp.is_half_open() { Ticket::from_word(self.word) } else { None }
     }
 
+    /// Returns the admission of a call that holds a slot of a slow start since the time `from`.
+    const fn with_slow_start_slot(epoch: u32, from: u64) -> Self {
+        Self { stamp: StateWord::slow_start_slot(epoch), word: start_word(from) }
+    }
+
+    /// Returns the time since which the call has held a slot of a slow start. `None`: it was
+    /// admitted without a slot.
+    fn slow_start_slot(&self) -> Option<u64> {
+        self.stamp.has_slow_start_slot().then(|| self.word - 1)
+    }
+
+    /// Returns the admission without its slot of a slow start.
+    const fn without_slow_start_slot(self) -> Self {
+        if self.stamp.has_slow_start_slot() {
+            Self { stamp: StateWord::closed(self.stamp.epoch()), word: self.word }
+        } else {
+            self
+        }
+    }
+
     /// Returns how long the call has run at the time `now`. `None`: its start is not known.
     fn duration(&self, now: u64) -> Option<u64> {
-        (self.stamp.is_closed() && self.word != 0).then(|| now.saturating_sub(self.word - 1))
+        let has_start = self.stamp.is_closed() || self.stamp.has_slow_start_slot();
+        (has_start && self.word != 0).then(|| now.saturating_sub(self.word - 1))
     }
 }
 

@@ -1,6 +1,7 @@
 //! Loom models: every interleaving of a few threads on one core.
 
 mod failure_span;
+mod slow_start;
 
 use std::sync::Arc as StdArc;
 use std::task::{Wake, Waker};
@@ -18,7 +19,7 @@ use crate::circuit::wakers::WakeOn;
 use crate::config::{BreakerConfig, Mode};
 use crate::machine::{
     Arrival, CancelledPolicy, CircuitState, Counts, Force, OpenDuration, Reason, RecoveryLimits,
-    SlowCallLimits, TripLimits, WindowShape,
+    SlowCallLimits, SlowStartKind, TripLimits, WindowShape,
 };
 
 const SECOND: u64 = 1_000_000_000;
@@ -38,7 +39,7 @@ pub(crate) const CONFIG: BreakerConfig = BreakerConfig {
         probes: 1,
         successes_to_close: 1,
         probe_lease: 30 * SECOND,
-        slow_start: 0,
+        slow_start: SlowStartKind::Off,
     },
     window: WindowShape::Time(60 * SECOND),
     mode: Mode::Enforce,
@@ -255,7 +256,7 @@ fn loom_registered_task_misses_no_reconfiguration() {
         let thread = thread::spawn(move || other.reconfigure(&config));
         let woken = StdArc::new(CountWakes(0.into()));
         let mut waker_key = None;
-        core.register_waker(&mut waker_key, &Waker::from(StdArc::clone(&woken)), WakeOn::ProbeSlot);
+        core.register_waker(&mut waker_key, &Waker::from(StdArc::clone(&woken)), WakeOn::FreeSlot);
         let admitted = core.reserve(Arrival::Now).is_ok();
         thread.join().unwrap();
         let woken = woken.0.load(std::sync::atomic::Ordering::SeqCst) > 0;
@@ -510,7 +511,7 @@ fn loom_concurrent_slow_successes_reach_slow_rate() {
 fn loom_slow_start_end_loses_no_concurrent_outcome() {
     for (verdict, failures) in [(FAILURE, 2), (Verdict::Success, 0)] {
         model(move || {
-            let recovery = RecoveryLimits { slow_start: 10 * SECOND, ..CONFIG.recovery };
+            let recovery = RecoveryLimits { slow_start: SlowStartKind::Time(10 * SECOND), ..CONFIG.recovery };
             let trip = TripLimits { consecutive_failures: 9, ..CONFIG.trip };
             let (core, time) = core_with(&BreakerConfig { trip, recovery, ..CONFIG });
             core.trip_manually().unwrap();

@@ -17,8 +17,8 @@ use crate::circuit::state_word::StateWord;
 use crate::circuit::window::{Recorded, Window};
 use crate::machine::{
     CANCELLED, CANCELLED_AFTER_ANSWER, CancelledPolicy, Change, Machine, Moment, Outcome, Reason,
-    RecoveryLimits, Sample, Ticket, TripLimits, may_reach_slow_rate, min_failures_for_rate, none_completes,
-    trip_reason,
+    RecoveryLimits, Sample, State, Ticket, TripLimits, may_reach_slow_rate, min_failures_for_rate,
+    none_completes, trip_reason,
 };
 
 impl<S: Store> Core<S> {
@@ -45,6 +45,9 @@ impl<S: Store> Core<S> {
 
     #[inline(never)]
     pub(super) fn record_slow_path(&self, admission: Admission, verdict: &Verdict, duration: CallDuration) {
+        if admission.stamp.has_slow_start_slot() {
+            return self.record_with_slow_start_slot(admission, verdict, duration);
+        }
         let outcome = Outcome::of(verdict);
         match admission.ticket() {
             Some(ticket) => self.record_probe(admission.stamp, ticket, outcome, duration),
@@ -61,8 +64,32 @@ impl<S: Store> Core<S> {
         }
     }
 
-    /// Cancels the admission of a call that has not begun. Frees the slot of a probe, and refunds
-    /// the credit of a call in a slow start.
+    /// Records the outcome of a call with a slot of a slow start, and then releases the slot.
+    ///
+    /// In this order, so that no call takes the slot of a failure that opens the circuit.
+    #[cold]
+    fn record_with_slow_start_slot(&self, admission: Admission, verdict: &Verdict, duration: CallDuration) {
+        let duration = duration.or(|| admission.duration(self.hot_config().now()));
+        let success =
+            matches!(Outcome::of(verdict), Outcome::Success) && !self.limits().trip.is_slow(duration);
+        let measured = CallDuration::Measured(duration);
+        self.record_slow_path(admission.without_slow_start_slot(), verdict, measured);
+        self.release_slow_start_slot(admission, success);
+    }
+
+    /// Releases the slot of a slow start, if the call holds one. `success` raises the limit of the
+    /// slow start.
+    fn release_slow_start_slot(&self, admission: Admission, success: bool) {
+        let Some(from) = admission.slow_start_slot() else { return };
+        let word = self.state_word();
+        // Otherwise, the slow start is over, and the call has no slot to release.
+        if word.epoch() == admission.stamp.epoch() && !word.admits_all() {
+            self.release_admission(admission, |machine| machine.release_slow_start_slot(from, success));
+        }
+    }
+
+    /// Cancels the admission of a call that has not begun. Frees the slot of a probe or of a slow
+    /// start, and refunds the credit of a call in a slow start by time.
     #[inline(never)]
     pub(crate) fn cancel_admission(&self, admission: Admission) {
         let word = self.state_word();
@@ -73,17 +100,21 @@ impl<S: Store> Core<S> {
         self.release_slot(admission);
     }
 
-    /// Frees the slot of a probe.
+    /// Frees the slot of a probe or of a slow start.
     fn release_slot(&self, admission: Admission) {
         if let Some(ticket) = admission.ticket() {
             self.release_admission(admission, |machine| machine.release_probe(ticket));
         }
+        self.release_slow_start_slot(admission, false);
     }
 
     fn release_admission(&self, admission: Admission, release: impl FnOnce(&mut Machine)) {
         let mut locked = self.locked();
         if locked.epoch == admission.stamp.epoch() {
             release(&mut locked.machine);
+            if locked.machine.published_state() == (State::Closed { slow_start: false }) {
+                self.end_slow_start();
+            }
             let wakers = locked.wakers_for_free_slot();
             drop(locked);
             wake(wakers);
@@ -105,6 +136,12 @@ impl<S: Store> Core<S> {
     #[inline(never)]
     fn cancelled(&self, admission: Admission, answered: bool) {
         self.emit_cancelled(admission.stamp);
+        self.count_cancelled(admission.without_slow_start_slot(), answered);
+        self.release_slow_start_slot(admission, false);
+    }
+
+    /// Counts a cancelled call as [`CancelledPolicy`] says, and frees the slot of a probe.
+    fn count_cancelled(&self, admission: Admission, answered: bool) {
         if admission.is_uncounted() {
             return;
         }

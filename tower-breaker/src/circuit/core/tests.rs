@@ -12,7 +12,8 @@ use crate::circuit::StaticCore;
 use crate::circuit::wakers::WakeOn;
 use crate::config::{BreakerConfig, Mode};
 use crate::machine::{
-    CancelledPolicy, CircuitState, Counts, OpenDuration, Reason, RecoveryLimits, TripLimits, WindowShape,
+    CancelledPolicy, CircuitState, Counts, OpenDuration, Reason, RecoveryLimits, SlowStartKind, TripLimits,
+    WindowShape,
 };
 use crate::telemetry::Transition;
 
@@ -32,7 +33,7 @@ pub(super) const RECOVERY: RecoveryLimits = RecoveryLimits {
     probes: 3,
     successes_to_close: 2,
     probe_lease: 30 * SECOND,
-    slow_start: 0,
+    slow_start: SlowStartKind::Off,
 };
 
 pub(super) const CONFIG: BreakerConfig = BreakerConfig {
@@ -336,3 +337,4 @@ fn clock_running_back_keeps_circuit_open() {
 
 mod control;
 mod policies;
+mod slow_start;

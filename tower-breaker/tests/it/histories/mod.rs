@@ -44,8 +44,17 @@ struct Limits {
     probes: u32,
     successes: u32,
     lease: u64,
-    slow_start: u64,
+    slow_start: SlowStart,
     mode: Mode,
+}
+
+/// The slow start of a configuration.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum SlowStart {
+    Off,
+    /// Lasts [`SLOW_START`].
+    Time,
+    Successes(u32),
 }
 
 impl Limits {
@@ -55,7 +64,12 @@ impl Limits {
         let config = config.consecutive_failures_span(millis(self.span));
         let config = config.probes(self.probes).successes_to_close(self.successes);
         let config = config.open_for(millis(self.open_for)).probe_lease(millis(self.lease));
-        let mut config = config.minimum_calls(self.minimum).slow_start(millis(self.slow_start));
+        let mut config = config.minimum_calls(self.minimum);
+        config = match self.slow_start {
+            SlowStart::Off => config,
+            SlowStart::Time => config.slow_start(millis(SLOW_START)),
+            SlowStart::Successes(successes) => config.slow_start_successes(successes),
+        };
         if let Some(rate) = self.slow {
             config = config.slow_call_rate(millis(SLOW), rate);
         }
@@ -91,11 +105,12 @@ fn limits() -> impl Strategy<Value = Limits> {
     let trip = ((0_u32..5, spans), rates(), rates(), 1_u32..6, prop::option::of(6_u32..12), cancelled);
     let growth = prop::sample::select(vec![None, Some((2.0, 40_000)), Some((3.0, 10_000))]);
     let open = (growth, prop::bool::weighted(0.1));
-    let recovery = (1_u32..4, 1_u32..5, prop::sample::select(vec![5_000, 20_000]), any::<bool>());
+    let slow_start =
+        prop_oneof![Just(SlowStart::Off), Just(SlowStart::Time), (1_u32..6).prop_map(SlowStart::Successes)];
+    let recovery = (1_u32..4, 1_u32..5, prop::sample::select(vec![5_000, 20_000]), slow_start);
     (trip, open, recovery, modes).prop_map(
         |(trip, (growth, until_reset), (probes, successes, lease, slow_start), mode)| {
             let ((consecutive, span), rate, slow, minimum, calls, cancelled) = trip;
-            let slow_start = if slow_start { SLOW_START } else { 0 };
             let mut limits = Limits {
                 open_for: 10_000,
                 consecutive,
@@ -246,6 +261,7 @@ impl Pair {
         let Counts { calls, failures, slow, cancelled, .. } = status.window;
         prop_assert_eq!([calls, failures, slow, cancelled], self.naive.counts(self.now()));
         prop_assert_eq!(status.consecutive_failures, self.naive.consecutive_failures);
+        prop_assert_eq!(status.slow_start, self.naive.slow_start(self.now()));
         Ok(())
     }
 
@@ -261,7 +277,8 @@ impl Pair {
             // The circuit is open until it is reset.
             self.circuit.reset().unwrap();
         }
-        for _ in 0..=self.naive.limits.successes {
+        // At most five successes end a slow start.
+        for _ in 0..=self.naive.limits.successes + 5 {
             self.time.advance(millis(2 * YEAR));
             if let Ok(permit) = self.circuit.try_acquire() {
                 permit.record(Verdict::Success);

@@ -2,7 +2,7 @@
 
 use tower_breaker::{CancelledPolicy, CircuitState, Mode};
 
-use super::{End, Limits, SLOW, SLOW_START, Step, millis};
+use super::{End, Limits, SLOW, SLOW_START, SlowStart, Step, millis};
 
 /// The longest `retry_after` of a half-open circuit or in a slow start, in milliseconds.
 const SOON: u64 = 1_000;
@@ -19,29 +19,42 @@ pub(crate) struct Call {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum CallKind {
     Normal,
+    /// A call with a slot of a slow start, and the number of its lease.
+    WithSlot(u64),
     Probe(u64),
     Uncounted,
 }
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Lease {
-    probe: u64,
+    /// The number of the lease, which its call also has.
+    number: u64,
     until: u64,
 }
 
 #[derive(Clone, Debug)]
 pub(crate) enum State {
-    /// The start of the slow start, and its credit in sixteenths of a call.
-    Closed(Option<(u64, u64)>),
+    Closed(Closed),
     Open(Option<u64>),
-    HalfOpen {
-        slots: Vec<Option<Lease>>,
-        successes: u32,
-        cancelled: u32,
-    },
+    HalfOpen { slots: Vec<Option<Lease>>, successes: u32, cancelled: u32 },
     ForcedOpen,
     ForcedClosed,
     Disabled,
+}
+
+/// The slow start of a closed circuit.
+#[derive(Clone, Debug)]
+pub(crate) enum Closed {
+    AdmitsAll,
+    /// The start of the slow start, and its credit in sixteenths of a call.
+    ByTime(u64, u64),
+    BySuccesses {
+        slots: Vec<Lease>,
+        successes: u32,
+        successes_to_end: u32,
+        lease: u64,
+        last_admission: u64,
+    },
 }
 
 /// How a call of the current epoch ended.
@@ -72,7 +85,7 @@ pub(crate) struct Naive {
     /// The time of the first of these failures.
     first_failure: u64,
     events: Vec<(u64, Ended)>,
-    probes: u64,
+    leases: u64,
     /// The number of open periods in a row, the length of the last one, and the time at which the
     /// circuit closed after it.
     streak: (i32, u64, Option<u64>),
@@ -80,7 +93,8 @@ pub(crate) struct Naive {
 
 impl Naive {
     pub(crate) fn new(limits: Limits) -> Self {
-        let state = if limits.mode == Mode::Disabled { State::Disabled } else { State::Closed(None) };
+        let state =
+            if limits.mode == Mode::Disabled { State::Disabled } else { State::Closed(Closed::AdmitsAll) };
         Self {
             limits,
             state,
@@ -88,7 +102,7 @@ impl Naive {
             consecutive_failures: 0,
             first_failure: 0,
             events: Vec::new(),
-            probes: 0,
+            leases: 0,
             streak: (0, 0, None),
         }
     }
@@ -102,7 +116,7 @@ impl Naive {
 
     fn close_manually(&mut self) {
         self.streak = (0, 0, None);
-        self.become_state(State::Closed(None));
+        self.become_state(State::Closed(Closed::AdmitsAll));
     }
 
     fn open(&mut self, now: u64) {
@@ -129,30 +143,47 @@ impl Naive {
         {
             self.half_open();
         }
+        let mut began = now;
         let kind = match &mut self.state {
             State::ForcedOpen | State::Open(None) => Err(None),
             State::Open(Some(until)) => Err(Some(*until - now)),
             State::ForcedClosed | State::Disabled => Ok(CallKind::Uncounted),
-            State::Closed(None) => Ok(CallKind::Normal),
-            State::Closed(slow_start) => {
-                let (since, credit) = slow_start.unwrap();
-                let passed = now.saturating_sub(since);
+            State::Closed(Closed::AdmitsAll) => Ok(CallKind::Normal),
+            State::Closed(Closed::ByTime(since, credit)) => {
+                let passed = now.saturating_sub(*since);
                 if passed >= SLOW_START {
-                    self.state = State::Closed(None);
+                    self.state = State::Closed(Closed::AdmitsAll);
                     Ok(CallKind::Normal)
                 } else {
-                    let credit = credit + passed * 16 / SLOW_START;
-                    let admitted = credit >= 16;
-                    self.state = State::Closed(Some((since, if admitted { credit - 16 } else { credit })));
-                    if admitted { Ok(CallKind::Normal) } else { Err(Some(SOON.min(SLOW_START - passed))) }
+                    *credit += passed * 16 / SLOW_START;
+                    if *credit >= 16 {
+                        *credit -= 16;
+                        Ok(CallKind::Normal)
+                    } else {
+                        Err(Some(SOON.min(SLOW_START - passed)))
+                    }
+                }
+            }
+            State::Closed(Closed::BySuccesses { slots, successes, lease, last_admission, .. }) => {
+                if slots.len() > *successes as usize {
+                    slots.retain(|lease| lease.until > now);
+                }
+                if slots.len() > *successes as usize {
+                    Err(slots.iter().map(|lease| SOON.min(lease.until - now)).min())
+                } else {
+                    self.leases += 1;
+                    *last_admission = now.max(*last_admission);
+                    began = *last_admission;
+                    slots.push(Lease { number: self.leases, until: began + *lease });
+                    Ok(CallKind::WithSlot(self.leases))
                 }
             }
             State::HalfOpen { slots, .. } => {
                 let free = slots.iter_mut().find(|slot| slot.is_none_or(|lease| lease.until <= now));
                 if let Some(free) = free {
-                    self.probes += 1;
-                    *free = Some(Lease { probe: self.probes, until: now + self.limits.lease });
-                    Ok(CallKind::Probe(self.probes))
+                    self.leases += 1;
+                    *free = Some(Lease { number: self.leases, until: now + self.limits.lease });
+                    Ok(CallKind::Probe(self.leases))
                 } else {
                     Err(slots.iter().flatten().map(|lease| SOON.min(lease.until - now)).min())
                 }
@@ -160,8 +191,8 @@ impl Naive {
         };
         let observing = self.limits.mode == Mode::ObserveOnly;
         let kind = kind.or_else(|left| if observing { Ok(CallKind::Uncounted) } else { Err(left) })?;
-        let timed = self.limits.timed() || matches!(kind, CallKind::Probe(_));
-        Ok(Call { epoch: self.epoch, kind, began: timed.then_some(now) })
+        let timed = self.limits.timed() || matches!(kind, CallKind::Probe(_) | CallKind::WithSlot(_));
+        Ok(Call { epoch: self.epoch, kind, began: timed.then_some(began) })
     }
 
     /// Returns the time of the window. It never runs back in a time window.
@@ -212,7 +243,7 @@ impl Naive {
         if call.epoch != self.epoch || call.kind == CallKind::Uncounted {
             return;
         }
-        if let (End::Cancel, CallKind::Normal, State::Closed(Some((since, credit)))) =
+        if let (End::Cancel, CallKind::Normal, State::Closed(Closed::ByTime(since, credit))) =
             (end, call.kind, &mut self.state)
         {
             // The call has not begun, so its credit is refunded. The credit is at most one call.
@@ -233,12 +264,55 @@ impl Naive {
             CallKind::Probe(probe) => self.end_probe(probe, end, slow, now),
             _ => self.end_normal(end, took.is_some(), slow, now),
         }
+        if let CallKind::WithSlot(number) = call.kind {
+            self.release_slot(number, end == End::Success && !slow);
+        }
+    }
+
+    /// Releases a slot of the slow start, if the circuit is still in it.
+    fn release_slot(&mut self, number: u64, success: bool) {
+        if let State::Closed(Closed::BySuccesses { slots, successes, successes_to_end, .. }) = &mut self.state
+        {
+            slots.retain(|lease| lease.number != number);
+            *successes += u32::from(success);
+            if successes == successes_to_end {
+                self.state = State::Closed(Closed::AdmitsAll);
+            }
+        }
+    }
+
+    /// Returns the progress of the slow start.
+    pub(crate) fn slow_start(&self, now: u64) -> Option<f64> {
+        match &self.state {
+            State::Closed(Closed::ByTime(since, _)) => {
+                Some(now.saturating_sub(*since).min(SLOW_START) as f64 / SLOW_START as f64)
+            }
+            State::Closed(Closed::BySuccesses { successes, successes_to_end, .. }) => {
+                Some(f64::from(*successes) / f64::from(*successes_to_end))
+            }
+            _ => None,
+        }
+    }
+
+    /// Returns the state of a circuit that its probes close now.
+    fn closed_by_probes(&self, now: u64) -> State {
+        State::Closed(match self.limits.slow_start {
+            SlowStart::Off => Closed::AdmitsAll,
+            SlowStart::Time => Closed::ByTime(now, 16),
+            SlowStart::Successes(successes_to_end) => Closed::BySuccesses {
+                slots: Vec::new(),
+                successes: 0,
+                successes_to_end,
+                lease: self.limits.lease,
+                last_admission: now,
+            },
+        })
     }
 
     fn end_probe(&mut self, probe: u64, end: End, slow: bool, now: u64) {
         let State::HalfOpen { slots, successes, cancelled } = &mut self.state else { unreachable!() };
         for slot in slots {
-            if slot.is_some_and(|lease| lease.probe == probe) {
+            if slot.is_some_and(|lease| lease.number == probe) {
                 *slot = None;
             }
         }
@@ -250,7 +324,7 @@ impl Naive {
                 *successes += 1;
                 if *successes >= self.limits.successes {
                     self.streak.2 = Some(now);
-                    self.become_state(State::Closed((self.limits.slow_start > 0).then_some((now, 16))));
+                    self.become_state(self.closed_by_probes(now));
                 }
             }
             End::Success | End::Failure => self.open(now),

@@ -123,6 +123,21 @@ fn circuit_in_slow_start_is_not_evicted() {
 }
 
 #[test]
+fn circuit_in_slow_start_by_successes_is_evicted_a_lease_after_its_last_call() {
+    let each = config().slow_start_successes(100).probe_lease(200 * SECOND);
+    let mut bench = Bench::new(each, 1, Overflow::Unguarded);
+    bench.fail(0, 5);
+    bench.time.advance(OPEN_FOR);
+    (0..3).for_each(|_| bench.succeed(0));
+    bench.time.advance(199 * SECOND);
+    bench.succeed_new_keys(10);
+    assert_eq!(bench.circuits.get(&0).unwrap().status().slow_start, Some(0.01));
+    bench.time.advance(SECOND);
+    bench.succeed_new_keys(1);
+    assert!(bench.circuits.get(&0).is_none());
+}
+
+#[test]
 fn circuit_with_lowest_eviction_cost_is_evicted() {
     let bench = Bench::of(6);
     // Keys 0 and 1 have two old failures and one. Keys 2 and 3 have three successes and one. Key 4

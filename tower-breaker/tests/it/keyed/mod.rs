@@ -201,6 +201,25 @@ fn keyed_permit_cancelled_returns_slow_start_credit() {
 }
 
 #[test]
+fn keyed_slow_start_by_successes_limits_concurrent_calls() {
+    let each = config().probes(1).successes_to_close(1).slow_start_successes(9);
+    let bench = Bench::new(each, 10, Overflow::Unguarded);
+    bench.fail(1, 5);
+    bench.time.advance(OPEN_FOR);
+    bench.succeed(1);
+    let circuit = bench.circuit(1);
+    for limit in [1, 2, 4] {
+        let permits: Vec<_> = (0..100).map_while(|_| circuit.try_acquire().ok()).collect();
+        assert_eq!(permits.len(), limit);
+        assert!(bench.is_rejected(1));
+        for permit in permits {
+            permit.record(Verdict::Success);
+        }
+    }
+    assert_eq!(circuit.status().slow_start, Some(7.0 / 9.0));
+}
+
+#[test]
 fn keyed_seed_assigns_streams_in_order_of_creation() {
     let periods = |create: [u64; 3], open: [u64; 3], seed| {
         let bench = Bench::new(config().open_jitter(1.0).seed(seed), 100, Overflow::Unguarded);

@@ -1,9 +1,9 @@
-//! Slow calls, cancelled calls and slow starts.
+//! Slow calls and cancelled calls.
 
 use super::*;
 use crate::machine::SlowCallLimits;
 
-const SLOW: TripLimits = TripLimits {
+pub(super) const SLOW: TripLimits = TripLimits {
     consecutive_failures: 0,
     failure_rate: None,
     slow: Some(SlowCallLimits { threshold: SECOND, rate: 0.5 }),
@@ -11,7 +11,7 @@ const SLOW: TripLimits = TripLimits {
 };
 
 /// Runs a call that takes this number of milliseconds.
-fn call(core: &StaticCore, time: &ManualClock, millis: u64, verdict: Verdict) {
+pub(super) fn call(core: &StaticCore, time: &ManualClock, millis: u64, verdict: Verdict) {
     let admission = core.admit().unwrap();
     time.advance(Duration::from_millis(millis));
     core.record(admission, &verdict);
@@ -167,75 +167,4 @@ fn cancelled_admission_is_not_counted() {
         core.cancel_admission(core.admit().unwrap());
     }
     assert_eq!(state(&core), CircuitState::HalfOpen);
-}
-
-fn in_slow_start() -> (StaticCore, ManualClock) {
-    let (core, time) = core_with(&BreakerConfig {
-        recovery: RecoveryLimits { slow_start: 10 * SECOND, ..RECOVERY },
-        ..CONFIG
-    });
-    (0..5).for_each(|_| assert!(run(&core, FAILURE)));
-    time.advance(Duration::from_secs(30));
-    (0..2).for_each(|_| assert!(run(&core, Verdict::Success)));
-    assert_eq!((state(&core), core.snapshot().slow_start), (CircuitState::Closed, Some(0.0)));
-    (core, time)
-}
-
-#[test]
-fn slow_start_admits_growing_share_and_ends_by_time() {
-    let (core, time) = in_slow_start();
-    let mut shares = Vec::new();
-    for _ in 0..10 {
-        let admitted = (0..1_000).filter(|_| {
-            time.advance(Duration::from_millis(1));
-            run(&core, Verdict::Success)
-        });
-        shares.push(admitted.count() / 50);
-    }
-    assert_eq!(shares, [1, 3, 5, 7, 9, 11, 13, 15, 17, 19]);
-    assert!(run(&core, Verdict::Success) && run(&core, Verdict::Success));
-    assert_eq!(core.snapshot().slow_start, None);
-    assert!(core.is_closed());
-}
-
-#[test]
-fn rare_calls_are_all_admitted_after_slow_start() {
-    let (core, time) = in_slow_start();
-    for _ in 0..10 {
-        time.advance(Duration::from_secs(1));
-        run(&core, Verdict::Success);
-    }
-    assert!(core.admit().is_ok() && core.is_closed());
-}
-
-#[test]
-fn failures_in_slow_start_count_as_usual() {
-    let (core, time) = in_slow_start();
-    time.advance(Duration::from_secs(9));
-    // Nine of ten calls are admitted. The bound of 100 ends the test if no call is admitted.
-    let calls = (0..100).take_while(|_| state(&core) == CircuitState::Closed);
-    let failures = calls.filter(|_| run(&core, FAILURE)).count();
-    assert_eq!(failures, 5);
-    assert_eq!(core.snapshot().last_transition.unwrap().reason, Reason::ConsecutiveFailures);
-}
-
-#[test]
-fn success_in_slow_start_resets_failures_only() {
-    let (core, time) = in_slow_start();
-    time.advance(Duration::from_secs(5));
-    let admissions: Vec<_> = (0..40).filter_map(|_| core.admit().ok()).take(3).collect();
-    core.record(admissions[0], &FAILURE);
-    core.record(admissions[1], &Verdict::Success);
-    assert_eq!(
-        (core.snapshot().consecutive_failures, core.snapshot().slow_start.is_some(), core.is_closed()),
-        (0, true, false)
-    );
-    time.advance(Duration::from_secs(5));
-    assert!(core.admit().is_ok());
-    core.record(admissions[2], &FAILURE);
-    assert_eq!(
-        core.snapshot().consecutive_failures,
-        1,
-        "a call admitted in the slow start is counted after its end"
-    );
 }

@@ -1,9 +1,11 @@
-//! Slow start: a circuit that has closed admits a growing share of the calls.
+//! A slow start by time: it admits a share of the calls, which grows with time.
+
+use super::SlowStartStep;
 
 /// The credit that one call costs.
 const CREDIT_PER_CALL: u64 = 1 << 16;
 
-/// The state of a slow start.
+/// The state of a slow start by time.
 ///
 /// The share of admitted calls grows linearly with time, from 0 to 1. Each call that arrives adds
 /// the current share to a credit. An admitted call costs a credit of 1, and a call is admitted if
@@ -13,7 +15,7 @@ const CREDIT_PER_CALL: u64 = 1 << 16;
 /// always admitted. When the time is over, all calls are admitted, no matter how little traffic
 /// there was.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct SlowStart {
+pub(in crate::machine) struct ByTime {
     from: u64,
     span: u64,
     /// The credit for calls; [`CREDIT_PER_CALL`] is a credit of 1. Between two calls it is at most
@@ -21,21 +23,10 @@ pub(super) struct SlowStart {
     credit: u64,
 }
 
-/// The decision of a slow start on a call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum SlowStartStep {
-    /// The call is admitted.
-    Admitted,
-    /// The call is rejected. The slow start ends in this many nanoseconds.
-    Denied(u64),
-    /// The slow start is over, so the call is admitted.
-    Finished,
-}
-
-impl SlowStart {
-    /// Creates a slow start that lasts `span` nanoseconds. `None`: `span` is 0.
-    pub(super) const fn new(now: u64, span: u64) -> Option<Self> {
-        if span == 0 { None } else { Some(Self { from: now, span, credit: CREDIT_PER_CALL }) }
+impl ByTime {
+    /// Creates a slow start that lasts `span` nanoseconds, which is not 0.
+    pub(super) const fn new(now: u64, span: u64) -> Self {
+        Self { from: now, span, credit: CREDIT_PER_CALL }
     }
 
     /// Decides on a call that arrives now.
@@ -87,7 +78,7 @@ mod tests {
     /// Returns the number of admitted calls in each tenth of a slow start of ten seconds. In each
     /// tenth `calls_per_tenth` calls arrive at equal intervals.
     fn admitted(calls_per_tenth: u64) -> Vec<u64> {
-        let mut slow_start = SlowStart::new(0, 10 * SECOND).unwrap();
+        let mut slow_start = ByTime::new(0, 10 * SECOND);
         let interval = SECOND / calls_per_tenth;
         (0..10)
             .map(|tenth| {
@@ -110,21 +101,21 @@ mod tests {
     #[test]
     fn slow_start_admits_half_of_rare_calls() {
         assert_eq!(admitted(1).iter().sum::<u64>(), 5, "half of the calls, as at any call rate");
-        let mut slow_start = SlowStart::new(0, 10 * SECOND).unwrap();
+        let mut slow_start = ByTime::new(0, 10 * SECOND);
         assert_eq!(slow_start.admit(0), SlowStartStep::Admitted, "the first call is always admitted");
         assert_eq!(slow_start.admit(10 * SECOND), SlowStartStep::Finished, "all calls after the slow start");
     }
 
     #[test]
     fn slow_start_after_pause_admits_no_burst() {
-        let mut slow_start = SlowStart::new(0, 10 * SECOND).unwrap();
+        let mut slow_start = ByTime::new(0, 10 * SECOND);
         let burst = (0..100).filter(|_| slow_start.admit(5 * SECOND) == SlowStartStep::Admitted).count();
         assert_eq!(burst, 51, "half of the 100 calls, and the initial credit");
     }
 
     #[test]
     fn slow_start_refund_undoes_admission() {
-        let mut slow_start = SlowStart::new(0, 10 * SECOND).unwrap();
+        let mut slow_start = ByTime::new(0, 10 * SECOND);
         let mut without_refunds = slow_start;
         let mut admitted = [0, 0];
         for call in 0..10_000 {
@@ -147,7 +138,7 @@ mod tests {
 
     #[test]
     fn slow_start_waiting_call_adds_no_credit() {
-        let mut slow_start = SlowStart::new(0, 10 * SECOND).unwrap();
+        let mut slow_start = ByTime::new(0, 10 * SECOND);
         let half = 5 * SECOND;
         assert_eq!(slow_start.admit_waiting(half), SlowStartStep::Admitted, "the initial credit");
         assert!((0..100).all(|_| matches!(slow_start.admit_waiting(half), SlowStartStep::Denied(_))));
@@ -158,7 +149,7 @@ mod tests {
 
     #[test]
     fn slow_start_admits_after_the_time_left() {
-        let mut slow_start = SlowStart::new(SECOND, SECOND).unwrap();
+        let mut slow_start = ByTime::new(SECOND, SECOND);
         assert_eq!(slow_start.admit(SECOND), SlowStartStep::Admitted);
         let SlowStartStep::Denied(left) = slow_start.admit(SECOND + 10) else {
             panic!("the call is rejected")
@@ -170,17 +161,16 @@ mod tests {
     #[test]
     #[expect(clippy::float_cmp, reason = "these shares are exact in binary")]
     fn share_grows_from_0_to_1_over_the_span() {
-        let slow_start = SlowStart::new(SECOND, 8 * SECOND).unwrap();
+        let slow_start = ByTime::new(SECOND, 8 * SECOND);
         let shares = [1, 2, 5, 9, 100].map(|seconds| slow_start.share(seconds * SECOND));
         assert_eq!(shares, [0.0, 0.125, 0.5, 1.0, 1.0]);
     }
 
     #[test]
     fn slow_start_with_clock_running_back_has_share_0() {
-        let mut slow_start = SlowStart::new(SECOND, SECOND).unwrap();
+        let mut slow_start = ByTime::new(SECOND, SECOND);
         slow_start.admit(SECOND);
         assert!(matches!(slow_start.admit(0), SlowStartStep::Denied(_)));
         assert_eq!(slow_start.share(0).to_bits(), 0.0_f64.to_bits());
-        assert!(SlowStart::new(0, 0).is_none());
     }
 }
