@@ -4,9 +4,11 @@
 use std::fs;
 use std::path::Path;
 
-use simulator::client::{Guard, guards};
+use simulator::client::Guard;
+use simulator::client::guards::{self, peers as peer_guards};
 use simulator::scenarios::{
-    ALL, Case, Scenario, dead_shard, fleet_budget, metastable, random_failures, shared_circuit, slow_backend,
+    ALL, Case, Scenario, dead_shard, fleet_budget, metastable, peers, random_failures, shared_circuit,
+    slow_backend,
 };
 use simulator::table::{Table, Value};
 
@@ -134,6 +136,34 @@ fn dead_shard_costs_a_quarter_of_the_calls_or_more() {
             assert_eq!(rejected, [0, 0, 0], "{}", guard.name);
         }
     }
+}
+
+/// The probability of a run of failures, and of half of many calls, separates the rules widely.
+#[test]
+fn peers_reject_few_or_many_calls_by_their_rule() {
+    let guards = [
+        (peer_guards::resilience4j_breaker(), 0..=0),
+        (peer_guards::hystrix(), 0..=0),
+        (peer_guards::linkerd(), 1..=40),
+        (peer_guards::gobreaker(), 450..=750),
+        (peer_guards::envoy(), 750..=950),
+        (peer_guards::polly_breaker(), 800..=900),
+    ];
+    let cases = guards.each_ref().map(|(guard, _)| random_failures::case(guard, peers::RATE, 250));
+    let table = table(peers::RANDOM_FAILURES, &cases);
+    for (guard, expected) in guards {
+        let rejected = table.median("rejected_per_mille", &[name(&guard)]).unwrap();
+        assert!(expected.contains(&rejected), "{}: {rejected}", guard.name);
+    }
+}
+
+#[test]
+fn peers_recover_from_an_outage_if_their_budget_is_spent_once() {
+    let guards = [peer_guards::grpc(), peer_guards::aws(), peer_guards::tower()];
+    let cases = guards.each_ref().map(|guard| metastable::case(guard, 10));
+    let table = table(peers::OUTAGE, &cases);
+    let back = guards.map(|guard| table.median("back_seconds", &[name(&guard)]).unwrap());
+    assert!((0..=30).contains(&back[0]) && (30..=60).contains(&back[1]) && back[2] == -1, "{back:?}");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 pub mod dead_shard;
 pub mod fleet_budget;
 pub mod metastable;
+pub mod peers;
 pub mod random_failures;
 pub mod shared_circuit;
 pub mod slow_backend;
@@ -45,13 +46,15 @@ pub struct Case {
 }
 
 /// All scenarios.
-pub const ALL: [Scenario; 6] = [
+pub const ALL: [Scenario; 8] = [
     metastable::SCENARIO,
     fleet_budget::SCENARIO,
     shared_circuit::SCENARIO,
     random_failures::SCENARIO,
     dead_shard::SCENARIO,
     slow_backend::SCENARIO,
+    peers::RANDOM_FAILURES,
+    peers::OUTAGE,
 ];
 
 impl Scenario {
