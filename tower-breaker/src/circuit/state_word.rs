@@ -15,6 +15,9 @@
 //! comparison of this word with the current state word usually suffices. If they are equal, the
 //! state has not changed, no failure is counted, and the circuit is not in a slow start.
 //!
+//! A call that holds a slot of a slow start has a separate state in its permit, which is never the
+//! state of a circuit. So its outcome takes another path, which releases the slot.
+//!
 //! Epochs wrap around after 2²⁴ transitions of a circuit. An outcome is recorded in a wrong epoch
 //! only if exactly a multiple of 2²⁴ transitions happens during its call.
 

@@ -346,7 +346,7 @@ impl BreakerConfigBuilder {
     ///
     /// **Range**: 1 ms to 365 days, or zero (off). **Default**: zero.
     ///
-    /// It replaces [`slow_start_successes`](Self::slow_start_successes), even if it is zero.
+    /// It replaces [`slow_start_successes`](Self::slow_start_successes). Zero turns off both.
     ///
     /// The share grows evenly from no calls to all. The first call is always admitted. When the
     /// time is over, all calls are admitted, regardless of how many there were.
@@ -364,7 +364,7 @@ impl BreakerConfigBuilder {
         self
     }
 
-    /// Sets how many calls must succeed after the circuit has closed until it admits all calls.
+    /// Sets how many calls must succeed after the circuit has closed before it admits all calls.
     ///
     /// **Range**: 1 to 10,000. **Default**: off.
     ///
@@ -382,7 +382,8 @@ impl BreakerConfigBuilder {
     ///
     /// A call over the limit is rejected. Its `retry_after` is at most one second, because a slot
     /// may become free at any time. A service that is not ready while the circuit is open
-    /// ([`not_ready_when_open`](crate::BreakerLayer)) waits, and is woken when a slot becomes free.
+    /// ([`not_ready_when_open`](crate::BreakerLayer)) waits. A slot that becomes free wakes all
+    /// waiting services.
     ///
     /// A call holds its slot for at most the [`probe_lease`](Self::probe_lease). When the lease
     /// ends, another call can take the slot, so calls that never end cannot block the circuit. The

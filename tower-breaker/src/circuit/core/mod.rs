@@ -14,7 +14,7 @@
 //! |---|---|---|
 //! | admitted, closed | 2 loads: state word, flags | |
 //! | a success, no failure counted | 7 loads: state word, sequence number, 3 words, sequence number, newest bucket; 1 load and 1 store in the thread's own cell | the clock |
-//! | a success after failures, or in a slow start | the same, and 1 compare-and-swap that resets the failures | the clock |
+//! | a success after failures, or in a slow start by time | the same, and 1 compare-and-swap that resets the failures | the clock |
 //! | a failure | 11 loads: state word, sequence number, 6 words, sequence number, newest bucket, state word; 1 compare-and-swap in the window, 1 on the state word, 16 loads of the failures | the clock |
 //! | with `consecutive_failures_span` | 1 load more; 1 maximum (`fetch_max`) for the first failure after a success | |
 //! | rejected while open | 3 loads: state word, deadline, flags | the clock |
