@@ -103,7 +103,7 @@ impl Arrivals {
             self.host.state().move_clock();
             next = self.next().await;
             let mut call = self.call();
-            // The call begins here, and not when its task is first polled: other tasks may be ready.
+            // The call begins here: other tasks may be polled before its own.
             if poll_fn(|cx| Poll::Ready(call.as_mut().poll(cx).is_pending())).await {
                 calls.push(self.host.spawn(call));
             }

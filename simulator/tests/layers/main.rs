@@ -33,7 +33,7 @@ fn outage(down: Down) -> ServerConfig {
     ServerConfig { outage: Some(Outage::new(5 * SECOND..11 * SECOND, down)), ..ServerConfig::default() }
 }
 
-/// Asserts that both drivers have the same counts in each second.
+/// Asserts that both drivers have equal counts in each second.
 fn check(setup: &Setup) {
     let (first, second) = (run_in_steps(setup, MILLISECOND), driver::run(setup));
     let down = setup.server.outage.as_ref().map(|outage| outage.down);
