@@ -45,7 +45,7 @@ async fn run_on_tokio(setup: Setup) -> Report {
         host.spawn(Box::pin(at(host.clone(), outage.during.end, |host| host.state().end_outage())));
     }
     let arrivals = Arrivals {
-        arrivals: Random::new(setup.seed, Stream::Arrivals),
+        times: Random::new(setup.seed, Stream::Arrivals),
         choices: Random::new(setup.seed, Stream::Choices),
         host: host.clone(),
         stacks,
@@ -90,7 +90,7 @@ struct Arrivals {
     setup: Setup,
     host: Host,
     stacks: Vec<Stack>,
-    arrivals: Random,
+    times: Random,
     choices: Random,
 }
 
@@ -114,7 +114,7 @@ impl Arrivals {
     /// Returns the timer of the next arrival, if it is before the end.
     async fn next(&mut self) -> Option<Timer> {
         let Load::Open { per_second } = self.setup.load else { panic!("only an open load has arrivals") };
-        let at = self.host.state().now() + self.arrivals.exponential(SECOND / u64::from(per_second));
+        let at = self.host.state().now() + self.times.exponential(SECOND / u64::from(per_second));
         if at < self.setup.until { Some(timer(&self.host, at).await) } else { None }
     }
 

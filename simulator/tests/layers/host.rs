@@ -105,11 +105,11 @@ impl Host {
     pub(crate) async fn work(self, shard: u32) {
         poll_fn(|cx| {
             let mut state = self.state();
-            state.shards[shard as usize].waker = cx.waker().clone();
+            state.shards[shard as usize].waker.clone_from(cx.waker());
             while state.poll_work(shard, cx) {}
-            Poll::Pending
+            Poll::<()>::Pending
         })
-        .await
+        .await;
     }
 }
 
