@@ -15,7 +15,7 @@ use tower_fault_classify::__internals::settings::{
 use crate::backoff::{Backoff, Jitter};
 use crate::budget::{
     Budget, BudgetSettings, GRPC_RATIO_RANGE, GRPC_TOKEN_RANGE, MIN_PER_SECOND_RANGE, PER_SUCCESS_RANGE,
-    RATIO_RANGE, SPAN_RANGE, TOKEN_RANGE,
+    RATIO_RANGE, SPAN_RANGE, TIMEOUT_COST_RANGE, TOKEN_RANGE,
 };
 use crate::policy::{
     ATTEMPT_RANGE, ColdConfig, HotConfig, Limits, MAX_DURATION, MULTIPLIER_RANGE, REPLAY_LIMIT_RANGE,
@@ -209,7 +209,7 @@ impl Setting for TokenBudget {
     type Value = Budget;
 
     fn allowed(&self) -> String {
-        "a table such as { capacity = 10, initial = 10, per_success = 0.1 }".to_owned()
+        "a table such as { capacity = 10, initial = 10, per_success = 0.2, timeout_cost = 6 }".to_owned()
     }
 
     fn scalar(&self, _: &Scalar<'_>) -> Option<Budget> {
@@ -223,7 +223,11 @@ impl Setting for TokenBudget {
                 "capacity" => builder.capacity(fields.value(Integer(TOKEN_RANGE))?),
                 "initial" => builder.initial(fields.value(Integer(0..=*TOKEN_RANGE.end()))?),
                 "per_success" => builder.per_success(fields.value(Float(PER_SUCCESS_RANGE))?),
-                _ => return Err(fields.unknown(&name, &["capacity", "initial", "per_success"])),
+                "timeout_cost" => builder.timeout_cost(fields.value(Float(TIMEOUT_COST_RANGE))?),
+                _ => {
+                    let known = ["capacity", "initial", "per_success", "timeout_cost"];
+                    return Err(fields.unknown(&name, &known));
+                }
             };
         }
         builder.build().map(Some).map_err(|error| fields.invalid(&error))
@@ -411,11 +415,12 @@ impl Serialize for WrittenBudget {
                 table.serialize_field("span", &HumanDuration(span))?;
                 table.end()
             }
-            BudgetSettings::Tokens { capacity, initial, per_success } => {
-                let mut table = to.serialize_struct_variant("Budget", 1, "tokens", 3)?;
+            BudgetSettings::Tokens { capacity, initial, per_success, timeout_cost } => {
+                let mut table = to.serialize_struct_variant("Budget", 1, "tokens", 4)?;
                 table.serialize_field("capacity", &capacity)?;
                 table.serialize_field("initial", &initial)?;
                 table.serialize_field("per_success", &per_success)?;
+                table.serialize_field("timeout_cost", &timeout_cost)?;
                 table.end()
             }
             BudgetSettings::Grpc { max_tokens, ratio } => {
@@ -645,7 +650,7 @@ mod tests {
     ];
 
     /// Tables in JSON, and the beginning of the error.
-    const INVALID_TABLES: [(&str, &str); 17] = [
+    const INVALID_TABLES: [(&str, &str); 19] = [
         (r#"{"jitter": {"proportional": 2.0}}"#, "`jitter.proportional` is 2.0; allowed is 0.0 to 1.0"),
         (r#"{"jitter": {"additive": 5}}"#, "`jitter.additive` is 5; allowed is 0s to 365d"),
         (r#"{"jitter": {"some": 5}}"#, "unknown field `jitter.some`; allowed is `proportional`, `additive`,"),
@@ -688,7 +693,15 @@ mod tests {
         ),
         (
             r#"{"budget": {"tokens": {"ratio": 0.1}}}"#,
-            "unknown field `budget.tokens.ratio`; allowed is `capacity`, `initial` or `per_success`",
+            "unknown field `budget.tokens.ratio`; allowed is `capacity`, `initial`, `per_success` or `timeout_cost`",
+        ),
+        (
+            r#"{"budget": {"tokens": {"timeout_cost": 10.5}}}"#,
+            "`budget.tokens.timeout_cost` is 10.5; allowed is 1.0 to 10.0",
+        ),
+        (
+            r#"{"budget": {"tokens": {"timeout_cost": 0}}}"#,
+            "`budget.tokens.timeout_cost` is 0; allowed is 1.0 to 1000000000.0",
         ),
         (
             r#"{"budget": {"grpc": {"max_tokens": 1001}}}"#,
@@ -738,11 +751,13 @@ mod tests {
             });
         let tokens = (TOKEN_RANGE, PER_SUCCESS_RANGE)
             .prop_flat_map(|(capacity, per_success)| {
-                (Just(capacity), proptest::option::of(0..=capacity), Just(per_success))
+                let timeout_cost = proptest::option::of(1.0..=f64::from(capacity));
+                (Just(capacity), proptest::option::of(0..=capacity), Just(per_success), timeout_cost)
             })
-            .prop_map(|(capacity, initial, per_success)| {
+            .prop_map(|(capacity, initial, per_success, timeout_cost)| {
                 let builder = Budget::tokens().capacity(capacity).per_success(per_success);
-                initial.into_iter().fold(builder, TokenBudgetBuilder::initial).build()
+                let builder = initial.into_iter().fold(builder, TokenBudgetBuilder::initial);
+                timeout_cost.into_iter().fold(builder, TokenBudgetBuilder::timeout_cost).build()
             });
         let grpc = (GRPC_TOKEN_RANGE, GRPC_RATIO_RANGE)
             .prop_map(|(tokens, ratio)| Budget::grpc().max_tokens(tokens).ratio(ratio).build());

@@ -27,6 +27,10 @@ pub(crate) const GRPC_TOKEN_RANGE: RangeInclusive<u32> = 1..=1_000;
 /// The range of the tokens that a success adds to a bucket of [`Budget::tokens`].
 pub(crate) const PER_SUCCESS_RANGE: RangeInclusive<f64> = 0.0..=1_000.0;
 
+/// The range of the cost of a retry after a timeout, for the largest capacity.
+#[cfg(feature = "serde")]
+pub(crate) const TIMEOUT_COST_RANGE: RangeInclusive<f64> = 1.0..=1_000_000_000.0;
+
 /// The range of the tokens that a success adds to a gRPC bucket.
 pub(crate) const GRPC_RATIO_RANGE: RangeInclusive<f64> = 0.001..=1_000.0;
 
@@ -41,8 +45,8 @@ impl Budget {
 
     /// Returns a builder of a budget that successes refill.
     ///
-    /// **Default**: the bucket holds 10 tokens and starts full. A retry costs 1 token. A success
-    /// without a retry adds 0.1 tokens.
+    /// **Default**: the bucket holds 10 tokens and starts full. A retry costs 1 token, or 6 after a
+    /// timeout. A success without a retry adds 0.2 tokens.
     pub fn tokens() -> TokenBudgetBuilder {
         TokenBudgetBuilder::default()
     }
@@ -77,10 +81,12 @@ impl Budget {
             BudgetSettings::Window { ratio, min_per_second, span } => {
                 BudgetBuilder::Window(WindowBudgetBuilder { ratio, min_per_second, span, clock })
             }
-            BudgetSettings::Tokens { capacity, initial, per_success } => {
-                // A full bucket stays full if the caller changes the capacity.
+            BudgetSettings::Tokens { capacity, initial, per_success, timeout_cost } => {
+                // Defaults that depend on the capacity follow it if the caller changes it.
                 let initial = (initial < capacity).then_some(initial);
-                BudgetBuilder::Tokens(TokenBudgetBuilder { capacity, initial, per_success })
+                let timeout_cost = (rounded(timeout_cost) != rounded(default_timeout_cost(capacity)))
+                    .then_some(timeout_cost);
+                BudgetBuilder::Tokens(TokenBudgetBuilder { capacity, initial, per_success, timeout_cost })
             }
             BudgetSettings::Grpc { max_tokens, ratio } => {
                 BudgetBuilder::Grpc(GrpcBudgetBuilder { max_tokens, ratio })
@@ -235,20 +241,28 @@ impl WindowBudgetBuilder {
 
 /// Builds a budget that successes refill.
 ///
-/// A retry costs one token. The token is returned if the retry succeeds, if it is rejected before
-/// it is sent, or if its caller stops waiting. A request that succeeds without a retry adds a part
-/// of a token. Time adds nothing: in an outage the bucket empties, and no retry follows until
-/// requests succeed again.
+/// A retry costs one token, or [`timeout_cost`](Self::timeout_cost) tokens after a timeout. The
+/// cost is returned if the retry succeeds, if it is rejected before it is sent, or if its caller
+/// stops waiting. A request that succeeds without a retry adds a part of a token. Time adds
+/// nothing: in an outage the bucket empties, and no retry follows until requests succeed again.
 ///
-/// The defaults suit a client with few calls at a time. With three attempts and calls one after
-/// the other, they refuse less than 0.2 % of the retries if 20 % of the attempts fail at random. At
-/// 30 %, they refuse about a third.
+/// The defaults suit a client with few calls at a time. The table shows the share of the retries
+/// that they refuse, with three attempts and calls one after the other:
+///
+/// | attempts that fail at random | with a fault other than a timeout | with a timeout |
+/// |---|---|---|
+/// | 5 % | 0 % | 7 % |
+/// | 10 % | 0 % | 19 % |
+/// | 25 % | 0.1 % | 66 % |
+/// | 30 % | 2 % | 76 % |
+/// | 40 % | 40 % | 88 % |
 ///
 /// | setting | sets | range | default |
 /// |---|---|---|---|
 /// | [`capacity`](Self::capacity) | capacity of the bucket | 1 to 1,000,000,000 | 10 |
 /// | [`initial`](Self::initial) | tokens in a new bucket | 0 to `capacity` | `capacity` |
-/// | [`per_success`](Self::per_success) | tokens that a success without a retry adds | 0 to 1,000 | 0.1 |
+/// | [`per_success`](Self::per_success) | tokens that a success without a retry adds | 0 to 1,000 | 0.2 |
+/// | [`timeout_cost`](Self::timeout_cost) | cost of a retry after a timeout | 1 to `capacity` | 6, or `capacity` if that is less |
 ///
 /// ```
 /// use tower_jitter_retry::Budget;
@@ -257,7 +271,7 @@ impl WindowBudgetBuilder {
 ///
 /// let budget = Budget::tokens().capacity(20).initial(5).build()?;
 /// (0..10).for_each(|_| budget.deposit(&Verdict::Success));
-/// assert_eq!(budget.status().expect("it is not a custom budget").available, 6.0);
+/// assert_eq!(budget.status().expect("it is not a custom budget").available, 7.0);
 /// # Ok::<(), tower_jitter_retry::ConfigError>(())
 /// ```
 #[derive(Clone, Debug)]
@@ -267,12 +281,19 @@ pub struct TokenBudgetBuilder {
     /// `None`: the capacity.
     initial: Option<u32>,
     per_success: f64,
+    /// `None`: [`default_timeout_cost`].
+    timeout_cost: Option<f64>,
 }
 
 impl Default for TokenBudgetBuilder {
     fn default() -> Self {
-        Self { capacity: 10, initial: None, per_success: 0.1 }
+        Self { capacity: 10, initial: None, per_success: 0.2, timeout_cost: None }
     }
+}
+
+/// Returns the cost of a retry after a timeout that a full bucket of this capacity pays for.
+fn default_timeout_cost(capacity: u32) -> f64 {
+    f64::from(capacity).min(6.0)
 }
 
 impl TokenBudgetBuilder {
@@ -290,7 +311,8 @@ impl TokenBudgetBuilder {
 
     /// Sets the number of tokens in a new bucket.
     ///
-    /// A client that starts during an outage makes at most this number of retries. Range: 0 to the
+    /// A client that starts during an outage makes at most this number of retries. No retry follows
+    /// a timeout until the bucket holds [`timeout_cost`](Self::timeout_cost) tokens. Range: 0 to the
     /// capacity. **Default**: the capacity.
     pub fn initial(mut self, tokens: u32) -> Self {
         self.initial = Some(tokens);
@@ -299,12 +321,24 @@ impl TokenBudgetBuilder {
 
     /// Sets the number of tokens that a request adds if it succeeds without a retry.
     ///
-    /// If the request succeeds on a retry, only the token of that retry is returned. A fault adds
+    /// If the request succeeds on a retry, only the cost of that retry is returned. A fault adds
     /// nothing, even if it shows a healthy server.
     ///
-    /// Range: 0 to 1,000, rounded to a thousandth. **Default**: 0.1.
+    /// Range: 0 to 1,000, rounded to a thousandth. **Default**: 0.2.
     pub fn per_success(mut self, tokens: f64) -> Self {
         self.per_success = tokens;
+        self
+    }
+
+    /// Sets the cost of a retry after a timeout, in tokens.
+    ///
+    /// After a timeout, the server may still work on the request, and a retry adds to its load. Any
+    /// other retry costs one token.
+    ///
+    /// Range: 1 to the capacity, rounded to a thousandth. **Default**: 6, so that a full bucket of
+    /// 10 tokens pays for one retry. If the capacity is less than 6, the default is the capacity.
+    pub fn timeout_cost(mut self, tokens: f64) -> Self {
+        self.timeout_cost = Some(tokens);
         self
     }
 
@@ -317,7 +351,13 @@ impl TokenBudgetBuilder {
         let capacity = ConfigError::check("capacity", self.capacity, TOKEN_RANGE)?;
         let initial = ConfigError::check("initial", self.initial.unwrap_or(capacity), 0..=capacity)?;
         ConfigError::check("per_success", self.per_success, PER_SUCCESS_RANGE)?;
-        let scheme = Scheme::Tokens { initial: thousandths(initial), per_success: rounded(self.per_success) };
+        let timeout_cost = self.timeout_cost.unwrap_or_else(|| default_timeout_cost(capacity));
+        ConfigError::check("timeout_cost", timeout_cost, 1.0..=f64::from(capacity))?;
+        let scheme = Scheme::Tokens {
+            initial: thousandths(initial),
+            per_success: rounded(self.per_success),
+            timeout_cost: rounded(timeout_cost),
+        };
         Ok(token_budget(TokenRules { capacity: thousandths(capacity), scheme }))
     }
 }
@@ -521,6 +561,24 @@ mod tests {
             let expected = format!("`per_success` is {shown}; allowed is 0.0 to 1000.0");
             assert_eq!(error(Budget::tokens().per_success(value)), expected);
         }
+        for (value, shown) in [(0.999, "0.999"), (10.001, "10.001"), (f64::NAN, "NaN")] {
+            let expected = format!("`timeout_cost` is {shown}; allowed is 1.0 to 10.0");
+            assert_eq!(error(Budget::tokens().timeout_cost(value)), expected);
+        }
+        let above_capacity = error(Budget::tokens().capacity(5).timeout_cost(6.0));
+        assert_eq!(above_capacity, "`timeout_cost` is 6.0; allowed is 1.0 to 5.0");
+    }
+
+    #[test]
+    fn full_token_bucket_pays_for_one_retry_after_timeout() {
+        let timeout = FAULT.with_kind(Kind::Timeout);
+        for (capacity, left) in [(1, 0.0), (5, 0.0), (6, 0.0), (7, 1.0), (11, 5.0)] {
+            let budget = Budget::tokens().capacity(capacity).build().unwrap();
+            budget.withdraw(&timeout).expect("the bucket is full").failed(&timeout);
+            assert_eq!(budget.status().unwrap().tokens, Some(left));
+            assert!(budget.withdraw(&timeout).is_none());
+            assert_eq!(budget.withdraw(&FAULT).is_some(), left > 0.0, "other retries cost one token");
+        }
     }
 
     #[test]
@@ -534,15 +592,25 @@ mod tests {
         most.deposit(&Verdict::Success);
         ticket.succeeded();
         assert_eq!(most.status().unwrap().tokens, Some(1e9), "at most the capacity");
+        let timeout = FAULT.with_kind(Kind::Timeout);
+        let dearest = Budget::tokens().capacity(1_000_000_000).timeout_cost(1e9).build().unwrap();
+        dearest.withdraw(&timeout).unwrap().failed(&timeout);
+        assert_eq!(dearest.status().unwrap().tokens, Some(0.0));
     }
 
     #[test]
-    fn token_budget_rounds_success_to_a_thousandth() {
+    fn token_budget_rounds_amounts_to_a_thousandth() {
         let budget = |per_success| Budget::tokens().initial(0).per_success(per_success).build().unwrap();
         for (per_success, rounded) in [(0.000_4, 0.0), (0.000_5, 0.001), (0.333_3, 0.333)] {
             let budget = budget(per_success);
             budget.deposit(&Verdict::Success);
             assert_eq!(budget.status().unwrap().tokens, Some(rounded));
+        }
+        let timeout = FAULT.with_kind(Kind::Timeout);
+        for (timeout_cost, left) in [(1.000_4, 9.0), (1.000_5, 8.999), (2.5, 7.5)] {
+            let budget = Budget::tokens().timeout_cost(timeout_cost).build().unwrap();
+            budget.withdraw(&timeout).unwrap().failed(&timeout);
+            assert_eq!(budget.status().unwrap().tokens, Some(left));
         }
     }
 
@@ -555,6 +623,23 @@ mod tests {
         assert_eq!(initial(Budget::tokens().build()), Ok(Some(4.0)));
         assert_eq!(initial(Budget::tokens().initial(3).build()), Ok(Some(3.0)));
         assert_eq!(initial(Budget::tokens().initial(5).build()).unwrap_err().field(), "initial");
+    }
+
+    #[test]
+    fn rebuilt_token_budget_limits_only_default_timeout_cost_by_capacity() {
+        let rebuilt = |budget: TokenBudgetBuilder, capacity| {
+            let Some(BudgetBuilder::Tokens(builder)) = budget.build().unwrap().to_builder() else {
+                unreachable!()
+            };
+            builder.capacity(capacity).build().map(|budget| match budget.settings() {
+                Some(BudgetSettings::Tokens { timeout_cost, .. }) => timeout_cost,
+                settings => unreachable!("{settings:?}"),
+            })
+        };
+        assert_eq!(rebuilt(Budget::tokens(), 4), Ok(4.0));
+        assert_eq!(rebuilt(Budget::tokens().capacity(4), 20), Ok(6.0));
+        assert_eq!(rebuilt(Budget::tokens().timeout_cost(4.5), 20), Ok(4.5));
+        assert_eq!(rebuilt(Budget::tokens().timeout_cost(4.5), 4).unwrap_err().field(), "timeout_cost");
     }
 
     #[test]

@@ -296,7 +296,9 @@ mod tests {
     #[test]
     fn budget_to_builder_keeps_settings() {
         let window = Budget::window().ratio(0.3).min_per_second(0.7).span(Duration::from_secs(30));
-        let tokens = Budget::tokens().capacity(30).per_success(0.25);
+        let tokens = Budget::tokens().capacity(30).per_success(0.25).timeout_cost(2.5);
+        let tokens_of =
+            |initial| BudgetSettings::Tokens { capacity: 30, initial, per_success: 0.25, timeout_cost: 2.5 };
         let grpc = Budget::grpc().max_tokens(20).ratio(0.5);
         let aws = Budget::aws().capacity(90).cost(3).timeout_cost(8).increment(2);
         for (budget, settings) in [
@@ -304,11 +306,8 @@ mod tests {
                 window.build(),
                 BudgetSettings::Window { ratio: 0.3, min_per_second: 0.7, span: Duration::from_secs(30) },
             ),
-            (tokens.clone().build(), BudgetSettings::Tokens { capacity: 30, initial: 30, per_success: 0.25 }),
-            (
-                tokens.initial(0).build(),
-                BudgetSettings::Tokens { capacity: 30, initial: 0, per_success: 0.25 },
-            ),
+            (tokens.clone().build(), tokens_of(30)),
+            (tokens.initial(0).build(), tokens_of(0)),
             (grpc.build(), BudgetSettings::Grpc { max_tokens: 20, ratio: 0.5 }),
             (aws.build(), BudgetSettings::Aws { capacity: 90, cost: 3, timeout_cost: 8, increment: 2 }),
         ] {
@@ -355,7 +354,7 @@ mod tests {
         assert_eq!(plain.status(), Some(tokens(3.0, 3.0, 10.0)));
         plain.deposit(&Verdict::Success);
         plain.withdraw(&FAULT).unwrap().failed(&FAULT);
-        assert_eq!(plain.status(), Some(tokens(2.1, 2.1, 10.0)));
+        assert_eq!(plain.status(), Some(tokens(2.2, 2.2, 10.0)));
         let aws = Budget::aws().build().unwrap();
         aws.withdraw(&FAULT).unwrap().failed(&FAULT);
         assert_eq!(aws.status(), Some(tokens(99.0, 495.0, 500.0)));

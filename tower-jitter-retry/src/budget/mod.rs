@@ -8,9 +8,9 @@
 //! | budget | allows | recovers | used by |
 //! |---|---|---|---|
 //! | [`Budget::window`], **the default** ([`WindowBudgetBuilder`]) | a share of the requests of the last seconds, and some retries per second in addition | with time | Finagle, linkerd, tower |
-//! | [`Budget::tokens`] ([`TokenBudgetBuilder`]) | retries that the tokens pay for, one token each; a retry that succeeds, is not sent or is cancelled returns its token | with successes | |
+//! | [`Budget::tokens`] ([`TokenBudgetBuilder`]) | retries that the tokens pay for, one token each, and more after a timeout; a retry that succeeds, is not sent or is cancelled returns its cost | with successes | |
 //! | [`Budget::grpc`] ([`GrpcBudgetBuilder`]) | any retry while more than half of the tokens are left; failures take a token, successes return a part of one | with successes | gRPC (gRFC A6) |
-//! | [`Budget::aws`] ([`AwsBudgetBuilder`]) | as `Budget::tokens`, but a retry costs several tokens, and more after a timeout | with successes | the AWS SDKs ("standard" mode) |
+//! | [`Budget::aws`] ([`AwsBudgetBuilder`]) | as `Budget::tokens`, but each retry costs several tokens | with successes | the AWS SDKs ("standard" mode) |
 //! | [`Budget::custom`] | what your own [`RetryBudget`] allows | | |
 //!
 //! [`Budget::settings`] returns the settings of a budget ([`BudgetSettings`]), and
@@ -45,7 +45,7 @@ pub use self::builder::{
 #[cfg(feature = "serde")]
 pub(crate) use self::builder::{
     GRPC_RATIO_RANGE, GRPC_TOKEN_RANGE, MIN_PER_SECOND_RANGE, PER_SUCCESS_RANGE, RATIO_RANGE, SPAN_RANGE,
-    TOKEN_RANGE,
+    TIMEOUT_COST_RANGE, TOKEN_RANGE,
 };
 pub(crate) use self::handle::BudgetRef;
 pub use self::handle::{Budget, RetryBudget};

@@ -32,6 +32,10 @@ pub enum BudgetSettings {
         ///
         /// See [`TokenBudgetBuilder::per_success`](super::TokenBudgetBuilder::per_success).
         per_success: f64,
+        /// The cost of a retry after a timeout.
+        ///
+        /// See [`TokenBudgetBuilder::timeout_cost`](super::TokenBudgetBuilder::timeout_cost).
+        timeout_cost: f64,
     },
     /// The settings of a [`Budget::grpc`](super::Budget::grpc).
     Grpc {

@@ -18,7 +18,7 @@ pub struct BudgetStatus {
     /// | budget | amount | a retry is granted if the amount is |
     /// |---|---|---|
     /// | [`Budget::window`](super::Budget::window) | retries | at least 1 |
-    /// | [`Budget::tokens`](super::Budget::tokens) | retries | at least 1 |
+    /// | [`Budget::tokens`](super::Budget::tokens) | retries that cost one token | at least 1; after a timeout at least `timeout_cost` |
     /// | [`Budget::aws`](super::Budget::aws) | retries at the usual `cost` | at least 1; after a timeout at least `timeout_cost / cost` |
     /// | [`Budget::grpc`](super::Budget::grpc) | tokens above half of the capacity; a failed attempt takes one | above 0 |
     ///

@@ -14,7 +14,7 @@ use std::fmt;
 
 use tower_fault_classify::__internals::sync::{AtomicU64, Ordering, fence};
 use tower_fault_classify::__internals::{Pool, PoolItem};
-use tower_fault_classify::{Fault, Verdict};
+use tower_fault_classify::{Fault, Kind, Verdict};
 
 use super::rules::tokens::{MAX_TOKENS, ONE, Scheme, TokenRules};
 use super::settings::BudgetSettings;
@@ -33,6 +33,14 @@ pub(crate) struct TokenOwner {
     epoch: u32,
     /// Whether a new bucket of this owner would grant a retry to its first call.
     grants_first: bool,
+    /// The same after a timeout, where a retry may cost more.
+    grants_first_timeout: bool,
+}
+
+impl TokenOwner {
+    const fn grants_first(self, fault: &Fault) -> bool {
+        if matches!(fault.kind(), Kind::Timeout) { self.grants_first_timeout } else { self.grants_first }
+    }
 }
 
 const EPOCHS: u32 = (1 << 24) - 1;
@@ -63,8 +71,8 @@ impl TokenCore {
         for (word, value) in self.rules.iter().zip(rules.words()) {
             word.store(value, Ordering::Relaxed);
         }
-        // A new bucket contains whole tokens, and pays for a retry if it is not empty.
-        TokenOwner { epoch, grants_first: rules.initial() > 0 }
+        let first = |kind| rules.retry_cost(rules.initial(), kind).is_some();
+        TokenOwner { epoch, grants_first: first(Kind::Server), grants_first_timeout: first(Kind::Timeout) }
     }
 
     /// Returns the owner's rules, provided that the word which is read afterwards has the owner's
@@ -82,16 +90,20 @@ impl TokenCore {
         const fn whole(thousandths: u64) -> u32 {
             (thousandths / ONE) as u32
         }
+        const fn fraction(thousandths: u64) -> f64 {
+            thousandths as f64 / ONE as f64
+        }
 
         let TokenRules { capacity, scheme } = self.rules();
         match scheme {
-            Scheme::Tokens { initial, per_success } => BudgetSettings::Tokens {
+            Scheme::Tokens { initial, per_success, timeout_cost } => BudgetSettings::Tokens {
                 capacity: whole(capacity),
                 initial: whole(initial),
-                per_success: per_success as f64 / ONE as f64,
+                per_success: fraction(per_success),
+                timeout_cost: fraction(timeout_cost),
             },
             Scheme::Grpc { ratio } => {
-                BudgetSettings::Grpc { max_tokens: whole(capacity), ratio: ratio as f64 / ONE as f64 }
+                BudgetSettings::Grpc { max_tokens: whole(capacity), ratio: fraction(ratio) }
             }
             Scheme::Aws { increment, cost, timeout_cost } => BudgetSettings::Aws {
                 capacity: whole(capacity),
@@ -151,14 +163,14 @@ impl TokenCore {
     fn pay(&self, fault: &Fault, owner: TokenOwner) -> Option<u64> {
         let rules = self.rules();
         let paying = |word: u64| {
-            let price = rules.retry_cost(word & MAX_TOKENS, fault)?;
+            let price = rules.retry_cost(word & MAX_TOKENS, fault.kind())?;
             // No price is higher than the tokens in the bucket.
             (epoch_in(word) == owner.epoch).then(|| word - price)
         };
         // Relaxed: as above.
         match self.word.fetch_update(Ordering::Relaxed, Ordering::Relaxed, paying) {
-            Ok(before) => rules.retry_cost(before & MAX_TOKENS, fault),
-            Err(word) if epoch_in(word) != owner.epoch => owner.grants_first.then_some(0),
+            Ok(before) => rules.retry_cost(before & MAX_TOKENS, fault.kind()),
+            Err(word) if epoch_in(word) != owner.epoch => owner.grants_first(fault).then_some(0),
             Err(_) => None,
         }
     }
@@ -214,7 +226,7 @@ mod tests {
     use tower_fault_classify::{Fault, Health, Kind, Origin, Retryable, Verdict};
 
     use super::*;
-    use crate::budget::{Budget, RetryBudget};
+    use crate::budget::{Budget, RetryBudget, Ticket};
 
     const FAILURE: Fault =
         Fault::new(Kind::Unavailable, Retryable::Unsent, Health::Unhealthy, Origin::Remote);
@@ -255,17 +267,20 @@ mod tests {
     fn token_budget_grants_initial_retries_and_recovers_with_successes() {
         let budget = Budget::tokens().capacity(20).initial(7).build().unwrap();
         let tickets: Vec<_> = (0..1_000).map_while(|_| budget.withdraw(&TIMEOUT)).collect();
-        assert_eq!(tickets.len(), 7, "a timeout costs no more than another fault");
+        assert_eq!(tickets.len(), 1, "7 tokens pay for one retry after a timeout, which takes 6");
+        tickets.into_iter().for_each(Ticket::succeeded);
+        let tickets: Vec<_> = (0..1_000).map_while(|_| budget.withdraw(&FAILURE)).collect();
+        assert_eq!(tickets.len(), 7, "the retry that succeeded returned all of its cost");
         for ticket in tickets {
             ticket.failed(&TIMEOUT);
         }
-        for _ in 0..9 {
+        for _ in 0..4 {
             budget.deposit(&Verdict::Success);
             budget.deposit(&Verdict::Fault(FAILURE));
             assert!(budget.withdraw(&FAILURE).is_none(), "a failure adds nothing");
         }
         budget.deposit(&Verdict::Success);
-        budget.withdraw(&FAILURE).expect("ten successes pay for a retry").succeeded();
+        budget.withdraw(&FAILURE).expect("five successes pay for a retry").succeeded();
         budget.withdraw(&FAILURE).expect("a retry that succeeds returns its cost").failed(&FAILURE);
         assert!(budget.withdraw(&FAILURE).is_none(), "a retry that fails is not refunded");
         (0..1_000).for_each(|_| budget.deposit(&Verdict::Success));
@@ -303,14 +318,15 @@ mod tests {
     fn ticket_dropped_or_rejected_returns_its_cost() {
         let aws = Budget::aws().capacity(5).timeout_cost(5).increment(0).build().unwrap();
         let tokens = Budget::tokens().capacity(1).per_success(0.0).build().unwrap();
-        for budget in [aws, tokens] {
+        let after_timeout = Budget::tokens().capacity(6).per_success(0.0).build().unwrap();
+        for (budget, fault) in [(aws, FAILURE), (tokens, FAILURE), (after_timeout, TIMEOUT)] {
             for _ in 0..3 {
-                drop(budget.withdraw(&FAILURE).expect("the cost of the previous retry was returned"));
+                drop(budget.withdraw(&fault).expect("the cost of the previous retry was returned"));
                 let rejected = Fault::new(Kind::Rejected, Retryable::Never, Health::Neutral, Origin::Local);
-                budget.withdraw(&FAILURE).expect("a dropped ticket returns its cost").failed(&rejected);
+                budget.withdraw(&fault).expect("a dropped ticket returns its cost").failed(&rejected);
             }
-            budget.withdraw(&FAILURE).expect("a rejected retry returns its cost").failed(&FAILURE);
-            assert!(budget.withdraw(&FAILURE).is_none(), "a retry that failed keeps its cost");
+            budget.withdraw(&fault).expect("a rejected retry returns its cost").failed(&fault);
+            assert!(budget.withdraw(&fault).is_none(), "a retry that failed keeps its cost");
         }
     }
 
@@ -321,7 +337,7 @@ mod tests {
         let aws = Scheme::Aws { increment: 0, cost: 7 * ONE, timeout_cost: 7 * ONE };
         let grpc = Scheme::Grpc { ratio: ONE };
         // One retry empties this bucket too.
-        let tokens = Scheme::Tokens { initial: ONE, per_success: 0 };
+        let tokens = Scheme::Tokens { initial: ONE, per_success: 0, timeout_cost: ONE };
         let rules = [aws, grpc, tokens].map(|scheme| TokenRules { capacity: 7 * ONE, scheme });
         let failure = Verdict::Fault(FAILURE);
         for (former, next) in (0..9).map(|pair| (pair / 3, pair % 3)) {
@@ -354,7 +370,7 @@ mod tests {
     fn reused_core_starts_with_initial_tokens_of_each_owner() {
         let core = TokenCore::new();
         for (capacity, initial) in [(10, 10), (500, 3), (3, 0), (10, 1)] {
-            let scheme = Scheme::Tokens { initial: initial * ONE, per_success: ONE };
+            let scheme = Scheme::Tokens { initial: initial * ONE, per_success: ONE, timeout_cost: ONE };
             let owner = core.adopt(TokenRules { capacity: capacity * ONE, scheme });
             for _ in 0..initial {
                 assert_eq!(core.pay(&FAILURE, owner), Some(ONE), "{initial} of {capacity}");
@@ -370,12 +386,14 @@ mod tests {
 
     #[test]
     fn former_owner_is_granted_what_its_new_bucket_would_grant() {
-        for (initial, granted) in [(0, None), (ONE, Some(0))] {
+        let cases = [(0, None, None), (ONE, Some(0), None), (2 * ONE, Some(0), Some(0))];
+        for (initial, granted, granted_after_timeout) in cases {
             let core = TokenCore::new();
-            let scheme = Scheme::Tokens { initial, per_success: ONE };
+            let scheme = Scheme::Tokens { initial, per_success: ONE, timeout_cost: 2 * ONE };
             let owner = core.adopt(TokenRules { capacity: 2 * ONE, scheme });
             core.adopt(TokenRules { capacity: 500 * ONE, scheme: AWS });
             assert_eq!(core.pay(&FAILURE, owner), granted);
+            assert_eq!(core.pay(&TIMEOUT, owner), granted_after_timeout);
             assert_eq!(tokens(&core), 500 * ONE);
         }
     }
@@ -383,7 +401,7 @@ mod tests {
     const TIMEOUT: Fault = FAILURE.with_kind(Kind::Timeout);
     const REJECTED: Fault = FAILURE.with_kind(Kind::Rejected);
     /// The first owner of a core.
-    const OWNER: TokenOwner = TokenOwner { epoch: 1, grants_first: true };
+    const OWNER: TokenOwner = TokenOwner { epoch: 1, grants_first: true, grants_first_timeout: true };
     const AWS: Scheme = Scheme::Aws { increment: ONE, cost: 5 * ONE, timeout_cost: 10 * ONE };
 
     fn core(capacity: u64, scheme: Scheme) -> TokenCore {
@@ -477,11 +495,13 @@ mod tests {
     }
 
     fn any_rules() -> impl Strategy<Value = TokenRules> {
-        let amounts = (1_u64..30)
-            .prop_flat_map(|capacity| (Just(capacity), 0..=capacity, prop_oneof![Just(0), 1_u64..3_000]));
-        (amounts, 0..3).prop_map(|((capacity, initial, gain), kind)| {
+        let amounts = (1_u64..30).prop_flat_map(|capacity| {
+            let gain = prop_oneof![Just(0), 1_u64..3_000];
+            (Just(capacity), 0..=capacity, gain, ONE..=capacity * ONE)
+        });
+        (amounts, 0..3).prop_map(|((capacity, initial, gain, timeout_cost), kind)| {
             let scheme = match kind {
-                0 => Scheme::Tokens { initial: initial * ONE, per_success: gain },
+                0 => Scheme::Tokens { initial: initial * ONE, per_success: gain, timeout_cost },
                 1 => Scheme::Grpc { ratio: gain },
                 _ => AWS,
             };
@@ -504,7 +524,9 @@ mod tests {
         fn of(rules: TokenRules) -> Self {
             let most = rules.capacity.cast_signed();
             let (initial, costs, success, failure) = match rules.scheme {
-                Scheme::Tokens { initial, per_success } => (initial, Some([1_000, 1_000]), per_success, 0),
+                Scheme::Tokens { initial, per_success, timeout_cost } => {
+                    (initial, Some([1_000, timeout_cost.cast_signed()]), per_success, 0)
+                }
                 Scheme::Grpc { ratio } => (rules.capacity, None, ratio, -1_000),
                 Scheme::Aws { .. } => (rules.capacity, Some([5_000, 10_000]), 1_000, 0),
             };
@@ -604,7 +626,7 @@ mod models {
         Fault::new(Kind::Unavailable, Retryable::Unsent, Health::Unhealthy, Origin::Remote);
 
     /// The first owner of a core.
-    const OWNER: TokenOwner = TokenOwner { epoch: 1, grants_first: true };
+    const OWNER: TokenOwner = TokenOwner { epoch: 1, grants_first: true, grants_first_timeout: true };
     const AWS: Scheme = Scheme::Aws { increment: ONE, cost: 5 * ONE, timeout_cost: 10 * ONE };
 
     fn core(tokens: u64) -> Arc<TokenCore> {
@@ -637,6 +659,30 @@ mod models {
         });
     }
 
+    /// A bucket of a default budget pays for one retry after a timeout, and its refund pays for the
+    /// next.
+    #[test]
+    fn loom_timeout_cost_is_paid_and_returned_once() {
+        loom::model(|| {
+            const TIMEOUT: Fault = FAILURE.with_kind(Kind::Timeout);
+            let core = TokenCore::new();
+            let scheme = Scheme::Tokens { initial: 10 * ONE, per_success: 200, timeout_cost: 6 * ONE };
+            let owner = core.adopt(TokenRules { capacity: 10 * ONE, scheme });
+            let core = Arc::new(core);
+            let other = Arc::clone(&core);
+            let thread = thread::spawn(move || {
+                let paid = other.pay(&TIMEOUT, owner);
+                if paid.is_some() {
+                    other.record(&Verdict::Success, owner, paid);
+                }
+            });
+            let paid = core.pay(&TIMEOUT, owner);
+            thread.join().unwrap();
+            let left = if paid.is_some() { 4 } else { 10 };
+            assert_eq!(core.word.load(Ordering::Relaxed), pack(owner.epoch, left * ONE));
+        });
+    }
+
     #[test]
     fn loom_calls_of_former_owner_change_nothing_for_next() {
         loom::model(|| {
@@ -648,7 +694,7 @@ mod models {
                 other.pay(&FAILURE, OWNER)
             });
             // A refund of the former owner would pay for a second retry.
-            let scheme = Scheme::Tokens { initial: ONE, per_success: 0 };
+            let scheme = Scheme::Tokens { initial: ONE, per_success: 0, timeout_cost: ONE };
             let owner = core.adopt(TokenRules { capacity: 5 * ONE, scheme });
             assert!(core.pay(&FAILURE, owner).is_some());
             thread.join().unwrap();

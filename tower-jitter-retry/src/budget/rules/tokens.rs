@@ -1,7 +1,7 @@
 //! How an outcome changes a bucket of tokens, and the cost of a retry: pure functions in exact
 //! fixed point.
 
-use tower_fault_classify::{Fault, Health, Kind, Retryable, Verdict};
+use tower_fault_classify::{Health, Kind, Retryable, Verdict};
 
 /// One token, in thousandths: gRFC A6 keeps three digits of a ratio.
 pub(in crate::budget) const ONE: u64 = 1_000;
@@ -18,12 +18,14 @@ pub(crate) struct TokenRules {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::budget) enum Scheme {
-    /// A retry costs one token, which is returned if the retry succeeds.
+    /// A retry costs one token, or more after a timeout. Its cost is returned if it succeeds.
     Tokens {
         /// The content of a new bucket.
         initial: u64,
         /// Added by a request that succeeds on its first attempt.
         per_success: u64,
+        /// The cost of a retry after a timeout.
+        timeout_cost: u64,
     },
     /// gRFC A6.
     Grpc {
@@ -41,15 +43,17 @@ pub(in crate::budget) enum Scheme {
     },
 }
 
-/// Marks the words of a [`Scheme::Tokens`]. No cost is that high.
-const TOKENS: u64 = u64::MAX;
+/// The bit that marks the words of a [`Scheme::Tokens`]. No cost is that high.
+const TOKENS: u64 = 1 << 63;
 
 impl TokenRules {
-    /// Encodes the rules in four words. The mark [`TOKENS`] means `Tokens`, and otherwise a cost of
-    /// 0 means gRPC's scheme.
+    /// Encodes the rules in four words. The bit [`TOKENS`] means `Tokens`. Otherwise, a cost of 0
+    /// means gRPC's scheme.
     pub(in crate::budget) const fn words(self) -> [u64; 4] {
         match self.scheme {
-            Scheme::Tokens { initial, per_success } => [self.capacity, per_success, initial, TOKENS],
+            Scheme::Tokens { initial, per_success, timeout_cost } => {
+                [self.capacity, per_success, initial, TOKENS | timeout_cost]
+            }
             Scheme::Grpc { ratio } => [self.capacity, ratio, 0, 0],
             Scheme::Aws { increment, cost, timeout_cost } => [self.capacity, increment, cost, timeout_cost],
         }
@@ -59,7 +63,9 @@ impl TokenRules {
     #[inline]
     pub(in crate::budget) const fn from_words([capacity, gain, third, fourth]: [u64; 4]) -> Self {
         let scheme = match (third, fourth) {
-            (initial, TOKENS) => Scheme::Tokens { initial, per_success: gain },
+            (initial, marked) if marked & TOKENS != 0 => {
+                Scheme::Tokens { initial, per_success: gain, timeout_cost: marked & !TOKENS }
+            }
             (0, _) => Scheme::Grpc { ratio: gain },
             (cost, timeout_cost) => Scheme::Aws { increment: gain, cost, timeout_cost },
         };
@@ -109,16 +115,17 @@ impl TokenRules {
         }
     }
 
-    /// Returns the cost of a retry after `fault`, or `None` if there are not enough tokens.
-    pub(in crate::budget) fn retry_cost(&self, tokens: u64, fault: &Fault) -> Option<u64> {
-        let cost = match self.scheme {
-            Scheme::Tokens { .. } => ONE,
+    /// Returns the cost of a retry after a fault of this kind, or `None` if there are not enough
+    /// tokens.
+    pub(in crate::budget) fn retry_cost(&self, tokens: u64, kind: Kind) -> Option<u64> {
+        let (cost, timeout_cost) = match self.scheme {
+            Scheme::Tokens { timeout_cost, .. } => (ONE, timeout_cost),
             // "If token_count is less than or equal to the threshold, defined to be (max_tokens /
             // 2), then RPCs will not be retried." The failure itself has already taken its token.
             Scheme::Grpc { .. } => return (tokens * 2 > self.capacity).then_some(0),
-            Scheme::Aws { timeout_cost, .. } if fault.kind() == Kind::Timeout => timeout_cost,
-            Scheme::Aws { cost, .. } => cost,
+            Scheme::Aws { cost, timeout_cost, .. } => (cost, timeout_cost),
         };
+        let cost = if kind == Kind::Timeout { timeout_cost } else { cost };
         (tokens >= cost).then_some(cost)
     }
 }
@@ -146,7 +153,7 @@ fn effect(verdict: &Verdict) -> Effect {
 
 #[cfg(all(test, not(loom_models)))]
 mod tests {
-    use tower_fault_classify::Origin;
+    use tower_fault_classify::{Fault, Origin};
 
     use super::*;
 
@@ -171,8 +178,8 @@ mod tests {
         assert_eq!(rules.after_outcome(MAX_TOKENS, &Verdict::Success, None), MAX_TOKENS);
         let failure = Fault::new(Kind::Server, Retryable::Never, Health::Unhealthy, Origin::Remote);
         assert_eq!(rules.after_outcome(1, &failure.into(), None), 0);
-        assert_eq!(rules.retry_cost(MAX_TOKENS, &failure), Some(0));
-        assert_eq!(rules.retry_cost(MAX_TOKENS / 2, &failure), None);
+        assert_eq!(rules.retry_cost(MAX_TOKENS, failure.kind()), Some(0));
+        assert_eq!(rules.retry_cost(MAX_TOKENS / 2, failure.kind()), None);
     }
 
     const AWS: TokenRules = TokenRules {
@@ -182,8 +189,10 @@ mod tests {
 
     const GRPC: TokenRules = TokenRules { capacity: 10 * ONE, scheme: Scheme::Grpc { ratio: 100 } };
 
-    const TOKEN: TokenRules =
-        TokenRules { capacity: 10 * ONE, scheme: Scheme::Tokens { initial: 3 * ONE, per_success: 100 } };
+    const TOKEN: TokenRules = TokenRules {
+        capacity: 10 * ONE,
+        scheme: Scheme::Tokens { initial: 3 * ONE, per_success: 100, timeout_cost: 5_500 },
+    };
 
     const FAULT: Fault = Fault::new(Kind::Server, Retryable::IfIdempotent, Health::Unhealthy, Origin::Remote);
 
@@ -194,8 +203,11 @@ mod tests {
 
     #[test]
     fn token_rules_survive_being_stored_as_words() {
-        let empty = TokenRules { scheme: Scheme::Tokens { initial: 0, per_success: 0 }, ..TOKEN };
-        for rules in [AWS, GRPC, TOKEN, empty] {
+        let token = |initial, per_success, timeout_cost| TokenRules {
+            capacity: MAX_TOKENS,
+            scheme: Scheme::Tokens { initial, per_success, timeout_cost },
+        };
+        for rules in [AWS, GRPC, TOKEN, token(0, 0, ONE), token(MAX_TOKENS, MAX_TOKENS, MAX_TOKENS)] {
             assert_eq!(TokenRules::from_words(rules.words()), rules);
         }
     }
@@ -207,9 +219,9 @@ mod tests {
 
     #[test]
     fn grpc_bucket_grants_retries_above_half_of_capacity() {
-        assert_eq!(GRPC.retry_cost(5_001, &FAULT), Some(0));
-        assert_eq!(GRPC.retry_cost(5_000, &FAULT), None);
-        assert_eq!(GRPC.retry_cost(0, &FAULT), None);
+        assert_eq!(GRPC.retry_cost(5_001, Kind::Server), Some(0));
+        assert_eq!(GRPC.retry_cost(5_000, Kind::Server), None);
+        assert_eq!(GRPC.retry_cost(0, Kind::Server), None);
     }
 
     #[test]
@@ -220,18 +232,22 @@ mod tests {
         assert_eq!([10_000, 1_000, 999, 0].map(|tokens| TOKEN.available(tokens)), [10.0, 1.0, 0.999, 0.0]);
         let odd = TokenRules { capacity: 1_001, ..GRPC };
         for tokens in [500, 501] {
-            assert_eq!(odd.available(tokens) > 0.0, odd.retry_cost(tokens, &FAULT).is_some(), "{tokens}");
+            assert_eq!(
+                odd.available(tokens) > 0.0,
+                odd.retry_cost(tokens, Kind::Server).is_some(),
+                "{tokens}"
+            );
         }
     }
 
     #[test]
-    fn token_bucket_charges_one_token_after_every_fault() {
-        for fault in [FAULT, FAULT.with_kind(Kind::Timeout)] {
-            assert_eq!(
-                [1_000, 999, 0].map(|tokens| TOKEN.retry_cost(tokens, &fault)),
-                [Some(ONE), None, None]
-            );
+    fn token_bucket_charges_one_token_and_more_after_timeouts() {
+        let cost = |tokens, kind| TOKEN.retry_cost(tokens, kind);
+        for kind in [Kind::Server, Kind::Unavailable, Kind::Throttled, Kind::Overloaded] {
+            assert_eq!([1_000, 999, 0].map(|tokens| cost(tokens, kind)), [Some(ONE), None, None], "{kind}");
         }
+        let after_timeout = [10_000, 5_500, 5_499, 0].map(|tokens| cost(tokens, Kind::Timeout));
+        assert_eq!(after_timeout, [Some(5_500), Some(5_500), None, None]);
     }
 
     #[test]
@@ -239,6 +255,7 @@ mod tests {
         let after = |verdict: Verdict, paid| TOKEN.after_outcome(5 * ONE, &verdict, paid);
         assert_eq!(after(Verdict::Success, None), 5_100);
         assert_eq!(after(Verdict::Success, Some(ONE)), 6_000, "no deposit in addition");
+        assert_eq!(after(Verdict::Success, Some(4_500)), 9_500, "the cost after a timeout");
         let rejected = FAULT.with_kind(Kind::Rejected);
         for fault in [FAULT, rejected, FAULT.with_health(Health::Healthy)] {
             assert_eq!(after(fault.into(), None), 5_000, "{fault:?}");
@@ -250,11 +267,10 @@ mod tests {
 
     #[test]
     fn aws_bucket_charges_more_after_timeouts() {
-        let timeout = FAULT.with_kind(Kind::Timeout);
-        assert_eq!(AWS.retry_cost(5_000, &FAULT), Some(5_000));
-        assert_eq!(AWS.retry_cost(4_999, &FAULT), None);
-        assert_eq!(AWS.retry_cost(10_000, &timeout), Some(10_000));
-        assert_eq!(AWS.retry_cost(9_999, &timeout), None);
+        assert_eq!(AWS.retry_cost(5_000, Kind::Server), Some(5_000));
+        assert_eq!(AWS.retry_cost(4_999, Kind::Server), None);
+        assert_eq!(AWS.retry_cost(10_000, Kind::Timeout), Some(10_000));
+        assert_eq!(AWS.retry_cost(9_999, Kind::Timeout), None);
     }
 
     #[test]
