@@ -30,6 +30,12 @@ pub struct ServerConfig {
     pub network: u64,
     /// How many of 1,000 requests are answered with 503 at random.
     pub failing_per_mille: u32,
+    /// The mean number of requests in a burst of failures, if requests fail in bursts. `None`: each
+    /// request fails independently of the others.
+    ///
+    /// The share of failures is `failing_per_mille` in both cases. Bursts of `n` requests can have
+    /// a share of at most `n` / (`n` + 1).
+    pub failing_burst: Option<u32>,
     /// The seconds of `Retry-After` with each 503, if any.
     pub retry_after: Option<u32>,
     /// The outage, if any.
@@ -49,6 +55,7 @@ impl Default for ServerConfig {
             cancels: false,
             network: MILLISECOND,
             failing_per_mille: 0,
+            failing_burst: None,
             retry_after: None,
             outage: None,
             shards: 1,
@@ -105,6 +112,8 @@ pub enum Down {
 pub struct Server {
     config: ServerConfig,
     shards: Vec<Shard>,
+    /// Whether the last request failed in a burst.
+    in_burst: bool,
     random: Random,
 }
 
@@ -118,7 +127,7 @@ impl Server {
     /// Creates a server with empty queues.
     pub fn new(config: ServerConfig, random: Random) -> Self {
         let shards = (0..config.shards).map(|_| Shard::default()).collect();
-        Self { config, shards, random }
+        Self { config, shards, in_burst: false, random }
     }
 
     /// Returns the settings.
@@ -172,7 +181,22 @@ impl Server {
             return None;
         }
         *running = None;
-        Some(if self.random.happens(self.config.failing_per_mille) { self.unavailable() } else { Reply::Ok })
+        Some(if self.fails() { self.unavailable() } else { Reply::Ok })
+    }
+
+    /// Returns whether the next request fails.
+    fn fails(&mut self) -> bool {
+        let per_mille = self.config.failing_per_mille;
+        let Some(mean) = self.config.failing_burst else { return self.random.happens(per_mille) };
+        // A Markov chain with two states. With a share `p` of failures, a burst ends with the
+        // probability 1 / mean, and begins with the probability p / ((1 − p) · mean).
+        let (mean, failing) = (u64::from(mean), u64::from(per_mille));
+        self.in_burst = if self.in_burst {
+            self.random.below(mean) > 0
+        } else {
+            self.random.below((1_000 - failing) * mean) < failing
+        };
+        self.in_burst
     }
 
     /// Begins the outage. Returns the requests whose connections are reset.

@@ -7,9 +7,10 @@ use std::path::Path;
 use simulator::client::Guard;
 use simulator::client::guards::{self, peers as peer_guards};
 use simulator::scenarios::{
-    ALL, Case, Scenario, dead_shard, fleet_budget, metastable, peers, random_failures, shared_circuit,
-    slow_backend,
+    ALL, Case, Scenario, dead_shard, failure_bursts, fleet_budget, fleet_recovery, metastable, peers,
+    random_failures, shared_circuit, slow_backend,
 };
+use simulator::server::Down;
 use simulator::table::{Table, Value};
 
 fn table(scenario: Scenario, cases: &[Case]) -> Table {
@@ -101,6 +102,43 @@ fn shared_circuit_ends_the_outage_of_a_large_fleet() {
         assert!((0..=45).contains(&of("back_seconds")), "{row:?}");
         assert!(of("sent") * 2 <= of("asked"), "{row:?}");
     }
+}
+
+/// 700 items arrive in the outage, and the server has 30/s of capacity to spare.
+#[test]
+fn backlog_of_a_refused_outage_is_empty_after_the_spare_capacity_has_served_it() {
+    let cases =
+        [10, 100].map(|processes| fleet_recovery::case(&guards::none(), true, Down::Refused, 10, processes));
+    let table = table(fleet_recovery::SCENARIO, &cases);
+    for back in table.numbers("back_seconds", &[]) {
+        assert!((15..=40).contains(&back), "{back} s");
+    }
+    assert_eq!(table.numbers("left", &[]), [0, 0]);
+}
+
+#[test]
+fn breaker_sends_less_in_an_outage_and_empties_the_backlog_later() {
+    let guards = [guards::none(), guards::both()];
+    let cases = guards.map(|guard| fleet_recovery::case(&guard, true, Down::Refused, 10, 10));
+    let table = table(fleet_recovery::SCENARIO, &cases);
+    let of = |column, guard: Guard| table.median(column, &[name(&guard)]).unwrap();
+    assert!(of("sent", guards::both()) < of("sent", guards::none()));
+    let (without, with) = (of("back_seconds", guards::none()), of("back_seconds", guards::both()));
+    assert!(0 < without && without <= with, "{without} s, {with} s");
+}
+
+#[test]
+fn retries_answer_fewer_calls_if_failures_come_in_bursts() {
+    let cases = [(guards::none(), 20), (guards::retry(), 0), (guards::retry(), 50)];
+    let cases = cases.map(|(guard, burst)| failure_bursts::case(&guard, 10, 200, burst));
+    let table = table(failure_bursts::SCENARIO, &cases);
+    let answered = |guard: Guard, burst| {
+        table.median("answered_per_mille", &[name(&guard), ("burst", Value::Number(burst))]).unwrap()
+    };
+    let none = answered(guards::none(), 20);
+    assert!((760..=840).contains(&none), "{none}");
+    let (alone, bursts) = (answered(guards::retry(), 0), answered(guards::retry(), 50));
+    assert!(none + 50 < bursts && bursts + 20 < alone, "{none}, {bursts}, {alone}");
 }
 
 #[test]

@@ -165,16 +165,23 @@ fn server() -> impl Strategy<Value = ServerConfig> {
         let during = from * MILLISECOND..(from + length) * MILLISECOND;
         Outage { slow_start: slow * MILLISECOND, slow_start_factor: 4, ..Outage::new(during, down) }
     });
-    let behaviour = (prop::option::of(0..20_usize), any::<bool>(), 0..500_u32, prop::option::of(0..3_u32));
+    let failing = (0..500_u32, prop::option::of(1..20_u32));
+    let behaviour = (prop::option::of(0..20_usize), any::<bool>(), failing, prop::option::of(0..3_u32));
     let shards = (1..4_u32, prop::option::of((0..2_u32, down())));
     (10..200_u32, prop::option::of(outage), behaviour, shards).prop_map(
-        |(rate, outage, (queue, cancels, failing_per_mille, retry_after), (shards, dead))| ServerConfig {
+        |(
+            rate,
+            outage,
+            (queue, cancels, (failing_per_mille, failing_burst), retry_after),
+            (shards, dead),
+        )| ServerConfig {
             rate,
             service: Service::Exponential,
             queue,
             cancels,
             network: MILLISECOND,
             failing_per_mille,
+            failing_burst,
             retry_after,
             outage,
             shards,

@@ -1,7 +1,9 @@
 //! The scenarios: each is a list of cases, which are run with several seeds.
 
 pub mod dead_shard;
+pub mod failure_bursts;
 pub mod fleet_budget;
+pub mod fleet_recovery;
 pub mod metastable;
 pub mod peers;
 pub mod random_failures;
@@ -46,11 +48,13 @@ pub struct Case {
 }
 
 /// All scenarios.
-pub const ALL: [Scenario; 8] = [
+pub const ALL: [Scenario; 10] = [
     metastable::SCENARIO,
     fleet_budget::SCENARIO,
     shared_circuit::SCENARIO,
+    fleet_recovery::SCENARIO,
     random_failures::SCENARIO,
+    failure_bursts::SCENARIO,
     dead_shard::SCENARIO,
     slow_backend::SCENARIO,
     peers::RANDOM_FAILURES,

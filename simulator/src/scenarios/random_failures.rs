@@ -73,7 +73,7 @@ pub fn case(guard: &Guard, rate: u32, failing_per_mille: u32) -> Case {
     Case { labels: [Value::Name(guard.name)].into_iter().chain(numbers).collect(), setup }
 }
 
-fn measure(_: &Setup, report: &Report) -> Vec<i64> {
+pub(super) fn measure(_: &Setup, report: &Report) -> Vec<i64> {
     let total = report.total();
     let share = total.answered * 1_000 / total.asked.max(1);
     [total.asked, total.answered, total.sent, share].map(u64::cast_signed).to_vec()

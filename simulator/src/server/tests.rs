@@ -91,14 +91,33 @@ fn dead_shards_fail_and_others_do_not() {
     assert_eq!(replies, [Some(Reply::Refused), None, None, None]);
 }
 
-#[test]
-fn random_failures_have_their_share() {
-    let mut server = server(ServerConfig { failing_per_mille: 200, ..ServerConfig::default() });
-    let mut failed = 0;
-    for attempt in 0..10_000 {
+fn failures(config: ServerConfig, requests: u64) -> Vec<bool> {
+    let mut server = server(config);
+    let reply = |attempt| {
         server.receive(0, 0, attempt);
         server.start(0, 0, |_| true);
-        failed += u32::from(server.finish(0, attempt) != Some(Reply::Ok));
-    }
+        server.finish(0, attempt) != Some(Reply::Ok)
+    };
+    (0..requests).map(reply).collect()
+}
+
+#[test]
+fn random_failures_have_their_share() {
+    let failures = failures(ServerConfig { failing_per_mille: 200, ..ServerConfig::default() }, 10_000);
+    let failed = failures.iter().filter(|failed| **failed).count();
     assert!((1_900..2_100).contains(&failed), "{failed}");
+}
+
+#[test]
+fn bursts_of_failures_have_their_share_and_mean_length() {
+    for (failing_per_mille, mean) in [(200, 5), (200, 20), (50, 20), (500, 1)] {
+        let config = ServerConfig { failing_per_mille, failing_burst: Some(mean), ..ServerConfig::default() };
+        let failures = failures(config, 1_000_000);
+        let failed = failures.iter().filter(|failed| **failed).count();
+        let share = failed / 1_000;
+        assert!(share.abs_diff(failing_per_mille as usize) * 20 <= failing_per_mille as usize, "{share}");
+        let bursts = failures.windows(2).filter(|pair| !pair[0] && pair[1]).count();
+        let tenths = failed * 10 / bursts;
+        assert!(tenths.abs_diff(mean as usize * 10) * 20 <= mean as usize * 10, "{tenths}");
+    }
 }
