@@ -16,6 +16,7 @@
 //! | [`setup`] | the settings of a run |
 //! | [`run`] | one run: the loop over the events |
 //! | [`report`] | the counts of a run, and what is derived from them |
+//! | [`contention`] | updates of one row, which have a loop of their own |
 //! | [`cli`] | the command line |
 //! | [`scenarios`] | lists of setups, each with a question that they answer |
 //! | [`figure`] | figures with one shared look, as SVG |
@@ -23,6 +24,7 @@
 
 pub mod cli;
 pub mod client;
+pub mod contention;
 pub mod events;
 pub mod figure;
 pub mod random;

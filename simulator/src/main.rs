@@ -33,7 +33,7 @@ fn main() -> ExitCode {
 
 fn list() {
     for scenario in ALL {
-        println!("{:<16}  {}", scenario.name, scenario.about);
+        println!("{:<18}  {}", scenario.name, scenario.about);
     }
 }
 

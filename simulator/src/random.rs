@@ -24,6 +24,8 @@ pub enum Stream {
     Seeds,
     /// The random numbers of a model.
     Model,
+    /// The times of messages.
+    Network,
 }
 
 /// A stream of random numbers.
@@ -70,6 +72,15 @@ impl Random {
     /// Returns whether an event happens whose probability is `per_mille` / 1000.
     pub fn happens(&mut self, per_mille: u32) -> bool {
         self.below(1_000) < u64::from(per_mille)
+    }
+
+    /// Returns a nearly normally distributed number with this mean and standard deviation, or 0 if
+    /// it would be negative.
+    pub fn normal(&mut self, mean: u64, deviation: u64) -> u64 {
+        // The sum of twelve uniform numbers below `deviation` has the mean `6 * deviation`. Its
+        // variance is twelve times `deviation² / 12`.
+        let sum: u64 = (0..12).map(|_| self.within(0..=deviation)).sum();
+        (mean + sum).saturating_sub(6 * deviation)
     }
 
     /// Returns an exponentially distributed number with this mean, rounded down.
@@ -122,6 +133,20 @@ mod tests {
         // e⁻¹ of all values exceed the mean.
         let above = drawn.iter().filter(|&&value| value > 1_000_000).count();
         assert!((36_200..37_400).contains(&above), "{above}");
+    }
+
+    #[test]
+    fn normal_has_its_mean_and_deviation() {
+        let mut random = Random::new(7, Stream::Network);
+        let drawn: Vec<_> = (0..100_000).map(|_| random.normal(10_000, 2_000)).collect();
+        let mean = drawn.iter().sum::<u64>() / 100_000;
+        assert!((9_980..10_020).contains(&mean), "{mean}");
+        // 68.3 % of a normal distribution are within one deviation, and 95.4 % within two.
+        for (width, share) in [(2_000, 67_700..68_900), (4_000, 95_000..95_900)] {
+            let within = drawn.iter().filter(|value| value.abs_diff(10_000) <= width).count();
+            assert!(share.contains(&within), "{width}: {within}");
+        }
+        assert_eq!(random.normal(5, 0), 5);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::time::SECOND;
+use crate::time::{MILLISECOND, SECOND};
 
 /// The counts of one second.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -35,6 +35,8 @@ impl Counts {
 pub struct Report {
     /// The counts of each second.
     pub seconds: Vec<Counts>,
+    /// Requests that were sent in each tenth of a second, retries included.
+    pub sent_tenths: Vec<u64>,
     /// With a backlog: items that arrived, those of the start included.
     pub items: u64,
     /// With a backlog: items that are still there at the end.
@@ -52,6 +54,16 @@ impl Report {
             self.seconds.resize(second + 1, Counts::default());
         }
         &mut self.seconds[second]
+    }
+
+    /// Counts a request that is sent at `at`, in nanoseconds.
+    pub fn add_sent(&mut self, at: u64) {
+        self.second(at).sent += 1;
+        let tenth = (at / (100 * MILLISECOND)) as usize;
+        if tenth >= self.sent_tenths.len() {
+            self.sent_tenths.resize(tenth + 1, 0);
+        }
+        self.sent_tenths[tenth] += 1;
     }
 
     /// Returns the sum over some seconds. Seconds after the end of the run are zero.
@@ -103,9 +115,10 @@ mod tests {
     #[test]
     fn second_grows_the_report() {
         let mut report = Report::default();
-        report.second(3 * SECOND - 1).sent += 1;
-        report.second(SECOND).sent += 1;
+        report.add_sent(3 * SECOND - 1);
+        report.add_sent(SECOND);
         assert_eq!(report.seconds.iter().map(|second| second.sent).collect::<Vec<_>>(), [0, 1, 1]);
+        assert_eq!((report.sent_tenths.len(), report.sent_tenths[10], report.sent_tenths[29]), (30, 1, 1));
         assert_eq!((report.total().sent, report.sum(2..9).sent), (2, 1));
     }
 }

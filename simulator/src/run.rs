@@ -208,7 +208,7 @@ impl<'a> World<'a> {
             Ok(permit) => permit,
             Err(verdict) => return self.end_or_retry(call, &verdict),
         };
-        self.report.second(self.now).sent += 1;
+        self.report.add_sent(self.now);
         call.sent = true;
         let shard = call.shard;
         let timeout = match self.setup.timeout {

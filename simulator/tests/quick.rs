@@ -7,8 +7,8 @@ use std::path::Path;
 use simulator::client::Guard;
 use simulator::client::guards::{self, peers as peer_guards};
 use simulator::scenarios::{
-    ALL, Case, Scenario, dead_shard, failure_bursts, fleet_budget, fleet_recovery, metastable, peers,
-    random_failures, shared_circuit, slow_backend,
+    ALL, Case, Scenario, backoff_and_jitter, dead_shard, failure_bursts, fleet_budget, fleet_recovery,
+    metastable, peers, random_failures, retry_after, shared_circuit, slow_backend,
 };
 use simulator::server::Down;
 use simulator::table::{Table, Value};
@@ -240,6 +240,36 @@ fn slow_server_is_found_by_the_slow_call_rate() {
     for (less, more) in numbers(slow_call_rate, "sent").iter().zip(numbers(breaker, "sent")) {
         assert!(less * 2 < more, "{less} {more}");
     }
+}
+
+#[test]
+fn clients_with_jitter_return_spread_out() {
+    let guards = retry_after::guards();
+    let cases = guards.each_ref().map(|guard| retry_after::case(guard, 1_000));
+    let table = table(retry_after::SCENARIO, &cases);
+    let of = |guard, column| table.numbers(column, &[name(guard)])[0];
+    let [retry_no_jitter, retry, _, jitter_0, jitter_half, jitter_1] = &guards;
+    for (guard, spread) in [(retry_no_jitter, retry), (jitter_0, jitter_half), (jitter_0, jitter_1)] {
+        assert_eq!(of(guard, "peak"), 1_000, "{}", guard.name);
+        assert!(of(spread, "peak") < 150, "{}: {}", spread.name, of(spread, "peak"));
+        assert!(of(spread, "done_milliseconds") < of(guard, "done_milliseconds"), "{}", spread.name);
+        assert!(of(spread, "sent") < of(guard, "sent"), "{}", spread.name);
+    }
+}
+
+#[test]
+fn full_jitter_saves_a_third_of_the_writes() {
+    let guards = backoff_and_jitter::guards();
+    let cases =
+        guards.each_ref().map(|guard| [1, 50].map(|clients| backoff_and_jitter::case(guard, clients)));
+    let table = table(backoff_and_jitter::SCENARIO, cases.as_flattened());
+    let writes =
+        |guard, clients| table.median("writes", &[name(guard), ("clients", Value::Number(clients))]).unwrap();
+    let [no_backoff, no_jitter, full, ..] = &guards;
+    assert!(writes(full, 50) * 3 < writes(no_backoff, 50) * 2, "{}", writes(full, 50));
+    assert!(writes(full, 50) < writes(no_jitter, 50), "{}", writes(no_jitter, 50));
+    assert!(guards.iter().all(|guard| writes(guard, 1) == 1 && writes(guard, 50) > 50));
+    assert!(table.numbers("gave_up", &[]).iter().all(|&clients| clients == 0));
 }
 
 #[test]

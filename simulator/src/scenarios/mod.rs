@@ -1,5 +1,6 @@
 //! The scenarios: each is a list of cases, which are run with several seeds.
 
+pub mod backoff_and_jitter;
 pub mod dead_shard;
 pub mod failure_bursts;
 pub mod fleet_budget;
@@ -7,6 +8,7 @@ pub mod fleet_recovery;
 pub mod metastable;
 pub mod peers;
 pub mod random_failures;
+pub mod retry_after;
 pub mod shared_circuit;
 pub mod slow_backend;
 
@@ -48,7 +50,7 @@ pub struct Case {
 }
 
 /// All scenarios.
-pub const ALL: [Scenario; 10] = [
+pub const ALL: [Scenario; 12] = [
     metastable::SCENARIO,
     fleet_budget::SCENARIO,
     shared_circuit::SCENARIO,
@@ -57,6 +59,8 @@ pub const ALL: [Scenario; 10] = [
     failure_bursts::SCENARIO,
     dead_shard::SCENARIO,
     slow_backend::SCENARIO,
+    retry_after::SCENARIO,
+    backoff_and_jitter::SCENARIO,
     peers::RANDOM_FAILURES,
     peers::OUTAGE,
 ];

@@ -146,7 +146,7 @@ impl State {
     fn send(&mut self, shard: u32, waker: &Waker) -> AttemptId {
         let (now, attempt) = (self.now(), self.sent);
         self.sent += 1;
-        self.report.second(now).sent += 1;
+        self.report.add_sent(now);
         self.waiting.insert(attempt, Waiting { waker: waker.clone(), answer: None });
         match self.server.receive(now, shard, attempt) {
             Some(reply) => self.answer(attempt, reply),
