@@ -36,8 +36,7 @@ use crate::telemetry::Transition;
 ///   without calls and readiness polls, it stays in the state `Open`.
 /// - A half-open circuit admits a few probes. Enough successful probes close it. It opens again
 ///   after a failed probe, or after a slow probe if slow calls count. By default, it also opens
-///   after [`minimum_calls`](crate::BreakerConfigBuilder::minimum_calls) cancelled probes since the
-///   last completed probe.
+///   after ten cancelled probes since the last completed probe.
 ///
 /// # Defaults
 ///

@@ -90,7 +90,7 @@
 //! |---|---|---|
 //! | **closed** | admitted; in a slow start, a growing share of them, or a growing number at the same time | open, after consecutive failures, or at a share of failed or slow calls in a window |
 //! | **open** | rejected immediately; the inner service is not called | half-open, at the first call or readiness poll after the open time |
-//! | **half-open** | a few are admitted as probes, the others are rejected | closed, after enough successful probes; open, after one failed probe, after one slow probe if slow calls count, or by default after `minimum_calls` cancelled probes since the last completed one |
+//! | **half-open** | a few are admitted as probes, the others are rejected | closed, after enough successful probes; open, after one failed probe, after one slow probe if slow calls count, or by default after ten cancelled probes since the last completed one |
 //!
 //! - **Failures.** The health axis of the verdict decides, not the error or the status alone. A 503
 //!   and a refused connection are failures. A 404 and a 429 are not. See [`fault_classify`].
@@ -103,10 +103,10 @@
 //!   cannot block the recovery. A success, a neutral outcome and a cancelled probe free the slot.
 //! - **Late outcomes.** A call belongs to the state in which it began. If the state has changed
 //!   since, its outcome has no effect.
-//! - **Cancelled calls** are ignored by default, with one exception: if the window holds
-//!   `minimum_calls` cancelled calls (10 by default) and no completed call, the breaker assumes
-//!   that the server hangs, and opens. This covers stacks whose only timeout is *above* the
-//!   breaker. A neutral response, such as a 429, is a completed call. [`CancelledPolicy`] has the
+//! - **Cancelled calls** are ignored by default, with one exception: if ten calls were cancelled
+//!   since the last completed call, over at least a second, the breaker assumes that the server
+//!   hangs, and opens. This covers stacks whose only timeout is *above* the breaker. A neutral
+//!   response, such as a 429, is a completed call. [`CancelledPolicy`] has the details and the
 //!   alternatives.
 //! - **Uploads.** A call that is dropped while its tracked upload waits for the remote client has
 //!   no effect with any policy; see [Streaming bodies](#streaming-bodies).

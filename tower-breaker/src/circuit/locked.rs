@@ -10,7 +10,7 @@ use super::wakers::WakerList;
 use crate::config::BreakerConfig;
 #[cfg(feature = "keyed")]
 use crate::machine::CircuitState;
-use crate::machine::{Machine, Moment, RecoveryLimits, WindowShape};
+use crate::machine::{CancelledRun, Machine, Moment, RecoveryLimits, WindowShape};
 use crate::rng::JitterStream;
 use crate::telemetry::{LastFailure, Observers, Transition};
 
@@ -25,6 +25,8 @@ pub struct Locked {
     /// The epoch in which the current circuit began.
     pub(crate) first_epoch: u32,
     pub(crate) machine: Machine,
+    /// The cancelled calls. Only valid while the state word has its bit for them.
+    pub(crate) cancelled: CancelledRun,
     pub(crate) limits: RecoveryLimits,
     pub(crate) jitter: JitterStream,
     pub(crate) shape: WindowShape,
@@ -56,6 +58,7 @@ impl Locked {
             epoch: 0,
             first_epoch: 0,
             machine,
+            cancelled: CancelledRun::default(),
             limits: config.recovery,
             jitter,
             shape: config.window,

@@ -60,7 +60,7 @@ pub(crate) use self::static_store::StaticCore;
 pub use self::status::Status;
 pub(crate) use self::wakers::{WakeOn, WakerKey};
 #[cfg(feature = "keyed")]
-pub(crate) use self::window::{LastCalls, NO_BUCKET, NewestBucket, PackedCells, Window, WindowSpan};
+pub(crate) use self::window::{LastCalls, NewestBucket, PackedCells, Window, WindowSpan};
 
 use std::fmt;
 use std::sync::Arc;

@@ -1,19 +1,23 @@
 //! The word that every call reads: the state, its epoch, and its payload.
 //!
 //! ```text
-//!  63           40 39     37   36         35                     0
-//! ┌───────────────┬─────────┬────────────┬────────────────────────┐
-//! │ epoch         │ closed  │ slow start │ consecutive failures   │
-//! │               │ others  │ 0                                   │
-//! └───────────────┴─────────┴────────────┴────────────────────────┘
+//!  63           40 39     37   36         35          34          0
+//! ┌───────────────┬─────────┬────────────┬───────────┬──────────────┐
+//! │ epoch         │ closed  │ slow start │ cancelled │ failures     │
+//! │               │ others  │ 0                                     │
+//! └───────────────┴─────────┴────────────┴───────────┴──────────────┘
 //! ```
 //!
 //! The deadline of an open circuit is in a separate word, which is written before the state word:
 //! see [`Core::open_for`](super::Core::open_for).
 //!
+//! The bit "cancelled" is set while calls have been cancelled since the last completed call. The
+//! failures are those since the last success.
+//!
 //! A permit holds the state word of its admission, with an empty payload. For a fast success, one
 //! comparison of this word with the current state word usually suffices. If they are equal, the
-//! state has not changed, no failure is counted, and the circuit is not in a slow start.
+//! state has not changed, no failure and no cancelled call is counted, and the circuit is not in a
+//! slow start.
 //!
 //! A call that holds a slot of a slow start has a separate state in its permit, which is never the
 //! state of a circuit. So its outcome takes another path, which releases the slot.
@@ -29,7 +33,9 @@ const PAYLOAD: u64 = (1 << PAYLOAD_BITS) - 1;
 const STATE: u64 = (1 << STATE_BITS) - 1;
 /// Set during a slow start, in which not every call is admitted.
 const SLOW_START: u64 = 1 << (PAYLOAD_BITS - 1);
-const FAILURES: u64 = SLOW_START - 1;
+/// Set while calls have been cancelled since the last completed call.
+const CANCELLED: u64 = SLOW_START >> 1;
+const FAILURES: u64 = CANCELLED - 1;
 
 /// The largest epoch.
 pub(crate) const LAST_EPOCH: u32 = (1 << (64 - PAYLOAD_BITS - STATE_BITS)) - 1;
@@ -138,9 +144,24 @@ impl StateWord {
         self.0 & FAILURES
     }
 
-    /// Returns the word with a failure count of 0.
-    pub(crate) const fn without_failures(self) -> Self {
-        Self(self.0 & !FAILURES)
+    /// Returns whether calls have been cancelled since the last completed call.
+    pub(crate) const fn has_cancelled(self) -> bool {
+        self.0 & CANCELLED != 0
+    }
+
+    /// Returns the word after a success: without failures and cancelled calls.
+    pub(crate) const fn with_success(self) -> Self {
+        Self(self.0 & !(FAILURES | CANCELLED))
+    }
+
+    /// Returns the word after a cancelled call.
+    pub(crate) const fn with_cancelled(self) -> Self {
+        Self(self.0 | CANCELLED)
+    }
+
+    /// Returns the word after a completed call that counts in no rate.
+    pub(crate) const fn with_answer(self) -> Self {
+        Self(self.0 & !CANCELLED)
     }
 
     /// Returns the word without the slow start.
@@ -148,9 +169,10 @@ impl StateWord {
         Self(self.0 & !SLOW_START)
     }
 
-    /// Returns the word after one more failure. The count saturates.
+    /// Returns the word after one more failure, without cancelled calls. The count saturates.
     pub(crate) const fn with_failure(self) -> Self {
-        if self.consecutive_failures() == FAILURES { self } else { Self(self.0 + 1) }
+        let Self(word) = self.with_answer();
+        if self.consecutive_failures() == FAILURES { Self(word) } else { Self(word + 1) }
     }
 
     /// Returns whether the circuit is open until a deadline. The deadline may have passed.
@@ -203,10 +225,25 @@ mod tests {
             let word = StateWord::of(State::Closed { slow_start }, 7);
             let failed = word.with_failure().with_failure();
             assert_eq!((failed.consecutive_failures(), failed.epoch(), failed.is_closed()), (2, 7, true));
-            assert_eq!((failed.without_failures(), failed.stamp()), (word, StateWord::closed(7)));
-            assert_eq!(failed.without_slow_start().without_failures(), StateWord::closed(7));
+            assert_eq!((failed.with_success(), failed.stamp()), (word, StateWord::closed(7)));
+            assert_eq!(failed.without_slow_start().with_success(), StateWord::closed(7));
             let full = StateWord(word.word() | FAILURES);
-            assert_eq!(full.with_failure(), full);
+            assert_eq!((full.with_failure(), full.with_cancelled().with_failure()), (full, full));
+            assert!(!full.has_cancelled());
+        }
+    }
+
+    #[test]
+    fn completed_call_clears_cancelled_and_keeps_slow_start() {
+        for slow_start in [false, true] {
+            let word = StateWord::of(State::Closed { slow_start }, 7);
+            let failed = word.with_failure();
+            let cancelled = failed.with_cancelled();
+            assert!(cancelled.has_cancelled() && !word.has_cancelled());
+            assert_eq!((cancelled.with_cancelled(), cancelled.consecutive_failures()), (cancelled, 1));
+            assert_eq!((cancelled.with_answer(), cancelled.with_success()), (failed, word));
+            assert_eq!(cancelled.with_failure(), failed.with_failure());
+            assert_eq!((cancelled.stamp(), cancelled.admits_all()), (word.stamp(), !slow_start));
         }
     }
 }

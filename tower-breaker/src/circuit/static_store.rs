@@ -185,7 +185,7 @@ impl StaticCore {
         if before.is_none() {
             // Before the clock and the limits are written: if a call of a former owner reads the
             // new clock or limits, the window has already discarded that call's bucket.
-            self.window().discard_before(span.buckets.tag(now, locked.epoch));
+            self.window().newest().discard_before(span.buckets.tag(now, locked.epoch));
         }
         hot_config.write(clock, &Limits { span, trip: config.trip });
         if before != Some(config.window) {

@@ -193,7 +193,8 @@ impl BreakerConfigBuilder {
     /// **Range**: at least 1; with a [`count_window`](Self::count_window), at most its size.
     /// **Default**: 10, or the size of the count window if that is smaller.
     ///
-    /// [`CancelledPolicy::IfNoneCompletes`] uses the same number for cancelled calls.
+    /// [`CancelledPolicy::IfNoneCompletes`] uses the same number for cancelled calls, but at most
+    /// 10.
     pub fn minimum_calls(mut self, calls: u32) -> Self {
         self.minimum_calls = Some(calls);
         self

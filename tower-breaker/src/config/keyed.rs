@@ -124,9 +124,9 @@ impl KeyedConfigBuilder {
     ///
     /// | order | circuit |
     /// |---|---|
-    /// | 1 | idle: closed with an empty window and no failure since its last success; or open for twice its last open duration; or half-open for as long as its last open duration |
+    /// | 1 | idle: closed with an empty window, no failure since its last success, and no cancelled call since its last completed call; or open for twice its last open duration; or half-open for as long as its last open duration |
     /// | 2 | closed, with only successes in its window; the circuit with the fewest successes first |
-    /// | 3 | closed, with failed, slow or cancelled calls in its window or failures since its last success, the last of them more than a tenth of the window ago; the circuit with the fewest first |
+    /// | 3 | closed, with failed, slow or cancelled calls in its window, failures since its last success, or cancelled calls since its last completed call, the last of them more than a tenth of the window ago; the circuit with the fewest first |
     ///
     /// These circuits are never evicted, so that a flood of junk keys cannot make the key of a dead
     /// server look healthy again:

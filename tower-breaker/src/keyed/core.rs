@@ -22,8 +22,8 @@ use tower_fault_classify::__internals::sync::{self, AtomicU64, Mutex, Ordering, 
 use tower_fault_classify::__internals::{BucketRing, Clock};
 
 use crate::circuit::{
-    CircuitRef, Core, Denied, HotConfig, LastCalls, Locked, NO_BUCKET, NewestBucket, PackedCells, StateWord,
-    Store, Window, WindowSpan,
+    CircuitRef, Core, Denied, HotConfig, LastCalls, Locked, NewestBucket, PackedCells, StateWord, Store,
+    Window, WindowSpan,
 };
 use crate::config::{BreakerConfig, Mode};
 use crate::error::Rejection;
@@ -44,7 +44,8 @@ pub(crate) type SharedCore<K> = sync::Arc<Core<KeyedStore<K>>>;
 pub(crate) enum EvictionCost {
     /// Nothing, because one of these is true:
     ///
-    /// - The circuit is closed with an empty window and no failure since its last success.
+    /// - The circuit is closed with an empty window, no failure since its last success, and no
+    ///   cancelled call since its last completed call.
     /// - It has been open for twice its last open duration.
     /// - It has been half-open for as long as its last open duration.
     Idle,
@@ -53,7 +54,7 @@ pub(crate) enum EvictionCost {
     /// The circuit is closed, and none of its failed, slow and cancelled calls is recent.
     ///
     /// The number is the larger of two: those calls in its window, and the failures since its last
-    /// success.
+    /// success. It is at least 1 if calls were cancelled since the last completed call.
     Failures(u64),
 }
 
@@ -208,7 +209,6 @@ pub struct KeyedStore<K> {
     state_word: AtomicU64,
     first_failure: AtomicU64,
     newest: NewestBucket,
-    answered: AtomicU64,
     /// The numbers of calls and failures.
     calls: PackedCells,
     lazy: OnceLock<Box<LazyState>>,
@@ -250,8 +250,8 @@ impl<K> KeyedStore<K> {
         let newest = NewestBucket::new(common.hot_config.bucket());
         let is_seeded = common.config.seeds.is_some();
         let (calls, lazy) = Default::default();
-        let (answered, first_failure) = (AtomicU64::new(NO_BUCKET), AtomicU64::new(0));
-        let store = Self { key, hash, state_word, first_failure, newest, answered, calls, lazy, common };
+        let first_failure = AtomicU64::new(0);
+        let store = Self { key, hash, state_word, first_failure, newest, calls, lazy, common };
         if is_seeded {
             // The lazy state takes the circuit's stream of random numbers. It is allocated now, so
             // that the order of creation decides.
@@ -377,9 +377,9 @@ impl<K> Core<KeyedStore<K>> {
         let bucket = newest.current(common.span().buckets.tag(now, word.epoch()));
         let sums_of = |span| bucket.map_or_else(Counts::default, |tag| self.store().sums_of(tag, span));
         let counts = sums_of(CELLS as u32);
-        // Consecutive failures are not limited to the window: a key may be called less than once
-        // per window.
-        match bad_calls(counts).max(word.consecutive_failures()) {
+        // The calls in the state word are not limited to the window: a key may be called less than
+        // once per window.
+        match bad_calls(counts).max(word.consecutive_failures()).max(word.has_cancelled().into()) {
             0 if counts.calls == 0 => Some(EvictionCost::Idle),
             0 => Some(EvictionCost::Successes(counts.calls)),
             number => (bad_calls(sums_of(2)) == 0).then_some(EvictionCost::Failures(number)),
@@ -465,10 +465,6 @@ impl<K> Window for KeyedStore<K> {
         self.wide_sum(tag, |wide| &wide.slow)
     }
 
-    fn cancelled(&self, tag: u64) -> u64 {
-        self.wide_sum(tag, |wide| &wide.cancelled)
-    }
-
     fn sums(&self, tag: u64) -> Counts {
         self.sums_of(tag, CELLS as u32)
     }
@@ -476,10 +472,6 @@ impl<K> Window for KeyedStore<K> {
     #[inline]
     fn newest(&self) -> &NewestBucket {
         &self.newest
-    }
-
-    fn answered(&self) -> &AtomicU64 {
-        &self.answered
     }
 
     fn clear_expired(&self, keep: Option<u64>) {

@@ -11,8 +11,6 @@ pub struct CountWindow {
     /// The index of the next outcome. In a full window this is the index of the oldest outcome.
     next: usize,
     counts: Counts,
-    /// Whether any call has completed since the window was last emptied.
-    completed: bool,
 }
 
 /// One bit per call.
@@ -36,14 +34,7 @@ impl Bits {
 impl CountWindow {
     /// Creates an empty window of `size` calls. `size` must be at least 1.
     pub(crate) fn new(size: usize) -> Self {
-        Self {
-            failed: Bits::new(size),
-            slow: Bits::new(size),
-            size,
-            next: 0,
-            counts: Counts::default(),
-            completed: false,
-        }
+        Self { failed: Bits::new(size), slow: Bits::new(size), size, next: 0, counts: Counts::default() }
     }
 
     /// Returns the number of calls that the window holds at most.
@@ -63,25 +54,13 @@ impl CountWindow {
         }
         self.counts.failures += u64::from(failed);
         self.counts.slow += u64::from(slow);
-        self.next = (self.next + 1) % self.size;
-        self.record_completed();
-    }
-
-    /// Records a completed call that counts in no rate.
-    pub(crate) const fn record_completed(&mut self) {
         self.counts.cancelled = 0;
-        self.completed = true;
+        self.next = (self.next + 1) % self.size;
     }
 
-    /// Counts a cancelled call. The next completed call resets this count.
+    /// Counts a cancelled call. The next call that succeeds or fails resets this count.
     pub(crate) const fn record_cancelled(&mut self) {
         self.counts.cancelled += 1;
-    }
-
-    /// Returns whether one of the last `size` calls completed. Here, unlike in the rates, cancelled
-    /// calls are among the last calls.
-    pub(crate) const fn has_completed(&self) -> bool {
-        self.completed && self.counts.cancelled < self.size as u64
     }
 
     /// Returns the counts of the window.
@@ -94,7 +73,6 @@ impl CountWindow {
     pub(crate) fn clear(&mut self) {
         self.next = 0;
         self.counts = Counts::default();
-        self.completed = false;
     }
 }
 
@@ -130,23 +108,15 @@ mod tests {
     }
 
     #[test]
-    fn completed_call_counts_until_size_calls_are_cancelled() {
-        let completions: [fn(&mut CountWindow); 2] =
-            [|window| window.record(false, false), CountWindow::record_completed];
-        for (calls, complete) in [1, 0].into_iter().zip(completions) {
-            let mut window = CountWindow::new(3);
-            window.record_cancelled();
-            window.record_cancelled();
-            assert_eq!((window.counts().cancelled, window.has_completed()), (2, false));
-            complete(&mut window);
-            assert_eq!(window.counts(), Counts { calls, ..Counts::default() });
-            for cancelled in 1..=3 {
-                assert!(window.has_completed(), "{cancelled}");
-                window.record_cancelled();
-                assert_eq!(window.counts(), Counts { calls, cancelled, ..Counts::default() });
-            }
-            assert!(!window.has_completed(), "the last three calls were cancelled");
+    fn counted_call_resets_cancelled_calls() {
+        let mut window = CountWindow::new(3);
+        for failed in [false, true] {
+            (0..4).for_each(|_| window.record_cancelled());
+            assert_eq!(window.counts().cancelled, 4);
+            window.record(failed, false);
+            assert_eq!(window.counts().cancelled, 0);
         }
+        assert_eq!(window.counts(), Counts { calls: 2, failures: 1, ..Counts::default() });
     }
 
     #[test]

@@ -51,9 +51,14 @@ pub(crate) struct SlowCallLimits {
 pub enum CancelledPolicy {
     /// Cancelled calls are ignored, unless no call completes. This is the **default**.
     ///
-    /// If the window holds [`minimum_calls`](crate::BreakerConfigBuilder::minimum_calls) cancelled
-    /// calls and no completed call, the breaker assumes that the server hangs, and opens the
-    /// circuit.
+    /// The breaker assumes that the server hangs, and opens the circuit, if both are true:
+    ///
+    /// - 10 calls were cancelled since the last completed call, or
+    ///   [`minimum_calls`](crate::BreakerConfigBuilder::minimum_calls) if that is smaller.
+    /// - At least 1 s lies between the first and the last of them.
+    ///
+    /// A half-open circuit opens again when the same number of probes were cancelled since the last
+    /// completed probe. The probes need no time.
     ///
     /// | call | completed |
     /// |---|---|
@@ -61,14 +66,6 @@ pub enum CancelledPolicy {
     /// | answered by the server with a neutral outcome, such as a 429, which counts in no rate | yes |
     /// | its [tracked body](crate::BreakerLayer::track_body) has delivered data, even if the reader then drops the body | yes |
     /// | rejected by an inner layer | no: the server did not answer |
-    ///
-    /// How long a completed call prevents the circuit from opening:
-    ///
-    /// - In a time window: for the span of the window.
-    /// - In a count window: until as many calls in a row were cancelled as the window holds.
-    /// - In the half-open state: until
-    ///   [`minimum_calls`](crate::BreakerConfigBuilder::minimum_calls) probes were cancelled since
-    ///   the last completed probe. The circuit then opens again.
     #[default]
     IfNoneCompletes,
     /// Cancelled calls are ignored.
@@ -103,6 +100,13 @@ impl TripLimits {
     /// Returns whether the limits need the duration of a call.
     pub(crate) const fn needs_duration(&self) -> bool {
         self.slow.is_some() || matches!(self.cancelled, CancelledPolicy::FailureAfter(_))
+    }
+
+    /// Returns the number of cancelled calls or probes that opens the circuit if none completes.
+    pub(crate) const fn most_cancelled(&self) -> u32 {
+        const MOST: u32 = 10;
+
+        if self.minimum_calls < MOST { self.minimum_calls } else { MOST }
     }
 
     /// Returns whether a call with the duration `took` was slow.

@@ -36,7 +36,7 @@ pub(crate) use half_open::Ticket;
 pub use limits::CancelledPolicy;
 pub(crate) use limits::{RecoveryLimits, SlowCallLimits, SlowStartKind, TripLimits, WindowShape};
 pub(crate) use open_duration::OpenDuration;
-pub(crate) use trip::{Sample, may_reach_slow_rate, min_failures_for_rate, none_completes, trip_reason};
+pub(crate) use trip::{CancelledRun, Sample, may_reach_slow_rate, min_failures_for_rate, trip_reason};
 
 pub use state::{CircuitState, Counts, HealthReport, Reason};
 

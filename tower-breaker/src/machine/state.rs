@@ -206,7 +206,7 @@ pub struct Counts {
     ///
     /// They are counted only with
     /// [`CancelledPolicy::IfNoneCompletes`](crate::CancelledPolicy::IfNoneCompletes). In a count
-    /// window, each completed call resets the number to 0.
+    /// window, each call that succeeds or fails resets the number to 0.
     pub cancelled: u64,
 }
 

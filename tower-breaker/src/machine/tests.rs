@@ -544,11 +544,29 @@ fn slow_success_trips_by_slow_rate_not_by_failure_rate() {
 }
 
 #[test]
-fn minimum_of_cancelled_calls_trips_if_none_completed() {
-    assert!(!none_completes(&TRIP, 9, false));
-    assert!(none_completes(&TRIP, 10, false));
-    assert!(none_completes(&TRIP, 11, false));
-    assert!(!none_completes(&TRIP, 11, true), "a call has completed");
+fn cancelled_run_trips_at_number_and_span() {
+    // The number of calls at one time, how much later the last one is, and the result.
+    let trips = |minimum_calls, calls, wait| {
+        let limits = TripLimits { minimum_calls, ..TRIP };
+        let mut run = CancelledRun::default();
+        (0..calls).for_each(|_| assert!(!run.record(&limits, SECOND), "they span no time"));
+        run.record(&limits, SECOND + wait)
+    };
+    for (minimum_calls, number) in [(1, 1), (2, 2), (9, 9), (10, 10), (11, 10), (u32::MAX, 10)] {
+        assert!(trips(minimum_calls, number.max(2) - 1, SECOND), "{minimum_calls}");
+        assert!(number < 2 || !trips(minimum_calls, number - 2, SECOND), "one fewer than {number}");
+        assert!(!trips(minimum_calls, number, SECOND - 1), "{minimum_calls}");
+        assert!(!trips(minimum_calls, 0, SECOND), "a single call spans no time");
+    }
+}
+
+#[test]
+fn clock_running_back_restarts_span_of_cancelled_run() {
+    let mut run = CancelledRun::default();
+    (0..20).for_each(|_| assert!(!run.record(&TRIP, 100 * SECOND)));
+    assert!(!run.record(&TRIP, 50 * SECOND));
+    assert!(!run.record(&TRIP, 51 * SECOND - 1));
+    assert!(run.record(&TRIP, 51 * SECOND));
 }
 
 #[test]

@@ -55,10 +55,28 @@ pub(crate) fn trip_reason(limits: &TripLimits, sample: &Sample) -> Option<Reason
     limits.slow.is_some_and(|slow| reaches(counts.slow, counts.calls, slow.rate)).then_some(Reason::SlowRate)
 }
 
-/// Returns whether the circuit opens because its window holds this number of cancelled calls.
-/// `completed` is whether the window holds a completed call.
-pub(crate) const fn none_completes(limits: &TripLimits, cancelled: u64, completed: bool) -> bool {
-    !completed && cancelled >= limits.minimum_calls as u64
+/// The calls of a closed circuit that were cancelled since its last completed call.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct CancelledRun {
+    calls: u32,
+    /// The time at which the first of them was cancelled.
+    since: u64,
+}
+
+impl CancelledRun {
+    /// The time that the cancelled calls must span.
+    const SPAN: u64 = 1_000_000_000;
+
+    /// Counts a call that is cancelled now. Returns whether the circuit opens, because no call
+    /// completes.
+    pub(crate) const fn record(&mut self, limits: &TripLimits, now: u64) -> bool {
+        if self.calls == 0 || now < self.since {
+            // The first one, or the clock has run back.
+            self.since = now;
+        }
+        self.calls = self.calls.saturating_add(1);
+        self.calls >= limits.most_cancelled() && now - self.since >= Self::SPAN
+    }
 }
 
 /// Returns whether the share of `part` in `calls` is at least `rate`. If `part` is 0, the result is

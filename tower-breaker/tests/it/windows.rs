@@ -230,44 +230,22 @@ proptest! {
 }
 
 #[test]
-fn count_window_opens_with_only_cancelled_calls_after_success() {
-    let (config, time) = config();
-    let guard = Guard::single(config.count_window(20));
-    guard.run(End::Success);
-    for call in 1..=20 {
-        assert_eq!(guard.state(), CircuitState::Closed, "before call {call}");
-        guard.run_for(&time, SECOND, End::Cancelled);
-    }
-    assert_eq!(guard.state(), CircuitState::Open, "the last 20 calls were cancelled");
-    assert_eq!(guard.status().last_trip.unwrap().reason, Reason::NoneCompletes);
-}
-
-#[test]
-fn count_window_with_completed_call_ignores_cancelled_calls() {
-    for end in [End::Success, End::Failure, End::Neutral] {
-        let (config, _time) = config();
-        let guard = Guard::single(config.failure_rate(None).count_window(20));
-        for _ in 0..100 {
-            guard.run(end);
-            guard.repeat(19, End::Cancelled);
-        }
-        assert_eq!(guard.state(), CircuitState::Closed, "{end:?}");
-        guard.run(End::Cancelled);
-        assert_eq!(guard.state(), CircuitState::Open, "{end:?}");
-    }
-}
-
-#[test]
-fn time_window_opens_with_only_cancelled_calls_after_success() {
+fn cancelled_calls_since_completed_one_open_any_window() {
     for end in [End::Success, End::Failure, End::Neutral] {
         let (config, time) = config();
-        for guard in Guard::both(&config) {
-            guard.repeat(3, end);
-            time.advance(30 * SECOND);
+        let config = config.failure_rate(None);
+        let count = Guard::single(config.clone().count_window(20));
+        for guard in Guard::both(&config).into_iter().chain([count]) {
+            for _ in 0..20 {
+                guard.repeat(9, End::Cancelled);
+                time.advance(10 * SECOND);
+                guard.run(end);
+            }
             guard.repeat(100, End::Cancelled);
+            time.advance(Duration::from_nanos(999_999_999));
+            guard.run(End::Cancelled);
             assert_eq!(guard.state(), CircuitState::Closed, "{end:?}, {}", guard.name());
-            // The completed calls have left the window.
-            time.advance(37 * SECOND);
+            time.advance(Duration::from_nanos(1));
             guard.run(End::Cancelled);
             assert_eq!(guard.state(), CircuitState::Open, "{end:?}, {}", guard.name());
             assert_eq!(guard.status().last_trip.unwrap().reason, Reason::NoneCompletes);
@@ -281,21 +259,24 @@ fn neutral_answer_is_completed_call() {
     let count = Guard::single(config.clone().count_window(100));
     for guard in Guard::both(&config).into_iter().chain([count]) {
         for _ in 0..1_000 {
-            guard.run_for(&time, SECOND / 100, End::Neutral);
+            guard.run(End::Cancelled);
+            guard.run_for(&time, SECOND, End::Neutral);
         }
-        guard.repeat(10, End::Cancelled);
         assert_eq!(guard.state(), CircuitState::Closed, "{}", guard.name());
-        assert_eq!(guard.counts(), [0, 0, 0, 10], "neutral answers count in no rate");
+        let [calls, failures, slow, cancelled] = guard.counts();
+        assert_eq!((calls, failures, slow), (0, 0, 0), "neutral answers count in no rate");
+        assert!(cancelled > 50, "{cancelled}");
     }
 }
 
 #[test]
 fn inner_rejection_is_not_a_completed_call() {
     let shed = Fault::new(Kind::Rejected, Retryable::Unsent, Health::Neutral, Origin::Local);
-    let (config, _time) = config();
+    let (config, time) = config();
     let circuit = Circuit::new(config.build().unwrap());
     for _ in 0..10 {
         circuit.try_acquire().unwrap().record(shed.into());
+        time.advance(SECOND / 5);
         drop(circuit.try_acquire());
     }
     assert_eq!(circuit.status().state, CircuitState::Open, "the server has not answered any call");
@@ -376,7 +357,7 @@ where
 #[tokio::test]
 async fn stream_dropped_after_data_is_completed_call() {
     for grpc in [false, true] {
-        let (config, _time) = config();
+        let (config, time) = config();
         let layer = BreakerLayer::<_, _>::new(config.clone().build().unwrap()).track_body();
         let circuit = layer.circuit();
         let mut own = layer.layer(Streams { grpc });
@@ -387,20 +368,15 @@ async fn stream_dropped_after_data_is_completed_call() {
         for _ in 0..10 {
             read(&mut own, 1_000).await;
             read(&mut keyed, 1_000).await;
+            time.advance(SECOND);
         }
         for guard in [Guard::Single(circuit), Guard::Keyed(circuits.get(&7).unwrap())] {
             assert_eq!(guard.state(), CircuitState::Closed, "{}", guard.name());
-            guard.repeat(20, End::Cancelled);
-            assert_eq!(
-                guard.state(),
-                CircuitState::Closed,
-                "the earlier calls are completed, {}",
-                guard.name()
-            );
         }
         let layer = BreakerLayer::<_, _>::new(config.count_window(50).build().unwrap()).track_body();
         for _ in 0..100 {
             read(&mut layer.layer(Streams { grpc }), 1).await;
+            time.advance(SECOND);
         }
         assert_eq!(layer.circuit().status().state, CircuitState::Closed);
     }
@@ -408,9 +384,10 @@ async fn stream_dropped_after_data_is_completed_call() {
 
 #[tokio::test]
 async fn grpc_stream_dropped_without_data_is_cancelled_call() {
-    let (config, _time) = config();
+    let (config, time) = config();
     let layer = BreakerLayer::<_, _>::new(config.build().unwrap()).track_body();
     for _ in 0..10 {
+        time.advance(SECOND / 5);
         read(&mut layer.layer(Streams { grpc: true }), 0).await;
     }
     assert_eq!(layer.circuit().status().state, CircuitState::Open);

@@ -57,8 +57,8 @@ async fn retry_after_of_any_value_extends_open_duration() {
     }
 }
 
-/// Ten cancelled calls and no completed call look like a server that hangs. A body that has
-/// delivered data, and one that is never polled, are completed calls.
+/// Ten cancelled calls and no completed call in a second look like a server that hangs. A body that
+/// has delivered data, and one that is never polled, are completed calls.
 #[tokio::test]
 async fn ten_dropped_bodies_without_data_open_circuit() {
     // The data that the server sends, whether the body is polled, and the circuit afterwards.
@@ -71,10 +71,12 @@ async fn ten_dropped_bodies_without_data_open_circuit() {
     for (data, polled, state, calls) in rows {
         let server = Http::start().await;
         server.set_default(Action::status(200).body(data).content_length(100));
-        let layer = BreakerLayer::new(circuit().clock(Clock::manual().0).build().unwrap()).track_body();
+        let (clock, time) = Clock::manual();
+        let layer = BreakerLayer::new(circuit().clock(clock).build().unwrap()).track_body();
         let circuit = layer.circuit();
         let stack = ServiceBuilder::new().layer(layer).service(client());
         for _ in 0..10 {
+            time.advance(SECOND / 5);
             let mut response = stack.clone().oneshot(request(Method::GET, &server)).await.unwrap();
             if polled && data.is_empty() {
                 timeout(Duration::ZERO, response.chunk()).await.unwrap_err();

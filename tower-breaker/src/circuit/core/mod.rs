@@ -3,7 +3,7 @@
 //! | file | content |
 //! |---|---|
 //! | this file | the interface of the storage, and the usual call: a success through a closed circuit |
-//! | `admit.rs`, `record.rs` | every other call |
+//! | `admit.rs`, `record.rs`, `failure_run.rs`, `cancelled.rs` | every other call |
 //! | `transition.rs` | publishes a transition and notifies others |
 //! | `control.rs` | manual control, health reports, the snapshot |
 //! | `emit.rs` | metrics and logs |
@@ -14,11 +14,11 @@
 //! |---|---|---|
 //! | admitted, closed | 2 loads: state word, flags | |
 //! | a success, no failure counted | 7 loads: state word, sequence number, 3 words, sequence number, newest bucket; 1 load and 1 store in the thread's own cell | the clock |
-//! | a success after failures, or in a slow start by time | the same, and 1 compare-and-swap that resets the failures | the clock |
+//! | a success after failures or cancelled calls, or in a slow start by time | the same, and 1 compare-and-swap that resets them | the clock |
 //! | a failure | 11 loads: state word, sequence number, 6 words, sequence number, newest bucket, state word; 1 compare-and-swap in the window, 1 on the state word, 16 loads of the failures | the clock |
 //! | with `consecutive_failures_span` | 1 load more; 1 maximum (`fetch_max`) for the first failure after a success | |
 //! | rejected while open | 3 loads: state word, deadline, flags | the clock |
-//! | any call in half-open, an admission in a slow start, an outcome in a slow start by successes, any transition | the lock | the clock |
+//! | a cancelled call, any call in half-open, an admission in a slow start, an outcome in a slow start by successes, any transition | the lock | the clock |
 //!
 //! # Why no transition is missed
 //!
@@ -38,8 +38,21 @@
 //! A sum may miss successes that do not happen before it. It contains every success that happens
 //! before it, in the order that the callers' own synchronisation establishes.
 //!
-//! Slow and cancelled calls take the same three steps. At ② a slow success resets the failures,
-//! and a cancelled call exchanges the state word for the same value.
+//! Slow calls take the same three steps. At ② a slow success resets the failures.
+//!
+//! # When no call completes
+//!
+//! The count of cancelled calls is behind the lock. A bit of the state word says whether it is
+//! valid. A cancelled call takes the lock, sets the bit with an exchange, and then counts itself.
+//! If the bit was not set, it is the first one, and the count begins with it. The decision follows
+//! under the same lock.
+//!
+//! A completed call that finds the bit clears it with an exchange, without the lock. So the count
+//! contains exactly the cancelled calls since the last exchange of a completed call. A success that
+//! does not find the bit came before the first cancelled call, or ran concurrently with it.
+//!
+//! A new epoch begins without the bit. The epoch changes only under the lock, so a cancelled call
+//! that finds its own epoch there is counted in it.
 //!
 //! # How long the consecutive failures last
 //!
@@ -72,8 +85,10 @@
 //! call of an earlier epoch.
 
 mod admit;
+mod cancelled;
 mod control;
 mod emit;
+mod failure_run;
 mod record;
 mod transition;
 
@@ -251,11 +266,12 @@ impl<S: Store> Core<S> {
         }
     }
 
-    /// Resets the consecutive failures. Returns `false` if the epoch is over.
+    /// Resets the consecutive failures and the cancelled calls. Returns `false` if the epoch is
+    /// over.
     #[cold]
     #[inline(never)]
     fn reset_failures(&self, stamp: StateWord) -> bool {
-        self.update_state_word(stamp, StateWord::without_failures).is_some()
+        self.update_state_word(stamp, StateWord::with_success).is_some()
     }
 
     /// Exchanges a closed state word of this epoch for another one. Returns the previous word.

@@ -1,5 +1,6 @@
 //! Loom models: every interleaving of a few threads on one core.
 
+mod cancelled;
 mod failure_span;
 mod slow_start;
 
@@ -469,23 +470,6 @@ fn loom_failure_is_checked_against_one_configuration() {
     // window, of which three failed.
     let (time, count) = (limits(1.0, 3, CONFIG.window), limits(0.5, 2, WindowShape::Count(9)));
     assert_stays_closed(time, count, &[Verdict::Success, FAILURE, FAILURE]);
-}
-
-#[test]
-fn loom_two_cancelled_calls_open_if_none_completes() {
-    model(|| {
-        let (core, time) = core(0, None);
-        let admissions = [core.admit().unwrap(), core.admit().unwrap()];
-        let other = Arc::clone(&core);
-        let thread = thread::spawn(move || other.record_cancelled(admissions[1]));
-        thread::yield_now();
-        // Another bucket of the same window.
-        time.advance(Duration::from_secs(5));
-        core.record_cancelled(admissions[0]);
-        thread.join().unwrap();
-        assert_eq!(consistent_state(&core), CircuitState::Open);
-        assert_eq!(core.snapshot().last_transition.unwrap().reason, Reason::NoneCompletes);
-    });
 }
 
 #[test]

@@ -1,24 +1,19 @@
-//! Records all outcomes but fast successes: failures, slow calls, cancelled calls, neutral answers
-//! and probes.
+//! Records all outcomes but fast successes and cancelled calls: failures, slow calls, neutral
+//! answers and probes.
 //!
 //! The numbers ①, ② and ③ are the steps that `core/mod.rs` describes.
 
-use std::time::Duration;
-
-use tower_fault_classify::__internals::UploadGuard;
-use tower_fault_classify::__internals::sync::Ordering;
+use tower_fault_classify::__internals::sync::MutexGuard;
 use tower_fault_classify::{Fault, Verdict};
 
 use super::transition::wake;
-use super::{Admission, CallDuration, Core, Store, start_word};
-use crate::circuit::hot_config::Limits;
+use super::{Admission, CallDuration, Core, Store};
 use crate::circuit::locked::Locked;
 use crate::circuit::state_word::StateWord;
 use crate::circuit::window::{Recorded, Window};
 use crate::machine::{
-    CANCELLED, CANCELLED_AFTER_ANSWER, CancelledPolicy, Change, Machine, Moment, Outcome, Reason,
-    RecoveryLimits, Sample, State, Ticket, TripLimits, may_reach_slow_rate, min_failures_for_rate,
-    none_completes, trip_reason,
+    Change, Machine, Moment, Outcome, Reason, RecoveryLimits, Sample, State, Ticket, TripLimits,
+    may_reach_slow_rate, min_failures_for_rate, trip_reason,
 };
 
 impl<S: Store> Core<S> {
@@ -79,7 +74,7 @@ impl<S: Store> Core<S> {
 
     /// Releases the slot of a slow start, if the call holds one. `success` raises the limit of the
     /// slow start.
-    fn release_slow_start_slot(&self, admission: Admission, success: bool) {
+    pub(super) fn release_slow_start_slot(&self, admission: Admission, success: bool) {
         let Some(from) = admission.slow_start_slot() else { return };
         let word = self.state_word();
         // Otherwise, the slow start is over, and the call has no slot to release.
@@ -101,7 +96,7 @@ impl<S: Store> Core<S> {
     }
 
     /// Frees the slot of a probe or of a slow start.
-    fn release_slot(&self, admission: Admission) {
+    pub(super) fn release_slot(&self, admission: Admission) {
         if let Some(ticket) = admission.ticket() {
             self.release_admission(admission, |machine| machine.release_probe(ticket));
         }
@@ -121,74 +116,8 @@ impl<S: Store> Core<S> {
         }
     }
 
-    /// Records a call that its caller cancelled before the server answered.
-    #[cold]
-    pub(crate) fn record_cancelled(&self, admission: Admission) {
-        self.cancelled(admission, false);
-    }
-
-    /// Records a call that its caller cancelled after the server had begun to answer.
-    #[cold]
-    pub(crate) fn record_cancelled_after_answer(&self, admission: Admission) {
-        self.cancelled(admission, true);
-    }
-
-    #[inline(never)]
-    fn cancelled(&self, admission: Admission, answered: bool) {
-        self.emit_cancelled(admission.stamp);
-        self.count_cancelled(admission.without_slow_start_slot(), answered);
-        self.release_slow_start_slot(admission, false);
-    }
-
-    /// Counts a cancelled call as [`CancelledPolicy`] says, and frees the slot of a probe.
-    fn count_cancelled(&self, admission: Admission, answered: bool) {
-        if admission.is_uncounted() {
-            return;
-        }
-        // The caller cancelled the call during its upload. The server could not answer yet, so the
-        // call is not counted.
-        if UploadGuard::is_stalled_or_failed() {
-            return self.release_slot(admission);
-        }
-        let limits = self.limits();
-        let now = self.hot_config().now();
-        match (limits.trip.cancelled, admission.ticket()) {
-            (CancelledPolicy::Ignore, _) => self.release_slot(admission),
-            (CancelledPolicy::Failure, _) => {
-                self.record_slow_path(admission, &CANCELLED.into(), CallDuration::UntilNow);
-            }
-            (CancelledPolicy::FailureAfter(after), _) => {
-                if self.elapsed(admission, now).is_some_and(|ran| Duration::from_nanos(ran) >= after) {
-                    self.record_slow_path(admission, &CANCELLED.into(), CallDuration::UntilNow);
-                } else {
-                    self.release_slot(admission);
-                }
-            }
-            (CancelledPolicy::IfNoneCompletes, _) if answered => {
-                self.record_slow_path(admission, &CANCELLED_AFTER_ANSWER.into(), CallDuration::UntilNow);
-            }
-            (CancelledPolicy::IfNoneCompletes, Some(ticket)) => {
-                let most = limits.trip.minimum_calls;
-                self.update_probe(admission.stamp, now, |machine, at, recovery| {
-                    (machine.record_cancelled_probe(ticket, most, at, recovery), None)
-                });
-            }
-            (CancelledPolicy::IfNoneCompletes, None) => {
-                self.record_cancelled_call(admission.stamp, &limits, now);
-            }
-        }
-    }
-
-    /// Records that a caller cancelled a call that had waited for the inner service since `since`.
-    pub(crate) fn record_cancelled_wait(&self, since: u64) {
-        let word = self.state_word();
-        if word.is_closed() {
-            self.record_cancelled(Admission { stamp: word.stamp(), word: start_word(since) });
-        }
-    }
-
     /// Returns how long a call has run at least. `None`: its start is not known.
-    fn elapsed(&self, admission: Admission, now: u64) -> Option<u64> {
+    pub(super) fn elapsed(&self, admission: Admission, now: u64) -> Option<u64> {
         match admission.ticket() {
             Some(ticket) => {
                 let locked = self.locked();
@@ -256,63 +185,6 @@ impl<S: Store> Core<S> {
         }
     }
 
-    /// ② Counts a failure in the state word. Returns the run of failures, without the window.
-    /// `None`: the epoch is over.
-    ///
-    /// `span` is the time that a run must span, or 0.
-    #[inline]
-    pub(super) fn count_failure(&self, stamp: StateWord, span: u64, now: u64) -> Option<Sample> {
-        let before = self.update_state_word(stamp, |word| {
-            if span > 0 && word.consecutive_failures() == 0 {
-                self.begin_run(now);
-            }
-            word.with_failure()
-        })?;
-        let consecutive_failures = before.with_failure().consecutive_failures();
-        let failing_for = if span > 0 { self.failing_for(now) } else { 0 };
-        Some(Sample { consecutive_failures, failing_for, window: None })
-    }
-
-    /// Stores the time of the first failure of a run, before the failure is counted.
-    fn begin_run(&self, now: u64) {
-        // The maximum, so that a thread that read the clock long ago cannot store an old time while
-        // a later run is in progress. AcqRel: see `correct_first_failure`.
-        let first = self.store().first_failure().fetch_max(now, Ordering::AcqRel);
-        if first > now {
-            self.correct_first_failure(first);
-        }
-    }
-
-    /// Returns the time since the first failure of the run.
-    fn failing_for(&self, now: u64) -> u64 {
-        // Acquire: see `correct_first_failure`.
-        let first = self.store().first_failure().load(Ordering::Acquire);
-        if first > now {
-            self.correct_first_failure(first);
-        }
-        now.saturating_sub(first)
-    }
-
-    /// Replaces the time of the first failure if it is in the future: the clock has run back, or a
-    /// call of a former circuit in this core has stored the time.
-    ///
-    /// The Acquire of the caller orders the reading of the clock below after the reading with which
-    /// `first` was stored. So no other time is in the future here.
-    #[cold]
-    fn correct_first_failure(&self, first: u64) {
-        let now = self.hot_config().now();
-        if first > now {
-            // Release: as for every store of this time. If the exchange fails, another thread has
-            // stored a time meanwhile, which stays.
-            let _ = self.store().first_failure().compare_exchange(
-                first,
-                now,
-                Ordering::Release,
-                Ordering::Relaxed,
-            );
-        }
-    }
-
     /// ③ Opens the circuit if a limit is reached.
     ///
     /// `failures` is the sample without the window. `seen` is the place in which the call was
@@ -345,59 +217,41 @@ impl<S: Store> Core<S> {
     /// Returns the newest bucket, if it is newer than the last bucket of the sum.
     ///
     /// When a bucket ends, the counts of the next bucket replace those of the oldest one. A
-    /// concurrent sum may then contain the oldest failures, slow or cancelled calls without the
-    /// oldest successes, so the window must be summed again.
+    /// concurrent sum may then contain the oldest failures or slow calls without the oldest
+    /// successes, so the window must be summed again.
     fn newer_bucket(&self, seen: Recorded) -> Option<Recorded> {
         let Recorded::Bucket(summed) = seen else { return None };
         self.window().newest().other_than(summed).map(Recorded::Bucket)
     }
 
-    fn record_cancelled_call(&self, stamp: StateWord, limits: &Limits, now: u64) {
-        if self.state_word().stamp() != stamp {
-            return;
-        }
-        let mut seen = self.window().record_cancelled(&limits.span, now, stamp.epoch()); // ①
-        if self.update_state_word(stamp, |word| word).is_none() {
-            return; // ②
-        }
-        loop {
-            // Usually the number of cancelled calls is too small, and the other counts are not
-            // needed.
-            if !none_completes(&limits.trip, self.window().cancelled_in(seen), false) {
-                return;
-            }
-            let counts = self.window().counts(seen); // ③
-            let completed = self.window().completed_in(seen, &counts);
-            if !none_completes(&limits.trip, counts.cancelled, completed) {
-                return;
-            }
-            match self.newer_bucket(seen) {
-                None => {
-                    let sample = Sample { consecutive_failures: 0, failing_for: 0, window: Some(counts) };
-                    return self.trip(stamp.epoch(), Reason::NoneCompletes, Some(&CANCELLED), now, sample);
-                }
-                Some(later) => seen = later,
-            }
-        }
-    }
-
     /// Records a call with a neutral answer: a completed call that counts in no rate.
     fn record_answered(&self, stamp: StateWord) {
-        if self.state_word().stamp() == stamp {
-            self.window().record_answered(&self.limits().span, self.hot_config().now(), stamp.epoch());
+        if self.state_word().has_cancelled() {
+            self.update_state_word(stamp, StateWord::with_answer);
         }
     }
 
     #[cold]
     fn trip(&self, epoch: u32, reason: Reason, fault: Option<&Fault>, now: u64, sample: Sample) {
-        let mut locked = self.locked();
-        if locked.epoch != epoch {
-            return;
+        let locked = self.locked();
+        if locked.epoch == epoch {
+            self.trip_locked(locked, reason, fault, now, Some(sample));
         }
+    }
+
+    /// Opens the circuit, and releases its lock.
+    pub(super) fn trip_locked(
+        &self,
+        mut locked: MutexGuard<'_, Locked>,
+        reason: Reason,
+        fault: Option<&Fault>,
+        now: u64,
+        sample: Option<Sample>,
+    ) {
         let at = locked.moment(now);
         let Locked { machine, limits, .. } = &mut *locked;
         let change = machine.trip(reason, fault, at, limits);
-        let pending = change.map(|change| self.apply(&mut locked, change, fault.copied(), Some(sample), now));
+        let pending = change.map(|change| self.apply(&mut locked, change, fault.copied(), sample, now));
         drop(locked);
         self.notify(pending);
     }
@@ -427,7 +281,7 @@ impl<S: Store> Core<S> {
     }
 
     /// Applies the outcome of a probe of this epoch to the machine.
-    fn update_probe(
+    pub(super) fn update_probe(
         &self,
         stamp: StateWord,
         now: u64,

@@ -73,8 +73,8 @@ impl<S: Store> Core<S> {
 
     /// Returns what a closed circuit has counted in the epoch that ends now.
     ///
-    /// `sample` has the counts that led to the transition. `None`: no call led to it. The caller
-    /// holds the lock.
+    /// `sample` has the counts that led to the transition. `None`: the limits of failures and slow
+    /// calls did not lead to it. The caller holds the lock.
     fn last_sample(&self, sample: Option<Sample>, epoch: u32, now: u64) -> Sample {
         let sample = sample.unwrap_or(Sample { consecutive_failures: 0, failing_for: 0, window: None });
         let window = sample.window.unwrap_or_else(|| {

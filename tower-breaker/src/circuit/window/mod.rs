@@ -86,16 +86,12 @@ pub trait Window: Sized {
     fn failures(&self, tag: u64) -> u64;
     /// Returns the slow calls in the span that ends with the bucket `tag`.
     fn slow(&self, tag: u64) -> u64;
-    /// Returns the cancelled calls in the span that ends with the bucket `tag`.
-    fn cancelled(&self, tag: u64) -> u64;
     /// Returns all counts of the span that ends with the bucket `tag`. A call that is counted as
     /// slow is also in `calls`.
     fn sums(&self, tag: u64) -> Counts;
 
     /// Returns the newest bucket.
     fn newest(&self) -> &NewestBucket;
-    /// Returns the newest bucket with a completed call that counts in no rate.
-    fn answered(&self) -> &AtomicU64;
     /// Clears the cells that are not in the window that ends with the bucket `keep`. `None`: clears
     /// all cells.
     fn clear_expired(&self, keep: Option<u64>);
@@ -118,15 +114,6 @@ pub trait Window: Sized {
     #[inline]
     fn enter(&self, span: &WindowSpan, now: u64, epoch: u32) -> Option<u64> {
         self.newest().enter(span.buckets.tag(now, epoch), self)
-    }
-
-    /// Empties a time window. The next calls are in the bucket `tag`, which belongs to a later
-    /// epoch, or in newer buckets.
-    fn discard_before(&self, tag: u64) {
-        // Relaxed: the Release store below publishes it. A call of an earlier epoch may overwrite
-        // it later, but with a bucket that is in no later window.
-        self.answered().store(NO_BUCKET, Ordering::Relaxed);
-        self.newest().discard_before(tag);
     }
 
     /// Records a success. In a time window this reads the clock and writes the thread's own cell.
@@ -165,24 +152,11 @@ pub trait Window: Sized {
     }
 
     /// Records a cancelled call.
-    fn record_cancelled(&self, span: &WindowSpan, now: u64, epoch: u32) -> Recorded {
+    fn record_cancelled(&self, span: &WindowSpan, now: u64, epoch: u32) {
         if !self.is_time_window(span) {
-            return self.update_count_window(span, epoch, CountWindow::record_cancelled);
-        }
-        let Some(tag) = self.enter(span, now, epoch) else { return Recorded::NOTHING };
-        self.add_cancelled(tag);
-        Recorded::Bucket(tag)
-    }
-
-    /// Records a completed call that counts in no rate.
-    fn record_answered(&self, span: &WindowSpan, now: u64, epoch: u32) {
-        if !self.is_time_window(span) {
-            self.update_count_window(span, epoch, CountWindow::record_completed);
+            self.update_count_window(span, epoch, CountWindow::record_cancelled);
         } else if let Some(tag) = self.enter(span, now, epoch) {
-            // Release: a reader of this bucket sees what the caller did before. If two threads
-            // store two buckets concurrently, the older one may remain. The completed call then
-            // leaves the window some buckets earlier.
-            self.answered().store(tag, Ordering::Release);
+            self.add_cancelled(tag);
         }
     }
 
@@ -190,7 +164,7 @@ pub trait Window: Sized {
     fn failures_in(&self, seen: Recorded) -> u64 {
         match seen {
             Recorded::Bucket(tag) => self.failures(tag),
-            Recorded::Last { counts, .. } => counts.failures,
+            Recorded::Last(counts) => counts.failures,
         }
     }
 
@@ -198,15 +172,7 @@ pub trait Window: Sized {
     fn slow_in(&self, seen: Recorded) -> u64 {
         match seen {
             Recorded::Bucket(tag) => self.slow(tag),
-            Recorded::Last { counts, .. } => counts.slow,
-        }
-    }
-
-    /// Returns the cancelled calls in the window.
-    fn cancelled_in(&self, seen: Recorded) -> u64 {
-        match seen {
-            Recorded::Bucket(tag) => self.cancelled(tag),
-            Recorded::Last { counts, .. } => counts.cancelled,
+            Recorded::Last(counts) => counts.slow,
         }
     }
 
@@ -214,18 +180,7 @@ pub trait Window: Sized {
     fn counts(&self, seen: Recorded) -> Counts {
         match seen {
             Recorded::Bucket(tag) => self.sums(tag),
-            Recorded::Last { counts, .. } => counts,
-        }
-    }
-
-    /// Returns whether the window, whose counts are `counts`, holds a completed call.
-    fn completed_in(&self, seen: Recorded, counts: &Counts) -> bool {
-        match seen {
-            // Acquire, with the Release of `record_answered`.
-            Recorded::Bucket(tag) => {
-                counts.calls > 0 || tag.wrapping_sub(self.answered().load(Ordering::Acquire)) <= Self::PARTS
-            }
-            Recorded::Last { completed, .. } => completed,
+            Recorded::Last(counts) => counts,
         }
     }
 
@@ -270,7 +225,7 @@ pub trait Window: Sized {
             other => other.insert(LastCalls { epoch, ring: CountWindow::new(span.calls as usize) }),
         };
         change(&mut last.ring);
-        Recorded::Last { counts: last.ring.counts(), completed: last.ring.has_completed() }
+        Recorded::Last(last.ring.counts())
     }
 }
 
@@ -353,7 +308,7 @@ impl NewestBucket {
     /// clock runs back before that, the first call in an earlier bucket of the epoch clears them.
     pub(crate) fn discard_before(&self, tag: u64) {
         // Release, with the Acquire of `enter`: a thread that reads this bucket sees what was
-        // written before, such as the emptied `answered`.
+        // written before.
         self.0.store(tag.wrapping_sub(TAGS_PER_EPOCH), Ordering::Release);
     }
 
@@ -400,7 +355,6 @@ const fn compare(tag: u64, newest: u64) -> BucketOrder {
 #[derive(Debug)]
 pub struct StripedWindow {
     newest: NewestBucket,
-    answered: AtomicU64,
     successes: StripedCounter,
     failures: PaddedRing,
     slow: PaddedRing,
@@ -414,7 +368,6 @@ impl StripedWindow {
     pub(crate) fn new(successes: StripedCounter, tag: u64) -> Self {
         Self {
             newest: NewestBucket::new(tag),
-            answered: AtomicU64::new(NO_BUCKET),
             successes,
             failures: PaddedRing::default(),
             slow: PaddedRing::default(),
@@ -455,10 +408,6 @@ impl Window for StripedWindow {
         self.slow.sum(tag)
     }
 
-    fn cancelled(&self, tag: u64) -> u64 {
-        self.cancelled.sum(tag)
-    }
-
     fn sums(&self, tag: u64) -> Counts {
         // Each numerator is read before its denominator, and each call is written to the
         // denominator first. The Release of `add_slow`, with the Acquire of `sum`, keeps this
@@ -474,10 +423,6 @@ impl Window for StripedWindow {
     #[inline]
     fn newest(&self) -> &NewestBucket {
         &self.newest
-    }
-
-    fn answered(&self) -> &AtomicU64 {
-        &self.answered
     }
 
     fn clear_expired(&self, keep: Option<u64>) {
@@ -509,14 +454,13 @@ pub struct LastCalls {
 pub enum Recorded {
     /// This bucket of a time window. The window has not been summed yet.
     Bucket(u64),
-    /// A count window, with its counts after the call, and whether one of its calls completed.
-    Last { counts: Counts, completed: bool },
+    /// A count window, with its counts after the call.
+    Last(Counts),
 }
 
 impl Recorded {
     /// The result for a call whose epoch is over.
-    const NOTHING: Self =
-        Self::Last { counts: Counts { calls: 0, failures: 0, slow: 0, cancelled: 0 }, completed: false };
+    const NOTHING: Self = Self::Last(Counts { calls: 0, failures: 0, slow: 0, cancelled: 0 });
 }
 
 impl LastCalls {
@@ -524,9 +468,6 @@ impl LastCalls {
         self.epoch == epoch && self.ring.size() == span.calls as usize
     }
 }
-
-/// A bucket that is in no window.
-pub(crate) const NO_BUCKET: u64 = 1 << 63;
 
 #[cfg(all(test, loom_models))]
 mod models;

@@ -65,8 +65,6 @@ enum Ended {
         failed: bool,
         slow: bool,
     },
-    /// Completed with a neutral answer, and counted in no rate.
-    Answered,
     Cancelled,
 }
 
@@ -84,6 +82,8 @@ pub(crate) struct Naive {
     pub(crate) consecutive_failures: u64,
     /// The time of the first of these failures.
     first_failure: u64,
+    /// The number of calls cancelled since the last completed call, and the time of the first one.
+    cancelled: (u32, u64),
     events: Vec<(u64, Ended)>,
     leases: u64,
     /// The number of open periods in a row, the length of the last one, and the time at which the
@@ -101,6 +101,7 @@ impl Naive {
             epoch: 0,
             consecutive_failures: 0,
             first_failure: 0,
+            cancelled: (0, 0),
             events: Vec::new(),
             leases: 0,
             streak: (0, 0, None),
@@ -111,6 +112,7 @@ impl Naive {
         self.state = state;
         self.epoch += 1;
         self.consecutive_failures = 0;
+        self.cancelled.0 = 0;
         self.events.clear();
     }
 
@@ -214,7 +216,7 @@ impl Naive {
         let cancelled = match self.limits.calls {
             Some(calls) => {
                 counted.drain(..counted.len().saturating_sub(calls as usize));
-                // The cancelled calls since the last completed call.
+                // The cancelled calls since the last call that succeeded or failed.
                 window.iter().rev().take_while(|ended| **ended == Ended::Cancelled).count()
             }
             None => window.iter().filter(|ended| **ended == Ended::Cancelled).count(),
@@ -225,18 +227,6 @@ impl Naive {
             counted.iter().filter(kept).count() as u64
         };
         [counted.len() as u64, number(|failed, _| failed), number(|_, slow| slow), cancelled as u64]
-    }
-
-    /// Returns whether the window holds enough cancelled calls and no completed call.
-    fn none_completes(&self, now: u64) -> bool {
-        let window = self.window(now);
-        let last = match self.limits.calls {
-            // Cancelled calls are among the last calls.
-            Some(calls) => &window[window.len().saturating_sub(calls as usize)..],
-            None => &window[..],
-        };
-        let none = last.iter().all(|ended| *ended == Ended::Cancelled);
-        none && last.len() >= self.limits.minimum as usize
     }
 
     pub(crate) fn end(&mut self, call: Call, end: End, now: u64) {
@@ -330,7 +320,7 @@ impl Naive {
             End::Success | End::Failure => self.open(now),
             End::Drop => {
                 *cancelled += 1;
-                if *cancelled >= self.limits.minimum {
+                if *cancelled >= self.limits.minimum.min(10) {
                     self.open(now);
                 }
             }
@@ -343,16 +333,23 @@ impl Naive {
         let at = self.latest(now);
         match end {
             End::Cancel => return,
-            End::Neutral => return self.events.push((at, Ended::Answered)),
+            End::Neutral => {
+                self.cancelled.0 = 0;
+                return;
+            }
             End::Drop => {
                 self.events.push((at, Ended::Cancelled));
-                if self.none_completes(now) {
+                let (number, first) = self.cancelled;
+                let first = if number == 0 { now } else { first.min(now) };
+                self.cancelled = (number + 1, first);
+                if number + 1 >= minimum.min(10) && now - first >= 1_000 {
                     self.open(now);
                 }
                 return;
             }
             End::Success => {
                 self.consecutive_failures = 0;
+                self.cancelled.0 = 0;
                 self.events.push((at, Ended::Counted { failed, slow }));
                 if !slow {
                     return;
@@ -364,6 +361,7 @@ impl Naive {
                     self.first_failure = now;
                 }
                 self.consecutive_failures += 1;
+                self.cancelled.0 = 0;
                 self.events.push((at, Ended::Counted { failed, slow }));
             }
         }

@@ -191,6 +191,8 @@ struct Naive {
     calls: Vec<(u64, bool)>,
     /// The failures since the last success.
     consecutive_failures: usize,
+    /// The calls cancelled since the last completed call.
+    cancelled: usize,
     tripped_at: Option<Duration>,
     forced: bool,
     has_handle: bool,
@@ -216,7 +218,7 @@ impl Naive {
         let age = |at: u64| bucket(now) - at;
         let window: Vec<_> = self.calls.iter().filter(|(at, _)| age(*at) <= 10).collect();
         let not_succeeded: Vec<_> = window.iter().filter(|(_, succeeded)| !succeeded).collect();
-        match not_succeeded.len().max(self.consecutive_failures) {
+        match not_succeeded.len().max(self.consecutive_failures).max(self.cancelled.min(1)) {
             0 if window.is_empty() => Some((0, 0)),
             0 => Some((1, window.len())),
             failures => not_succeeded.iter().all(|(at, _)| age(*at) >= 2).then_some((2, failures)),
@@ -297,8 +299,9 @@ proptest! {
                 }
                 continue;
             };
-            // This model does not cover calls through an open circuit.
-            if model.get(&key).is_some_and(|naive| naive.tripped_at.is_some()) {
+            // This model does not cover calls through an open circuit. Ten cancelled calls may open
+            // one.
+            if model.get(&key).is_some_and(|naive| naive.tripped_at.is_some() || naive.cancelled == 9) {
                 continue;
             }
             let mut lowest_cost = None;
@@ -336,6 +339,7 @@ proptest! {
             let naive = model.entry(key).or_default();
             if !naive.forced {
                 naive.calls.push((bucket(now), matches!(step, Step::Succeed(_))));
+                naive.cancelled = if matches!(step, Step::Cancel(_)) { naive.cancelled + 1 } else { 0 };
                 naive.consecutive_failures = match step {
                     Step::Succeed(_) => 0,
                     Step::Fail(_) => naive.consecutive_failures + 1,

@@ -94,6 +94,7 @@ fn circuit_with_cancelled_calls_is_kept_in_flood() {
         drop(bench.circuits.get_or_insert(0).unwrap().try_acquire().unwrap());
         bench.succeed_new_keys(100);
     }
+    bench.time.advance(SECOND);
     drop(bench.circuit(0).try_acquire().unwrap());
     let status = bench.circuit(0).status();
     assert_eq!((status.state, status.last_trip.unwrap().reason), (CircuitState::Open, Reason::NoneCompletes));

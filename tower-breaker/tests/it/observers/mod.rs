@@ -131,9 +131,11 @@ fn slow_and_cancelled_transitions_have_their_reasons() {
     let counts = received[0].counts.unwrap();
     assert_eq!((counts.calls, counts.failures, counts.slow, received[0].fault), (10, 0, 10, None));
 
-    let (hangs, _time) = circuit(config());
+    let (hangs, time) = circuit(config());
     let mut transitions = hangs.transitions();
-    (0..10).for_each(|_| drop(hangs.try_acquire().unwrap()));
+    (0..9).for_each(|_| drop(hangs.try_acquire().unwrap()));
+    time.advance(SECOND);
+    drop(hangs.try_acquire().unwrap());
     let received = read_all(&mut transitions);
     assert_eq!(steps(&received), [(CircuitState::Closed, CircuitState::Open, Reason::NoneCompletes)]);
     assert_eq!(received[0].counts.unwrap().cancelled, 10);

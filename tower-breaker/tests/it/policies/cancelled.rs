@@ -161,15 +161,60 @@ fn call_dropped_during_upload_is_not_counted_and_frees_slot() {
 }
 
 #[test]
-fn completed_call_in_window_keeps_cancelled_calls_ignored() {
+fn completed_call_restarts_count_of_cancelled_calls() {
     let (layer, time) = layer(config());
     let circuit = layer.circuit();
     let mut service = layer.layer(server());
-    send(&mut service, 503, SECOND, &time).unwrap();
-    (0..100).for_each(|_| assert_pending!(start(&mut service, HANGS).poll()));
+    (0..9).for_each(|_| assert_pending!(start(&mut service, HANGS).poll()));
+    send(&mut service, 503, 2 * SECOND, &time).unwrap();
+    (0..9).for_each(|_| assert_pending!(start(&mut service, HANGS).poll()));
+    time.advance(SECOND);
     assert_eq!(state(&circuit), CircuitState::Closed, "the server responded once, with an error");
-    time.advance(Duration::from_secs(66));
-    (0..10).for_each(|_| assert_pending!(start(&mut service, HANGS).poll()));
+    assert_pending!(start(&mut service, HANGS).poll());
+    assert_eq!(trip_reason(&circuit), Reason::NoneCompletes);
+}
+
+#[test]
+fn cancelled_calls_at_one_moment_are_ignored() {
+    let (layer, time) = layer(config());
+    let circuit = layer.circuit();
+    let mut service = layer.layer(server());
+    (0..100).for_each(|_| assert_pending!(start(&mut service, HANGS).poll()));
+    time.advance(Duration::from_nanos(999_999_999));
+    assert_pending!(start(&mut service, HANGS).poll());
+    assert_eq!(state(&circuit), CircuitState::Closed);
+    time.advance(Duration::from_nanos(1));
+    assert_pending!(start(&mut service, HANGS).poll());
+    assert_eq!(trip_reason(&circuit), Reason::NoneCompletes);
+}
+
+#[test]
+fn count_of_cancelled_calls_is_at_most_ten_and_at_most_minimum_calls() {
+    for (minimum, number) in [(1, 2), (2, 2), (5, 5), (10, 10), (100, 10)] {
+        let (layer, time) = layer(config().minimum_calls(minimum));
+        assert_eq!(cancel_calls(&Connection { ready: true }, &layer, &time, SECOND), number, "{minimum}");
+        time.advance(OPEN_FOR);
+        layer.circuit().try_acquire().unwrap().cancel();
+        let probes = cancel_calls(&Connection { ready: true }, &layer, &time, SECOND);
+        assert_eq!(probes, minimum.min(10) as usize, "probes, {minimum}");
+    }
+}
+
+#[test]
+fn reconfigure_keeps_cancelled_calls_and_applies_number_and_policy() {
+    let (clock, time) = Clock::manual();
+    let config = || config().clock(clock);
+    let circuit = Circuit::new(config().build().unwrap());
+    let cancel = |times| (0..times).for_each(|_| drop(circuit.try_acquire().unwrap()));
+    cancel(3);
+    time.advance(SECOND);
+    circuit.reconfigure(config().cancelled(CancelledPolicy::Ignore).build().unwrap()).unwrap();
+    cancel(100);
+    assert_eq!(state(&circuit), CircuitState::Closed);
+    circuit.reconfigure(config().minimum_calls(5).count_window(9).build().unwrap()).unwrap();
+    cancel(1);
+    assert_eq!(state(&circuit), CircuitState::Closed, "four calls since the last completed one");
+    cancel(1);
     assert_eq!(trip_reason(&circuit), Reason::NoneCompletes);
 }
 

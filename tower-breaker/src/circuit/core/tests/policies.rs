@@ -82,38 +82,72 @@ fn record_cancelled(core: &StaticCore, time: &ManualClock, millis: u64) {
 #[test]
 fn ten_cancelled_calls_open_if_none_completed() {
     for window in [WindowShape::Time(60 * SECOND), WindowShape::Count(20)] {
-        let (core, time) = core_with(&BreakerConfig { window, ..CONFIG });
-        for cancelled in 0..10 {
-            assert_eq!(state(&core), CircuitState::Closed, "{cancelled} cancelled calls, {window:?}");
-            record_cancelled(&core, &time, 1);
+        for minimum_calls in [10, 100] {
+            let (core, time) =
+                core_with(&BreakerConfig { trip: TripLimits { minimum_calls, ..TRIP }, window, ..CONFIG });
+            run(&core, Verdict::Success);
+            for cancelled in 0..10 {
+                assert_eq!(state(&core), CircuitState::Closed, "{cancelled} cancelled calls, {window:?}");
+                record_cancelled(&core, &time, 200);
+            }
+            let last = core.snapshot().last_transition.unwrap();
+            assert_eq!((last.to, last.reason), (CircuitState::Open, Reason::NoneCompletes), "{window:?}");
+            let counts = last.counts.unwrap();
+            assert_eq!((counts.calls, counts.cancelled, last.fault.is_some()), (1, 10, true));
         }
-        let last = core.snapshot().last_transition.unwrap();
-        assert_eq!((last.to, last.reason), (CircuitState::Open, Reason::NoneCompletes), "{window:?}");
     }
 }
 
 #[test]
-fn one_completed_call_is_enough_to_ignore_cancelled_calls() {
-    for verdict in [Verdict::Success, FAILURE] {
-        let (core, time) = with_policy(CancelledPolicy::IfNoneCompletes);
-        run(&core, verdict);
-        for _ in 0..1_000 {
-            record_cancelled(&core, &time, 1);
+fn completed_call_restarts_count_and_span_of_cancelled_calls() {
+    let neutral = FAILURE.fault().unwrap().with_health(Health::Neutral).into();
+    for verdict in [Verdict::Success, FAILURE, neutral] {
+        let limits = TripLimits { consecutive_failures: 0, failure_rate: None, ..TRIP };
+        let (core, time) = core(limits);
+        for _ in 0..50 {
+            (0..9).for_each(|_| record_cancelled(&core, &time, 500));
+            run(&core, verdict);
         }
-        assert_eq!((state(&core), core.snapshot().counts.calls), (CircuitState::Closed, 1));
+        assert_eq!(state(&core), CircuitState::Closed, "{verdict:?}");
+        (0..50).for_each(|_| record_cancelled(&core, &time, 0));
+        assert_eq!(state(&core), CircuitState::Closed, "{verdict:?}: they span no time");
+        record_cancelled(&core, &time, 1_000);
+        assert_eq!(state(&core), CircuitState::Open, "{verdict:?}");
     }
 }
 
 #[test]
-fn cancelled_calls_of_earlier_windows_do_not_count() {
+fn cancelled_calls_do_not_change_consecutive_failures() {
+    let (core, time) = core(TRIP);
+    (0..4).for_each(|_| assert!(run(&core, FAILURE)));
+    record_cancelled(&core, &time, 1);
+    assert_eq!(core.snapshot().consecutive_failures, 4);
+    run(&core, FAILURE);
+    assert_eq!(core.snapshot().last_transition.unwrap().reason, Reason::ConsecutiveFailures);
+}
+
+#[test]
+fn cancelled_calls_of_earlier_windows_count() {
     let (core, time) = with_policy(CancelledPolicy::IfNoneCompletes);
-    for _ in 0..100 {
-        for _ in 0..9 {
-            record_cancelled(&core, &time, 0);
-        }
-        time.advance(Duration::from_secs(70));
-    }
+    (0..9).for_each(|_| record_cancelled(&core, &time, 0));
+    time.advance(Duration::from_secs(700));
+    assert_eq!(core.snapshot().counts, Counts::default());
+    record_cancelled(&core, &time, 0);
+    assert_eq!(state(&core), CircuitState::Open);
+}
+
+#[test]
+fn cancelled_calls_of_earlier_epoch_do_not_count() {
+    let (core, time) = with_policy(CancelledPolicy::IfNoneCompletes);
+    let early = core.admit().unwrap();
+    (0..9).for_each(|_| record_cancelled(&core, &time, 0));
+    core.reset().unwrap();
+    time.advance(Duration::from_secs(1));
+    core.record_cancelled(early);
+    (0..9).for_each(|_| record_cancelled(&core, &time, 1));
     assert_eq!(state(&core), CircuitState::Closed);
+    record_cancelled(&core, &time, 1_000);
+    assert_eq!(state(&core), CircuitState::Open);
 }
 
 #[test]

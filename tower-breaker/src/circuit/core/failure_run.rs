@@ -1,0 +1,66 @@
+//! Counts consecutive failures, and the time that they span.
+
+use tower_fault_classify::__internals::sync::Ordering;
+
+use super::{Core, Store};
+use crate::circuit::state_word::StateWord;
+use crate::machine::Sample;
+
+impl<S: Store> Core<S> {
+    /// ② Counts a failure in the state word. Returns the run of failures, without the window.
+    /// `None`: the epoch is over.
+    ///
+    /// `span` is the time that a run must span, or 0.
+    #[inline]
+    pub(super) fn count_failure(&self, stamp: StateWord, span: u64, now: u64) -> Option<Sample> {
+        let before = self.update_state_word(stamp, |word| {
+            if span > 0 && word.consecutive_failures() == 0 {
+                self.begin_run(now);
+            }
+            word.with_failure()
+        })?;
+        let consecutive_failures = before.with_failure().consecutive_failures();
+        let failing_for = if span > 0 { self.failing_for(now) } else { 0 };
+        Some(Sample { consecutive_failures, failing_for, window: None })
+    }
+
+    /// Stores the time of the first failure of a run, before the failure is counted.
+    fn begin_run(&self, now: u64) {
+        // The maximum, so that a thread that read the clock long ago cannot store an old time while
+        // a later run is in progress. AcqRel: see `correct_first_failure`.
+        let first = self.store().first_failure().fetch_max(now, Ordering::AcqRel);
+        if first > now {
+            self.correct_first_failure(first);
+        }
+    }
+
+    /// Returns the time since the first failure of the run.
+    fn failing_for(&self, now: u64) -> u64 {
+        // Acquire: see `correct_first_failure`.
+        let first = self.store().first_failure().load(Ordering::Acquire);
+        if first > now {
+            self.correct_first_failure(first);
+        }
+        now.saturating_sub(first)
+    }
+
+    /// Replaces the time of the first failure if it is in the future: the clock has run back, or a
+    /// call of a former circuit in this core has stored the time.
+    ///
+    /// The Acquire of the caller orders the reading of the clock below after the reading with which
+    /// `first` was stored. So no other time is in the future here.
+    #[cold]
+    fn correct_first_failure(&self, first: u64) {
+        let now = self.hot_config().now();
+        if first > now {
+            // Release: as for every store of this time. If the exchange fails, another thread has
+            // stored a time meanwhile, which stays.
+            let _ = self.store().first_failure().compare_exchange(
+                first,
+                now,
+                Ordering::Release,
+                Ordering::Relaxed,
+            );
+        }
+    }
+}
