@@ -63,7 +63,7 @@ pub(crate) fn fault<S: Serializer>(fault: &Option<Fault>, to: S) -> Result<S::Ok
     fault.as_ref().map(Axes).serialize(to)
 }
 
-const FIELDS: [&str; 20] = [
+const FIELDS: [&str; 21] = [
     "name",
     "consecutive_failures",
     "consecutive_failures_span",
@@ -72,6 +72,7 @@ const FIELDS: [&str; 20] = [
     "minimum_calls",
     "time_window",
     "count_window",
+    "count_failed_retries",
     "cancelled",
     "open_for",
     "open_backoff",
@@ -139,6 +140,7 @@ impl Setting for Config {
                     count_window = Some(fields.value(Integer(WINDOW_CALLS))?);
                     builder
                 }
+                "count_failed_retries" => builder.count_failed_retries(fields.value(Bool)?),
                 "cancelled" => builder.cancelled(fields.value(CancelledCalls)?),
                 "open_for" => builder.open_for(fields.value(DurationIn(DURATIONS))?),
                 "open_backoff" => match fields.value(OrNone(OpenBackoff))? {
@@ -329,7 +331,7 @@ impl<'de> Deserialize<'de> for BreakerConfig {
 impl Serialize for BreakerConfig {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         // Destructured, so that a new setting does not compile until it is written.
-        let Self { name, trip, recovery, window, mode, clock: _, seeds } = self;
+        let Self { name, trip, recovery, window, mode, count_failed_retries, clock: _, seeds } = self;
         let TripLimits {
             consecutive_failures,
             consecutive_failures_span,
@@ -359,6 +361,7 @@ impl Serialize for BreakerConfig {
             WindowShape::Time(nanos) => table.serialize_field("time_window", &human(nanos))?,
             WindowShape::Count(calls) => table.serialize_field("count_window", &calls)?,
         }
+        table.serialize_field("count_failed_retries", count_failed_retries)?;
         table.serialize_field("cancelled", &WrittenPolicy(cancelled))?;
         table.serialize_field("open_for", &human(initial))?;
         table.serialize_field("open_backoff", &OrNone(open_backoff))?;
@@ -478,7 +481,7 @@ mod tests {
     }
 
     /// Values in JSON, which are also valid TOML, and how the error begins.
-    const WRONG: [(&str, &str, &str); 45] = [
+    const WRONG: [(&str, &str, &str); 46] = [
         ("name", "5", "`name` is 5; allowed is a string"),
         (
             "consecutive_failures",
@@ -511,6 +514,7 @@ mod tests {
         ("time_window", "\"0s\"", "`time_window` is \"0s\"; allowed is 1ms to 365d"),
         ("time_window", "\"366d\"", "`time_window` is \"366d\"; allowed is 1ms to 365d"),
         ("count_window", "0", "`count_window` is 0; allowed is 1 to 1000000"),
+        ("count_failed_retries", "0", "`count_failed_retries` is 0; allowed is true or false"),
         (
             "cancelled",
             "\"fail\"",
@@ -664,7 +668,7 @@ mod tests {
             failures_span in prop_oneof![Just(Duration::ZERO), duration()],
             (window, minimum_calls) in window(),
             slow in proptest::option::of((duration(), SHARES)),
-            cancelled in cancelled(),
+            (cancelled, failed_retries) in (cancelled(), any::<bool>()),
             (open_for, longer) in (duration(), duration()),
             growth in proptest::option::of(GROWTH),
             (jitter, seed, until_reset) in (SHARES, proptest::option::of(any::<u64>()), any::<bool>()),
@@ -677,6 +681,7 @@ mod tests {
                 .consecutive_failures(consecutive_failures)
                 .consecutive_failures_span(failures_span)
                 .failure_rate(failure_rate)
+                .count_failed_retries(failed_retries)
                 .cancelled(cancelled)
                 .open_for(open_for)
                 .open_jitter(jitter)

@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 use pin_project_lite::pin_project;
 use tokio::runtime::Handle;
 use tokio::time::Sleep;
-use tower_fault_classify::__internals::UploadGuard;
+use tower_fault_classify::__internals::{RetryScope, UploadGuard};
 use tower_fault_classify::classifiers::{Auto, ResponseCoverage};
 use tower_fault_classify::{Classify, Verdict};
 use tower_service::Service;
@@ -192,10 +192,12 @@ where
             // The guard covers the poll and the classification, so that this layer and the layers
             // below classify the attempt with it.
             let guard = upload_guard::<_, Req, _>(this.replayable, this.resend, this.call);
+            let scope = (this.call.attempts() > 1).then(RetryScope::enter);
             let Poll::Ready(result) = attempt.poll(cx) else {
                 this.call.start_time();
                 return Poll::Pending;
             };
+            drop(scope);
             let verdict = this.classify.classify(result.as_ref());
             drop(guard);
             // Most calls end here. The response is moved alone, because the whole result would be
@@ -272,7 +274,9 @@ where
             let this = self.as_mut().project();
             let StateProj::Calling { attempt } = this.state.project() else { polled_after_completion() };
             let guard = upload_guard::<_, Req, _>(this.replayable, this.resend, this.call);
+            let scope = RetryScope::enter();
             let polled = attempt.poll(cx);
+            drop(scope);
             let Poll::Ready(result) = polled else {
                 drop(guard);
                 // The attempt may wait for a resource that the last response holds: a stream or a
@@ -304,6 +308,8 @@ where
             ready!(pause.poll(cx));
             wait.set(Wait::Readiness { timer: None });
         }
+        // Inner layers see that what begins now is a retry.
+        let _scope = RetryScope::enter();
         let ready = match service.poll_ready(cx) {
             Poll::Ready(ready) => ready.map(|()| this.call.time_left().err()),
             Poll::Pending => Ok(Some(ready!(wait.poll_limit(this.call, cx)))),

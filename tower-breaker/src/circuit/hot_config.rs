@@ -20,6 +20,8 @@ use crate::telemetry::{Instruments, instruments};
 const TIMED: u64 = 1;
 /// Flag: calls that would be rejected are admitted, and are not counted.
 const OBSERVING: u64 = 2;
+/// Flag: the failures of retries count.
+const COUNTS_FAILED_RETRIES: u64 = 4;
 /// The layout of the flags word: `instruments:32 | first epoch:24 | flags:8`.
 ///
 /// `instruments` is the index of the instruments of the circuit's name. The first epoch is the one
@@ -127,11 +129,13 @@ impl Flags {
     pub(super) fn of(config: &BreakerConfig, instruments: u32, first_epoch: u32) -> Self {
         let timed = if config.trip.needs_duration() { TIMED } else { 0 };
         let observing = if config.mode == Mode::ObserveOnly { OBSERVING } else { 0 };
+        let counts_failed_retries = if config.count_failed_retries { COUNTS_FAILED_RETRIES } else { 0 };
         Self(
             (u64::from(instruments) << INSTRUMENTS)
                 | (u64::from(first_epoch) << FIRST_EPOCH)
                 | timed
-                | observing,
+                | observing
+                | counts_failed_retries,
         )
     }
 
@@ -145,6 +149,12 @@ impl Flags {
     #[inline]
     pub(super) const fn is_observing(self) -> bool {
         self.0 & OBSERVING != 0
+    }
+
+    /// Returns whether the failures of retries count.
+    #[inline]
+    pub(super) const fn counts_failed_retries(self) -> bool {
+        self.0 & COUNTS_FAILED_RETRIES != 0
     }
 
     /// Returns the epoch in which the circuit began, in the lowest 24 bits. The higher bits have no

@@ -175,6 +175,16 @@ impl<R: CircuitRef> Permit<R> {
         self.finish(Core::record_cancelled_after_answer);
     }
 
+    /// Marks the call as a retry of a call that failed.
+    ///
+    /// While the circuit is closed, the failure of a retry does not count: see
+    /// [`count_failed_retries`](crate::BreakerConfigBuilder::count_failed_retries). Inside of a
+    /// `JitterRetryLayer` every retry is marked already.
+    pub fn retry(mut self) -> Self {
+        self.circuit.core().mark_retry(&mut self.admission);
+        self
+    }
+
     /// Returns the permit unused, for a call that never began.
     ///
     /// Nothing is counted, with every [`CancelledPolicy`](crate::CancelledPolicy). The slot of a

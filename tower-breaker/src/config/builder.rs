@@ -58,6 +58,7 @@ pub struct BreakerConfigBuilder {
     probe_lease: Option<Duration>,
     slow_start: SlowStartSetting,
     mode: Mode,
+    count_failed_retries: bool,
     clock: Option<Clock>,
 }
 
@@ -103,6 +104,7 @@ impl BreakerConfigBuilder {
             probe_lease: None,
             slow_start: SlowStartSetting::Time(Duration::ZERO),
             mode: Mode::Enforce,
+            count_failed_retries: false,
             clock: None,
         }
     }
@@ -122,8 +124,8 @@ impl BreakerConfigBuilder {
     ///
     /// **Range**: any number; 0 turns the limit off. **Default**: 5.
     ///
-    /// A success between two failures restarts the count. If a retry layer is outside of the
-    /// breaker, each of its attempts counts.
+    /// A success between two failures restarts the count. The failures of retries do not count: see
+    /// [`count_failed_retries`](Self::count_failed_retries).
     ///
     /// The limit is for low traffic. Among many calls per second, a few failures in a row occur by
     /// chance, and the failure rate alone decides better: see [`BreakerConfig::high_traffic`].
@@ -221,6 +223,28 @@ impl BreakerConfigBuilder {
     /// usually uncontended.
     pub fn count_window(mut self, calls: u32) -> Self {
         self.window = WindowSetting::Calls(calls);
+        self
+    }
+
+    /// Sets whether a closed circuit counts the failures of retries.
+    ///
+    /// **Default**: off. The failure of a retry counts in no rate and in no run of failures. Its
+    /// success counts like any other.
+    ///
+    /// The attempts of one call fail for the same reason, so they are not independent. If one of
+    /// four shards is dead, a quarter of the calls fails. With three attempts for each, half of the
+    /// requests fail, and a failure rate of 0.5 would open the circuit.
+    ///
+    /// A retry is known as such in two cases:
+    ///
+    /// - A `JitterRetryLayer` of the same version is outside of the breaker, and no layer between
+    ///   them moves the call to another task.
+    /// - The permit is marked with [`Permit::retry`](crate::Permit::retry).
+    ///
+    /// A failed probe opens a half-open circuit again, also if it is a retry. Turn the setting on
+    /// for a worker that makes few calls with many attempts.
+    pub fn count_failed_retries(mut self, on: bool) -> Self {
+        self.count_failed_retries = on;
         self
     }
 
@@ -500,6 +524,7 @@ impl BreakerConfigBuilder {
             recovery,
             window,
             mode: self.mode,
+            count_failed_retries: self.count_failed_retries,
             clock: self.clock,
             seeds: self.seed.map(Seeds::from),
         })
@@ -544,6 +569,7 @@ impl BreakerConfig {
     /// |---|---|
     /// | `consecutive_failures_span` | zero: the failures of one call at a time span some time anyway |
     /// | `failure_rate` | `None`: only five failures in a row open the circuit |
+    /// | `count_failed_retries` | on: each attempt of the few calls counts |
     /// | `open_until_reset` | on |
     /// | `probes` | 1 |
     /// | `successes_to_close` | 1 |
@@ -557,6 +583,7 @@ impl BreakerConfig {
         Self::builder()
             .consecutive_failures_span(Duration::ZERO)
             .failure_rate(None)
+            .count_failed_retries(true)
             .open_until_reset()
             .probes(1)
             .successes_to_close(1)

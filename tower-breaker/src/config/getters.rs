@@ -36,6 +36,7 @@ impl BreakerConfig {
             .consecutive_failures(self.consecutive_failures())
             .consecutive_failures_span(self.consecutive_failures_span())
             .failure_rate(self.failure_rate())
+            .count_failed_retries(self.count_failed_retries())
             .cancelled(self.cancelled())
             .open_for(self.open_for())
             .open_jitter(self.open_jitter())
@@ -182,6 +183,11 @@ impl BreakerConfig {
         }
     }
 
+    /// Returns whether a closed circuit counts the failures of retries.
+    pub const fn count_failed_retries(&self) -> bool {
+        self.count_failed_retries
+    }
+
     /// Returns the mode: whether the circuit rejects and counts calls.
     pub const fn mode(&self) -> Mode {
         self.mode
@@ -221,6 +227,7 @@ mod tests {
             .successes_to_close(8)
             .probe_lease(9 * second)
             .slow_start(10 * second)
+            .count_failed_retries(true)
             .mode(Mode::ObserveOnly)
             .build()
             .unwrap();
@@ -239,6 +246,7 @@ mod tests {
         assert_eq!((config.probes(), config.successes_to_close()), (6, 8));
         assert_eq!((config.probe_lease(), config.slow_start()), (9 * second, 10 * second));
         assert_eq!(config.slow_start_successes(), None);
+        assert!(config.count_failed_retries());
         assert_eq!(config.mode(), Mode::ObserveOnly);
         assert_eq!(config.clock(), None);
         assert_eq!(config.to_builder().build().unwrap(), config);

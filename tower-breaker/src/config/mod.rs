@@ -47,6 +47,7 @@ pub use crate::machine::CancelledPolicy;
 /// | [`minimum_calls`](BreakerConfigBuilder::minimum_calls) | 10, or a smaller count window | 1 or more; at most the count window | calls in the window before the rates apply |
 /// | [`time_window`](BreakerConfigBuilder::time_window) | 60 s | 1 ms to 365 days | span over which the rates are computed |
 /// | [`count_window`](BreakerConfigBuilder::count_window) | off | 1 to 1,000,000 | last calls over which the rates are computed, instead of a time window |
+/// | [`count_failed_retries`](BreakerConfigBuilder::count_failed_retries) | off | | whether a closed circuit counts the failures of retries |
 /// | [`cancelled`](BreakerConfigBuilder::cancelled) | [`IfNoneCompletes`](CancelledPolicy::IfNoneCompletes) | `FailureAfter`: 1 ms to 365 days | how cancelled calls are counted |
 /// | [`open_for`](BreakerConfigBuilder::open_for) | 30 s | 1 ms to 365 days | time before an open circuit admits probes |
 /// | [`open_backoff`](BreakerConfigBuilder::open_backoff) | off | multiplier 1 to 100; maximum `open_for` to 365 days | growth of the open time from one open period to the next |
@@ -128,6 +129,8 @@ pub struct BreakerConfig {
     pub(crate) recovery: RecoveryLimits,
     pub(crate) window: WindowShape,
     pub(crate) mode: Mode,
+    /// Whether the failures of retries count while the circuit is closed.
+    pub(crate) count_failed_retries: bool,
     /// The clock that the user set. `None`: the default clock, or the circuit's current clock.
     pub(crate) clock: Option<Clock>,
     /// The seeds of the circuits' jitter. `None`: the jitter is not reproducible.

@@ -10,6 +10,7 @@ mod circuit;
 mod clocks;
 mod control;
 mod errors;
+mod failed_retries;
 mod failure_span;
 mod fallback;
 mod half_open;

@@ -98,6 +98,13 @@ pub(crate) const OPERATIONS: &[Operation] = &[
             }
         }
     }),
+    ("Circuit retries", |target| {
+        for verdict in [FAILURE, Verdict::Success] {
+            if let Ok(permit) = target.circuit.try_acquire() {
+                permit.retry().record(verdict);
+            }
+        }
+    }),
     ("Circuit slow calls", |target| {
         for _ in 0..3 {
             if let Ok(permit) = target.circuit.try_acquire() {

@@ -1,7 +1,7 @@
 //! Code that the breaker and the retry share.
 //!
-//! It contains the clock, striped counters, pooled storage, and the reading of settings from
-//! configuration files.
+//! It contains the clock, striped counters, pooled storage, the scope of a retry, and the reading of
+//! settings from configuration files.
 //!
 //! The breaker and the retry depend on this crate, and not on each other. So each lock-free
 //! structure is written and verified once. The module is hidden, and behind a feature for this
@@ -10,6 +10,7 @@
 mod clock;
 mod config_error;
 mod pool;
+mod retry_scope;
 #[cfg(feature = "__internals-serde")]
 pub mod settings;
 mod striped;
@@ -19,6 +20,7 @@ mod type_name;
 pub use clock::{AtomicClock, Clock, ManualClock};
 pub use config_error::ConfigError;
 pub use pool::{Pool, PoolHandle, PoolItem};
+pub use retry_scope::RetryScope;
 pub use striped::{
     BucketRing, CellUpdate, PaddedRing, StripedCounter, TAGS_PER_EPOCH, TimeBuckets, is_in_window,
     thread_slot,

@@ -4,6 +4,7 @@
 mod answered_uploads;
 mod axum_route;
 mod errors;
+mod failed_retries;
 mod hyper_client;
 mod lost_peers;
 mod reqwest_chain;

@@ -5,6 +5,7 @@
 use std::task::Waker;
 use std::time::Duration;
 
+use tower_fault_classify::__internals::RetryScope;
 use tower_fault_classify::__internals::sync::Ordering;
 
 use super::{Admission, Core, Store};
@@ -151,7 +152,13 @@ impl<S: Store> Core<S> {
         self.notify(pending);
         match decision {
             Decision::Admitted => Ok(self.admission(StateWord::closed(epoch))),
-            Decision::AdmittedWithSlot(from) => Ok(Admission::with_slow_start_slot(epoch, from)),
+            Decision::AdmittedWithSlot(from) => {
+                let mut admission = Admission::with_slow_start_slot(epoch, from);
+                if RetryScope::is_active() {
+                    self.mark_retry(&mut admission);
+                }
+                Ok(admission)
+            }
             Decision::Probe(ticket) => {
                 Ok(Admission { stamp: StateWord::of(State::HalfOpen, epoch), word: ticket.word() })
             }

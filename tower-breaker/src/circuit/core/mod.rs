@@ -97,8 +97,8 @@ pub(super) use transition::wake;
 
 use std::sync::Arc;
 
-use tower_fault_classify::__internals::Clock;
 use tower_fault_classify::__internals::sync::{AtomicU64, Mutex, MutexGuard, Ordering, lock};
+use tower_fault_classify::__internals::{Clock, RetryScope};
 use tower_fault_classify::Verdict;
 
 use super::hot_config::{HotConfig, Limits};
@@ -155,10 +155,13 @@ pub(crate) struct Admission {
     /// The state word at the admission, without its failures and slow start. For a call that holds
     /// a slot of a slow start: [`StateWord::slow_start_slot`].
     stamp: StateWord,
-    /// For a probe: its ticket. For another call: the time of its start plus one, or 0 if no limit
-    /// and no slot needs the time.
+    /// For a probe: its ticket. For another call: [`RETRY`] if it is a retry whose failure does not
+    /// count, and the time of its start plus one, or 0 if no limit and no slot needs the time.
     word: u64,
 }
+
+/// The bit of an admission's word that marks a retry. Times do not reach it in 292 years.
+const RETRY: u64 = 1 << 63;
 
 impl Admission {
     /// Returns the admission of a call that is not counted.
@@ -183,7 +186,7 @@ impl Admission {
     /// Returns the time since which the call has held a slot of a slow start. `None`: it was
     /// admitted without a slot.
     fn slow_start_slot(&self) -> Option<u64> {
-        self.stamp.has_slow_start_slot().then(|| self.word - 1)
+        self.stamp.has_slow_start_slot().then(|| (self.word & !RETRY) - 1)
     }
 
     /// Returns the admission without its slot of a slow start.
@@ -197,8 +200,22 @@ impl Admission {
 
     /// Returns how long the call has run at the time `now`. `None`: its start is not known.
     fn duration(&self, now: u64) -> Option<u64> {
-        let has_start = self.stamp.is_closed() || self.stamp.has_slow_start_slot();
-        (has_start && self.word != 0).then(|| now.saturating_sub(self.word - 1))
+        (self.is_of_closed_circuit() && self.is_timed()).then(|| now.saturating_sub((self.word & !RETRY) - 1))
+    }
+
+    /// Returns whether the start of the call is known. The call must not be a probe.
+    const fn is_timed(&self) -> bool {
+        self.word & !RETRY != 0
+    }
+
+    /// Returns whether the call is a retry whose failure does not count.
+    const fn is_retry(&self) -> bool {
+        self.is_of_closed_circuit() && self.word & RETRY != 0
+    }
+
+    /// Returns whether the circuit was closed at the admission, and counts the call.
+    const fn is_of_closed_circuit(&self) -> bool {
+        self.stamp.is_closed() || self.stamp.has_slow_start_slot()
     }
 }
 
@@ -238,8 +255,17 @@ impl<S: Store> Core<S> {
     /// Returns the admission of a call by a closed circuit.
     #[inline]
     fn admission(&self, stamp: StateWord) -> Admission {
-        let timed = self.hot_config().flags().is_timed();
-        Admission { stamp, word: if timed { start_word(self.hot_config().now()) } else { 0 } }
+        let flags = self.hot_config().flags();
+        let start = if flags.is_timed() { start_word(self.hot_config().now()) } else { 0 };
+        let retry = if !flags.counts_failed_retries() && RetryScope::is_active() { RETRY } else { 0 };
+        Admission { stamp, word: start | retry }
+    }
+
+    /// Marks an admitted call as a retry, as if a retry layer had begun it.
+    pub(crate) fn mark_retry(&self, admission: &mut Admission) {
+        if admission.is_of_closed_circuit() && !self.hot_config().flags().counts_failed_retries() {
+            admission.word |= RETRY;
+        }
     }
 
     /// Records the outcome of a call.
@@ -338,7 +364,8 @@ impl<S: Store> Core<S> {
 
 /// Returns the admission's word of a call that started at the time `now`.
 const fn start_word(now: u64) -> u64 {
-    now.saturating_add(1)
+    let start = now.saturating_add(1);
+    if start < RETRY { start } else { RETRY - 1 }
 }
 
 pub(super) const fn next_epoch(epoch: u32) -> u32 {

@@ -44,6 +44,7 @@ pub(crate) const CONFIG: BreakerConfig = BreakerConfig {
     },
     window: WindowShape::Time(60 * SECOND),
     mode: Mode::Enforce,
+    count_failed_retries: false,
     clock: None,
     seeds: None,
 };

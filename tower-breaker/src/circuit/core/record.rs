@@ -48,10 +48,11 @@ impl<S: Store> Core<S> {
             Some(ticket) => self.record_probe(admission.stamp, ticket, outcome, duration),
             None if admission.is_uncounted() => {}
             None => match outcome {
-                Outcome::Success | Outcome::Slow if admission.word == 0 => {
+                Outcome::Success | Outcome::Slow if !admission.is_timed() => {
                     self.record_success(admission.stamp);
                 }
                 Outcome::Success | Outcome::Slow => self.record_timed_success(admission, duration),
+                Outcome::Failure(_) if admission.is_retry() => self.record_answered(admission.stamp),
                 Outcome::Failure(fault) => self.record_failure(admission, fault, duration),
                 Outcome::Answered => self.record_answered(admission.stamp),
                 Outcome::Neutral => {}
@@ -150,7 +151,7 @@ impl<S: Store> Core<S> {
         if self.state_word().stamp() != stamp {
             return;
         }
-        if admission.word != 0 {
+        if admission.is_timed() {
             return self.record_timed_failure(admission, fault, duration);
         }
         let now = self.hot_config().now();

@@ -42,6 +42,7 @@ pub(super) const CONFIG: BreakerConfig = BreakerConfig {
     recovery: RECOVERY,
     window: WindowShape::Time(60 * SECOND),
     mode: Mode::Enforce,
+    count_failed_retries: false,
     clock: None,
     seeds: None,
 };
