@@ -204,7 +204,9 @@ impl<'a> World<'a> {
 
     /// Sends an attempt, unless the breaker rejects it.
     fn attempt(&mut self, mut call: Box<Call>) {
+        let is_retry = call.retry.as_ref().is_some_and(|retry| retry.attempts() > 1);
         let permit = match self.clients.try_acquire(call.process, self.now) {
+            Ok(permit) if is_retry => permit.retry(),
             Ok(permit) => permit,
             Err(verdict) => return self.end_or_retry(call, &verdict),
         };

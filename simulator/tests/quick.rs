@@ -28,7 +28,7 @@ fn metastable(guards: &[Guard], processes: &[u32]) -> Table {
 
 #[test]
 fn same_seeds_give_the_same_bytes() {
-    let csv = || metastable(&[guards::both(), guards::retry_high_traffic()], &[1, 10, 100]).csv();
+    let csv = || metastable(&[guards::both(), guards::breaker()], &[1, 10, 100]).csv();
     let first = csv();
     assert_eq!(first, csv());
     assert_eq!(first.lines().count(), 7);

@@ -63,12 +63,11 @@
 //! # Ok::<(), tower_breaker::ConfigError>(())
 //! ```
 //!
-//! [`BreakerConfig`] lists all settings with their defaults. Three presets exist:
+//! [`BreakerConfig`] lists all settings with their defaults. Two presets exist:
 //!
 //! | preset | use |
 //! |---|---|
-//! | [`BreakerConfig::default`] | a client with moderate traffic |
-//! | [`BreakerConfig::high_traffic`] | many calls per second: the failure rate alone decides, and traffic returns in a slow start |
+//! | [`BreakerConfig::default`] | a client that makes concurrent calls, from one to thousands per second |
 //! | [`BreakerConfig::single_flight`] | a worker that makes one call at a time: consecutive failures alone decide, and the circuit stays open until it is reset |
 //!
 //! # How it decides

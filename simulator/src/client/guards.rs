@@ -45,9 +45,3 @@ pub fn breaker() -> Guard {
 pub fn both() -> Guard {
     Guard { name: "both", colour: colour::GREEN, retry: retry().retry, ..breaker() }
 }
-
-/// Returns the default retries above a breaker with the preset for high traffic.
-pub fn retry_high_traffic() -> Guard {
-    let breaker = Some(Breaker::Local(BreakerConfig::high_traffic()));
-    Guard { name: "retry_high_traffic", colour: colour::PURPLE, breaker, ..retry() }
-}

@@ -74,6 +74,17 @@ pub enum Permit {
     Model(u64),
 }
 
+impl Permit {
+    /// Marks the request as a retry. Models do not know retries.
+    #[must_use]
+    pub fn retry(self) -> Self {
+        match self {
+            Self::Circuit(permit) => Self::Circuit(permit.retry()),
+            Self::Uncounted | Self::Model(_) => self,
+        }
+    }
+}
+
 impl Clients {
     /// Creates the processes.
     pub fn new(guard: &Guard, processes: u32, clock: Clock, seeds: &mut Random) -> Self {

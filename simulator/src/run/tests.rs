@@ -60,7 +60,7 @@ fn overloaded_bounded_queue_rejects_the_excess() {
 #[test]
 fn same_seed_gives_the_same_report() {
     let outage = Some(Outage::new(5 * SECOND..10 * SECOND, Down::Hangs));
-    let guards = [guards::both(), guards::retry(), guards::retry_high_traffic(), peers::linkerd()];
+    let guards = [guards::both(), guards::retry(), peers::linkerd()];
     for guard in guards {
         let setup = |seed| Setup {
             seed,
@@ -147,7 +147,6 @@ fn guard() -> impl Strategy<Value = Guard> {
         guards::retry(),
         guards::breaker(),
         guards::both(),
-        guards::retry_high_traffic(),
         peers::resilience4j(),
         peers::polly(),
         peers::grpc(),

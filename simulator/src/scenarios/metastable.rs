@@ -6,7 +6,7 @@
 
 use super::{Case, Lines, Scenario};
 use crate::client::Guard;
-use crate::client::guards::{both, breaker, naive, none, retry, retry_high_traffic};
+use crate::client::guards::{both, breaker, naive, none, retry};
 use crate::figure::{Figure, Panel, Scale};
 use crate::report::Report;
 use crate::server::{Down, Outage, ServerConfig};
@@ -27,8 +27,8 @@ pub const HORIZON: u32 = 300;
 pub const PROCESSES: [u32; 4] = [1, 10, 100, 1_000];
 
 /// The guards.
-pub fn guards() -> [Guard; 6] {
-    [none(), naive(), retry(), breaker(), both(), retry_high_traffic()]
+pub fn guards() -> [Guard; 5] {
+    [none(), naive(), retry(), breaker(), both()]
 }
 
 /// The columns of [`SCENARIO`].

@@ -27,7 +27,7 @@ pub(crate) const PROBES: RangeInclusive<u32> = 1..=10_000;
 /// The allowed numbers of successes that end a slow start.
 pub(crate) const SLOW_START_SUCCESSES: RangeInclusive<u32> = 1..=10_000;
 
-const MINIMUM_CALLS: u32 = 10;
+const MINIMUM_CALLS: u32 = 20;
 
 /// The allowed multipliers of the open duration.
 pub(crate) const GROWTH: RangeInclusive<f64> = 1.0..=100.0;
@@ -85,21 +85,22 @@ impl BreakerConfigBuilder {
     }
 
     pub(super) fn new() -> Self {
+        // The docs of `BreakerConfig` name the figure that chose each value.
         Self {
             name: Cow::Borrowed("breaker"),
             consecutive_failures: 5,
-            consecutive_failures_span: Duration::ZERO,
+            consecutive_failures_span: Duration::from_secs(1),
             failure_rate: Some(0.5),
             slow_call_rate: None,
             minimum_calls: None,
-            window: WindowSetting::Time(Duration::from_secs(60)),
+            window: WindowSetting::Time(Duration::from_secs(10)),
             cancelled: CancelledPolicy::IfNoneCompletes,
-            open_for: Duration::from_secs(30),
+            open_for: Duration::from_secs(3),
             open_backoff: None,
-            open_jitter: 0.0,
+            open_jitter: 0.5,
             seed: None,
             open_until_reset: false,
-            probes: 3,
+            probes: 1,
             successes_to_close: 2,
             probe_lease: None,
             slow_start: SlowStartSetting::Time(Duration::ZERO),
@@ -127,8 +128,11 @@ impl BreakerConfigBuilder {
     /// A success between two failures restarts the count. The failures of retries do not count: see
     /// [`count_failed_retries`](Self::count_failed_retries).
     ///
-    /// The limit is for low traffic. Among many calls per second, a few failures in a row occur by
-    /// chance, and the failure rate alone decides better: see [`BreakerConfig::high_traffic`].
+    /// Among many calls per second, a few failures in a row occur by chance. Let p be the share of
+    /// calls that fail. A run of k failures then occurs every (p⁻ᵏ − 1) / (1 − p) calls on average
+    /// (Feller, *An Introduction to Probability Theory and Its Applications*, vol. 1, XIII.7). If a
+    /// fifth of the calls fail, five failures in a row occur every 3,905 calls. So the run must also
+    /// span a time: see [`consecutive_failures_span`](Self::consecutive_failures_span).
     pub fn consecutive_failures(mut self, failures: u32) -> Self {
         self.consecutive_failures = failures;
         self
@@ -136,7 +140,7 @@ impl BreakerConfigBuilder {
 
     /// Sets the time that the [`consecutive_failures`](Self::consecutive_failures) must span.
     ///
-    /// **Range**: 1 ms to 365 days, or zero (off). **Default**: zero.
+    /// **Range**: 1 ms to 365 days, or zero (off). **Default**: 1 s.
     ///
     /// The circuit opens at the first failure for which both are true:
     ///
@@ -193,7 +197,7 @@ impl BreakerConfigBuilder {
     /// Sets how many calls the window must hold before the rates can open the circuit.
     ///
     /// **Range**: at least 1; with a [`count_window`](Self::count_window), at most its size.
-    /// **Default**: 10, or the size of the count window if that is smaller.
+    /// **Default**: 20, or the size of the count window if that is smaller.
     ///
     /// [`CancelledPolicy::IfNoneCompletes`] uses the same number for cancelled calls, but at most
     /// 10.
@@ -204,7 +208,7 @@ impl BreakerConfigBuilder {
 
     /// Sets the span of time over which the rates are computed.
     ///
-    /// **Range**: 1 ms to 365 days. **Default**: 60 s.
+    /// **Range**: 1 ms to 365 days. **Default**: 10 s.
     ///
     /// It replaces a [`count_window`](Self::count_window). The window consists of sixteen aligned
     /// buckets, so it covers `span` and up to a fifteenth more. The window of a keyed circuit
@@ -259,14 +263,15 @@ impl BreakerConfigBuilder {
 
     /// Sets how long the circuit stays open before it admits probes.
     ///
-    /// **Range**: 1 ms to 365 days. **Default**: 30 s.
+    /// **Range**: 1 ms to 365 days. **Default**: 3 s.
     ///
     /// The circuit becomes half-open at the first call, or readiness poll, after this time. It has
     /// no timer of its own: without calls and readiness polls, it stays in the state `Open`, with a
     /// [`retry_after`](crate::Status::retry_after) of zero.
     ///
-    /// If the fault that opened the circuit has a longer `Retry-After`, the circuit stays open for
-    /// that long, but for no more than 5 minutes in total. A `Retry-After` never shortens the time.
+    /// If the fault that opened the circuit has a longer `Retry-After`, up to 5 minutes, the circuit
+    /// stays open for that long, and for the jitter in addition. A `Retry-After` never shortens the
+    /// time.
     pub fn open_for(mut self, time: Duration) -> Self {
         self.open_for = time;
         self
@@ -287,7 +292,7 @@ impl BreakerConfigBuilder {
 
     /// Sets the largest share of an open period that jitter adds to it.
     ///
-    /// **Range**: 0 to 1. **Default**: 0.
+    /// **Range**: 0 to 1. **Default**: 0.5.
     ///
     /// The additional time is drawn evenly from zero to this share of the period. It prevents the
     /// circuits of a fleet from probing at the same time.
@@ -336,7 +341,7 @@ impl BreakerConfigBuilder {
 
     /// Sets how many probes a half-open circuit admits at the same time.
     ///
-    /// **Range**: 1 to 10,000. **Default**: 3.
+    /// **Range**: 1 to 10,000. **Default**: 1.
     pub fn probes(mut self, probes: u32) -> Self {
         self.probes = probes;
         self
@@ -537,32 +542,6 @@ impl BreakerConfig {
         BreakerConfigBuilder::new()
     }
 
-    /// Returns a builder for clients with many calls per second.
-    ///
-    /// | setting | value |
-    /// |---|---|
-    /// | `consecutive_failures` | 0: only the failure rate opens the circuit |
-    /// | `minimum_calls` | 100 |
-    /// | `time_window` | 10 s |
-    /// | `open_for` | 5 s |
-    /// | `slow_start` | 5 s |
-    ///
-    /// All other settings have their defaults.
-    ///
-    /// Among many calls, a run of failures occurs by chance. Let p be the share of calls that fail.
-    /// A run of k failures then occurs every (p⁻ᵏ − 1) / (1 − p) calls on average (Feller,
-    /// *An Introduction to Probability Theory and Its Applications*, vol. 1, XIII.7). If a fifth of
-    /// the calls fail, five failures in a row occur every 3,905 calls. At 1,000 calls per second
-    /// that is every four seconds, although four fifths of the calls succeed.
-    pub fn high_traffic() -> BreakerConfigBuilder {
-        Self::builder()
-            .consecutive_failures(0)
-            .minimum_calls(100)
-            .time_window(Duration::from_secs(10))
-            .open_for(Duration::from_secs(5))
-            .slow_start(Duration::from_secs(5))
-    }
-
     /// Returns a builder for a worker that makes one call at a time.
     ///
     /// | setting | value |
@@ -706,7 +685,7 @@ mod tests {
     #[test]
     fn last_kind_of_slow_start_replaces_the_other() {
         let slow_start = |builder: BreakerConfigBuilder| builder.build().unwrap().recovery.slow_start;
-        let by_time = BreakerConfig::high_traffic();
+        let by_time = BreakerConfig::builder().slow_start(Duration::from_secs(5));
         assert_eq!(slow_start(by_time.clone()), SlowStartKind::Time(5_000_000_000));
         let by_successes = by_time.slow_start_successes(10_000);
         assert_eq!(slow_start(by_successes.clone()), SlowStartKind::Successes(10_000));
@@ -714,16 +693,15 @@ mod tests {
     }
 
     #[test]
-    fn presets_build() {
-        let high_traffic = BreakerConfig::high_traffic().build().unwrap();
-        assert_eq!((high_traffic.trip.consecutive_failures, high_traffic.trip.minimum_calls), (0, 100));
+    fn preset_builds() {
         let single_flight = BreakerConfig::single_flight().build().unwrap();
         assert!(single_flight.recovery.open.until_reset && single_flight.trip.failure_rate.is_none());
         assert_eq!(single_flight.trip.consecutive_failures_span, 0);
+        assert!(single_flight.count_failed_retries);
     }
 
     #[test]
-    fn high_traffic_docs_match_formula() {
+    fn docs_of_consecutive_failures_match_formula() {
         let (p, k) = (0.2_f64, 5);
         let calls = (p.powi(-k) - 1.0) / (1.0 - p);
         assert!((calls - 3_905.0).abs() < 0.5, "{calls}");

@@ -272,7 +272,6 @@ mod tests {
     fn to_builder_keeps_presets_and_clock() {
         for builder in [
             BreakerConfig::builder(),
-            BreakerConfig::high_traffic(),
             BreakerConfig::single_flight(),
             BreakerConfig::builder().clock(Clock::precise()).mode(Mode::Disabled),
         ] {

@@ -41,20 +41,20 @@ pub use crate::machine::CancelledPolicy;
 /// |---|---|---|---|
 /// | [`name`](BreakerConfigBuilder::name) | `"breaker"` | any text | the name in rejections, status, logs and metrics |
 /// | [`consecutive_failures`](BreakerConfigBuilder::consecutive_failures) | 5 | 0 (off) or more | failures in a row that open the circuit |
-/// | [`consecutive_failures_span`](BreakerConfigBuilder::consecutive_failures_span) | zero (off) | 1 ms to 365 days, or zero | time that the failures in a row must span |
+/// | [`consecutive_failures_span`](BreakerConfigBuilder::consecutive_failures_span) | 1 s | 1 ms to 365 days, or zero | time that the failures in a row must span |
 /// | [`failure_rate`](BreakerConfigBuilder::failure_rate) | 0.5 | 0 to 1, or `None` (off) | share of failed calls that opens the circuit |
 /// | [`slow_call_rate`](BreakerConfigBuilder::slow_call_rate) | off | threshold 1 ms to 365 days; rate 0 to 1 | share of slow calls that opens the circuit |
-/// | [`minimum_calls`](BreakerConfigBuilder::minimum_calls) | 10, or a smaller count window | 1 or more; at most the count window | calls in the window before the rates apply |
-/// | [`time_window`](BreakerConfigBuilder::time_window) | 60 s | 1 ms to 365 days | span over which the rates are computed |
+/// | [`minimum_calls`](BreakerConfigBuilder::minimum_calls) | 20, or a smaller count window | 1 or more; at most the count window | calls in the window before the rates apply |
+/// | [`time_window`](BreakerConfigBuilder::time_window) | 10 s | 1 ms to 365 days | span over which the rates are computed |
 /// | [`count_window`](BreakerConfigBuilder::count_window) | off | 1 to 1,000,000 | last calls over which the rates are computed, instead of a time window |
 /// | [`count_failed_retries`](BreakerConfigBuilder::count_failed_retries) | off | | whether a closed circuit counts the failures of retries |
 /// | [`cancelled`](BreakerConfigBuilder::cancelled) | [`IfNoneCompletes`](CancelledPolicy::IfNoneCompletes) | `FailureAfter`: 1 ms to 365 days | how cancelled calls are counted |
-/// | [`open_for`](BreakerConfigBuilder::open_for) | 30 s | 1 ms to 365 days | time before an open circuit admits probes |
+/// | [`open_for`](BreakerConfigBuilder::open_for) | 3 s | 1 ms to 365 days | time before an open circuit admits probes |
 /// | [`open_backoff`](BreakerConfigBuilder::open_backoff) | off | multiplier 1 to 100; maximum `open_for` to 365 days | growth of the open time from one open period to the next |
-/// | [`open_jitter`](BreakerConfigBuilder::open_jitter) | 0 | 0 to 1 | random time that is added to the open time, at most this share of it |
+/// | [`open_jitter`](BreakerConfigBuilder::open_jitter) | 0.5 | 0 to 1 | random time that is added to the open time, at most this share of it |
 /// | [`seed`](BreakerConfigBuilder::seed) | none | any `u64` | makes the random times of `open_jitter` reproducible |
 /// | [`open_until_reset`](BreakerConfigBuilder::open_until_reset) | off | | an open circuit admits no probes until it is reset |
-/// | [`probes`](BreakerConfigBuilder::probes) | 3 | 1 to 10,000 | concurrent calls that a half-open circuit admits |
+/// | [`probes`](BreakerConfigBuilder::probes) | 1 | 1 to 10,000 | concurrent calls that a half-open circuit admits |
 /// | [`successes_to_close`](BreakerConfigBuilder::successes_to_close) | 2 | 1 or more | successful probes that close the circuit |
 /// | [`probe_lease`](BreakerConfigBuilder::probe_lease) | the value of `open_for` | 1 ms to 365 days | time for which a probe, or a call of `slow_start_successes`, holds its slot |
 /// | [`slow_start`](BreakerConfigBuilder::slow_start) | 0 (off) | 0, or 1 ms to 365 days | time in which the share of admitted calls grows after closing |
@@ -62,8 +62,27 @@ pub use crate::machine::CancelledPolicy;
 /// | [`mode`](BreakerConfigBuilder::mode) | [`Mode::Enforce`] | | whether the circuit rejects and counts calls |
 /// | [`clock`](BreakerConfigBuilder::clock) | [`Clock::coarse`] | | the clock that the circuit reads |
 ///
-/// The first limit that is reached opens the circuit. [`high_traffic`](Self::high_traffic) and
-/// [`single_flight`](Self::single_flight) are presets.
+/// The first limit that is reached opens the circuit. [`single_flight`](Self::single_flight) is a
+/// preset for workers.
+///
+/// # Reasons for the defaults
+///
+/// The defaults were chosen by simulations of this crate. The figures are in the guide
+/// [Simulations].
+///
+/// | default | reason | figure |
+/// |---|---|---|
+/// | 5 failures in a row that span 1 s | opens about a second after the server stops answering, at any request rate. Random failures do not open it: at 1,000 calls/s, five of them in a row are frequent, but not a second without a success | [Random failures], [Metastable outage] |
+/// | failures of retries do not count | with one dead shard of four, retries would double the share of failures | [Dead shard] |
+/// | failure rate 0.5 of at least 20 calls in 10 s | with fewer calls, a quarter of failures reaches one half by chance | [Dead shard], [Random failures] |
+/// | open for 3 s, at most 0.5 more by jitter | a longer time loses more calls after the outage. A shorter or a constant one lets large fleets probe too often, or all at once | [Metastable outage], [Fleet recovery] |
+/// | 1 probe, 2 successes | more probes of each process add up in a large fleet | [Metastable outage] |
+///
+/// [Simulations]: https://github.com/OWNER/tower-resilience-layers/blob/main/docs/simulations.md
+/// [Metastable outage]: https://github.com/OWNER/tower-resilience-layers/blob/main/docs/simulations.md#metastable-outage
+/// [Random failures]: https://github.com/OWNER/tower-resilience-layers/blob/main/docs/simulations.md#random-failures
+/// [Dead shard]: https://github.com/OWNER/tower-resilience-layers/blob/main/docs/simulations.md#dead-shard
+/// [Fleet recovery]: https://github.com/OWNER/tower-resilience-layers/blob/main/docs/simulations.md#fleet-recovery
 ///
 /// # Example
 ///
@@ -81,7 +100,7 @@ pub use crate::machine::CancelledPolicy;
 ///     .time_window(Duration::from_secs(300))
 ///     .build()?;
 /// // A preset:
-/// let busy = BreakerConfig::high_traffic().name("search").build()?;
+/// let worker = BreakerConfig::single_flight().name("search").build()?;
 /// # Ok::<(), tower_breaker::ConfigError>(())
 /// ```
 ///
