@@ -130,9 +130,9 @@ impl BreakerConfigBuilder {
     ///
     /// Among many calls per second, a few failures in a row occur by chance. Let p be the share of
     /// calls that fail. A run of k failures then occurs every (p⁻ᵏ − 1) / (1 − p) calls on average
-    /// (Feller, *An Introduction to Probability Theory and Its Applications*, vol. 1, XIII.7). If a
-    /// fifth of the calls fail, five failures in a row occur every 3,905 calls. So the run must also
-    /// span a time: see [`consecutive_failures_span`](Self::consecutive_failures_span).
+    /// (Feller, *An Introduction to Probability Theory and Its Applications*, vol. 1, XIII.7). If
+    /// a fifth of the calls fail, five failures in a row occur every 3,905 calls. So the run must
+    /// also span a time: see [`consecutive_failures_span`](Self::consecutive_failures_span).
     pub fn consecutive_failures(mut self, failures: u32) -> Self {
         self.consecutive_failures = failures;
         self
@@ -269,9 +269,9 @@ impl BreakerConfigBuilder {
     /// no timer of its own: without calls and readiness polls, it stays in the state `Open`, with a
     /// [`retry_after`](crate::Status::retry_after) of zero.
     ///
-    /// If the fault that opened the circuit has a longer `Retry-After`, up to 5 minutes, the circuit
-    /// stays open for that long, and for the jitter in addition. A `Retry-After` never shortens the
-    /// time.
+    /// If the fault that opened the circuit has a longer `Retry-After`, up to 5 minutes, the
+    /// circuit stays open for that long, and for the jitter in addition. A `Retry-After` never
+    /// shortens the time.
     pub fn open_for(mut self, time: Duration) -> Self {
         self.open_for = time;
         self

@@ -36,8 +36,8 @@ impl OpenDuration {
     /// Returns the length of the open period after `before` others in a row.
     ///
     /// A delay that the server asked for, up to [`MAX_RETRY_AFTER`], can lengthen the period and
-    /// never shortens it. `draw`, from 0 to 1, selects the jitter. It is added to the longer of both,
-    /// because a server asks many clients for the same delay.
+    /// never shortens it. `draw`, from 0 to 1, selects the jitter. It is added to the longer of
+    /// both, because a server asks many clients for the same delay.
     fn period(&self, before: u32, draw: f64, server_delay: Option<Duration>) -> u64 {
         let hint = server_delay.map_or(0, |delay| delay.min(MAX_RETRY_AFTER).as_nanos() as u64);
         let least = self.base(before).max(hint);

@@ -1,7 +1,7 @@
 //! Code that the breaker and the retry share.
 //!
-//! It contains the clock, striped counters, pooled storage, the scope of a retry, and the reading of
-//! settings from configuration files.
+//! It contains the clock, striped counters, pooled storage, the scope of a retry, and the reading
+//! of settings from configuration files.
 //!
 //! The breaker and the retry depend on this crate, and not on each other. So each lock-free
 //! structure is written and verified once. The module is hidden, and behind a feature for this
