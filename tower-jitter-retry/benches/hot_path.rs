@@ -50,7 +50,8 @@ fn main() {
     let mut failing = Bare;
     let mut success = layer().layer(Bare);
     let mut unbounded = with(None).layer(Bare);
-    let mut tokens = with(Some(Budget::aws().build().expect("it is valid"))).layer(Bare);
+    let window = || with(Some(Budget::window().build().expect("it is valid")));
+    let mut windowed = window().layer(Bare);
     let mut failed_once = JitterRetryLayer::new(once).layer(Bare);
     let mut retried = twice(None).layer(Bare);
     let mut retried_paid = twice(endless()).layer(Bare);
@@ -64,8 +65,8 @@ fn main() {
     compare(vec![
         variant("bare service", || call(&mut bare, false)),
         variant("success, no budget", || call(&mut unbounded, false)),
-        variant("success, budget on", || call(&mut success, false)),
-        variant("success, quota of tokens", || call(&mut tokens, false)),
+        variant("success, default budget", || call(&mut success, false)),
+        variant("success, window budget", || call(&mut windowed, false)),
         variant("breaker alone, success", || call(&mut breaker, false)),
         variant("retry over breaker, success", || call(&mut both, false)),
         variant("bare service, failure", || call(&mut failing, true)),
@@ -82,10 +83,7 @@ fn main() {
             black_box(call(&mut service, false));
         }
     });
-    for (name, layer) in [
-        ("success, budget on", layer()),
-        ("success, quota of tokens", with(Some(Budget::aws().build().expect("it is valid")))),
-    ] {
+    for (name, layer) in [("success, default budget", layer()), ("success, window budget", window())] {
         let scaled = scaling(name, || {
             let mut service = layer.layer(Bare);
             move || {

@@ -19,11 +19,13 @@ fn main() {
     let Ok(calls) = calls.parse::<u32>() else { return };
     // The system's clock does not work under valgrind.
     let clock = || Clock::manual().0;
-    let budget = Budget::window().clock(clock()).build().expect("it is valid");
+    let window = Budget::window().clock(clock()).build().expect("it is valid");
+    let budget = Budget::default();
     let policy = |budget| RetryPolicy::builder().clock(clock()).budget(budget).build().expect("it is valid");
     let breaker = BreakerConfig::builder().clock(clock()).build().expect("it is valid");
     let mut bare = Bare;
     let mut unbounded = JitterRetryLayer::new(policy(None)).layer(Bare);
+    let mut windowed = JitterRetryLayer::new(policy(Some(window))).layer(Bare);
     let mut default = JitterRetryLayer::new(policy(Some(budget.clone()))).layer(Bare);
     let mut over_breaker = ServiceBuilder::new()
         .layer(JitterRetryLayer::new(policy(Some(budget))))
@@ -42,6 +44,7 @@ fn main() {
         black_box(match &*path {
             "bare" => call(&mut bare, false),
             "no-budget" => call(&mut unbounded, false),
+            "window" => call(&mut windowed, false),
             "failed-once" => call(&mut once, true),
             "failed-twice" => call(&mut twice, true),
             "over-breaker" => call(&mut over_breaker, false),

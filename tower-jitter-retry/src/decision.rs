@@ -5,8 +5,9 @@
 //! timer: the caller passes the time, waits, and sends the request. [`JitterRetryLayer`] uses this
 //! type for its own decisions.
 //!
-//! A window budget still reads its own clock, because all its calls share it. In virtual time, give
-//! it a [manual clock](crate::Clock::manual) that moves with `now`, or no budget.
+//! The default budget reads no clock. A [window budget](crate::Budget::window) reads its own clock,
+//! because all its calls share it. In virtual time, give it a [manual clock](crate::Clock::manual)
+//! that moves with `now`.
 //!
 //! Use it on an async runtime other than tokio, in an event loop, or in a simulation.
 //!

@@ -3,7 +3,7 @@
 //!
 //! The layer retries by what went wrong, not by a list of statuses. A request that was never sent
 //! is always safe to send again. A request that the server may have processed is sent again only if
-//! it is idempotent. A budget limits the retries to a share of the traffic, so that retries do not
+//! it is idempotent. A [budget] that successes refill limits the retries, so that retries do not
 //! overload a server that is failing.
 //!
 //! The crate is one tower layer, [`JitterRetryLayer`], with a [`RetryPolicy`]. The policy also
@@ -13,7 +13,7 @@
 //!
 //! # Example
 //!
-//! With the defaults, a call makes up to three attempts:
+//! With the defaults, a call makes up to three attempts, or up to two if they time out:
 //!
 //! ```
 //! use tower::{Service, ServiceBuilder, ServiceExt, service_fn};
@@ -49,7 +49,7 @@
 //!     .initial_backoff(Duration::from_millis(50))
 //!     .max_backoff(Duration::from_secs(2))
 //!     .max_elapsed(Duration::from_secs(20))
-//!     .budget(Budget::window().ratio(0.1).build()?)
+//!     .budget(Budget::tokens().capacity(20).build()?)
 //!     .build()?;
 //! let service = ServiceBuilder::new()
 //!     .layer(JitterRetryLayer::new(policy).clone_requests())
@@ -316,7 +316,7 @@
 //! | case | locks | allocations |
 //! |---|---|---|
 //! | the inner service alone | 0.2 | 0 |
-//! | a success at the first attempt, without a budget; with tokens; with the default budget | 3.4; 3.9; 10 | 0 |
+//! | a success at the first attempt, without a budget; with the default budget; with a window | 3.4; 3.9; 10 | 0 |
 //! | two threads that share policy and budget | 1.0 of the inner service's scaling | |
 //! | a retry without delay, in addition to its two attempts: it reads the clock and uses no timer | 44 | 0 |
 //! | the same, paid from a window whose reserve is used up: it sums the counts of its threads until they suffice | 66 | 0 |

@@ -155,7 +155,7 @@ impl Setting for AnyBudget {
     type Value = Budget;
 
     fn allowed(&self) -> String {
-        "a table such as { window = { ratio = 0.2 } }, with one of `window`, `tokens`, `grpc` and `aws`"
+        "a table such as { tokens = { capacity = 10 } }, with one of `window`, `tokens`, `grpc` and `aws`"
             .to_owned()
     }
 
@@ -512,8 +512,8 @@ mod tests {
         let read = from_json(r#"{"max_attempts": 5, "budget": {"window": {"ratio": 0.1}}}"#);
         assert_eq!(parts(read), built(RetryPolicy::builder().max_attempts(5).budget(window)));
         for (kind, budget) in [
-            ("window", Budget::default()),
-            ("tokens", Budget::tokens().build().unwrap()),
+            ("window", Budget::window().build().unwrap()),
+            ("tokens", Budget::default()),
             ("grpc", Budget::grpc().build().unwrap()),
             ("aws", Budget::aws().build().unwrap()),
         ] {
@@ -623,7 +623,7 @@ mod tests {
         (
             "budget",
             "0.2",
-            "`budget` is 0.2; allowed is a table such as { window = { ratio = 0.2 } }, with one of `window`, `tokens`, `grpc` and `aws`, or \"none\" to turn it off",
+            "`budget` is 0.2; allowed is a table such as { tokens = { capacity = 10 } }, with one of `window`, `tokens`, `grpc` and `aws`, or \"none\" to turn it off",
         ),
         ("budget", "\"window\"", "`budget` is \"window\"; allowed is a table"),
         ("budget", "{}", "`budget` is a table; allowed is a table such as"),

@@ -52,7 +52,7 @@ fn first_attempt_success_allocates_nothing() {
 
 #[test]
 fn retry_without_delay_allocates_nothing() {
-    for budget in [None, Some(Budget::default())] {
+    for budget in [None, Some(Budget::window().build().unwrap())] {
         for seeded in [false, true] {
             let calls = Calls::default();
             let mut policy = immediate().max_attempts(20).budget(budget.clone());

@@ -22,7 +22,7 @@ use support::{Broken, Calls, block_on, immediate};
 fn budgets() -> Vec<Option<Budget>> {
     vec![
         None,
-        Some(Budget::default()),
+        Some(Budget::window().build().unwrap()),
         Some(Budget::tokens().build().unwrap()),
         Some(Budget::grpc().build().unwrap()),
         Some(Budget::aws().build().unwrap()),

@@ -100,7 +100,7 @@ impl Budget {
 
 impl Default for Budget {
     fn default() -> Self {
-        let budget = Self::window().build();
+        let budget = Self::tokens().build();
         // A test checks that the defaults are in their ranges.
         budget.unwrap_or_else(|error| unreachable!("the defaults are valid: {error}"))
     }
@@ -114,7 +114,7 @@ impl Default for Budget {
 ///
 /// let budget = Budget::default();
 /// let stricter = match budget.to_builder() {
-///     Some(BudgetBuilder::Window(window)) => window.ratio(0.05).build()?,
+///     Some(BudgetBuilder::Tokens(tokens)) => tokens.per_success(0.05).build()?,
 ///     _ => budget,
 /// };
 /// # Ok::<(), tower_jitter_retry::ConfigError>(())

@@ -66,15 +66,14 @@ pub trait RetryBudget: fmt::Debug + Send + Sync + 'static {
 /// A retry budget, shared by its clones.
 ///
 /// Give one budget to several policies to limit their retries together. **Default**:
-/// [`Budget::window`] with its defaults, which allow retries for 20 % of the requests of the last
-/// 10 s, and 10 retries per second.
+/// [`Budget::tokens`] with its defaults. The module has [the reasons](crate::budget#default).
 ///
 /// ```
 /// use tower_jitter_retry::Budget;
 ///
 /// let default = Budget::default();
-/// let strict = Budget::window().ratio(0.05).min_per_second(1).build()?;
-/// let refilled_by_success = Budget::tokens().capacity(20).build()?;
+/// let share_of_requests = Budget::window().ratio(0.05).min_per_second(0.1).build()?;
+/// let many_retries_at_a_time = Budget::tokens().capacity(100).build()?;
 /// let grpc_throttling = Budget::grpc().build()?;
 /// let aws_retry_quota = Budget::aws().build()?;
 /// # Ok::<(), tower_jitter_retry::ConfigError>(())
@@ -289,7 +288,7 @@ mod tests {
 
     #[test]
     fn budgets_of_different_kinds_are_not_equal() {
-        assert_ne!(Budget::default(), Budget::grpc().build().unwrap());
+        assert_ne!(Budget::default(), Budget::window().build().unwrap());
         assert_ne!(Budget::aws().build().unwrap(), Budget::aws().build().unwrap());
     }
 

@@ -7,8 +7,8 @@
 //!
 //! | budget | allows | recovers | used by |
 //! |---|---|---|---|
-//! | [`Budget::window`], **the default** ([`WindowBudgetBuilder`]) | a share of the requests of the last seconds, and some retries per second in addition | with time | Finagle, linkerd, tower |
-//! | [`Budget::tokens`] ([`TokenBudgetBuilder`]) | retries that the tokens pay for, one token each, and more after a timeout; a retry that succeeds, is not sent or is cancelled returns its cost | with successes | |
+//! | [`Budget::tokens`], **the default** ([`TokenBudgetBuilder`]) | retries that the tokens pay for, one token each, and more after a timeout; a retry that succeeds, is not sent or is cancelled returns its cost | with successes | |
+//! | [`Budget::window`] ([`WindowBudgetBuilder`]) | a share of the requests of the last seconds, and some retries per second in addition | with time | Finagle, linkerd, tower |
 //! | [`Budget::grpc`] ([`GrpcBudgetBuilder`]) | any retry while more than half of the tokens are left; failures take a token, successes return a part of one | with successes | gRPC (gRFC A6) |
 //! | [`Budget::aws`] ([`AwsBudgetBuilder`]) | as `Budget::tokens`, but each retry costs several tokens | with successes | the AWS SDKs ("standard" mode) |
 //! | [`Budget::custom`] | what your own [`RetryBudget`] allows | | |
@@ -26,6 +26,30 @@
 //! bucket of tokens is not refilled by time. Once an outage has emptied it, the client sends no
 //! retry until requests succeed again. Ten tokens for each of ten thousand clients are 100,000
 //! retries, but only once per outage.
+//!
+//! # Default
+//!
+//! [`Budget::default`] is a bucket of 10 tokens, to which a success adds 0.2 tokens. A retry costs
+//! 1 token, or 6 after a timeout. Simulations chose these values:
+//!
+//! - **No refill by time**: in a fleet of ten or more processes, the reserve of a window that
+//!   allows 20 % of the requests and 10 retries per second is no limit. After an [outage of
+//!   10 s](https://github.com/OWNER/tower-resilience-layers/blob/main/docs/simulations.md#retry-budgets-in-a-fleet),
+//!   the retries keep the server overloaded. A bucket of tokens is spent once in an outage.
+//! - **6 tokens after a timeout**: the server may still work on the request, and a full bucket pays
+//!   for one such retry. In a [10 s outage](https://github.com/OWNER/tower-resilience-layers/blob/main/docs/simulations.md#metastable-outage),
+//!   the default retry of 1,000 processes, above a breaker, sends 1.67 requests per call. The fleet
+//!   recovers after about 50 s. At 2 tokens or less it sends 2.46 and recovers after 80 s.
+//! - **0.2 tokens per success**: at 25 % [random
+//!   failures](https://github.com/OWNER/tower-resilience-layers/blob/main/docs/simulations.md#random-failures),
+//!   98 % of the calls are answered, at 1 to 1,000 calls/s. With 0.1 tokens it is 94 to 96 %, and
+//!   without a budget 98.4 %. The AWS SDKs also return 1 token for each 5 that a retry costs.
+//!
+//! Tokens are held while a retry waits and runs, so the capacity also limits concurrent retries. At
+//! 10,000 calls/s and 30 % random failures, 94.6 % of the calls are answered with a capacity of 10,
+//! and 97.2 % with 100, the capacity of [`RetryPolicy::gateway`](crate::RetryPolicy::gateway).
+//!
+//! # Implementation
 //!
 //! All amounts are exact fixed-point numbers. They are changed by compare-and-swap, or under a lock
 //! that only retries take. The time of an operation does not depend on how long a budget was idle.

@@ -1,7 +1,7 @@
 //! Budgets of tokens: the general one, gRPC's throttling, and the retry quota of the AWS SDKs.
 //!
 //! None depends on time: successes return what failures take. Threads share one word, which is
-//! changed by compare-and-swap:
+//! changed by compare-and-swap. A success that finds the bucket full writes nothing. The word is:
 //!
 //! ```text
 //! epoch:24 | tokens:40

@@ -1,4 +1,4 @@
-//! The default budget: a share of the requests of the last seconds, and some retries per second in
+//! The window budget: a share of the requests of the last seconds, and some retries per second in
 //! addition.
 //!
 //! A deposit is the hot path: a load and a store in the calling thread's own cell, without a

@@ -11,7 +11,7 @@ use super::config::{ColdConfig, HotConfig, Observer, RetryEvent, RetryPolicy};
 use super::decide::Limits;
 use super::grpc_methods::GrpcMethods;
 use crate::backoff::{Backoff, Jitter, nanos};
-use crate::budget::Budget;
+use crate::budget::{Budget, TokenBudgetBuilder};
 use crate::request::{NonIdempotent, RetrySafety};
 use crate::rng::Seeds;
 
@@ -52,7 +52,8 @@ pub struct RetryPolicyBuilder {
 
 #[derive(Clone, Debug)]
 enum BudgetChoice {
-    Default,
+    /// Each policy that is built gets a budget of its own.
+    New(TokenBudgetBuilder),
     Given(Option<Budget>),
 }
 
@@ -64,13 +65,14 @@ impl RetryPolicy {
 
     /// Returns a builder for a gateway or another proxy, whose requests come from remote clients.
     ///
-    /// It differs from the defaults in three settings:
+    /// It differs from the defaults in four settings:
     ///
     /// | setting | value | reason |
     /// |---|---|---|
     /// | [`safety`](RetryPolicyBuilder::safety) | [`RetrySafety::ByMethod`] | the backend may not support the `Idempotency-Key` that a remote client sends |
     /// | [`non_idempotent`](RetryPolicyBuilder::non_idempotent) | [`NonIdempotent::Unsent`] | RFC 9110 §9.2.2 forbids a proxy to retry any other request that is not idempotent |
     /// | [`remove_marker`](RetryPolicyBuilder::remove_marker) | on | a remote client must not be able to write retry marks |
+    /// | [`budget`](RetryPolicyBuilder::budget) | a [`Budget::default`] with a capacity of 100 tokens | gateways are few and make many calls, and the capacity limits concurrent retries; see [the figures](crate::budget#default) |
     ///
     /// ```
     /// use tower_jitter_retry::RetryPolicy;
@@ -79,10 +81,11 @@ impl RetryPolicy {
     /// # Ok::<(), tower_jitter_retry::ConfigError>(())
     /// ```
     pub fn gateway() -> RetryPolicyBuilder {
-        Self::builder()
+        let builder = Self::builder()
             .safety(RetrySafety::ByMethod)
             .non_idempotent(NonIdempotent::Unsent)
-            .remove_marker(true)
+            .remove_marker(true);
+        RetryPolicyBuilder { budget: BudgetChoice::New(Budget::tokens().capacity(100)), ..builder }
     }
 
     /// Returns a builder with the settings of this policy.
@@ -125,7 +128,7 @@ impl Default for RetryPolicyBuilder {
             safety: RetrySafety::ByRequest,
             non_idempotent: NonIdempotent::UnsentOrRefused,
             follows_redirects: None,
-            budget: BudgetChoice::Default,
+            budget: BudgetChoice::New(Budget::tokens()),
             clock: None,
             seed: None,
             replay_limit: 64 * 1024,
@@ -169,7 +172,8 @@ impl RetryPolicyBuilder {
 
     /// Sets how many times a request is sent at most, including the first attempt.
     ///
-    /// Range: 1 to 1,000. With 1, a request is never retried. **Default**: 3.
+    /// Range: 1 to 1,000. With 1, a request is never retried. **Default**: 3. The default
+    /// [`budget`](Self::budget) pays for only one retry if the attempts time out.
     pub fn max_attempts(mut self, attempts: u32) -> Self {
         self.max_attempts = attempts;
         self
@@ -314,8 +318,8 @@ impl RetryPolicyBuilder {
     /// Sets the budget that retries are paid from.
     ///
     /// `None` means that the number of retries has no limit. **Default**: a [`Budget::default`]
-    /// that only this policy and its clones use. If the policy has a [`clock`](Self::clock), the
-    /// default budget uses that clock too. The module [`budget`](crate::budget) compares the kinds.
+    /// that only this policy and its clones use. The module [`budget`](crate::budget) compares the
+    /// kinds, and has [the reasons](crate::budget#default) for the default.
     pub fn budget(mut self, budget: impl Into<Option<Budget>>) -> Self {
         self.budget = BudgetChoice::Given(budget.into());
         self
@@ -329,7 +333,8 @@ impl RetryPolicyBuilder {
     ///
     /// - Delays do not depend on this clock. They use tokio's timer, or the thread's sleep with
     ///   `retry_blocking`.
-    /// - The budget reads its own clock; see [`budget`](Self::budget).
+    /// - A window budget reads a [clock of its own](crate::budget::WindowBudgetBuilder::clock). Other
+    ///   budgets of this crate read none.
     /// - This clock is first read at the start of [`max_elapsed`](Self::max_elapsed).
     pub fn clock(mut self, clock: Clock) -> Self {
         self.clock = Some(clock);
@@ -456,11 +461,7 @@ impl RetryPolicyBuilder {
             if self.methods.is_empty() { None } else { Some(Arc::new(GrpcMethods::parse(self.methods)?)) };
         let budget = match self.budget {
             BudgetChoice::Given(budget) => budget,
-            BudgetChoice::Default => match &self.clock {
-                // A policy under test has one clock for all of its parts.
-                Some(clock) => Some(Budget::window().clock(*clock).build()?),
-                None => Some(Budget::default()),
-            },
+            BudgetChoice::New(builder) => Some(builder.build()?),
         };
         let clock = self.clock.unwrap_or(Clock::tokio());
         let limits = Limits {

@@ -28,7 +28,7 @@ use crate::rng::Seeds;
 /// | [`jitter`](super::RetryPolicyBuilder::jitter) | how a delay is drawn in relation to its ceiling | shares 0 to 1, times 0 to 365 days | [`Jitter::Full`](crate::Jitter::Full) |
 /// | [`max_elapsed`](super::RetryPolicyBuilder::max_elapsed) | time after which no retry starts | 0 to 365 days, or `None` | 2 minutes |
 /// | [`max_retry_after`](super::RetryPolicyBuilder::max_retry_after) | longest delay that a server may ask for | 0 to 365 days | 60 s |
-/// | [`budget`](super::RetryPolicyBuilder::budget) | budget that retries are paid from | a [`Budget`], or `None` | [`Budget::default`]: 20 % of the requests, and 10 retries per second |
+/// | [`budget`](super::RetryPolicyBuilder::budget) | budget that retries are paid from | a [`Budget`], or `None` | [`Budget::default`]: 10 tokens, a retry costs 1, or 6 after a timeout, and a success adds 0.2 |
 /// | [`safety`](super::RetryPolicyBuilder::safety) | whether requests may be sent more than once | [`RetrySafety`](crate::RetrySafety) | [`RetrySafety::ByRequest`](crate::RetrySafety::ByRequest) |
 /// | [`non_idempotent`](super::RetryPolicyBuilder::non_idempotent) | faults after which a request that is not idempotent is sent again | [`NonIdempotent`] | [`NonIdempotent::UnsentOrRefused`] |
 /// | [`follows_redirects`](super::RetryPolicyBuilder::follows_redirects) | whether a client below follows redirects | `true`, `false`, or not set | not set: URLs decide, and every error of reqwest may follow a redirect |
@@ -64,7 +64,7 @@ use crate::rng::Seeds;
 ///     initial_backoff = "50ms"
 ///     jitter = { proportional = 0.5 }
 ///     max_elapsed = "none"
-///     budget = { window = { ratio = 0.1, min_per_second = 3 } }
+///     budget = { tokens = { capacity = 20, per_success = 0.1 } }
 /// "#;
 /// let policy: RetryPolicy = toml::from_str(file)?;
 /// # }

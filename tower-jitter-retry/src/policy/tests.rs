@@ -14,7 +14,7 @@ use tower_fault_classify::{
 use super::decide::Limits;
 use super::*;
 use crate::backoff::{Jitter, Position};
-use crate::budget::Budget;
+use crate::budget::{Budget, BudgetSettings};
 use crate::request::{
     Attempt, Coverage, NonIdempotent, Notes, OuterMark, RequestInfo, ResendAfter, RetrySafety,
 };
@@ -336,7 +336,7 @@ fn default_policy_to_builder_builds_the_default() {
 }
 
 #[test]
-fn gateway_policy_differs_from_default_in_three_settings() {
+fn gateway_policy_differs_from_default_in_four_settings() {
     let gateway = RetryPolicy::gateway().build().unwrap();
     assert_eq!(gateway.safety(), RetrySafety::ByMethod);
     assert_eq!(gateway.non_idempotent(), NonIdempotent::Unsent);
@@ -346,6 +346,20 @@ fn gateway_policy_differs_from_default_in_three_settings() {
     assert_eq!(default.non_idempotent(), NonIdempotent::UnsentOrRefused);
     assert!(!default.remove_marker());
     assert_eq!(gateway.hot.limits, default.hot.limits);
+    let tokens = |capacity| {
+        Some(BudgetSettings::Tokens { capacity, initial: capacity, per_success: 0.2, timeout_cost: 6.0 })
+    };
+    let [gateway_budget, default_budget] = [&gateway, &default].map(|policy| policy.budget().unwrap());
+    assert_eq!(gateway_budget.settings(), tokens(100));
+    assert_eq!(default_budget.settings(), tokens(10));
+}
+
+#[test]
+fn default_budget_is_new_for_each_policy_of_a_builder() {
+    for builder in [RetryPolicy::builder(), RetryPolicy::gateway()] {
+        let [one, other] = [builder.clone(), builder].map(|builder| builder.build().unwrap());
+        assert_ne!(one.budget(), other.budget());
+    }
 }
 
 #[test]

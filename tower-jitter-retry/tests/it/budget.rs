@@ -95,7 +95,7 @@ fn policy_without_budget_retries_every_request() {
 }
 
 #[test]
-fn default_budget_grants_20_percent_and_10_per_second() {
+fn window_budget_grants_20_percent_and_10_per_second_by_default() {
     let (budget, manual) = with_manual_clock(Budget::window());
     let layer = layer(from(&budget));
     assert_eq!(retries_of(&layer, 1_000), 200 + 100);
@@ -104,10 +104,13 @@ fn default_budget_grants_20_percent_and_10_per_second() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn default_policy_has_a_budget() {
-    // The default budget reads the system's clock, so the test asserts only that there is a limit.
+async fn default_budget_grants_ten_retries_and_recovers_with_successes() {
     let layer = layer(RetryPolicy::builder().initial_backoff(Duration::ZERO).max_attempts(1_000));
-    assert!(retries_of(&layer, 1) < 999);
+    assert_eq!(retries_of(&layer, 1), 10);
+    tokio::time::advance(3_600 * SECOND).await;
+    assert_eq!(retries_of(&layer, 100), 0, "time and failures add no token");
+    succeed(&layer, 5);
+    assert_eq!(retries_of(&layer, 1), 1);
 }
 
 #[test]
@@ -137,11 +140,11 @@ fn policy_and_layer_clones_share_budget() {
 
 #[test]
 fn default_policies_have_separate_budgets() {
-    let policy = || RetryPolicy::builder().initial_backoff(Duration::ZERO).max_attempts(50);
+    let policy = || RetryPolicy::builder().initial_backoff(Duration::ZERO).max_attempts(6);
     let (one, other) = (layer(policy()), layer(policy()));
-    // The reserve of a hundred retries is enough for two requests with 49 retries each.
-    assert_eq!([retries_of(&one, 1), retries_of(&one, 1)], [49, 49]);
-    assert_eq!([retries_of(&other, 1), retries_of(&other, 1)], [49, 49]);
+    // Ten tokens are enough for two requests with five retries each.
+    assert_eq!([retries_of(&one, 1), retries_of(&one, 1)], [5, 5]);
+    assert_eq!([retries_of(&other, 1), retries_of(&other, 1)], [5, 5]);
 }
 
 #[test]
@@ -395,8 +398,8 @@ fn budget_value_out_of_range_names_field() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn default_budget_refills_under_paused_clock() {
-    let layer = layer(RetryPolicy::builder().initial_backoff(Duration::ZERO).max_attempts(1_000));
+async fn window_budget_refills_under_paused_clock() {
+    let layer = layer(from(&Budget::window().build().unwrap()).max_attempts(1_000));
     for _ in 0..3 {
         assert_eq!(retries_of(&layer, 1), 100, "ten per second over ten seconds");
         assert_eq!(retries_of(&layer, 1), 0);
@@ -448,7 +451,7 @@ fn token_budget_in_outage_grants_initial_retries_and_recovers_with_successes() {
 /// Makes 100,000 calls, one after the other, whose attempts fail at random with this fault. Returns
 /// the share of the retries that a token budget with its defaults refuses.
 fn refused_share(fault: Fault, failure_rate: f64) -> f64 {
-    let policy = RetryPolicy::builder().budget(Budget::tokens().build().unwrap()).build().unwrap();
+    let policy = RetryPolicy::default();
     let mut random = fastrand::Rng::with_seed(1);
     let (mut granted, mut refused) = (0_u32, 0_u32);
     for _ in 0..100_000 {

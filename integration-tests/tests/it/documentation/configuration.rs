@@ -88,7 +88,7 @@ fn written(policy: &RetryPolicy) -> Value {
 fn retry_files_on_page_are_complete_and_equal() {
     let page = page();
     let [toml, json] = ["toml", "json"].map(|language| blocks(&page, "Retry file", language).remove(0));
-    let budget = Budget::window().ratio(0.1).min_per_second(3).span(10 * SECOND).build().unwrap();
+    let budget = Budget::tokens().capacity(20).initial(5).per_success(0.1).timeout_cost(3.0).build().unwrap();
     let built = RetryPolicy::builder()
         .max_attempts(5)
         .initial_backoff(Duration::from_millis(50))
@@ -115,7 +115,7 @@ fn retry_files_on_page_are_complete_and_equal() {
 
 #[test]
 fn budgets_on_page_have_default_values() {
-    let budgets = [Budget::tokens().build(), Budget::grpc().build(), Budget::aws().build()];
+    let budgets = [Budget::window().build(), Budget::grpc().build(), Budget::aws().build()];
     let (page, budgets) = (page(), budgets.map(Result::unwrap));
     let blocks = &blocks(&page, "Retry file", "json")[1..];
     assert_eq!(blocks.len(), budgets.len());

@@ -126,6 +126,8 @@ fn retry() -> JitterRetryLayer {
         .initial_backoff(ATTEMPT_TIMEOUT)
         .backoff_multiplier(1.0)
         .jitter(Jitter::None)
+        // The default budget pays for only one retry after a timeout.
+        .budget(None)
         .clock(Clock::tokio());
     JitterRetryLayer::new(policy.build().unwrap())
 }

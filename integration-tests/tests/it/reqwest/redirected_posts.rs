@@ -87,13 +87,13 @@ async fn redirected_post_through_stack_is_sent_once() {
 
 #[tokio::test]
 async fn redirected_post_through_retry_alone_is_sent_once() {
-    let layer = JitterRetryLayer::new(retry_at_once().build().unwrap());
+    let layer = JitterRetryLayer::new(retry_at_once().budget(None).build().unwrap());
     check(async |request| drop(send(&mut layer.layer(client()), of_reqwest(request)).await)).await;
 }
 
 #[tokio::test]
 async fn redirected_post_through_tower_retry_is_sent_once() {
-    let layer = RetryLayer::new(retry_at_once().build().unwrap().for_tower());
+    let layer = RetryLayer::new(retry_at_once().budget(None).build().unwrap().for_tower());
     check(async |request| drop(send(&mut layer.layer(client()), of_reqwest(request)).await)).await;
 }
 
@@ -112,7 +112,7 @@ async fn redirected_post_over_middleware_is_sent_once() {
 #[tokio::test]
 async fn redirected_post_as_http_request_is_sent_once() {
     let stack = ServiceBuilder::new()
-        .layer(JitterRetryLayer::new(retry_at_once().build().unwrap()))
+        .layer(JitterRetryLayer::new(retry_at_once().budget(None).build().unwrap()))
         .layer(FaultClassifyLayer::new())
         .map_request(of_reqwest)
         .map_response(|response: Response| http::Response::<Body>::from(response))
@@ -136,7 +136,7 @@ async fn redirected_post_with_other_policies_is_sent_once() {
         let post = || of_reqwest(hops.request(&Method::POST, None));
         let _ = send(&mut JitterRetryLayer::new(gateway.clone()).layer(client()), post()).await;
         assert_eq!(hops.requests().0, 1, "{target}");
-        let layer = JitterRetryLayer::new(retry_at_once().build().unwrap()).classify(closure);
+        let layer = JitterRetryLayer::new(retry_at_once().budget(None).build().unwrap()).classify(closure);
         let _ = send(&mut layer.layer(client()), post()).await;
         assert_eq!(hops.requests().0, 2, "{target}");
     }
@@ -151,7 +151,7 @@ async fn redirected_post_with_unsent_rule_is_sent_once() {
         outcome.err().filter(|error| error.is_connect()).map(|_| fault.into())
     };
     let hops = Hops::start(303, 0).await;
-    let layer = JitterRetryLayer::new(retry_at_once().build().unwrap()).rule(rule);
+    let layer = JitterRetryLayer::new(retry_at_once().budget(None).build().unwrap()).rule(rule);
     let request = hops.request(&Method::POST, None).try_into().unwrap();
     send(&mut layer.layer(client()), request).await.unwrap_err();
     assert_eq!(hops.requests(), (1, 0));
