@@ -75,14 +75,14 @@ pub use crate::machine::CancelledPolicy;
 /// | 5 failures in a row that span 1 s | opens about a second after the server stops answering, at any request rate. Random failures do not open it: at 1,000 calls/s, five of them in a row are frequent, but not a second without a success | [Random failures], [Metastable outage] |
 /// | failures of retries do not count | with one dead shard of four, retries would double the share of failures | [Dead shard] |
 /// | failure rate 0.5 of at least 20 calls in 10 s | with fewer calls, a quarter of failures reaches one half by chance | [Dead shard], [Random failures] |
-/// | open for 3 s, at most 0.5 more by jitter | a longer time loses more calls after the outage. A shorter or a constant one lets large fleets probe too often, or all at once | [Metastable outage], [Fleet recovery] |
+/// | open for 3 s, and up to half of it longer by jitter | a longer time loses more calls after the outage. A shorter or a constant one lets large fleets probe too often, or all at once | [Metastable outage], [Recovery with a backlog] |
 /// | 1 probe, 2 successes | more probes of each process add up in a large fleet | [Metastable outage] |
 ///
 /// [Simulations]: https://github.com/OWNER/tower-resilience-layers/blob/main/docs/simulations.md
 /// [Metastable outage]: https://github.com/OWNER/tower-resilience-layers/blob/main/docs/simulations.md#metastable-outage
 /// [Random failures]: https://github.com/OWNER/tower-resilience-layers/blob/main/docs/simulations.md#random-failures
 /// [Dead shard]: https://github.com/OWNER/tower-resilience-layers/blob/main/docs/simulations.md#dead-shard
-/// [Fleet recovery]: https://github.com/OWNER/tower-resilience-layers/blob/main/docs/simulations.md#fleet-recovery
+/// [Recovery with a backlog]: https://github.com/OWNER/tower-resilience-layers/blob/main/docs/simulations.md#recovery-with-a-backlog
 ///
 /// # Example
 ///
