@@ -17,8 +17,9 @@ use reqwest_retry::policies::ExponentialBackoff;
 use test_servers::{Action, Grpc, Http, Reason, Reply};
 use tokio::task::{JoinSet, yield_now};
 use tokio::time::{Instant, advance};
+use tower::retry::RetryLayer;
 use tower::{BoxError, Service, ServiceBuilder, ServiceExt, service_fn};
-use tower_breaker::{BreakerError, BreakerLayer, CircuitState};
+use tower_breaker::{BreakerError, BreakerLayer, Circuit, CircuitState};
 use tower_fault_classify::{FaultClassifyLayer, Kind, classify_error};
 use tower_jitter_retry::{Jitter, JitterRetryLayer, RetryPolicy};
 
@@ -238,6 +239,24 @@ async fn half_open_probe_shed_below_frees_slot() {
     drop(holder);
     stack.oneshot(1).await.unwrap();
     assert_eq!(circuit.status().state, CircuitState::Closed);
+}
+
+/// Neither a retried closure nor tower's `RetryLayer` marks its retries.
+#[tokio::test]
+async fn retries_of_closure_and_of_tower_retry_all_count() {
+    let handle = Circuit::new(circuit().consecutive_failures(0).build().unwrap());
+    let policy = retry_at_once().build().unwrap();
+    let reset = || io::Error::from(io::ErrorKind::ConnectionReset);
+    policy.retry(async || handle.call(async { Err::<(), _>(reset()) }).await).await.unwrap_err();
+    assert_eq!(handle.status().window.failures, 3);
+
+    let layer: BreakerLayer = BreakerLayer::with_circuit(handle.clone());
+    let stack = ServiceBuilder::new()
+        .layer(RetryLayer::new(policy.for_tower()))
+        .layer(layer)
+        .service(service_fn(async |_: http::Request<String>| Err::<http::Response<()>, _>(reset())));
+    stack.oneshot(http::Request::new(String::new())).await.unwrap_err();
+    assert_eq!(handle.status().window.failures, 6);
 }
 
 /// A retry layer above a client that has reqwest-retry in its chain.

@@ -53,7 +53,24 @@ async fn client_that_is_not_clone_works_behind_buffer() {
     assert_eq!(call(&stack).await.unwrap(), 7);
     let status = circuit.status();
     assert_eq!(backend.requests(), 3);
-    assert_eq!((status.window.failures, status.state), (2, CircuitState::Closed));
+    // The first attempt failed. The failure of its first retry does not count.
+    assert_eq!((status.window.failures, status.window.calls, status.state), (1, 2, CircuitState::Closed));
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_attempt_counts_with_buffer_between_retry_and_breaker() {
+    let client = Backend::new([], Act::Fail);
+    let (breaker, circuit) = breaker();
+    let stack = boxed(
+        ServiceBuilder::new()
+            .layer(retry())
+            .layer(FaultClassifyLayer::new())
+            .buffer(16)
+            .layer(breaker)
+            .service(client),
+    );
+    call(&stack).await.unwrap_err();
+    assert_eq!(circuit.status().window.failures, 3);
 }
 
 /// A service that is not `Clone`.

@@ -24,12 +24,27 @@ async fn attempt_is_timed_counted_and_rejected_when_open() {
             .timeout(attempt_timeout)
             .service(client),
     );
+    for failures in 1..=4 {
+        let error = call(&stack).await.unwrap_err();
+        assert_eq!((classify_error(&*error).kind(), backend.requests()), (Kind::Timeout, 3 * failures));
+        // The failures of the two retries do not count.
+        assert_eq!(circuit.status().consecutive_failures, failures as u64);
+    }
+    // The first attempt of the fifth call is the fifth failure. Its retries are not sent.
     let error = call(&stack).await.unwrap_err();
-    assert_eq!((classify_error(&*error).kind(), backend.requests()), (Kind::Timeout, 3));
-    // The second attempt of the second call is the fifth failure. The third attempt is not sent.
-    let error = call(&stack).await.unwrap_err();
-    assert_eq!((classify_error(&*error).kind(), backend.requests()), (Kind::Timeout, 5));
+    assert_eq!((classify_error(&*error).kind(), backend.requests()), (Kind::Timeout, 13));
     assert_eq!(circuit.status().state, CircuitState::Open);
+}
+
+#[tokio::test(start_paused = true)]
+async fn failed_retry_is_not_counted_and_successful_retry_is() {
+    let client = Backend::new([Act::Fail, Act::Fail, Act::Answer], Act::Fail);
+    let backend = client.clone();
+    let (breaker, circuit) = breaker();
+    let stack = boxed(ServiceBuilder::new().layer(retry()).layer(breaker).service(client));
+    assert_eq!((call(&stack).await.unwrap(), backend.requests()), (7, 3));
+    let status = circuit.status();
+    assert_eq!((status.window.calls, status.window.failures, status.consecutive_failures), (2, 1, 0));
 }
 
 #[tokio::test(start_paused = true)]
