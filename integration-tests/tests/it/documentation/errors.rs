@@ -92,9 +92,10 @@ async fn error_that_ended_buffer_is_classified_by_its_cause() {
 async fn anyhow_error_is_classified_below_its_contexts() {
     use anyhow::Context;
     let calls = AtomicUsize::new(0);
+    let breaker = circuit().consecutive_failures(3).count_failed_retries(true).build().unwrap();
     let mut stack = ServiceBuilder::new()
         .layer(JitterRetryLayer::new(retry_at_once().build().unwrap()))
-        .layer(BreakerLayer::new(circuit().consecutive_failures(3).build().unwrap()))
+        .layer(BreakerLayer::new(breaker))
         .service(service_fn(async |_: u32| {
             calls.fetch_add(1, Ordering::Relaxed);
             Err::<u32, _>(refused()).context("the socket").context("the stock")
@@ -128,11 +129,11 @@ impl Middleware for FailingMiddleware {
 async fn anyhow_error_in_chain_is_classified_retried_and_returned() {
     let closed_port = RefusedPort::bind();
     let calls = Arc::new(AtomicUsize::new(0));
-    let breaker = BreakerLayer::new(circuit().consecutive_failures(3).build().unwrap());
+    let breaker = circuit().consecutive_failures(3).count_failed_retries(true);
     let stack = ServiceBuilder::new()
         .layer(JitterRetryLayer::new(retry_at_once().build().unwrap()))
         .map_err(|error: BreakerError<ClassifiedError>| anyhow::Error::new(error).context("the stack"))
-        .layer(breaker)
+        .layer(BreakerLayer::new(breaker.build().unwrap()))
         .layer(FaultClassifyLayer::new())
         .into_inner();
     let chain = ClientBuilder::new(client())

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::time::Duration;
 
 use serde_json::Value;
 use tower_breaker::{BreakerConfig, CircuitRegistry};
@@ -27,8 +28,9 @@ fn without_times(value: &mut Value) {
 /// The program is the one above the output on the page.
 #[tokio::test]
 async fn status_as_json_on_page_is_real() {
-    let config = BreakerConfig::builder().consecutive_failures(2).build().unwrap();
-    let registry = CircuitRegistry::new(config);
+    let each =
+        BreakerConfig::builder().consecutive_failures(2).consecutive_failures_span(Duration::ZERO).build();
+    let registry = CircuitRegistry::new(each.unwrap());
     let circuit = registry.circuit("search");
     for _ in 0..2 {
         let refused = io::Error::from(io::ErrorKind::ConnectionRefused);

@@ -43,7 +43,9 @@ fn tower_resilience_circuit() -> (Circuit, tower_breaker::ManualClock) {
         .count_window(100)
         .minimum_calls(20)
         .slow_call_rate(2 * SECOND, 0.8)
+        .count_failed_retries(true)
         .open_for(30 * SECOND)
+        .open_jitter(0.0)
         .probes(3)
         .successes_to_close(3)
         .clock(clock);
@@ -126,7 +128,9 @@ fn seatbelt_breaker_opens_at_ten_of_hundred_in_30_seconds() {
             .failure_rate(0.1)
             .minimum_calls(100)
             .time_window(30 * SECOND)
+            .count_failed_retries(true)
             .open_for(5 * SECOND)
+            .open_jitter(0.0)
             .clock(clock);
         (Circuit::new(config.build().unwrap()), time)
     };

@@ -25,8 +25,15 @@ use tower_breaker::{BreakerConfig, BreakerConfigBuilder, Clock};
 const SECOND: Duration = Duration::from_secs(1);
 
 /// Returns the configuration of a circuit on tokio's clock, which the tests pause.
+///
+/// Consecutive failures open it at any moment, and it is open for exactly 30 s.
 fn circuit() -> BreakerConfigBuilder {
-    BreakerConfig::builder().name("documentation").clock(Clock::tokio())
+    BreakerConfig::builder()
+        .name("documentation")
+        .consecutive_failures_span(Duration::ZERO)
+        .open_for(30 * SECOND)
+        .open_jitter(0.0)
+        .clock(Clock::tokio())
 }
 
 /// Returns a client that does not retry by itself.
