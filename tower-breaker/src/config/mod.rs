@@ -72,7 +72,7 @@ pub use crate::machine::CancelledPolicy;
 ///
 /// | default | reason | figure |
 /// |---|---|---|
-/// | 5 failures in a row that span 1 s | opens about a second after the server stops answering, at any request rate. Random failures do not open it: at 1,000 calls/s, five of them in a row are frequent, but not a second without a success | [Random failures], [Metastable outage] |
+/// | 5 failures in a row that span 1 s | opens a second after the server stops answering, or at the fifth call if that is later. Random failures do not open it: at 1,000 calls/s, five of them in a row are frequent, but not a second without a success | [Random failures], [Metastable outage] |
 /// | failures of retries do not count | with one dead shard of four, retries would double the share of failures | [Dead shard] |
 /// | failure rate 0.5 of at least 20 calls in 10 s | with fewer calls, a quarter of failures reaches one half by chance | [Dead shard], [Random failures] |
 /// | open for 3 s, and up to half of it longer by jitter | a longer time loses more calls after the outage. A shorter or a constant one lets large fleets probe too often, or all at once | [Metastable outage], [Recovery with a backlog] |
