@@ -287,9 +287,9 @@
 //!
 //! # Layer order
 //!
-//! The retry layer is the outermost: above a breaker, so that each attempt is counted, and none is
-//! sent while the circuit is open. A client that retries by itself below this layer multiplies the
-//! attempts.
+//! The retry layer is the outermost: above a breaker, so that no attempt is sent while the circuit
+//! is open. A breaker of `tower-breaker` does not count the failures of retries. A client that
+//! retries by itself below this layer multiplies the attempts.
 //!
 //! # Errors
 //!
