@@ -8,7 +8,18 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use tower::{Layer, Service};
-use tower_breaker::{BreakerConfig, BreakerError, BreakerLayer, Clock};
+use tower_breaker::{BreakerConfig, BreakerConfigBuilder, BreakerError, BreakerLayer, Clock};
+
+const OPEN_FOR: Duration = Duration::from_secs(30);
+
+/// Returns a builder for a circuit that opens after five failures in a row at any speed.
+fn quick(clock: Clock) -> BreakerConfigBuilder {
+    BreakerConfig::builder()
+        .clock(clock)
+        .consecutive_failures_span(Duration::ZERO)
+        .open_for(OPEN_FOR)
+        .open_jitter(0.0)
+}
 
 /// A service that fails if the request is `true`.
 #[derive(Clone)]
@@ -65,7 +76,8 @@ fn failure_allocates_nothing() {
 
 #[test]
 fn rejection_allocates_nothing() {
-    let mut service = BreakerLayer::new(BreakerConfig::default()).layer(Answers);
+    let config = quick(Clock::default()).build().unwrap();
+    let mut service = BreakerLayer::new(config).layer(Answers);
     for _ in 0..5 {
         call(&mut service, true).unwrap_err();
     }
@@ -76,12 +88,12 @@ fn rejection_allocates_nothing() {
 #[test]
 fn probe_allocates_nothing() {
     let (clock, time) = Clock::manual();
-    let config = BreakerConfig::builder().clock(clock).successes_to_close(1_000).build().unwrap();
+    let config = quick(clock).successes_to_close(1_000).build().unwrap();
     let mut service = BreakerLayer::new(config).layer(Answers);
     for _ in 0..5 {
         call(&mut service, true).unwrap_err();
     }
-    time.advance(Duration::from_secs(30));
+    time.advance(OPEN_FOR);
     assert_eq!(allocations(|| call(&mut service, false).unwrap()), 0);
 }
 
@@ -94,13 +106,12 @@ fn service_clone_allocates_nothing() {
 #[test]
 fn service_that_opens_and_closes_keeps_memory_constant() {
     let (clock, time) = Clock::manual();
-    let mut service =
-        BreakerLayer::new(BreakerConfig::builder().clock(clock).build().unwrap()).layer(Answers);
+    let mut service = BreakerLayer::new(quick(clock).build().unwrap()).layer(Answers);
     let mut cycle = || {
         for _ in 0..5 {
             call(&mut service, true).unwrap_err();
         }
-        time.advance(Duration::from_secs(30));
+        time.advance(OPEN_FOR);
         for _ in 0..2 {
             call(&mut service, false).unwrap();
         }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tower::{Layer, Service};
 use tower_breaker::keyed::{KeyedBreakerLayer, KeyedCircuits, KeyedConfig, Overflow};
-use tower_breaker::{BreakerConfig, BreakerError, CircuitState, Clock};
+use tower_breaker::{BreakerConfig, BreakerConfigBuilder, BreakerError, CircuitState, Clock};
 
 /// A key as a number and as a text, and whether the call fails.
 type Request = (u64, &'static str, bool);
@@ -54,6 +54,15 @@ fn allocations(mut run: impl FnMut()) -> u64 {
     allocation_counter::measure(|| (0..100).for_each(|_| run())).count_total
 }
 
+/// Returns a builder for circuits that open after failures in a row at any speed, for exactly 30 s.
+fn quick(clock: Clock) -> BreakerConfigBuilder {
+    BreakerConfig::builder()
+        .clock(clock)
+        .consecutive_failures_span(Duration::ZERO)
+        .open_for(Duration::from_secs(30))
+        .open_jitter(0.0)
+}
+
 fn by_number(request: &Request) -> u64 {
     request.0
 }
@@ -92,7 +101,7 @@ fn call_with_known_text_allocates_nothing() {
 fn failure_rejection_and_probe_of_known_key_allocate_nothing() {
     let _alone = run_alone();
     let (clock, time) = Clock::manual();
-    let each = BreakerConfig::builder().clock(clock).consecutive_failures(300).failure_rate(None);
+    let each = quick(clock).consecutive_failures(300).failure_rate(None);
     let each = each.successes_to_close(10_000).build().unwrap();
     let layer = KeyedBreakerLayer::new(KeyedConfig::builder(each).build().unwrap(), by_number);
     let mut service = layer.layer(Answers);
@@ -161,7 +170,7 @@ fn failing_key_takes_about_one_kilobyte_more() {
 fn evicted_keys_keep_memory_constant_and_dropped_map_frees_it() {
     let _alone = run_alone();
     let (clock, time) = Clock::manual();
-    let each = BreakerConfig::builder().clock(clock).build().unwrap();
+    let each = quick(clock).build().unwrap();
     let config = KeyedConfig::builder(each).max_keys(100).build().unwrap();
     let layer = KeyedBreakerLayer::new(config, by_number);
     let mut service = layer.layer(Answers);

@@ -1,6 +1,8 @@
 //! The storage of circuits is reused. The test runs in a separate process, because the pool of
 //! storage belongs to the process.
 
+use std::time::Duration;
+
 use allocation_counter::measure;
 use tower_breaker::fault_classify::{Origin, Retryable};
 use tower_breaker::{BreakerConfig, Circuit, CircuitState, Clock, Fault, Health, Kind, Verdict};
@@ -9,7 +11,8 @@ const FAILURE: Verdict =
     Verdict::Fault(Fault::new(Kind::Server, Retryable::Never, Health::Unhealthy, Origin::Remote));
 
 fn circuit(clock: Clock) -> Circuit {
-    Circuit::new(BreakerConfig::builder().clock(clock).build().unwrap())
+    let config = BreakerConfig::builder().clock(clock).consecutive_failures_span(Duration::ZERO);
+    Circuit::new(config.build().unwrap())
 }
 
 /// Creates a circuit, opens it, and drops it.
@@ -36,7 +39,7 @@ fn storage_is_reused_by_later_circuits() {
     // The clocks are created before the measurement, because they are never freed.
     let clocks: Vec<_> = (0..20_000).map(|_| Clock::manual()).collect();
     for (number, (_, time)) in clocks.iter().enumerate() {
-        time.set(std::time::Duration::from_secs(number as u64 * 7_919 % 1_000_003));
+        time.set(Duration::from_secs(number as u64 * 7_919 % 1_000_003));
     }
     clocks[..100].iter().for_each(|(clock, _)| open_and_drop(*clock));
     let info = measure(|| clocks[100..].iter().for_each(|(clock, _)| open_and_drop(*clock)));

@@ -48,7 +48,12 @@ impl Storage {
     }
 
     fn config(&self, name: &'static str) -> BreakerConfigBuilder {
-        BreakerConfig::builder().name(name).clock(self.clock)
+        BreakerConfig::builder()
+            .name(name)
+            .clock(self.clock)
+            .consecutive_failures_span(Duration::ZERO)
+            .open_for(OPEN_FOR)
+            .open_jitter(0.0)
     }
 
     fn circuit(&self, name: &'static str) -> Circuit {

@@ -11,15 +11,15 @@ use tokio_test::{assert_pending, task};
 use tower::BoxError;
 use tower_breaker::fault_classify::{ErrorChain, Origin, Retryable, classify_error};
 use tower_breaker::{
-    BreakerConfig, BreakerConfigBuilder, BreakerError, CancelledPolicy, Circuit, CircuitState, Clock, Health,
-    Kind, Reason, TimedOut,
+    BreakerConfigBuilder, BreakerError, CancelledPolicy, Circuit, CircuitState, Clock, Health, Kind, Reason,
+    TimedOut,
 };
 use tower_fault_classify::__internals::UploadGuard;
 
 use crate::support::{OPEN_FOR, SECOND, refused, state};
 
 fn config() -> BreakerConfigBuilder {
-    BreakerConfig::builder().clock(Clock::tokio()).open_for(OPEN_FOR)
+    crate::support::config().clock(Clock::tokio()).open_for(OPEN_FOR)
 }
 
 fn circuit() -> Circuit {
@@ -205,7 +205,7 @@ fn call_blocking_nested_with_either_error_counts_failure() {
     let calls: [(fn() -> Nested, bool); 3] =
         [(|| Ok(Ok(7)), false), (|| Ok(Err(refused())), true), (|| Err(refused()), true)];
     for (call, opens) in calls {
-        let circuit = Circuit::new(BreakerConfig::default());
+        let circuit = Circuit::new(crate::support::config().build().unwrap());
         for _ in 0..5 {
             let result = circuit.call_blocking_nested(call);
             assert_eq!(matches!(result, Ok(Ok(7))), !opens);

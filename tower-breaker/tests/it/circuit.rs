@@ -286,7 +286,8 @@ fn largest_limits_neither_overflow_nor_trip() {
     assert_eq!(free_slots(&circuit), 10_000);
     (0..20_000).for_each(|_| assert!(send(&circuit, Verdict::Success)));
     assert_eq!(state(&circuit), CircuitState::HalfOpen);
-    let (circuit, _time) = self::circuit(config().count_window(1_000_000).consecutive_failures(0));
+    let (circuit, _time) =
+        self::circuit(config().count_window(1_000_000).minimum_calls(10).consecutive_failures(0));
     (0..9).for_each(|_| assert!(send(&circuit, FAILURE)));
     assert!(send(&circuit, Verdict::Success));
     assert_eq!(state(&circuit), CircuitState::Closed, "the failure rate is checked only when a call fails");

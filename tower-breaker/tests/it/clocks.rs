@@ -62,13 +62,15 @@ fn registry_configured_from_file_uses_default_clock() {
     let registry = CircuitRegistry::new(config().clock(clock).build().unwrap());
     let existing = registry.circuit("existing");
     for name in ["existing", "new"] {
-        registry.configure(from_file(&format!(r#"{{"name": "{name}", "open_for": "1s"}}"#))).unwrap();
+        registry
+            .configure(from_file(&format!(r#"{{"name": "{name}", "open_for": "1s", "open_jitter": 0}}"#)))
+            .unwrap();
     }
     assert!(reads_manual_clock(&existing, &time));
     assert!(reads_manual_clock(&registry.circuit("new"), &time));
 
     let (other, other_time) = Clock::manual();
     registry.configure(config().name("other").clock(other).build().unwrap()).unwrap();
-    registry.configure(from_file(r#"{"name": "other", "open_for": "1s"}"#)).unwrap();
+    registry.configure(from_file(r#"{"name": "other", "open_for": "1s", "open_jitter": 0}"#)).unwrap();
     assert!(reads_manual_clock(&registry.circuit("other"), &other_time));
 }

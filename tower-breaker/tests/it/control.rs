@@ -329,7 +329,8 @@ fn window_starts_empty_when_its_shape_returns() {
 
 #[test]
 fn status_has_times_reason_and_fault() {
-    let bench = Bench::new(config().name("orders").consecutive_failures(0).failure_rate(0.5));
+    let limits = config().name("orders").consecutive_failures(0).failure_rate(0.5).minimum_calls(10);
+    let bench = Bench::new(limits);
     bench.time.advance(7 * SECOND);
     assert!(bench.send(5, Verdict::Success) && bench.send(4, FAILURE));
     let status = bench.circuit.status();

@@ -21,7 +21,7 @@ use tower_breaker::{
 fn config() -> (BreakerConfig, ManualClock) {
     let (clock, time) = Clock::manual();
     time.set(Duration::from_secs(1_000));
-    (BreakerConfig::builder().name("search").clock(clock).build().unwrap(), time)
+    (crate::support::config().name("search").clock(clock).build().unwrap(), time)
 }
 
 /// A service that always fails, with a typed error.
@@ -160,7 +160,7 @@ async fn grpc_unavailable_is_trailers_only_with_pushback() {
 #[tokio::test]
 async fn http_and_grpc_fallback_in_half_open_and_slow_start_have_1s() {
     let (clock, time) = Clock::manual();
-    let config = BreakerConfig::builder().clock(clock).probes(1).successes_to_close(1);
+    let config = crate::support::config().clock(clock).probes(1).successes_to_close(1);
     let config = config.slow_start(Duration::from_secs(100)).build().unwrap();
     let http = BreakerLayer::new(config.clone()).http_fallback();
     let grpc = BreakerLayer::new(config).grpc_fallback();

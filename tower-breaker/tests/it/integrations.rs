@@ -29,10 +29,10 @@ use tower_breaker::{
     ManualClock, Mode, Rejection, Verdict,
 };
 
-use crate::support::{FAILURE, OPEN_FOR, timed};
+use crate::support::{FAILURE, OPEN_FOR, config, timed};
 
 fn circuit(name: &'static str) -> (Circuit, ManualClock) {
-    let (config, time) = timed(BreakerConfig::builder().name(name));
+    let (config, time) = timed(config().name(name));
     (Circuit::new(config), time)
 }
 
@@ -53,7 +53,7 @@ fn forced() -> Rejection {
 }
 
 fn until_reset() -> Rejection {
-    let (config, _time) = timed(BreakerConfig::builder().name("billing").open_until_reset());
+    let (config, _time) = timed(config().name("billing").open_until_reset());
     let circuit = Circuit::new(config);
     circuit.trip().unwrap();
     circuit.try_acquire().unwrap_err()
@@ -89,7 +89,7 @@ fn control_error_display_names_next_step() {
         text.contains("`billing`") && text.contains("forced closed") && text.contains("release"),
         "{text}"
     );
-    let disabled = Circuit::new(BreakerConfig::builder().mode(Mode::Disabled).build().unwrap());
+    let disabled = Circuit::new(config().mode(Mode::Disabled).build().unwrap());
     let text = disabled.force_open().unwrap_err().to_string();
     assert!(text.contains("disabled") && text.contains("configure another mode"), "{text}");
     let text = CircuitRegistry::new(BreakerConfig::default()).trip("biling").unwrap_err().to_string();
@@ -324,7 +324,7 @@ fn call<S: Service<T>, T>(service: &mut S, request: T) -> Result<S::Response, S:
 #[test]
 fn http_503_is_empty_with_retry_after() {
     for (left, seconds) in SECONDS {
-        let (config, time) = timed(BreakerConfig::builder());
+        let (config, time) = timed(config());
         let layer = BreakerLayer::new(config).http_fallback();
         let mut service = layer.layer(Echo::default());
         assert_eq!(call(&mut service, String::from("a")).unwrap().status(), StatusCode::OK);
@@ -351,7 +351,7 @@ fn http_503_is_empty_with_retry_after() {
 #[test]
 fn grpc_unavailable_is_in_head_with_pushback() {
     for (left, millis) in MILLIS {
-        let (config, time) = timed(BreakerConfig::builder().name("bücher 100%"));
+        let (config, time) = timed(config().name("bücher 100%"));
         let layer = BreakerLayer::new(config).grpc_fallback();
         let mut service = layer.layer(Echo::default());
         layer.circuit().trip().unwrap();
@@ -399,7 +399,7 @@ fn outer_breaker_does_not_count_fallbacks_of_inner_one() {
 
 #[test]
 fn fallback_gets_request_and_rejection() {
-    let (config, _time) = timed(BreakerConfig::builder().name("words").consecutive_failures(2));
+    let (config, _time) = timed(config().name("words").consecutive_failures(2));
     let layer = BreakerLayer::new(config).fallback(|word: String, rejection: &Rejection| {
         format!("{word} of {} in {:?}", rejection.circuit(), rejection.retry_after().unwrap())
     });
@@ -417,7 +417,7 @@ fn fallback_gets_request_and_rejection() {
 
 #[test]
 fn fallback_panic_propagates_and_is_not_counted() {
-    let (config, time) = timed(BreakerConfig::builder());
+    let (config, time) = timed(config());
     let layer = BreakerLayer::new(config).fallback(|(), _: &Rejection| panic!("no fallback"));
     let mut service = layer.layer(service_fn(async |()| Ok::<(), io::Error>(())));
     layer.circuit().trip().unwrap();
@@ -440,7 +440,7 @@ fn fallback_panic_propagates_and_is_not_counted() {
 
 #[test]
 fn fallback_async_may_fail_and_is_dropped_with_call() {
-    let (config, _time) = timed(BreakerConfig::builder());
+    let (config, _time) = timed(config());
     let dropped = Arc::new(());
     let held = Arc::clone(&dropped);
     let layer = BreakerLayer::new(config).fallback_async(move |key: u32, _: Rejection| {
@@ -472,7 +472,7 @@ fn fallback_async_may_fail_and_is_dropped_with_call() {
 #[test]
 fn keyed_layer_has_same_fallbacks() {
     let key = |request: &String| request.len();
-    let config = || KeyedConfig::builder(timed(BreakerConfig::builder()).0).build().unwrap();
+    let config = || KeyedConfig::builder(timed(config()).0).build().unwrap();
     let force =
         |circuit: Option<tower_breaker::keyed::KeyedCircuit<usize>>| circuit.unwrap().force_open().unwrap();
 
@@ -500,7 +500,7 @@ fn keyed_layer_has_same_fallbacks() {
 
 #[test]
 fn keyed_call_that_waits_gets_fallback_when_circuit_opens() {
-    let config = KeyedConfig::builder(timed(BreakerConfig::builder()).0).build().unwrap();
+    let config = KeyedConfig::builder(timed(config()).0).build().unwrap();
     let layer = KeyedBreakerLayer::new(config, |request: &String| request.len())
         .fallback(|request: String, _: &Rejection| Response::new(format!("no {request}")));
     let inner = tower::limit::ConcurrencyLimit::new(Echo::default(), 0);
@@ -518,7 +518,7 @@ async fn axum_router_keyed_by_path_stays_infallible() {
     fn path(request: &Request<Body>) -> &str {
         request.uri().path()
     }
-    let each = BreakerConfig::builder().consecutive_failures(2).build().unwrap();
+    let each = config().consecutive_failures(2).build().unwrap();
     let layer = KeyedBreakerLayer::by_ref(KeyedConfig::builder(each).build().unwrap(), path);
     let circuits = layer.circuits();
     let router = Router::new()
@@ -540,7 +540,7 @@ async fn axum_router_keyed_by_path_stays_infallible() {
 
 #[tokio::test]
 async fn keyed_rejection_response_does_not_name_key() {
-    let each = BreakerConfig::builder().name("tenants").build().unwrap();
+    let each = config().name("tenants").build().unwrap();
     let layer =
         KeyedBreakerLayer::<_, _>::new(KeyedConfig::builder(each).build().unwrap(), |(): &()| "secret");
     let circuit = layer.circuits().get_or_insert("secret").unwrap();

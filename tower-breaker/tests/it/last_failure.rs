@@ -15,10 +15,10 @@ use tower_breaker::fault_classify::{ClassifiedError, FaultClassifyLayer, classif
 use tower_breaker::keyed::{KeyedBreakerLayer, KeyedConfig};
 use tower_breaker::telemetry::LastFailure;
 use tower_breaker::{
-    BreakerConfig, BreakerLayer, Circuit, CircuitState, Counts, Health, HealthReport, Kind, Reason, Verdict,
+    BreakerLayer, Circuit, CircuitState, Counts, Health, HealthReport, Kind, Reason, Verdict,
 };
 
-use crate::support::{FAILURE, refused, timed};
+use crate::support::{FAILURE, config, refused, timed};
 
 /// A user-defined error with a source.
 #[derive(Debug)]
@@ -55,7 +55,7 @@ where
 
 #[test]
 fn last_failure_over_recommended_stack_names_innermost_error() {
-    let layer = BreakerLayer::new(BreakerConfig::default());
+    let layer = BreakerLayer::new(config().build().unwrap());
     let circuit = layer.circuit();
     let service = ServiceBuilder::new()
         .layer(layer.errors_only().keep_last_failure("label"))
@@ -71,7 +71,7 @@ fn last_failure_over_recommended_stack_names_innermost_error() {
 
 #[test]
 fn last_failure_of_classified_error_names_the_wrapped_error() {
-    let layer = BreakerLayer::new(BreakerConfig::default());
+    let layer = BreakerLayer::new(config().build().unwrap());
     let circuit = layer.circuit();
     let service = ServiceBuilder::new()
         .layer(layer.errors_only().keep_last_failure("label"))
@@ -83,7 +83,7 @@ fn last_failure_of_classified_error_names_the_wrapped_error() {
 
 #[test]
 fn last_failure_of_unknown_boxed_error_names_the_box() {
-    let layer = BreakerLayer::new(BreakerConfig::default());
+    let layer = BreakerLayer::new(config().build().unwrap());
     let circuit = layer.circuit();
     let service = ServiceBuilder::new()
         .layer(layer.errors_only().keep_last_failure("label"))
@@ -95,7 +95,7 @@ fn last_failure_of_unknown_boxed_error_names_the_box() {
 
 #[test]
 fn last_failure_without_classifier_names_innermost_error() {
-    let layer = BreakerLayer::new(BreakerConfig::default());
+    let layer = BreakerLayer::new(config().build().unwrap());
     let circuit = layer.circuit();
     let service = layer.errors_only().keep_last_failure("label").layer(fails(|| QueryError(Some(refused()))));
     let last = failure_of(service, &circuit);
@@ -107,7 +107,7 @@ fn last_failure_without_classifier_names_innermost_error() {
 
 #[test]
 fn last_failure_of_boxed_classified_error_names_wrapped_error() {
-    let layer = BreakerLayer::new(BreakerConfig::default());
+    let layer = BreakerLayer::new(config().build().unwrap());
     let circuit = layer.circuit();
     let boxed = || BoxError::from(ClassifiedError::new(classify_error(&refused()), QueryError(None)));
     let service = layer.errors_only().keep_last_failure("label").layer(fails(boxed));
@@ -130,8 +130,8 @@ fn assert_counts(counts: Option<Counts>, calls: u64, failures: u64) {
 
 #[test]
 fn trip_by_consecutive_failures_keeps_counts() {
-    let limits = || BreakerConfig::builder().failure_rate(None);
-    for config in [BreakerConfig::builder(), limits(), limits().count_window(20)] {
+    let limits = || config().failure_rate(None);
+    for config in [config(), limits(), limits().count_window(20)] {
         let (config, _time) = timed(config);
         let circuit = Circuit::new(config);
         send(&circuit, TWO_SUCCESSES);
@@ -158,7 +158,7 @@ fn every_transition_of_closed_circuit_has_counts() {
         |circuit| circuit.reset().unwrap(),
     ];
     for change in changes {
-        let (config, _time) = timed(BreakerConfig::builder());
+        let (config, _time) = timed(config());
         let circuit = Circuit::new(config);
         send(&circuit, TWO_SUCCESSES);
         send(&circuit, &[FAILURE; 3]);
@@ -171,7 +171,7 @@ fn every_transition_of_closed_circuit_has_counts() {
 
 #[test]
 fn trip_by_rate_has_counts_that_led_to_it() {
-    let (config, _time) = timed(BreakerConfig::builder().consecutive_failures(0).failure_rate(0.5));
+    let (config, _time) = timed(config().consecutive_failures(0).failure_rate(0.5).minimum_calls(10));
     let circuit = Circuit::new(config);
     send(&circuit, &[Verdict::Success; 5]);
     send(&circuit, &[FAILURE; 5]);
@@ -182,7 +182,7 @@ fn trip_by_rate_has_counts_that_led_to_it() {
 
 #[test]
 fn transition_from_half_open_has_no_counts() {
-    let (config, time) = timed(BreakerConfig::builder());
+    let (config, time) = timed(config());
     let circuit = Circuit::new(config);
     send(&circuit, &[FAILURE; 5]);
     time.advance(Duration::from_secs(30));
@@ -193,7 +193,7 @@ fn transition_from_half_open_has_no_counts() {
 
 #[test]
 fn trip_of_keyed_circuit_keeps_counts() {
-    let (each, _time) = timed(BreakerConfig::builder());
+    let (each, _time) = timed(config());
     let layer = KeyedBreakerLayer::<_, _>::new(KeyedConfig::builder(each).build().unwrap(), |key: &u64| *key);
     let circuit = layer.circuits().get_or_insert(7).unwrap();
     (0..5).for_each(|_| circuit.try_acquire().unwrap().record(FAILURE));
@@ -230,7 +230,7 @@ where
 #[test]
 fn last_failure_is_kept_regardless_of_later_settings() {
     let new = || {
-        let layer = BreakerLayer::new(BreakerConfig::default());
+        let layer = BreakerLayer::new(config().build().unwrap());
         let circuit = layer.circuit();
         (layer.keep_last_failure("stock"), circuit)
     };
@@ -262,7 +262,7 @@ fn last_failure_has_text_written_before_display_failed() {
         }
     }
     impl Error for FailingDisplay {}
-    let layer = BreakerLayer::new(BreakerConfig::default());
+    let layer = BreakerLayer::new(config().build().unwrap());
     let circuit = layer.circuit();
     let service = layer.errors_only().keep_last_failure("label").layer(fails(|| FailingDisplay));
     let last = failure_of(service, &circuit);

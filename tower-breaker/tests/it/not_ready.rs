@@ -19,8 +19,8 @@ use tower::load_shed::LoadShed;
 use tower::ready_cache::ReadyCache;
 use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt};
 use tower_breaker::{
-    Breaker, BreakerConfig, BreakerConfigBuilder, BreakerError, BreakerLayer, Circuit, CircuitState, Clock,
-    HealthReport, Verdict,
+    Breaker, BreakerConfigBuilder, BreakerError, BreakerLayer, Circuit, CircuitState, Clock, HealthReport,
+    Verdict,
 };
 use tower_test::mock::Spawn;
 
@@ -58,7 +58,7 @@ type Guarded<S = Endpoint> = Breaker<
 >;
 
 fn config() -> BreakerConfigBuilder {
-    BreakerConfig::builder().clock(Clock::tokio()).open_for(OPEN_FOR).probes(1).successes_to_close(1)
+    crate::support::config().clock(Clock::tokio()).open_for(OPEN_FOR).probes(1).successes_to_close(1)
 }
 
 fn layer(config: BreakerConfigBuilder) -> BreakerLayer {

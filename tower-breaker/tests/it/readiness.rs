@@ -13,12 +13,11 @@ use tower_breaker::body::OnHead;
 use tower_breaker::fallback::ReturnError;
 use tower_breaker::fault_classify::classifiers::{Auto, BoxedError};
 use tower_breaker::{
-    Breaker, BreakerConfig, BreakerLayer, Circuit, CircuitState, Clock, ManualClock, Permit, Reason,
-    Rejection, Verdict,
+    Breaker, BreakerLayer, Circuit, CircuitState, Clock, ManualClock, Permit, Reason, Rejection, Verdict,
 };
 use tower_test::mock::{self, Mock};
 
-use crate::support::OPEN_FOR;
+use crate::support::{OPEN_FOR, config};
 
 type MockService = Mock<&'static str, &'static str>;
 type Guarded<S> = Breaker<S, Auto<BoxedError>, ReturnError<BoxedError>, OnHead>;
@@ -27,7 +26,7 @@ type BoxedLayer = BreakerLayer<Auto<BoxedError>, ReturnError<BoxedError>>;
 fn layer() -> (BoxedLayer, ManualClock) {
     let (clock, time) = Clock::manual();
     time.set(Duration::from_secs(1_000));
-    (BreakerLayer::new(BreakerConfig::builder().clock(clock).build().unwrap()), time)
+    (BreakerLayer::new(config().clock(clock).build().unwrap()), time)
 }
 
 fn guarded(
@@ -351,7 +350,7 @@ async fn half_open_with_thousand_tasks_admits_configured_probes() {
 
 #[tokio::test(start_paused = true)]
 async fn inner_timeout_opens_circuit() {
-    let config = BreakerConfig::builder().clock(Clock::tokio()).build().unwrap();
+    let config = config().clock(Clock::tokio()).build().unwrap();
     let layer = BreakerLayer::new(config);
     let circuit = layer.circuit();
     let mut service =

@@ -9,8 +9,10 @@ use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
 use tower_breaker::telemetry::Transition;
 use tower_breaker::{BreakerConfig, BreakerError, BreakerLayer, Circuit, CircuitState, Verdict};
 
+use crate::support::config;
+
 fn two_failures() -> BreakerConfig {
-    BreakerConfig::builder().consecutive_failures(2).build().unwrap()
+    config().consecutive_failures(2).build().unwrap()
 }
 
 async fn status(router: &Router, path: &str) -> StatusCode {
@@ -83,10 +85,9 @@ async fn calls_of_dropped_circuit_do_not_affect_next_circuit() {
 #[tokio::test]
 async fn transition_has_reason_fault_and_counts() {
     let (sender, transitions) = std::sync::mpsc::channel::<Transition>();
-    let breaker = BreakerLayer::new(
-        BreakerConfig::builder().name("search").consecutive_failures(0).minimum_calls(4).build().unwrap(),
-    )
-    .on_transition(move |transition| sender.send(transition.clone()).unwrap());
+    let breaker =
+        BreakerLayer::new(config().name("search").consecutive_failures(0).minimum_calls(4).build().unwrap())
+            .on_transition(move |transition| sender.send(transition.clone()).unwrap());
     let mut service = breaker.layer(service_fn(async |status: u16| {
         Ok::<_, std::io::Error>(http::Response::builder().status(status).body(()).unwrap())
     }));

@@ -21,11 +21,18 @@ pub(crate) const NEUTRAL: Verdict =
     Verdict::Fault(Fault::new(Kind::Throttled, Retryable::Refused, Health::Neutral, Origin::Remote));
 
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
-/// The default open time.
+/// The open time of [`config`].
 pub(crate) const OPEN_FOR: Duration = Duration::from_secs(30);
 
+/// Returns a builder for a circuit that opens after five failures in a row at any speed, stays open
+/// for exactly [`OPEN_FOR`], and then admits three probes at a time.
 pub(crate) fn config() -> BreakerConfigBuilder {
     BreakerConfig::builder()
+        .consecutive_failures_span(Duration::ZERO)
+        .time_window(60 * SECOND)
+        .open_for(OPEN_FOR)
+        .open_jitter(0.0)
+        .probes(3)
 }
 
 /// Builds the configuration with a manual clock at 1,000 s.

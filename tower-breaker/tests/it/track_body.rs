@@ -15,8 +15,8 @@ use tower::{Layer, Service, ServiceExt};
 use tower_breaker::fault_classify::body::{BodyEnd, EndReason};
 use tower_breaker::fault_classify::{Origin, Retryable, Rule};
 use tower_breaker::{
-    BreakerConfig, BreakerConfigBuilder, BreakerLayer, CancelledPolicy, Circuit, CircuitState, Clock, Fault,
-    Health, Kind, ManualClock, Reason, Verdict,
+    BreakerConfigBuilder, BreakerLayer, CancelledPolicy, Circuit, CircuitState, Clock, Fault, Health, Kind,
+    ManualClock, Reason, Verdict,
 };
 
 /// One step of a body.
@@ -87,7 +87,7 @@ impl Service<Request<Script>> for Server {
 fn config() -> (BreakerConfigBuilder, ManualClock) {
     let (clock, time) = Clock::manual();
     time.set(Duration::from_secs(1_000));
-    (BreakerConfig::builder().clock(clock).consecutive_failures(1), time)
+    (crate::support::config().clock(clock).consecutive_failures(1), time)
 }
 
 fn tracking(

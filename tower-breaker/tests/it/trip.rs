@@ -55,7 +55,8 @@ fn time_window_of_1ms_to_1y_counts_its_span() {
     let odd = [Duration::from_nanos(1_000_001), Duration::from_nanos(999_999_999)];
     for span in millis.into_iter().chain(odd).chain([year / 7, year]) {
         for start in [Duration::ZERO, Duration::from_millis(1), Duration::from_secs(1_700_000_000)] {
-            let limits = config().consecutive_failures(0).failure_rate(0.6).time_window(span);
+            let limits =
+                config().consecutive_failures(0).failure_rate(0.6).minimum_calls(10).time_window(span);
             let (circuit, time) = circuit(limits);
             time.set(start);
             (0..9).for_each(|_| assert!(send(&circuit, FAILURE)));

@@ -16,8 +16,8 @@ use tower_breaker::fault_classify::{Origin, Retryable};
 use tower_breaker::handle::CircuitRef;
 use tower_breaker::keyed::{KeyedBreakerLayer, KeyedCircuit, KeyedConfig};
 use tower_breaker::{
-    BreakerConfig, BreakerConfigBuilder, BreakerLayer, Circuit, CircuitState, Clock, Fault, Health, Kind,
-    ManualClock, Permit, Reason, Rejection, Status, Verdict,
+    BreakerConfigBuilder, BreakerLayer, Circuit, CircuitState, Clock, Fault, Health, Kind, ManualClock,
+    Permit, Reason, Rejection, Status, Verdict,
 };
 
 use crate::support::SECOND;
@@ -131,7 +131,7 @@ fn finish<H: CircuitRef>(
 fn config() -> (BreakerConfigBuilder, ManualClock) {
     let (clock, time) = Clock::manual();
     time.set(1_000 * SECOND);
-    (BreakerConfig::builder().clock(clock).consecutive_failures(0).minimum_calls(10), time)
+    (crate::support::config().clock(clock).consecutive_failures(0).minimum_calls(10), time)
 }
 
 /// Returns the length of a bucket, in nanoseconds, in the window of a single circuit and of a keyed
@@ -202,7 +202,7 @@ proptest! {
     ) {
         let window = Duration::from_millis(millis);
         let (clock, time) = Clock::manual();
-        let config = BreakerConfig::builder().clock(clock).consecutive_failures(0).failure_rate(None);
+        let config = crate::support::config().clock(clock).consecutive_failures(0).failure_rate(None);
         let config = config.minimum_calls(100_000).time_window(window);
         let guard = if keyed { Guard::keyed(config) } else { Guard::single(config) };
         let (bucket, span) = if keyed { (buckets(window)[1], 11) } else { (buckets(window)[0], 16) };

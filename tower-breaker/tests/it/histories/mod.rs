@@ -38,6 +38,7 @@ struct Limits {
     /// The size of a count window. `None`: a time window of 15 seconds.
     calls: Option<u32>,
     cancelled: CancelledPolicy,
+    count_failed_retries: bool,
     open_for: u64,
     growth: Option<(f64, u64)>,
     until_reset: bool,
@@ -59,9 +60,10 @@ enum SlowStart {
 
 impl Limits {
     fn config(&self, clock: Clock) -> BreakerConfig {
-        let config = BreakerConfig::builder().clock(clock).mode(self.mode).cancelled(self.cancelled);
+        let config = crate::support::config().clock(clock).mode(self.mode).cancelled(self.cancelled);
         let config = config.consecutive_failures(self.consecutive).failure_rate(self.rate);
         let config = config.consecutive_failures_span(millis(self.span));
+        let config = config.count_failed_retries(self.count_failed_retries);
         let config = config.probes(self.probes).successes_to_close(self.successes);
         let config = config.open_for(millis(self.open_for)).probe_lease(millis(self.lease));
         let mut config = config.minimum_calls(self.minimum);
@@ -102,7 +104,8 @@ fn limits() -> impl Strategy<Value = Limits> {
     ]);
     let modes = prop::sample::select(vec![Mode::Enforce, Mode::Enforce, Mode::Enforce, Mode::ObserveOnly]);
     let spans = prop::sample::select(vec![0, 0, 500, 1_500, 5_000]);
-    let trip = ((0_u32..5, spans), rates(), rates(), 1_u32..6, prop::option::of(6_u32..12), cancelled);
+    let counted = (cancelled, any::<bool>());
+    let trip = ((0_u32..5, spans), rates(), rates(), 1_u32..6, prop::option::of(6_u32..12), counted);
     let growth = prop::sample::select(vec![None, Some((2.0, 40_000)), Some((3.0, 10_000))]);
     let open = (growth, prop::bool::weighted(0.1));
     let slow_start =
@@ -110,7 +113,8 @@ fn limits() -> impl Strategy<Value = Limits> {
     let recovery = (1_u32..4, 1_u32..5, prop::sample::select(vec![5_000, 20_000]), slow_start);
     (trip, open, recovery, modes).prop_map(
         |(trip, (growth, until_reset), (probes, successes, lease, slow_start), mode)| {
-            let ((consecutive, span), rate, slow, minimum, calls, cancelled) = trip;
+            let ((consecutive, span), rate, slow, minimum, calls, counted) = trip;
+            let (cancelled, count_failed_retries) = counted;
             let mut limits = Limits {
                 open_for: 10_000,
                 consecutive,
@@ -120,6 +124,7 @@ fn limits() -> impl Strategy<Value = Limits> {
                 minimum,
                 calls,
                 cancelled,
+                count_failed_retries,
                 growth,
                 until_reset,
                 probes,
@@ -149,7 +154,7 @@ enum End {
 
 #[derive(Clone, Copy, Debug)]
 enum Step {
-    Admit,
+    Admit { is_retry: bool },
     End(usize, End),
     Forward(u64),
     Back(u64),
@@ -176,7 +181,7 @@ fn step() -> impl Strategy<Value = Step> {
     ];
     let forward = prop::sample::select(vec![500, 500, 1_000, 1_500, 2_000, 5_000, 10_000, 16_000, 40_000]);
     prop_oneof![
-        20 => Just(Step::Admit),
+        20 => prop::bool::weighted(0.3).prop_map(|is_retry| Step::Admit { is_retry }),
         20 => (any::<usize>(), prop::sample::select(ends)).prop_map(|(which, end)| Step::End(which, end)),
         10 => forward.prop_map(Step::Forward),
         1 => prop::sample::select(vec![500, 3_000, 20_000, 900_000]).prop_map(Step::Back),
@@ -206,10 +211,13 @@ impl Pair {
         self.clock.now() / 1_000_000
     }
 
-    fn admit(&mut self) -> Result<(), TestCaseError> {
+    fn admit(&mut self, is_retry: bool) -> Result<(), TestCaseError> {
         let now = self.now();
-        match (self.circuit.try_acquire(), self.naive.admit(now)) {
-            (Ok(permit), Ok(call)) => self.running.push((permit, call)),
+        match (self.circuit.try_acquire(), self.naive.admit(is_retry, now)) {
+            (Ok(permit), Ok(call)) => {
+                let permit = if is_retry { permit.retry() } else { permit };
+                self.running.push((permit, call));
+            }
             (Err(rejection), Err(left)) => prop_assert_eq!(rejection.retry_after(), left.map(millis)),
             (circuit, naive) => prop_assert!(false, "the circuit returned {circuit:?}, the model {naive:?}"),
         }
@@ -309,7 +317,7 @@ proptest! {
         let mut pair = Pair::new(&limits[0]);
         for step in steps {
             match step {
-                Step::Admit => pair.admit()?,
+                Step::Admit { is_retry } => pair.admit(is_retry)?,
                 Step::End(which, end) => pair.end(which, end),
                 Step::Back(by) => pair.time.set(millis(pair.now() - by.min(pair.now()))),
                 Step::Forward(by) => pair.time.advance(millis(by)),

@@ -14,6 +14,8 @@ pub(crate) struct Call {
     pub(crate) epoch: u64,
     pub(crate) kind: CallKind,
     pub(crate) began: Option<u64>,
+    /// Whether its failure does not count while the circuit is closed.
+    is_retry: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -139,7 +141,7 @@ impl Naive {
     }
 
     /// Returns the call, or the `retry_after` of its rejection.
-    pub(crate) fn admit(&mut self, now: u64) -> Result<Call, Option<u64>> {
+    pub(crate) fn admit(&mut self, is_retry: bool, now: u64) -> Result<Call, Option<u64>> {
         if let State::Open(Some(until)) = self.state
             && now >= until
         {
@@ -194,7 +196,8 @@ impl Naive {
         let observing = self.limits.mode == Mode::ObserveOnly;
         let kind = kind.or_else(|left| if observing { Ok(CallKind::Uncounted) } else { Err(left) })?;
         let timed = self.limits.timed() || matches!(kind, CallKind::Probe(_) | CallKind::WithSlot(_));
-        Ok(Call { epoch: self.epoch, kind, began: timed.then_some(began) })
+        let is_retry = is_retry && !self.limits.count_failed_retries;
+        Ok(Call { epoch: self.epoch, kind, began: timed.then_some(began), is_retry })
     }
 
     /// Returns the time of the window. It never runs back in a time window.
@@ -252,6 +255,7 @@ impl Naive {
         let slow = self.limits.slow.is_some() && took.is_some_and(|took| took >= SLOW);
         match call.kind {
             CallKind::Probe(probe) => self.end_probe(probe, end, slow, now),
+            _ if call.is_retry && end == End::Failure => self.end_normal(End::Neutral, false, false, now),
             _ => self.end_normal(end, took.is_some(), slow, now),
         }
         if let CallKind::WithSlot(number) = call.kind {

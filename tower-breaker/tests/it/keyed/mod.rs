@@ -57,7 +57,7 @@ impl Bench {
     }
 
     fn of(max_keys: usize) -> Self {
-        Self::new(BreakerConfig::builder(), max_keys, Overflow::Unguarded)
+        Self::new(config(), max_keys, Overflow::Unguarded)
     }
 
     fn send(&self, key: u64, fails: bool) -> Result<(), BreakerError<io::Error>> {
@@ -282,7 +282,8 @@ fn text(request: &(String, bool)) -> &str {
 }
 
 fn by_text() -> ByText {
-    KeyedBreakerLayer::by_ref(KeyedConfig::default(), text)
+    let config = KeyedConfig::builder(config().build().unwrap()).build().unwrap();
+    KeyedBreakerLayer::by_ref(config, text)
 }
 
 fn send_text(layer: &ByText, key: &str, fails: bool) -> Result<(), BreakerError<io::Error>> {

@@ -1,5 +1,9 @@
 //! The events of `tracing`.
 
+use std::sync::LazyLock;
+
+use tracing::Dispatch;
+
 use super::*;
 
 /// A subscriber that records the events of this crate.
@@ -63,9 +67,15 @@ impl tracing::Subscriber for Log {
 }
 
 fn logged(work: impl FnOnce()) -> Vec<Event> {
+    // While there is only one dispatcher, `tracing` asks the dispatcher of the thread that reaches
+    // a callsite first. If that is the thread of another test, without a dispatcher, the callsite
+    // is off for this thread, too. With more dispatchers, it asks them all.
+    static OTHERS: LazyLock<[Dispatch; 2]> =
+        LazyLock::new(|| [(); 2].map(|()| Dispatch::new(Log::default())));
+    LazyLock::force(&OTHERS);
+
     let log = Log::default();
     tracing::subscriber::with_default(log.clone(), work);
-
     log.0.lock().unwrap().drain(..).collect()
 }
 

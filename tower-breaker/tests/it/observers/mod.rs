@@ -107,7 +107,7 @@ fn stream_has_transitions_in_order_with_all_fields() {
 
 #[test]
 fn rate_transition_has_counts_of_window() {
-    let (circuit, _time) = circuit(config().consecutive_failures(0).failure_rate(0.4));
+    let (circuit, _time) = circuit(config().consecutive_failures(0).failure_rate(0.4).minimum_calls(10));
     let mut transitions = circuit.transitions();
     send(&circuit, 6, Verdict::Success);
     send(&circuit, 4, FAILURE);
@@ -119,7 +119,7 @@ fn rate_transition_has_counts_of_window() {
 
 #[test]
 fn slow_and_cancelled_transitions_have_their_reasons() {
-    let (slow, time) = circuit(config().slow_call_rate(SECOND, 0.5));
+    let (slow, time) = circuit(config().slow_call_rate(SECOND, 0.5).minimum_calls(10));
     let mut transitions = slow.transitions();
     for _ in 0..10 {
         let permit = slow.try_acquire().unwrap();

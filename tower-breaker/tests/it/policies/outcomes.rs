@@ -6,7 +6,7 @@ use super::*;
 fn slow_calls_at_threshold_open_and_so_does_slow_probe() {
     for status in [200, 404, 503] {
         let limits = config().slow_call_rate(SECOND, 0.5).consecutive_failures(0).failure_rate(None);
-        let (layer, time) = layer(limits);
+        let (layer, time) = layer(limits.minimum_calls(10));
         let circuit = layer.circuit();
         let mut service = layer.layer(server());
         let under = Duration::from_millis(999);
@@ -142,7 +142,7 @@ fn nested_results_count_inner_error() {
     assert_eq!(state_after(&layer, || Ok(Err(io::ErrorKind::ConnectionRefused.into()))), CircuitState::Open);
 
     // A value that does not implement `Outcome`.
-    let layer = BreakerLayer::new(BreakerConfig::default()).classify(NestedErrors::new());
+    let layer = BreakerLayer::new(config().build().unwrap()).classify(NestedErrors::new());
     let mut service =
         layer.layer(service_fn(move |()| std::future::ready(Nested::<Row>::Ok(Err(refused())))));
     for _ in 0..5 {

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use tower_breaker::{BreakerConfigBuilder, CircuitRegistry, HealthReport};
 
 use super::*;
+use crate::support::FAULT;
 
 fn builder(seed: u64) -> BreakerConfigBuilder {
     config().open_for(10 * SECOND).open_jitter(1.0).seed(seed)
@@ -63,6 +64,31 @@ fn circuits_of_registry_take_streams_in_order_of_creation() {
     let registry = CircuitRegistry::new(config);
     let named = ["one", "two", "three"].map(|name| registry.circuit(name));
     assert_eq!(periods_of_each(&named), expected);
+}
+
+/// A server that asks a fleet for the same delay gets the probes of the fleet one after the other.
+#[test]
+fn circuits_that_one_retry_after_opened_do_not_probe_together() {
+    let hint = 60 * SECOND;
+    let fault = FAULT.with_retry_after(hint);
+    let config = BreakerConfig::builder().consecutive_failures(1).consecutive_failures_span(Duration::ZERO);
+    let config = config.seed(7).clock(Clock::manual().0).build().unwrap();
+    let mut periods: Vec<_> = circuits(&config, 1_000)
+        .iter()
+        .map(|circuit| {
+            circuit.try_acquire().unwrap().record(fault.into());
+            circuit.status().retry_after.expect("the circuit is open")
+        })
+        .collect();
+    periods.sort_unstable();
+    // The default jitter is 0.5.
+    assert!(periods[0] >= hint && periods[999] <= hint + hint / 2, "{:?} {:?}", periods[0], periods[999]);
+    let together = |first: usize| {
+        periods[first..].iter().take_while(|period| **period < periods[first] + SECOND / 10).count()
+    };
+    // On average, 3.3 of the circuits probe in 100 ms.
+    let most = (0..periods.len()).map(together).max();
+    assert!(most <= Some(20), "{most:?} circuits probe in 100 ms");
 }
 
 #[test]

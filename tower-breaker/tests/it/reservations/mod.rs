@@ -20,7 +20,7 @@ use tower_breaker::fallback::ReturnError;
 use tower_breaker::fault_classify::classifiers::{Auto, BoxedError};
 use tower_breaker::keyed::{KeyedBreakerLayer, KeyedConfig};
 use tower_breaker::{
-    Breaker, BreakerConfig, BreakerConfigBuilder, BreakerLayer, Circuit, CircuitState, Clock, Mode, Rejection,
+    Breaker, BreakerConfigBuilder, BreakerLayer, Circuit, CircuitState, Clock, Mode, Rejection,
 };
 use tower_test::mock::{self, Mock, Spawn};
 
@@ -30,7 +30,7 @@ type BoxedLayer = BreakerLayer<Auto<BoxedError>, ReturnError<BoxedError>>;
 type Guarded<S> = Breaker<S, Auto<BoxedError>, ReturnError<BoxedError>, OnHead>;
 
 fn config() -> BreakerConfigBuilder {
-    BreakerConfig::builder().clock(Clock::tokio()).open_for(OPEN_FOR)
+    crate::support::config().clock(Clock::tokio()).open_for(OPEN_FOR)
 }
 
 fn layer(not_ready: bool) -> BoxedLayer {
