@@ -34,9 +34,9 @@ use crate::telemetry::Transition;
 /// - The circuit becomes **half-open** at the first call, or readiness poll, after
 ///   [`open_for`](crate::BreakerConfigBuilder::open_for). The circuit has no timer of its own:
 ///   without calls and readiness polls, it stays in the state `Open`.
-/// - A half-open circuit admits a few probes. Enough successful probes close it. It opens again
-///   after a failed probe, or after a slow probe if slow calls count. By default, it also opens
-///   after ten cancelled probes since the last completed probe.
+/// - A half-open circuit admits one or a few probes. Enough successful probes close it. It opens
+///   again after a failed probe, or after a slow probe if slow calls count. By default, it also
+///   opens after ten cancelled probes since the last completed probe.
 ///
 /// # Defaults
 ///

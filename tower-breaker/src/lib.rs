@@ -11,32 +11,36 @@
 //!
 //! # Example
 //!
-//! With the defaults, five consecutive failures open the circuit:
+//! With the defaults, five consecutive failures that span a second open the circuit. Here, a manual
+//! clock advances instead of a wait:
 //!
 //! ```
 //! use std::io;
+//! use std::time::Duration;
 //! use tower::{Service, ServiceBuilder, ServiceExt, service_fn};
-//! use tower_breaker::{BreakerConfig, BreakerError, BreakerLayer};
+//! use tower_breaker::{BreakerConfig, BreakerError, BreakerLayer, Clock};
 //!
 //! async fn search(_query: String) -> Result<String, io::Error> {
 //!     Err(io::ErrorKind::ConnectionRefused.into())
 //! }
 //!
 //! # tokio_test::block_on(async {
-//! let mut service = ServiceBuilder::new()
-//!     .layer(BreakerLayer::new(BreakerConfig::default()))
-//!     .service(service_fn(search));
+//! let (clock, time) = Clock::manual();
+//! let config = BreakerConfig::builder().clock(clock).build()?;
+//! let mut service =
+//!     ServiceBuilder::new().layer(BreakerLayer::new(config)).service(service_fn(search));
 //!
 //! for _ in 0..5 {
 //!     let error = service.ready().await?.call("rust".to_owned()).await.unwrap_err();
 //!     assert!(matches!(error, BreakerError::Inner(_)));
+//!     time.advance(Duration::from_millis(250));
 //! }
 //! // The circuit is open: this call is rejected, and `search` is not called.
 //! match service.ready().await?.call("rust".to_owned()).await {
 //!     Err(BreakerError::Rejected(rejection)) => println!("{rejection}"),
 //!     _ => unreachable!(),
 //! }
-//! # Ok::<(), BreakerError<io::Error>>(())
+//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! # }).unwrap();
 //! ```
 //!
@@ -89,15 +93,18 @@
 //! |---|---|---|
 //! | **closed** | admitted; in a slow start, a growing share of them, or a growing number at the same time | open, after consecutive failures, or at a share of failed or slow calls in a window |
 //! | **open** | rejected immediately; the inner service is not called | half-open, at the first call or readiness poll after the open time |
-//! | **half-open** | a few are admitted as probes, the others are rejected | closed, after enough successful probes; open, after one failed probe, after one slow probe if slow calls count, or by default after ten cancelled probes since the last completed one |
+//! | **half-open** | one or a few are admitted as probes, the others are rejected | closed, after enough successful probes; open, after one failed probe, after one slow probe if slow calls count, or by default after ten cancelled probes since the last completed one |
 //!
 //! - **Failures.** The health axis of the verdict decides, not the error or the status alone. A 503
 //!   and a refused connection are failures. A 404 and a 429 are not. See [`fault_classify`].
 //! - **Unknown errors.** An error that [`fault_classify`] does not know counts as a failure.
 //!   [`UnknownErrors`](fault_classify::rules::UnknownErrors) changes this: `.rule(…)` of any layer
 //!   accepts it, and `UnknownErrors::classify` does the same for a circuit without a layer.
-//! - **Open time.** A server's `Retry-After` can lengthen the open time, to at most 5 minutes in
-//!   total. The open time can grow with each open period, or last until the circuit is reset.
+//! - **Retries.** By default, the failures of retries do not open a closed circuit: see
+//!   [`count_failed_retries`](BreakerConfigBuilder::count_failed_retries).
+//! - **Open time.** By default it is 3 s, and up to half as long again by jitter. A server's
+//!   `Retry-After` of up to 5 minutes can lengthen it; the jitter is then added to that delay. The
+//!   open time can grow with each open period, or last until the circuit is reset.
 //! - **Probes.** Each probe holds a slot for the time of its lease, so that a probe that never ends
 //!   cannot block the recovery. A success, a neutral outcome and a cancelled probe free the slot.
 //! - **Late outcomes.** A call belongs to the state in which it began. If the state has changed

@@ -245,8 +245,17 @@ impl BreakerConfigBuilder {
     ///   them moves the call to another task.
     /// - The permit is marked with [`Permit::retry`](crate::Permit::retry).
     ///
-    /// A failed probe opens a half-open circuit again, also if it is a retry. Turn the setting on
-    /// for a worker that makes few calls with many attempts.
+    /// All calls that a retried attempt makes on its task are retries, also the first attempts of
+    /// an inner retry layer. These rules apply to them:
+    ///
+    /// - A failed retry counts in the metrics, and as a completed call for
+    ///   [`CancelledPolicy::IfNoneCompletes`].
+    /// - With `IfNoneCompletes`, a cancelled retry is a cancelled call like any other. With a policy
+    ///   that makes it a failure, it is a failed retry.
+    /// - A panic is a failure, so it does not count either.
+    /// - A failed probe opens a half-open circuit again, also if it is a retry.
+    ///
+    /// Turn the setting on for a worker that makes few calls with many attempts.
     pub fn count_failed_retries(mut self, on: bool) -> Self {
         self.count_failed_retries = on;
         self
@@ -597,23 +606,24 @@ mod tests {
         assert_eq!(config, BreakerConfig::builder().build().unwrap());
         let trip = TripLimits {
             consecutive_failures: 5,
-            consecutive_failures_span: 0,
+            consecutive_failures_span: 1_000_000_000,
             failure_rate: Some(0.5),
             slow: None,
-            minimum_calls: 10,
+            minimum_calls: 20,
             cancelled: CancelledPolicy::IfNoneCompletes,
         };
         assert_eq!((config.name(), config.trip), ("breaker", trip));
-        let thirty_seconds = 30_000_000_000;
+        let three_seconds = 3_000_000_000;
         let recovery = RecoveryLimits {
-            open: OpenDuration::constant(thirty_seconds),
-            probes: 3,
+            open: OpenDuration { jitter: 0.5, ..OpenDuration::constant(three_seconds) },
+            probes: 1,
             successes_to_close: 2,
-            probe_lease: thirty_seconds,
+            probe_lease: three_seconds,
             slow_start: SlowStartKind::Off,
         };
-        assert_eq!((config.recovery, config.window), (recovery, WindowShape::Time(60_000_000_000)));
+        assert_eq!((config.recovery, config.window), (recovery, WindowShape::Time(10_000_000_000)));
         assert_eq!((config.mode, config.seed()), (Mode::Enforce, None));
+        assert!(!config.count_failed_retries());
         assert_eq!((config.clock(), config.fitted_clock()), (None, Clock::coarse()));
     }
 
@@ -646,8 +656,8 @@ mod tests {
         for multiplier in [0.9, 101.0, f64::NAN] {
             assert_eq!(build_error(config().open_backoff(multiplier, minute)).0, "open_backoff");
         }
-        let (field, text) = build_error(config().open_backoff(2.0, Duration::from_secs(29)));
-        assert_eq!((field, &*text), ("open_backoff", "`open_backoff` is 29s; allowed is 30s to 31536000s"));
+        let (field, text) = build_error(config().open_backoff(2.0, Duration::from_secs(2)));
+        assert_eq!((field, &*text), ("open_backoff", "`open_backoff` is 2s; allowed is 3s to 31536000s"));
         assert_eq!(build_error(config().open_jitter(1.5)).0, "open_jitter");
         assert_eq!(build_error(config().count_window(0)).0, "count_window");
         assert_eq!(build_error(config().count_window(1_000_001)).0, "count_window");

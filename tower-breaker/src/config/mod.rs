@@ -72,11 +72,11 @@ pub use crate::machine::CancelledPolicy;
 ///
 /// | default | reason | figure |
 /// |---|---|---|
-/// | 5 failures in a row that span 1 s | opens a second after the server stops answering, or at the fifth call if that is later. Random failures do not open it: at 1,000 calls/s, five of them in a row are frequent, but not a second without a success | [Random failures], [Metastable outage] |
-/// | failures of retries do not count | with one dead shard of four, retries would double the share of failures | [Dead shard] |
-/// | failure rate 0.5 of at least 20 calls in 10 s | with fewer calls, a quarter of failures reaches one half by chance | [Dead shard], [Random failures] |
-/// | open for 3 s, and up to half of it longer by jitter | a longer time loses more calls after the outage. A shorter or a constant one lets large fleets probe too often, or all at once | [Metastable outage], [Recovery with a backlog] |
-/// | 1 probe, 2 successes | more probes of each process add up in a large fleet | [Metastable outage] |
+/// | 5 failures in a row that span 1 s | the circuit opens a second after the server begins to fail, or at the fifth failure if calls are rare. Random failures do not open it: at 1,000 calls/s, five of them in a row are frequent, but a second without a success is not | [Random failures], [Metastable outage] |
+/// | failures of retries do not count | if one shard of four is dead, a quarter of the calls fail. With three attempts for each call, half of the attempts fail | [Dead shard] |
+/// | failure rate 0.5 of at least 20 calls in 10 s | among fewer calls, a quarter of failures reaches one half by chance | [Dead shard], [Random failures] |
+/// | open for 3 s, and up to half as long again by jitter | with a longer time, more calls are rejected after the server has recovered. With a shorter one, a large fleet probes too often. Without jitter, all of its processes probe at the same time | [Metastable outage], [Recovery with a backlog] |
+/// | 1 probe at a time, 2 successes | each process sends its own probes, so in a large fleet more probes are too much load | [Metastable outage] |
 ///
 /// [Simulations]: https://github.com/OWNER/tower-resilience-layers/blob/main/docs/simulations.md
 /// [Metastable outage]: https://github.com/OWNER/tower-resilience-layers/blob/main/docs/simulations.md#metastable-outage
