@@ -114,9 +114,9 @@ impl Readiness {
             return;
         }
         let reserved = self.take_reserved();
-        let since = core.clock().now();
+        let begin = core.begin_wait();
         let registration = Registration::new(core, waker, WakeOn::Change);
-        self.transition_to(Self::InnerPending(InnerWait { registration, since, reserved }));
+        self.transition_to(Self::InnerPending(InnerWait { registration, begin, reserved }));
     }
 
     /// Ends the wait for the inner service, which is ready or has failed.
@@ -157,7 +157,8 @@ impl Readiness {
 /// A wait for the inner service. Dropping it records a cancelled call.
 pub(crate) struct InnerWait {
     registration: Registration,
-    since: u64,
+    /// See `Core::begin_wait`.
+    begin: u64,
     reserved: Option<Reservation>,
 }
 
@@ -175,7 +176,7 @@ impl Drop for InnerWait {
         match self.reserved.take() {
             // Dropping a permit records a cancelled call.
             Some(reserved) => drop(reserved.begin()),
-            None => self.registration.core.record_cancelled_wait(self.since),
+            None => self.registration.core.record_cancelled_wait(self.begin),
         }
     }
 }

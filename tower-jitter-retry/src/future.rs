@@ -193,11 +193,12 @@ where
             // below classify the attempt with it.
             let guard = upload_guard::<_, Req, _>(this.replayable, this.resend, this.call);
             let scope = (this.call.attempts() > 1).then(RetryScope::enter);
-            let Poll::Ready(result) = attempt.poll(cx) else {
+            let polled = attempt.poll(cx);
+            drop(scope);
+            let Poll::Ready(result) = polled else {
                 this.call.start_time();
                 return Poll::Pending;
             };
-            drop(scope);
             let verdict = this.classify.classify(result.as_ref());
             drop(guard);
             // Most calls end here. The response is moved alone, because the whole result would be
@@ -308,9 +309,11 @@ where
             ready!(pause.poll(cx));
             wait.set(Wait::Readiness { timer: None });
         }
-        // Inner layers see that what begins now is a retry.
-        let _scope = RetryScope::enter();
-        let ready = match service.poll_ready(cx) {
+        // Inner layers see that the attempt is a retry.
+        let scope = RetryScope::enter();
+        let polled = service.poll_ready(cx);
+        drop(scope);
+        let ready = match polled {
             Poll::Ready(ready) => ready.map(|()| this.call.time_left().err()),
             Poll::Pending => Ok(Some(ready!(wait.poll_limit(this.call, cx)))),
         };
@@ -319,7 +322,9 @@ where
             Ok(None) => {
                 let mark = this.call.mark(*outer, this.classify.response_coverage());
                 request.mark(mark);
+                let scope = RetryScope::enter();
                 let attempt = service.call(request);
+                drop(scope);
                 this.state.set(State::Calling { attempt });
                 return Poll::Ready(Ok(last));
             }

@@ -250,8 +250,8 @@ impl BreakerConfigBuilder {
     ///
     /// - A failed retry counts in the metrics, and as a completed call for
     ///   [`CancelledPolicy::IfNoneCompletes`].
-    /// - With `IfNoneCompletes`, a cancelled retry is a cancelled call like any other. With a policy
-    ///   that makes it a failure, it is a failed retry.
+    /// - With `IfNoneCompletes`, a cancelled retry is a cancelled call like any other. With a
+    ///   policy that makes it a failure, it is a failed retry.
     /// - A panic is a failure, so it does not count either.
     /// - A failed probe opens a half-open circuit again, also if it is a retry.
     ///

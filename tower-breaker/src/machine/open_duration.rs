@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-/// The longest open time that a server's `Retry-After` can cause.
+/// The longest delay that a server can ask for with `Retry-After`. A longer one counts as this one.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(5 * 60);
 
 /// The configured open time, in nanoseconds. A constant open time has a multiplier of 1.
@@ -91,6 +91,8 @@ impl OpenStreak {
 
 #[cfg(all(test, not(loom_models)))]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const SECOND: u64 = 1_000_000_000;
@@ -141,8 +143,28 @@ mod tests {
         let period = |draw, delay: Option<u64>| time.period(0, draw, delay.map(Duration::from_secs));
         assert_eq!((period(0.0, None), period(1.0, None)), (SECOND, SECOND * 3 / 2));
         assert_eq!(period(1.0, Some(1)), SECOND * 3 / 2);
-        assert_eq!(period(0.0, Some(90)), 90 * SECOND);
+        assert_eq!((period(0.0, Some(90)), period(1.0, Some(90))), (90 * SECOND, 135 * SECOND));
         assert_eq!(period(0.0, Some(100_000)), 300 * SECOND);
+        assert_eq!(period(1.0, Some(100_000)), 450 * SECOND);
+    }
+
+    proptest! {
+        /// The delay of a server counts up to 5 minutes, and the jitter is added to it.
+        #[test]
+        fn period_is_between_the_longer_delay_and_its_jitter(
+            jitter in 0.0..=1.0,
+            draw in 0.0..=1.0,
+            before in 0..10_u32,
+            hint in prop::option::of(0..1_000 * SECOND),
+        ) {
+            let time = OpenDuration { jitter, ..GROWING };
+            let least = time.base(before).max(hint.unwrap_or(0).min(300 * SECOND));
+            let period = |draw| time.period(before, draw, hint.map(Duration::from_nanos));
+            let most = least as f64 * (1.0 + jitter);
+            prop_assert!(least <= period(draw) && period(draw) as f64 <= most);
+            // The nanoseconds are cut off.
+            prop_assert!(period(0.0) == least && period(1.0) as f64 > most - 1.1);
+        }
     }
 
     #[test]

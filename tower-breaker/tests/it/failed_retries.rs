@@ -262,9 +262,9 @@ async fn retry_reserved_in_slow_start_does_not_count() {
     for (is_retry, failures) in [(true, 0), (false, 1)] {
         let mut call = || drop(call_once(&mut service, ()).unwrap_err());
         if is_retry {
-            in_retry(call)
+            in_retry(call);
         } else {
-            call()
+            call();
         }
         assert_eq!(circuit.status().consecutive_failures, failures, "retry: {is_retry}");
     }

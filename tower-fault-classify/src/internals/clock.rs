@@ -243,12 +243,12 @@ pub struct ManualClock {
 }
 
 impl ManualClock {
-    /// Advances the clock. It stops at its maximum, 584 years.
+    /// Advances the clock. It stops at its maximum, 292 years.
     pub fn advance(&self, by: Duration) {
         let by = nanos(by);
         // The closure always returns a value, so the update cannot fail.
         let _ =
-            self.nanos.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |now| Some(now.saturating_add(by)));
+            self.nanos.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |now| Some((now + by).min(LAST)));
     }
 
     /// Sets the clock to a time since its origin. The time may be earlier than the current one.
@@ -257,9 +257,13 @@ impl ManualClock {
     }
 }
 
-/// Returns a duration in nanoseconds, cut to the maximum of a `u64`: 584 years.
+/// The last time of every clock: 292 years. A reader may mark this time, and the next nanosecond,
+/// with the highest bit.
+const LAST: u64 = (1 << 63) - 2;
+
+/// Returns a duration in nanoseconds, at most [`LAST`].
 fn nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+    u64::try_from(duration.as_nanos()).unwrap_or(LAST).min(LAST)
 }
 
 /// Returns the origin of the clocks, an hour before the first reading.
@@ -348,9 +352,9 @@ mod tests {
         handle.set(Duration::from_nanos(1));
         assert_eq!(clock.now(), 1);
         handle.advance(Duration::MAX);
-        assert_eq!(clock.now(), u64::MAX);
+        assert_eq!(clock.now(), LAST);
         handle.advance(Duration::from_secs(1));
-        assert_eq!(clock.now(), u64::MAX);
+        assert_eq!(clock.now(), LAST);
     }
 
     #[test]

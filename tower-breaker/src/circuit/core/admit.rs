@@ -5,10 +5,9 @@
 use std::task::Waker;
 use std::time::Duration;
 
-use tower_fault_classify::__internals::RetryScope;
 use tower_fault_classify::__internals::sync::Ordering;
 
-use super::{Admission, Core, Store};
+use super::{Admission, Core, Store, retry_mark};
 use crate::circuit::locked::Locked;
 use crate::circuit::state_word::StateWord;
 use crate::circuit::wakers::{WakeOn, WakerKey};
@@ -153,11 +152,8 @@ impl<S: Store> Core<S> {
         match decision {
             Decision::Admitted => Ok(self.admission(StateWord::closed(epoch))),
             Decision::AdmittedWithSlot(from) => {
-                let mut admission = Admission::with_slow_start_slot(epoch, from);
-                if RetryScope::is_active() {
-                    self.mark_retry(&mut admission);
-                }
-                Ok(admission)
+                let retry = retry_mark(self.hot_config().flags());
+                Ok(Admission::with_slow_start_slot(epoch, from, retry))
             }
             Decision::Probe(ticket) => {
                 Ok(Admission { stamp: StateWord::of(State::HalfOpen, epoch), word: ticket.word() })

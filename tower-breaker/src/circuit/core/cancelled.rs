@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tower_fault_classify::__internals::UploadGuard;
 
-use super::{Admission, CallDuration, Core, Store, start_word};
+use super::{Admission, CallDuration, Core, Store, retry_mark, start_word};
 use crate::circuit::hot_config::Limits;
 use crate::circuit::state_word::StateWord;
 use crate::circuit::window::Window;
@@ -69,11 +69,17 @@ impl<S: Store> Core<S> {
         }
     }
 
-    /// Records that a caller cancelled a call that had waited for the inner service since `since`.
-    pub(crate) fn record_cancelled_wait(&self, since: u64) {
+    /// Returns the start of a wait for the inner service: the word of an admission that begins now.
+    pub(crate) fn begin_wait(&self) -> u64 {
+        start_word(self.hot_config().now()) | retry_mark(self.hot_config().flags())
+    }
+
+    /// Records that a caller cancelled a call that has waited for the inner service since
+    /// [`begin_wait`](Self::begin_wait) returned `begin`.
+    pub(crate) fn record_cancelled_wait(&self, begin: u64) {
         let word = self.state_word();
         if word.is_closed() {
-            self.record_cancelled(Admission { stamp: word.stamp(), word: start_word(since) });
+            self.record_cancelled(Admission { stamp: word.stamp(), word: begin });
         }
     }
 

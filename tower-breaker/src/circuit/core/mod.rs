@@ -12,7 +12,7 @@
 //!
 //! | case | atomic operations | also |
 //! |---|---|---|
-//! | admitted, closed | 2 loads: state word, flags | |
+//! | admitted, closed | 2 loads: state word, flags | the retry mark of the thread |
 //! | a success, no failure counted | 7 loads: state word, sequence number, 3 words, sequence number, newest bucket; 1 load and 1 store in the thread's own cell | the clock |
 //! | a success after failures or cancelled calls, or in a slow start by time | the same, and 1 compare-and-swap that resets them | the clock |
 //! | a failure | 11 loads: state word, sequence number, 6 words, sequence number, newest bucket, state word; 1 compare-and-swap in the window, 1 on the state word, 16 loads of the failures | the clock |
@@ -101,7 +101,7 @@ use tower_fault_classify::__internals::sync::{AtomicU64, Mutex, MutexGuard, Orde
 use tower_fault_classify::__internals::{Clock, RetryScope};
 use tower_fault_classify::Verdict;
 
-use super::hot_config::{HotConfig, Limits};
+use super::hot_config::{Flags, HotConfig, Limits};
 use super::locked::Locked;
 use super::state_word::{LAST_EPOCH, StateWord};
 use super::window::Window;
@@ -160,7 +160,7 @@ pub(crate) struct Admission {
     word: u64,
 }
 
-/// The bit of an admission's word that marks a retry. Times do not reach it in 292 years.
+/// The bit of an admission's word that marks a retry. The times of a [`Clock`] do not reach it.
 const RETRY: u64 = 1 << 63;
 
 impl Admission {
@@ -179,8 +179,8 @@ impl Admission {
     }
 
     /// Returns the admission of a call that holds a slot of a slow start since the time `from`.
-    const fn with_slow_start_slot(epoch: u32, from: u64) -> Self {
-        Self { stamp: StateWord::slow_start_slot(epoch), word: start_word(from) }
+    const fn with_slow_start_slot(epoch: u32, from: u64, retry: u64) -> Self {
+        Self { stamp: StateWord::slow_start_slot(epoch), word: start_word(from) | retry }
     }
 
     /// Returns the time since which the call has held a slot of a slow start. `None`: it was
@@ -257,8 +257,7 @@ impl<S: Store> Core<S> {
     fn admission(&self, stamp: StateWord) -> Admission {
         let flags = self.hot_config().flags();
         let start = if flags.is_timed() { start_word(self.hot_config().now()) } else { 0 };
-        let retry = if !flags.counts_failed_retries() && RetryScope::is_active() { RETRY } else { 0 };
-        Admission { stamp, word: start | retry }
+        Admission { stamp, word: start | retry_mark(flags) }
     }
 
     /// Marks an admitted call as a retry, as if a retry layer had begun it.
@@ -364,8 +363,15 @@ impl<S: Store> Core<S> {
 
 /// Returns the admission's word of a call that started at the time `now`.
 const fn start_word(now: u64) -> u64 {
-    let start = now.saturating_add(1);
-    if start < RETRY { start } else { RETRY - 1 }
+    debug_assert!(now < RETRY - 1, "a clock stops before");
+    now + 1
+}
+
+/// Returns [`RETRY`] if a call that begins now is a retry whose failure does not count, and
+/// otherwise 0.
+#[inline]
+fn retry_mark(flags: Flags) -> u64 {
+    if !flags.counts_failed_retries() && RetryScope::is_active() { RETRY } else { 0 }
 }
 
 pub(super) const fn next_epoch(epoch: u32) -> u32 {
