@@ -34,9 +34,15 @@ fn client_without_redirects() -> reqwest::Client {
     reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap()
 }
 
-/// Returns settings of a circuit that never opens. Its clock does not advance, so its window keeps
-/// all calls.
+/// Returns settings of a circuit that never opens and counts each attempt. Its clock does not
+/// advance, so its window keeps all calls.
 fn circuit() -> BreakerConfig {
-    let circuit = BreakerConfig::builder().name("soak").consecutive_failures(0).failure_rate(None);
-    circuit.clock(Clock::manual().0).build().unwrap()
+    BreakerConfig::builder()
+        .name("soak")
+        .consecutive_failures(0)
+        .failure_rate(None)
+        .count_failed_retries(true)
+        .clock(Clock::manual().0)
+        .build()
+        .unwrap()
 }

@@ -86,8 +86,11 @@ fn is_listed(number: usize) -> bool {
 async fn ten_thousand_calls_over_tonic_add_up() {
     let server = Grpc::start().await;
     server.script((0..2 * CALLS).map(|index| AttemptOutcome::of(index).reply()));
-    let config =
-        BreakerConfig::builder().consecutive_failures(0).minimum_calls(1_000).clock(Clock::manual().0);
+    let config = BreakerConfig::builder()
+        .consecutive_failures(0)
+        .minimum_calls(1_000)
+        .count_failed_retries(true)
+        .clock(Clock::manual().0);
     let circuit = Circuit::new(config.build().unwrap());
     let policy = retry_at_once().max_attempts(ATTEMPTS).budget(None).idempotent_methods(["echo.Echo/Say"]);
     let client = echo_client(&server.url(), policy, &circuit);

@@ -92,7 +92,11 @@ where
     let proxy = Http::start().await;
     proxy.set_default(Action::status(503));
     let tunnel = Tunnel::new(proxy.url().parse().unwrap(), HttpConnector::new());
-    let config = BreakerConfig::builder().consecutive_failures(1).build().unwrap();
+    let config = BreakerConfig::builder()
+        .consecutive_failures(1)
+        .consecutive_failures_span(Duration::ZERO)
+        .build()
+        .unwrap();
     let breaker = BreakerLayer::new(config);
     let circuit = breaker.circuit();
     let client = breaker.layer(classify.layer(hyper_util_client::client_with(tunnel)));

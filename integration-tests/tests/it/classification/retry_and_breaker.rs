@@ -34,10 +34,17 @@ fn post(url: &str) -> Request {
     request(Method::POST, url)
 }
 
-/// Returns a breaker that opens after three failures in a row. Its clock does not advance.
+/// Returns a breaker that opens after three failed attempts in a row. Its clock does not advance.
 fn breaker() -> BreakerLayer {
-    let builder = BreakerConfig::builder().name("verdicts").consecutive_failures(3).open_for(OPEN_FOR);
-    BreakerLayer::new(builder.clock(Clock::manual().0).build().unwrap())
+    let config = BreakerConfig::builder()
+        .name("verdicts")
+        .consecutive_failures(3)
+        .consecutive_failures_span(Duration::ZERO)
+        .count_failed_retries(true)
+        .open_for(OPEN_FOR)
+        .open_jitter(0.0)
+        .clock(Clock::manual().0);
+    BreakerLayer::new(config.build().unwrap())
 }
 
 fn policy() -> RetryPolicy {

@@ -16,6 +16,7 @@ mod uploads;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::Path;
@@ -24,9 +25,17 @@ use integration_tests::retry_at_once;
 use tower_breaker::{BreakerConfig, Clock};
 use tower_jitter_retry::RetryPolicy;
 
-/// Returns settings of a circuit that opens at the sixth failure and stays open during the test.
+/// Returns settings of a circuit that opens at the sixth failed attempt, and stays open during the
+/// test.
 fn circuit() -> BreakerConfig {
-    BreakerConfig::builder().name("stack").consecutive_failures(6).clock(Clock::manual().0).build().unwrap()
+    BreakerConfig::builder()
+        .name("stack")
+        .consecutive_failures(6)
+        .consecutive_failures_span(Duration::ZERO)
+        .count_failed_retries(true)
+        .clock(Clock::manual().0)
+        .build()
+        .unwrap()
 }
 
 /// Returns a policy of three attempts without a delay.

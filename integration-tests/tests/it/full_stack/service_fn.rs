@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
@@ -15,9 +16,14 @@ use tower_jitter_retry::{JitterRetryLayer, ReplayBody};
 
 use super::policy;
 
-/// Returns a breaker that opens after four failures in a row. Its clock does not advance.
+/// Returns a breaker that opens after four failed attempts in a row. Its clock does not advance.
 fn breaker() -> BreakerLayer {
-    let config = BreakerConfig::builder().name("function").consecutive_failures(4).clock(Clock::manual().0);
+    let config = BreakerConfig::builder()
+        .name("function")
+        .consecutive_failures(4)
+        .consecutive_failures_span(Duration::ZERO)
+        .count_failed_retries(true)
+        .clock(Clock::manual().0);
     BreakerLayer::new(config.build().unwrap())
 }
 

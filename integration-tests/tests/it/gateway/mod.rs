@@ -60,9 +60,19 @@ fn policy() -> RetryPolicy {
     policy.marker_header(HeaderName::from_static(MARKER)).build().unwrap()
 }
 
+/// Returns settings of a circuit that opens after three failed attempts in a row, and closes after
+/// one successful probe.
 fn config(clock: Clock) -> BreakerConfig {
-    let config = BreakerConfig::builder().consecutive_failures(3).open_for(OPEN_FOR).clock(clock);
-    config.probes(1).successes_to_close(1).build().unwrap()
+    BreakerConfig::builder()
+        .consecutive_failures(3)
+        .consecutive_failures_span(Duration::ZERO)
+        .count_failed_retries(true)
+        .open_for(OPEN_FOR)
+        .open_jitter(0.0)
+        .successes_to_close(1)
+        .clock(clock)
+        .build()
+        .unwrap()
 }
 
 fn authority(server: &Http) -> String {

@@ -1,5 +1,7 @@
 //! A circuit that counts calls at the end of their bodies, over real clients.
 
+use std::time::Duration;
+
 use integration_tests::echo::echo_client::EchoClient;
 use integration_tests::{channel, words};
 use reqwest::{Client, Method, Request, Response};
@@ -11,7 +13,12 @@ use tower_breaker::{BreakerConfig, BreakerLayer, Circuit, CircuitState, Rejectio
 use super::server;
 
 fn config() -> BreakerConfig {
-    BreakerConfig::builder().name("echo").consecutive_failures(2).build().unwrap()
+    BreakerConfig::builder()
+        .name("echo")
+        .consecutive_failures(2)
+        .consecutive_failures_span(Duration::ZERO)
+        .build()
+        .unwrap()
 }
 
 /// Makes two calls that get this reply. Returns the code of the second call, and the circuit.

@@ -159,7 +159,12 @@ where
     BreakerLayer: Layer<L::Service, Service: Service<Request, Response = Response>>,
 {
     let server = server(std::iter::repeat_n(action, 4)).await;
-    let config = BreakerConfig::builder().consecutive_failures(2).clock(Clock::manual().0).build().unwrap();
+    let config = BreakerConfig::builder()
+        .consecutive_failures(2)
+        .consecutive_failures_span(Duration::ZERO)
+        .clock(Clock::manual().0)
+        .build()
+        .unwrap();
     let breaker = BreakerLayer::new(config);
     let circuit = breaker.circuit();
     let mut stack = breaker.layer(layer.layer(client()));

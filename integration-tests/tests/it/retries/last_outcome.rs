@@ -5,6 +5,7 @@ use std::fmt::{self, Debug};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::SendStream;
@@ -111,7 +112,8 @@ async fn response_holding_only_stream_does_not_block_next_attempt() {
 }
 
 fn breaker() -> BreakerLayer {
-    BreakerLayer::new(BreakerConfig::builder().consecutive_failures(1).build().unwrap())
+    let config = BreakerConfig::builder().consecutive_failures(1).consecutive_failures_span(Duration::ZERO);
+    BreakerLayer::new(config.build().unwrap())
 }
 
 #[tokio::test]

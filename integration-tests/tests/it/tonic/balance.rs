@@ -41,8 +41,15 @@ fn balance(
     Future: Send,
 > + Send {
     let endpoint = |url: String| {
-        let config = BreakerConfig::builder().consecutive_failures(1).successes_to_close(1);
-        let config = config.open_for(OPEN_FOR).clock(Clock::tokio()).build().unwrap();
+        let config = BreakerConfig::builder()
+            .consecutive_failures(1)
+            .consecutive_failures_span(Duration::ZERO)
+            .open_for(OPEN_FOR)
+            .open_jitter(0.0)
+            .successes_to_close(1)
+            .clock(Clock::tokio())
+            .build()
+            .unwrap();
         let stack = ServiceBuilder::new()
             .layer(BreakerLayer::new(config).not_ready_when_open())
             .layer(FaultClassifyLayer::new())

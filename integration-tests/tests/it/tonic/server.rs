@@ -20,8 +20,15 @@ const OPEN_FOR: Duration = Duration::from_secs(30);
 /// Returns a circuit that opens at the second failure in a row, and the handle of its clock.
 fn circuit() -> (Circuit, ManualClock) {
     let (clock, clock_handle) = Clock::manual();
-    let config = BreakerConfig::builder().name("server").consecutive_failures(2).successes_to_close(1);
-    (Circuit::new(config.open_for(OPEN_FOR).clock(clock).build().unwrap()), clock_handle)
+    let config = BreakerConfig::builder()
+        .name("server")
+        .consecutive_failures(2)
+        .consecutive_failures_span(Duration::ZERO)
+        .open_for(OPEN_FOR)
+        .open_jitter(0.0)
+        .successes_to_close(1)
+        .clock(clock);
+    (Circuit::new(config.build().unwrap()), clock_handle)
 }
 
 fn unavailable() -> Failure {

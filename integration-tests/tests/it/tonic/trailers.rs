@@ -1,6 +1,8 @@
 //! What the circuit counts from the head and the trailers of a response, and the rejection while it
 //! is open, for all four kinds of calls.
 
+use std::time::Duration;
+
 use integration_tests::echo::Words;
 use integration_tests::echo::echo_client::EchoClient;
 use integration_tests::{channel, echo_client, retry_at_once, words};
@@ -15,7 +17,14 @@ use super::all_listed;
 
 /// Returns a circuit that opens at the third failure in a row and stays open.
 fn circuit() -> Circuit {
-    let config = BreakerConfig::builder().name("speaker").consecutive_failures(3).clock(Clock::manual().0);
+    let config = BreakerConfig::builder()
+        .name("speaker")
+        .consecutive_failures(3)
+        .consecutive_failures_span(Duration::ZERO)
+        .count_failed_retries(true)
+        .open_for(Duration::from_secs(30))
+        .open_jitter(0.0)
+        .clock(Clock::manual().0);
     Circuit::new(config.build().unwrap())
 }
 
