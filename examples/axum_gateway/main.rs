@@ -38,13 +38,16 @@ use tower_fault_classify::upload::{UploadBody, UploadLayer};
 use tower_fault_classify::{ClassifiedError, ErrorChain, FaultClassifyLayer, Kind, classify_error};
 use tower_jitter_retry::{JitterRetryLayer, RetryPolicy};
 
+/// The pause between two requests for the prices.
+const PRICES_INTERVAL: Duration = Duration::from_millis(300);
+
 /// The client for the downstream services. Clones share connections, circuits and retry budget.
 /// It is boxed because the type of its key function cannot be written.
 type DownstreamClient = BoxCloneSyncService<Request, http::Response<Incoming>, BreakerError<ClassifiedError>>;
 
 /// Builds the client, and returns it with a handle to its circuits.
 fn downstream_client() -> Result<(DownstreamClient, KeyedCircuits<String>), BoxError> {
-    let each_circuit = BreakerConfig::builder().name("downstreams").consecutive_failures(3).build()?;
+    let each_circuit = BreakerConfig::builder().name("downstreams").build()?;
     let breaker = KeyedBreakerLayer::by_ref(KeyedConfig::builder(each_circuit).build()?, authority);
     let circuits = breaker.circuits();
     // This preset is for proxies. It retries only what RFC 9110 allows a proxy to send again, and
@@ -81,7 +84,7 @@ impl Gateway {
     fn router(self) -> Result<Router, BoxError> {
         // This handler always fails. axum's handlers have no error type, so `http_fallback` turns a
         // rejection into a response.
-        let config = BreakerConfig::builder().name("report").consecutive_failures(2).build()?;
+        let config = BreakerConfig::builder().name("report").build()?;
         let report_breaker = BreakerLayer::new(config).http_fallback();
         let report = any(async || StatusCode::INTERNAL_SERVER_ERROR).layer(report_breaker);
         Ok(Router::new()
@@ -184,9 +187,16 @@ async fn main() -> Result<(), BoxError> {
     let stop = Arc::new(Notify::new());
     let (address, server) = serve(gateway.router()?, Arc::clone(&stop)).await?;
 
-    // The gateway sends a PUT to the prices three times, and passes the last response on. The third
-    // failure opens their circuit, which rejects the next PUT.
-    for path in ["/orders", "/prices", "/prices", "/orders", "/ready", "/report", "/report", "/report"] {
+    put(&address, "/orders").await?;
+    // The gateway sends a PUT to the prices three times, and passes the last response on. Their
+    // circuit counts the first of the three attempts. Five failures in a row open both circuits,
+    // because they span more than a second.
+    for _ in 0..5 {
+        put(&address, "/prices").await?;
+        put(&address, "/report").await?;
+        tokio::time::sleep(PRICES_INTERVAL).await;
+    }
+    for path in ["/prices", "/report", "/orders", "/ready"] {
         put(&address, path).await?;
     }
 

@@ -30,6 +30,9 @@ use tower_jitter_retry::{JitterRetry, JitterRetryLayer, RetryPolicy};
 /// `std::fs::read_to_string` instead.
 const SETTINGS: &str = include_str!("settings.toml");
 
+/// The pause between two searches.
+const SEARCH_INTERVAL: Duration = Duration::from_millis(250);
+
 /// The settings of the program. A table that is left out has the defaults.
 #[derive(Default, Deserialize)]
 // An unknown table is an error. Without this line, a misspelled name would mean the defaults.
@@ -72,17 +75,18 @@ impl SearchClient {
     }
 }
 
-/// Searches three times and prints how the calls end.
+/// Searches five times and prints how the calls end.
 ///
-/// The server answers 503. Each call makes two attempts, so the second call opens the circuit, and
-/// the third call is rejected.
-async fn search_three_times(client: &SearchClient) {
-    for _ in 0..3 {
+/// The server answers 503. Each call makes two attempts, and the circuit counts the first of them.
+/// The fourth call opens the circuit, and the fifth call is rejected.
+async fn search_five_times(client: &SearchClient) {
+    for _ in 0..5 {
         match client.search().await {
             Ok(response) => println!("status {}", response.status().as_u16()),
             Err(BreakerError::Rejected(rejection)) => println!("not sent: {rejection}"),
             Err(error) => println!("failed: {}", ErrorChain(&error)),
         }
+        tokio::time::sleep(SEARCH_INTERVAL).await;
     }
 }
 
@@ -99,11 +103,15 @@ fn print_error_for_bad_value() {
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
     let settings: Settings = toml::from_str(SETTINGS)?;
-    println!("breaker `{}` stays open for {:?}", settings.breaker.name(), settings.breaker.open_for());
+    println!(
+        "breaker `{}` stays open for at least {:?}",
+        settings.breaker.name(),
+        settings.breaker.open_for()
+    );
     println!("each request is sent at most {} times", settings.retry.max_attempts());
 
     let client = SearchClient::new(settings, start_server().await?)?;
-    search_three_times(&client).await;
+    search_five_times(&client).await;
     print_error_for_bad_value();
     Ok(())
 }

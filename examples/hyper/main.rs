@@ -28,11 +28,14 @@ use hyper_util::rt::TokioExecutor;
 use tokio::net::TcpListener;
 use tower::timeout::TimeoutLayer;
 use tower::{BoxError, Service, ServiceBuilder, ServiceExt, service_fn};
-use tower_breaker::{BreakerConfig, BreakerError, BreakerLayer, ConfigError};
+use tower_breaker::{BreakerConfig, BreakerError, BreakerLayer};
 use tower_fault_classify::{ErrorChain, FaultClassifyLayer};
 use tower_jitter_retry::{JitterRetryLayer, ReplayBody, Retried, RetryPolicy};
 
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The pause between two uploads to the function.
+const UPLOAD_INTERVAL: Duration = Duration::from_millis(300);
 
 /// A streaming body that the retry layer can send again.
 ///
@@ -47,21 +50,12 @@ fn upload() -> Upload {
     ReplayBody::new(body.boxed_unsync())
 }
 
-fn retry_policy() -> Result<RetryPolicy, ConfigError> {
-    // The default initial backoff is 100 ms. The demo does not need to wait as long.
-    RetryPolicy::builder().initial_backoff(Duration::from_millis(10)).build()
-}
-
-fn breaker_config(name: &'static str) -> Result<BreakerConfig, ConfigError> {
-    BreakerConfig::builder().name(name).consecutive_failures(4).build()
-}
-
 /// Uploads through hyper-util's client.
 async fn upload_with_client(url: &str) -> Result<(), BoxError> {
-    let breaker = BreakerLayer::new(breaker_config("client")?);
+    let breaker = BreakerLayer::new(BreakerConfig::builder().name("client").build()?);
     let circuit = breaker.circuit();
     let mut client = ServiceBuilder::new()
-        .layer(JitterRetryLayer::new(retry_policy()?))
+        .layer(JitterRetryLayer::new(RetryPolicy::default()))
         .layer(breaker)
         .layer(FaultClassifyLayer::new())
         .layer(TimeoutLayer::new(ATTEMPT_TIMEOUT))
@@ -73,7 +67,7 @@ async fn upload_with_client(url: &str) -> Result<(), BoxError> {
     let attempts = response.extensions().get::<Retried>().map_or(1, |retried| retried.attempts);
     let received = response.into_body().collect().await?.to_bytes();
     println!("client: attempt {attempts} uploaded {:?}", String::from_utf8_lossy(&received));
-    // Two failures in a row do not open it: the limit is four.
+    // The circuit counted one failure. It does not count the failures of retries.
     println!("client: the circuit is {}", circuit.status().state);
     Ok(())
 }
@@ -88,22 +82,26 @@ async fn lose_connection(request: Request<Upload>) -> Result<Response<String>, B
 /// Uploads to a function.
 async fn upload_to_function() -> Result<(), BoxError> {
     // A new breaker layer has its own circuit: the client's circuit does not count these failures.
+    let breaker = BreakerLayer::new(BreakerConfig::builder().name("function").build()?);
     let mut function = ServiceBuilder::new()
-        .layer(JitterRetryLayer::new(retry_policy()?))
-        .layer(BreakerLayer::new(breaker_config("function")?))
+        .layer(JitterRetryLayer::new(RetryPolicy::default()))
+        .layer(breaker)
         .layer(FaultClassifyLayer::new())
         .layer(TimeoutLayer::new(ATTEMPT_TIMEOUT))
         .service(service_fn(lose_connection));
 
-    // The PUT is sent three times. The first POST is sent once, because the server may have
-    // processed it. This fourth failure opens the circuit, which rejects the second POST.
-    for method in [Method::PUT, Method::POST, Method::POST] {
-        let request = Request::builder().method(&method).uri("/").body(upload())?;
+    // The PUT is sent three times, and the circuit counts its first attempt. A POST is sent once,
+    // because the server may have processed it. The fourth POST is the fifth failure in a row, more
+    // than a second after the first one. It opens the circuit, which rejects the last POST.
+    let [put, post] = [Method::PUT, Method::POST];
+    for method in [&put, &post, &post, &post, &post, &post] {
+        let request = Request::builder().method(method).uri("/").body(upload())?;
         match function.ready().await?.call(request).await {
             Ok(response) => println!("function: {method}: status {}", response.status()),
             Err(BreakerError::Rejected(rejection)) => println!("function: {method} not sent: {rejection}"),
             Err(error) => println!("function: {method} failed: {}", ErrorChain(&error)),
         }
+        tokio::time::sleep(UPLOAD_INTERVAL).await;
     }
     Ok(())
 }

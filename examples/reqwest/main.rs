@@ -4,7 +4,7 @@
 //!
 //! - a GET that is retried, and a POST that is not;
 //! - request and response bodies that stream;
-//! - a circuit that opens after three failures, and closes after a successful probe.
+//! - a circuit that opens after five failures, and closes after two successful probes.
 //!
 //! ```text
 //! cargo run --example reqwest
@@ -27,22 +27,16 @@ use tower_breaker::{Breaker, BreakerConfig, BreakerError, BreakerLayer, Circuit}
 use tower_fault_classify::{CarriedVerdict, ErrorChain, FaultClassify, FaultClassifyLayer, Verdict};
 use tower_jitter_retry::{JitterRetry, JitterRetryLayer, Retried, RetryPolicy};
 
-const OPEN_DURATION: Duration = Duration::from_millis(150);
+/// The pause between two orders.
+const ORDER_INTERVAL: Duration = Duration::from_millis(300);
 
 /// The client with its layers. The type has a name, so that a struct can hold the client.
 type ShopClient = JitterRetry<Breaker<FaultClassify<Timeout<Client>>>>;
 
 /// Builds the client, and returns it with a handle to its circuit.
 fn shop_client() -> Result<(ShopClient, Circuit), BoxError> {
-    // The short times suit a demo. The defaults are 100 ms for the first backoff, and 5 failures,
-    // 30 s and 2 successes for the breaker.
-    let retry_policy = RetryPolicy::builder().initial_backoff(Duration::from_millis(10)).build()?;
-    let breaker_config = BreakerConfig::builder()
-        .name("shop")
-        .consecutive_failures(3)
-        .open_for(OPEN_DURATION)
-        .successes_to_close(1)
-        .build()?;
+    // All other settings of the breaker have their defaults, as those of the retry layer do.
+    let breaker_config = BreakerConfig::builder().name("shop").build()?;
     let breaker = BreakerLayer::new(breaker_config);
     let circuit = breaker.circuit();
 
@@ -55,7 +49,7 @@ fn shop_client() -> Result<(ShopClient, Circuit), BoxError> {
 
     let stack = ServiceBuilder::new()
         // Outermost: the breaker sees each attempt, and rejects attempts while it is open.
-        .layer(JitterRetryLayer::new(retry_policy))
+        .layer(JitterRetryLayer::new(RetryPolicy::default()))
         .layer(breaker)
         // Classifies each outcome once. The two layers above read the verdict.
         .layer(FaultClassifyLayer::new())
@@ -120,16 +114,21 @@ async fn main() -> Result<(), BoxError> {
     send(&mut client, streaming_upload(server.join("/archive")?)).await?;
 
     // The server may have processed a POST before it answered 500, so the layer does not send the
-    // POST again. Three failures in a row open the circuit, and the fourth call is rejected.
-    for _ in 0..4 {
+    // POST again. Five failures in a row open the circuit, because the last one is more than a
+    // second after the first one. The sixth call is rejected.
+    for _ in 0..6 {
         send(&mut client, Request::new(Method::POST, server.join("/order")?)).await?;
+        tokio::time::sleep(ORDER_INTERVAL).await;
     }
     println!("the circuit is {}", circuit.status().state);
 
-    // After the open duration, the next call is a probe. It succeeds and closes the circuit.
-    tokio::time::sleep(OPEN_DURATION + Duration::from_millis(50)).await;
-    send(&mut client, streaming_upload(server.join("/archive")?)).await?;
-    println!("the circuit is {}", circuit.status().state);
+    // The circuit stays open for 3 to 4.5 s. The next two calls are probes: they succeed and close
+    // the circuit.
+    tokio::time::sleep(circuit.status().retry_after.unwrap_or_default()).await;
+    for _ in 0..2 {
+        send(&mut client, streaming_upload(server.join("/archive")?)).await?;
+        println!("the circuit is {}", circuit.status().state);
+    }
     Ok(())
 }
 

@@ -5,8 +5,10 @@
 //! | the layers around the client | a tower service | each attempt |
 //! | the layers as a middleware of the client | a `ClientWithMiddleware` | each call before the layers, each attempt after them |
 //!
-//! The server always answers 503, so each call makes three attempts. After six attempts the
-//! circuit opens.
+//! The server always answers 503, so each of the first four calls makes three attempts. The circuit
+//! does not count the failures of retries. The first attempt of the fifth call is the fifth failure
+//! in a row. It opens the circuit, because it is more than a second after the first failure. The
+//! sixth call is rejected.
 //!
 //! ```text
 //! cargo run --example reqwest_middleware
@@ -24,24 +26,21 @@ use reqwest_middleware::{ClientBuilder, ClientWithMiddleware, Middleware, Next};
 use tokio::net::TcpListener;
 use tower::timeout::TimeoutLayer;
 use tower::{BoxError, Service, ServiceBuilder, ServiceExt};
-use tower_breaker::{BreakerConfig, BreakerError, BreakerLayer, ConfigError, Rejection};
+use tower_breaker::{BreakerConfig, BreakerError, BreakerLayer, Rejection};
 use tower_fault_classify::middleware::TowerMiddleware;
 use tower_fault_classify::{ClassifiedError, ErrorChain, FaultClassifyLayer, classify_error};
 use tower_jitter_retry::{JitterRetryLayer, RetryPolicy};
 
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// The number of calls in each arrangement.
+const CALLS: u32 = 6;
+
+/// The pause between two calls.
+const CALL_INTERVAL: Duration = Duration::from_millis(300);
+
 /// The error of the layers.
 type StackError = BreakerError<ClassifiedError>;
-
-fn retry_policy() -> Result<RetryPolicy, ConfigError> {
-    // The default initial backoff is 100 ms. The demo does not need to wait as long.
-    RetryPolicy::builder().initial_backoff(Duration::from_millis(5)).build()
-}
-
-fn breaker_config(name: &'static str) -> Result<BreakerConfig, ConfigError> {
-    BreakerConfig::builder().name(name).consecutive_failures(6).build()
-}
 
 fn reqwest_client() -> reqwest::Result<Client> {
     Client::builder()
@@ -80,20 +79,22 @@ async fn layers_around_client(url: &str) -> Result<(), BoxError> {
     let attempts = Counter::default();
     let client = ClientBuilder::new(reqwest_client()?).with(attempts.clone()).build();
     // A `ClientWithMiddleware` is a tower service.
+    let breaker = BreakerLayer::new(BreakerConfig::builder().name("around").build()?);
     let mut service = ServiceBuilder::new()
-        .layer(JitterRetryLayer::new(retry_policy()?))
-        .layer(BreakerLayer::new(breaker_config("around")?))
+        .layer(JitterRetryLayer::new(RetryPolicy::default()))
+        .layer(breaker)
         .layer(FaultClassifyLayer::new())
         .layer(TimeoutLayer::new(ATTEMPT_TIMEOUT))
         .service(client);
 
-    for _ in 0..3 {
+    for _ in 0..CALLS {
         let request = Request::new(Method::GET, url.parse()?);
         match service.ready().await?.call(request).await {
             Ok(response) => println!("around: status {}", response.status().as_u16()),
             Err(BreakerError::Rejected(rejection)) => println!("around: {rejection}"),
             Err(error) => println!("around: {}", ErrorChain(&error)),
         }
+        tokio::time::sleep(CALL_INTERVAL).await;
     }
     println!("around: the middleware counted {} attempts", attempts.count());
     Ok(())
@@ -101,9 +102,10 @@ async fn layers_around_client(url: &str) -> Result<(), BoxError> {
 
 /// Builds a client that has the layers as a middleware, between two counters.
 fn client_with_layers(calls: Counter, attempts: Counter) -> Result<ClientWithMiddleware, BoxError> {
+    let breaker = BreakerLayer::new(BreakerConfig::builder().name("inside").build()?);
     let layers = ServiceBuilder::new()
-        .layer(JitterRetryLayer::new(retry_policy()?))
-        .layer(BreakerLayer::new(breaker_config("inside")?))
+        .layer(JitterRetryLayer::new(RetryPolicy::default()))
+        .layer(breaker)
         .layer(FaultClassifyLayer::new())
         .layer(TimeoutLayer::new(ATTEMPT_TIMEOUT))
         .into_inner();
@@ -126,7 +128,7 @@ async fn layers_inside_client(url: &str) -> Result<(), BoxError> {
     // The client keeps its own methods, such as `get`.
     let client = client_with_layers(calls.clone(), attempts.clone())?;
 
-    for _ in 0..3 {
+    for _ in 0..CALLS {
         match client.get(url).send().await {
             Ok(response) => println!("inside: status {}", response.status().as_u16()),
             Err(error) => {
@@ -138,6 +140,7 @@ async fn layers_inside_client(url: &str) -> Result<(), BoxError> {
                 }
             }
         }
+        tokio::time::sleep(CALL_INTERVAL).await;
     }
     println!("inside: the middleware counted {} calls and {} attempts", calls.count(), attempts.count());
     Ok(())

@@ -1,7 +1,8 @@
 //! A circuit for each tenant, with a fallback.
 //!
-//! One tenant's backend is down. After three failures its circuit opens, and the fallback answers
-//! with the price of yesterday. The calls of the other tenants are not affected.
+//! One tenant's backend is down. After five failures, which span more than a second, its circuit
+//! opens. The fallback then answers with the price of yesterday. The calls of the other tenants are
+//! not affected.
 //!
 //! ```text
 //! cargo run --example tenants
@@ -9,6 +10,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::time::Duration;
 
 use tower::{Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_breaker::keyed::{KeyedBreakerLayer, KeyedCircuits, KeyedConfig};
@@ -16,6 +18,9 @@ use tower_breaker::telemetry::Transition;
 use tower_breaker::{BreakerConfig, ConfigError, HealthReport, Rejection};
 
 const TENANTS: [&str; 3] = ["acme", "globex", "initech"];
+
+/// The pause between two orders of a tenant.
+const ORDER_INTERVAL: Duration = Duration::from_millis(300);
 
 #[derive(Clone, Copy)]
 struct Order {
@@ -43,7 +48,7 @@ fn print_transition(transition: &Transition) {
 }
 
 fn circuit_config() -> Result<KeyedConfig, ConfigError> {
-    let each_circuit = BreakerConfig::builder().name("tenants").consecutive_failures(3).build()?;
+    let each_circuit = BreakerConfig::builder().name("tenants").build()?;
     // Bounds the memory. When the map is full, an idle circuit is evicted for a new tenant.
     KeyedConfig::builder(each_circuit).max_keys(1_000).build()
 }
@@ -55,7 +60,7 @@ struct Counts {
     failed: u32,
 }
 
-/// Places six orders for each tenant, and counts how they end.
+/// Places seven orders for each tenant, and counts how they end.
 ///
 /// The error is that of the backend. With a fallback the breaker returns no error of its own.
 async fn place_orders<S>(prices: &mut S) -> io::Result<BTreeMap<&'static str, Counts>>
@@ -63,7 +68,7 @@ where
     S: Service<Order, Response = String, Error = io::Error>,
 {
     let mut counts: BTreeMap<&str, Counts> = BTreeMap::new();
-    for amount in 1..=6 {
+    for amount in 1..=7 {
         for tenant in TENANTS {
             let count = counts.entry(tenant).or_default();
             match prices.ready().await?.call(Order { tenant, amount }).await {
@@ -77,6 +82,7 @@ where
                 }
             }
         }
+        tokio::time::sleep(ORDER_INTERVAL).await;
     }
     Ok(counts)
 }
@@ -106,7 +112,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     // The health checker is wrong: the backend is still down. The probe fails, and the circuit
     // opens again.
     report_recovered(&circuits, "globex");
-    let probe = Order { tenant: "globex", amount: 7 };
+    let probe = Order { tenant: "globex", amount: 8 };
     if let Err(error) = prices.ready().await?.call(probe).await {
         println!("globex: {error}");
     }

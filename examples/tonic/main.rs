@@ -38,7 +38,8 @@ mod echo {
     tonic::include_proto!("echo");
 }
 
-const OPEN_DURATION: Duration = Duration::from_secs(10);
+/// The time between two calls while the server is down.
+const CALL_INTERVAL: Duration = Duration::from_millis(300);
 
 /// The client with its layers. The type has a name, so that a struct can hold the client.
 type LayeredClient = EchoClient<JitterRetry<Guarded<Classified<Timeout<Channel>>>>>;
@@ -53,8 +54,6 @@ type Classified<S> = FaultClassify<S, RuleFirst<GrpcOnly, Auto<BoxedError>>>;
 /// Builds the client, and returns it with a handle to its circuit.
 fn layered_client(channel: Channel, clock: Clock) -> Result<(LayeredClient, Circuit), BoxError> {
     let retry_policy = RetryPolicy::builder()
-        // The default is 100 ms. The demo does not need to wait as long.
-        .initial_backoff(Duration::from_millis(2))
         // gRPC sends each call by POST, so the layer cannot see which calls are idempotent. Without
         // this list it does not retry a call that the server may have processed.
         .idempotent_methods(["echo.Echo/Say"])
@@ -62,7 +61,6 @@ fn layered_client(channel: Channel, clock: Clock) -> Result<(LayeredClient, Circ
         .build()?;
     let breaker_config = BreakerConfig::builder()
         .name("echo")
-        .open_for(OPEN_DURATION)
         // Only the demo sets a clock, so that it does not have to wait. Leave this line out.
         .clock(clock)
         .build()?;
@@ -136,17 +134,20 @@ async fn main() -> Result<(), BoxError> {
     demo.say("hello", &[]).await;
     // Three attempts are the default: the third succeeds.
     demo.say("busy", &[Code::Unavailable; 2]).await;
-    // Five failures in a row open the circuit by default. These six are the caller's mistakes.
+    // Five failures in a row open the circuit if they span a second. These six are the caller's
+    // mistakes.
     for _ in 0..6 {
         demo.say("nonsense", &[Code::InvalidArgument]).await;
+        clock_handle.advance(CALL_INTERVAL);
     }
-    // The second attempt of the second call is the fifth failure: the circuit opens, and rejects
-    // the third attempt and the third call.
-    for _ in 0..3 {
+    // The circuit does not count the failures of retries. The first attempt of the fifth call is
+    // the fifth failure: the circuit opens, and rejects the retry and the sixth call.
+    for _ in 0..6 {
         demo.say("down", &[Code::Unavailable; 3]).await;
+        clock_handle.advance(CALL_INTERVAL);
     }
-    // After the open duration, the next calls are probes. Two successes close the circuit.
-    clock_handle.advance(OPEN_DURATION);
+    // After the open time, the next calls are probes. Two successes close the circuit.
+    clock_handle.advance(demo.circuit.status().retry_after.unwrap_or_default());
     for _ in 0..4 {
         demo.say("back", &[]).await;
     }

@@ -16,9 +16,9 @@ fn tenants_with_failed_backend_answers_from_fallback() {
     assert_eq!(
         summary,
         [
-            "initech: 6 answered, 0 failed, its circuit is closed",
-            "globex: 3 answered, 3 failed, its circuit is open",
-            "acme: 6 answered, 0 failed, its circuit is closed",
+            "initech: 7 answered, 0 failed, its circuit is closed",
+            "globex: 2 answered, 5 failed, its circuit is open",
+            "acme: 7 answered, 0 failed, its circuit is closed",
         ]
     );
 }
