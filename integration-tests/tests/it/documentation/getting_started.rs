@@ -45,6 +45,7 @@ async fn output_of_program_on_page_is_real() {
 
     let page =
         fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/getting-started.md")).unwrap();
+    assert!(page.contains(&format!("sleep(Duration::from_millis({}))", PAUSE.as_millis())), "the same pause");
     let (_, seconds) = page.split_once(&format!("{}{rejected}", output[0])).expect(&output[0]);
     let seconds: f64 = seconds.split_once(" s\n").unwrap().0.parse().unwrap();
     assert!((2.7..=4.2).contains(&seconds), "the time with jitter: {seconds} s");
