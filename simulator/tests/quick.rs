@@ -10,7 +10,6 @@ use simulator::scenarios::{
     ALL, Case, Scenario, backoff_and_jitter, dead_shard, failure_bursts, fleet_budget, fleet_recovery,
     metastable, peers, random_failures, retry_after, shared_circuit, slow_backend,
 };
-use simulator::server::Down;
 use simulator::table::{Table, Value};
 
 fn table(scenario: Scenario, cases: &[Case]) -> Table {
@@ -107,8 +106,9 @@ fn shared_circuit_ends_the_outage_of_a_large_fleet() {
 /// 700 items arrive in the outage, and the server has 30/s of capacity to spare.
 #[test]
 fn backlog_of_a_refused_outage_is_empty_after_the_spare_capacity_has_served_it() {
-    let cases =
-        [10, 100].map(|processes| fleet_recovery::case(&guards::none(), true, Down::Refused, 10, processes));
+    let cases = [10, 100].map(|processes| {
+        fleet_recovery::case(&guards::none(), true, fleet_recovery::Backend::Refuses, 10, processes)
+    });
     let table = table(fleet_recovery::SCENARIO, &cases);
     for back in table.numbers("back_seconds", &[]) {
         assert!((15..=40).contains(&back), "{back} s");
@@ -119,7 +119,8 @@ fn backlog_of_a_refused_outage_is_empty_after_the_spare_capacity_has_served_it()
 #[test]
 fn breaker_sends_less_in_an_outage_and_empties_the_backlog_later() {
     let guards = [guards::none(), guards::both()];
-    let cases = guards.map(|guard| fleet_recovery::case(&guard, true, Down::Refused, 10, 10));
+    let cases =
+        guards.map(|guard| fleet_recovery::case(&guard, true, fleet_recovery::Backend::Refuses, 10, 10));
     let table = table(fleet_recovery::SCENARIO, &cases);
     let of = |column, guard: Guard| table.median(column, &[name(&guard)]).unwrap();
     assert!(of("sent", guards::both()) < of("sent", guards::none()));

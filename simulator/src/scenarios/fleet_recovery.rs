@@ -1,8 +1,10 @@
 //! Recovery of a fleet after an outage, with and without a backlog.
 //!
-//! One server of 100 requests per second receives 70 per second in all. In the outage it hangs, or
-//! refuses connections. With a backlog, the items that are not answered wait for their workers.
+//! A server of 100 requests per second receives 70 per second in all. In the outage it hangs, or
+//! refuses connections. Its queue has no limit, or a limit that it can serve within the timeout.
+//! With a backlog, the items that are not answered wait for their workers.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use plotters::style::RGBColor;
@@ -31,8 +33,41 @@ pub const PROCESSES: [u32; 4] = [1, 10, 100, 1_000];
 /// The lengths of the outage, in seconds.
 pub const OUTAGES: [u32; 2] = [10, 60];
 
-/// What a request gets in the outage.
-pub const DOWN: [Down; 2] = [Down::Hangs, Down::Refused];
+/// How many requests the server with a bounded queue keeps. It serves them in half of the timeout.
+const BOUND: usize = 50;
+
+/// The server of a case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backend {
+    /// In the outage it hangs. Its queue has no limit.
+    Hangs,
+    /// In the outage it hangs. It answers with 503 if its queue is full.
+    Bounded,
+    /// In the outage it refuses connections. Its queue has no limit.
+    Refuses,
+}
+
+/// The servers.
+pub const SERVERS: [Backend; 3] = [Backend::Hangs, Backend::Bounded, Backend::Refuses];
+
+impl Backend {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Hangs => "hangs",
+            Self::Bounded => "bounded",
+            Self::Refuses => "refuses",
+        }
+    }
+
+    fn config(self, outage: Range<u64>) -> ServerConfig {
+        let (down, queue) = match self {
+            Self::Hangs => (Down::Hangs, None),
+            Self::Bounded => (Down::Hangs, Some(BOUND)),
+            Self::Refuses => (Down::Refused, None),
+        };
+        ServerConfig { outage: Some(Outage::new(outage, down)), queue, ..ServerConfig::default() }
+    }
+}
 
 /// The guards: without a breaker, and the default retries above breakers.
 pub fn guards() -> Vec<Guard> {
@@ -67,7 +102,7 @@ pub const SCENARIO: Scenario = Scenario {
     name: "fleet-recovery",
     about: "time until a fleet recovers from an outage, with and without a backlog",
     columns: (
-        &["guard", "load", "down", "outage_seconds", "processes"],
+        &["guard", "load", "server", "outage_seconds", "processes"],
         &["back_seconds", "asked", "sent", "peak", "left"],
     ),
     cases,
@@ -78,19 +113,20 @@ pub const SCENARIO: Scenario = Scenario {
 fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for guard in guards() {
-        for (backlog, down) in [false, true].into_iter().flat_map(|backlog| DOWN.map(|down| (backlog, down)))
-        {
-            for seconds in OUTAGES {
-                cases.extend(PROCESSES.map(|processes| case(&guard, backlog, down, seconds, processes)));
+        for backlog in [false, true] {
+            for (server, seconds) in
+                SERVERS.into_iter().flat_map(|server| OUTAGES.map(|outage| (server, outage)))
+            {
+                cases.extend(PROCESSES.map(|processes| case(&guard, backlog, server, seconds, processes)));
             }
         }
     }
     cases
 }
 
-/// Returns the case of a guard, with or without a backlog, what a request gets in the outage, the
-/// seconds of the outage, and the number of processes.
-pub fn case(guard: &Guard, backlog: bool, down: Down, seconds: u32, processes: u32) -> Case {
+/// Returns the case of a guard, with or without a backlog, the server, the seconds of the outage,
+/// and the number of processes.
+pub fn case(guard: &Guard, backlog: bool, server: Backend, seconds: u32, processes: u32) -> Case {
     let end = BEGIN as u64 + u64::from(seconds);
     let during = BEGIN as u64 * SECOND..end * SECOND;
     let setup = Setup {
@@ -99,12 +135,12 @@ pub fn case(guard: &Guard, backlog: bool, down: Down, seconds: u32, processes: u
         guard: guard.clone(),
         load: if backlog { with_backlog(processes) } else { Load::Open { per_second: OFFERED } },
         timeout: Timeout::Inside(SECOND),
-        server: ServerConfig { outage: Some(Outage::new(during, down)), ..ServerConfig::default() },
+        server: server.config(during),
         until: (end + u64::from(HORIZON)) * SECOND,
     };
-    let [load, down] = [load_name(backlog), down_name(down)].map(Value::Name);
+    let [load, server] = [load_name(backlog), server.name()].map(Value::Name);
     let [seconds, processes] = [seconds, processes].map(|number| Value::Number(number.into()));
-    Case { labels: vec![Value::Name(guard.name), load, down, seconds, processes], setup }
+    Case { labels: vec![Value::Name(guard.name), load, server, seconds, processes], setup }
 }
 
 /// Returns the load of processes with an empty backlog. Each has a worker, and a fleet has at least
@@ -116,15 +152,6 @@ fn with_backlog(processes: u32) -> Load {
 
 const fn load_name(backlog: bool) -> &'static str {
     if backlog { "backlog" } else { "calls" }
-}
-
-const fn down_name(down: Down) -> &'static str {
-    match down {
-        Down::Hangs => "hangs",
-        Down::Refused => "refused",
-        Down::Unavailable => "unavailable",
-        Down::Slow(_) => "slow",
-    }
 }
 
 fn measure(setup: &Setup, report: &Report) -> Vec<i64> {
@@ -144,11 +171,11 @@ type Point = fn(&Table, Labels<'_>) -> Option<i64>;
 
 fn figure(table: &Table) -> Figure {
     let guards = guards();
-    let panel = |title: &str, backlog: bool, down: Down, y: Scale, point: Point| {
+    let panel = |title: &str, backlog: bool, server: Backend, seconds: u32, y: Scale, point: Point| {
         let labels = [
             ("load", Value::Name(load_name(backlog))),
-            ("down", Value::Name(down_name(down))),
-            ("outage_seconds", Value::Number(60)),
+            ("server", Value::Name(server.name())),
+            ("outage_seconds", Value::Number(seconds.into())),
         ];
         let lines = Lines { guards: &guards, axis: "processes", numbers: &PROCESSES, labels: &labels };
         Panel {
@@ -159,21 +186,21 @@ fn figure(table: &Table) -> Figure {
             y,
         }
     };
-    let back = Scale { label: "seconds", last: HORIZON.into(), step: 100, last_text: Some("never") };
-    let peak = Scale { label: "requests per second", last: 1_000, step: 200, last_text: None };
+    let back = Scale { label: "seconds", last: 120, step: 20, last_text: Some("later") };
     let left = Scale { label: "items", last: 50_000, step: 10_000, last_text: None };
+    let peak = Scale { label: "requests per second", last: 1_000, step: 200, last_text: None };
     let time: Point = |table, labels| table.median_or("back_seconds", HORIZON.into(), labels);
     let busiest: Point = |table, labels| table.median("peak", labels);
     let rest: Point = |table, labels| table.median("left", labels);
     Figure {
-        title: "After an outage of 60 s",
+        title: "Recovery of a fleet",
         panels: vec![
-            panel("Hangs: back, without a backlog", false, Down::Hangs, back, time),
-            panel("Hangs: backlog empty", true, Down::Hangs, back, time),
-            panel("Refuses: back, without a backlog", false, Down::Refused, back, time),
-            panel("Refuses: backlog empty", true, Down::Refused, back, time),
-            panel("Refuses, with a backlog: busiest second", true, Down::Refused, peak, busiest),
-            panel("Refuses: backlog 600 s after the outage", true, Down::Refused, left, rest),
+            panel("10 s, hangs: back, without a backlog", false, Backend::Hangs, 10, back, time),
+            panel("10 s, hangs: backlog empty", true, Backend::Hangs, 10, back, time),
+            panel("10 s, bounded queue: back, without a backlog", false, Backend::Bounded, 10, back, time),
+            panel("10 s, bounded queue: backlog empty", true, Backend::Bounded, 10, back, time),
+            panel("60 s, refuses, with a backlog: busiest second", true, Backend::Refuses, 60, peak, busiest),
+            panel("60 s, refuses: backlog 600 s later", true, Backend::Refuses, 60, left, rest),
         ],
     }
 }
