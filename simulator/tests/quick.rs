@@ -53,14 +53,16 @@ fn naive_retries_keep_the_server_overloaded() {
     assert!(sent >= 2 * asked, "{asked} {sent}");
 }
 
+/// The limits are those that the defaults were chosen for. Without retries and without a breaker,
+/// the traffic of 31 s is lost.
 #[test]
-fn retries_above_a_breaker_end_the_outage() {
-    let table = metastable(&[guards::both()], &[1, 10, 100]);
-    for processes in [1, 10, 100] {
+fn default_retries_above_the_default_breaker_end_the_outage() {
+    let table = metastable(&[guards::both()], &[1, 10, 100, 1_000]);
+    for (processes, lost, sent_percent) in [(1, 16, 130), (10, 16, 130), (100, 21, 130), (1_000, 62, 180)] {
         let of = |column| table.median(column, &[("processes", Value::Number(processes))]).unwrap();
-        assert!((0..=45).contains(&of("back_seconds")), "{processes}: {} s", of("back_seconds"));
-        assert!(of("lost_milliseconds") <= 45_000, "{processes}: {} ms", of("lost_milliseconds"));
-        assert!(of("sent") * 10 <= of("asked") * 13, "{processes}: {}", of("sent"));
+        assert!((0..=60).contains(&of("back_seconds")), "{processes}: {} s", of("back_seconds"));
+        assert!(of("lost_milliseconds") <= lost * 1_000, "{processes}: {} ms", of("lost_milliseconds"));
+        assert!(of("sent") * 100 <= of("asked") * sent_percent, "{processes}: {}", of("sent"));
     }
 }
 
@@ -99,7 +101,7 @@ fn shared_circuit_ends_the_outage_of_a_large_fleet() {
     for row in &table.rows {
         let of = |column| row[table.column(column)].number();
         assert!((0..=45).contains(&of("back_seconds")), "{row:?}");
-        assert!(of("sent") * 2 <= of("asked"), "{row:?}");
+        assert!(of("sent") <= of("asked"), "{row:?}");
     }
 }
 
@@ -120,12 +122,20 @@ fn backlog_of_a_refused_outage_is_empty_after_the_spare_capacity_has_served_it()
 fn breaker_sends_less_in_an_outage_and_empties_the_backlog_later() {
     let guards = [guards::none(), guards::both()];
     let cases =
-        guards.map(|guard| fleet_recovery::case(&guard, true, fleet_recovery::Backend::Refuses, 10, 10));
+        guards.map(|guard| fleet_recovery::case(&guard, true, fleet_recovery::Backend::Refuses, 60, 10));
     let table = table(fleet_recovery::SCENARIO, &cases);
     let of = |column, guard: Guard| table.median(column, &[name(&guard)]).unwrap();
-    assert!(of("sent", guards::both()) < of("sent", guards::none()));
+    assert!(of("sent", guards::both()) * 2 < of("sent", guards::none()));
     let (without, with) = (of("back_seconds", guards::none()), of("back_seconds", guards::both()));
     assert!(0 < without && without <= with, "{without} s, {with} s");
+}
+
+/// The server can empty the backlog in 23 s.
+#[test]
+fn large_fleet_with_a_backlog_recovers_if_the_queue_is_bounded() {
+    let case = fleet_recovery::case(&guards::both(), true, fleet_recovery::Backend::Bounded, 10, 1_000);
+    let back = table(fleet_recovery::SCENARIO, &[case]).numbers("back_seconds", &[])[0];
+    assert!((15..=40).contains(&back), "{back} s");
 }
 
 #[test]
@@ -142,37 +152,34 @@ fn retries_answer_fewer_calls_if_failures_come_in_bursts() {
     assert!(none + 50 < bursts && bursts + 20 < alone, "{none}, {bursts}, {alone}");
 }
 
+/// Three attempts without a budget answer all calls but those whose attempts all fail: 98.4 % if a
+/// quarter of the requests fails.
 #[test]
-fn breaker_does_not_react_to_few_random_failures() {
-    let guards = [guards::none(), guards::breaker(), guards::retry(), guards::both()];
-    let cases = guards.map(|guard| [10, 100].map(|rate| random_failures::case(&guard, rate, 50)));
+fn defaults_answer_nearly_as_many_calls_as_possible_if_a_quarter_fails_at_random() {
+    let guards = [guards::none(), guards::breaker(), guards::both()];
+    let cases = guards.map(|guard| [1, 10, 100, 1_000].map(|rate| random_failures::case(&guard, rate, 250)));
     let table = table(random_failures::SCENARIO, cases.as_flattened());
-    let answered = |guard: Guard, rate| {
-        let labels = [name(&guard), ("requests_per_second", Value::Number(rate))];
-        table.median("answered_per_mille", &labels).unwrap()
-    };
-    for rate in [10, 100] {
-        assert!((935..=965).contains(&answered(guards::none(), rate)), "{rate}");
-        assert!(answered(guards::breaker(), rate) * 100 >= answered(guards::none(), rate) * 97, "{rate}");
-        assert!(answered(guards::both(), rate) * 100 >= answered(guards::retry(), rate) * 97, "{rate}");
-        assert!(answered(guards::retry(), rate) >= 995, "{rate}");
+    for (guard, best) in [(guards::breaker(), 750), (guards::both(), 984)] {
+        for answered in table.numbers("answered_per_mille", &[name(&guard)]) {
+            assert!(answered * 100 >= best * 97, "{}: {answered} of {best}", guard.name);
+        }
     }
+    let none = table.numbers("answered_per_mille", &[name(&guards::none())]);
+    assert!(none.iter().all(|share| (730..=770).contains(share)), "{none:?}");
 }
 
-/// A quarter of the calls go to the dead shard.
+/// A quarter of the calls go to the dead shard. 0.97 of the others are 727 of 1,000.
 #[test]
-fn dead_shard_costs_a_quarter_of_the_calls_or_more() {
-    let cases =
-        dead_shard::guards().map(|guard| dead_shard::DEATHS.map(|death| dead_shard::case(&guard, death, 10)));
-    let table = table(dead_shard::SCENARIO, cases.as_flattened());
+fn dead_shard_costs_little_more_than_its_share_of_the_calls() {
+    let rates = [1, 10, 100, 1_000];
     for guard in dead_shard::guards() {
-        let numbers = |column| table.numbers(column, &[name(&guard)]);
-        let (answered, rejected) = (numbers("answered_per_mille"), numbers("rejected"));
-        assert_eq!(answered.len(), 3);
-        assert!(answered.iter().all(|&share| share <= 765), "{}: {answered:?}", guard.name);
+        let cases = dead_shard::DEATHS.map(|death| rates.map(|rate| dead_shard::case(&guard, death, rate)));
+        let table = table(dead_shard::SCENARIO, cases.as_flattened());
+        let answered = table.numbers("answered_per_mille", &[]);
+        assert_eq!(answered.len(), 12);
+        assert!(answered.iter().all(|share| (727..=765).contains(share)), "{}: {answered:?}", guard.name);
         if guard.breaker.is_none() {
-            assert!(answered.iter().all(|&share| share >= 735), "{}: {answered:?}", guard.name);
-            assert_eq!(rejected, [0, 0, 0], "{}", guard.name);
+            assert!(table.numbers("rejected", &[]).iter().all(|&rejected| rejected == 0), "{}", guard.name);
         }
     }
 }
@@ -220,10 +227,11 @@ fn hanging_server_is_found_if_timeouts_are_failures() {
         (guards::breaker(), inside),
         (guards::both(), inside),
         (slow_backend::failure_after(), inside),
+        (guards::breaker(), outside),
         (slow_backend::failure_after(), outside),
     ] {
         let seconds = found(&guard, timeout);
-        assert!((0..=40).contains(&seconds), "{} {}: {seconds}", guard.name, timeout.0);
+        assert!((0..=5).contains(&seconds), "{} {}: {seconds}", guard.name, timeout.0);
     }
 }
 

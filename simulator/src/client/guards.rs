@@ -45,3 +45,13 @@ pub fn breaker() -> Guard {
 pub fn both() -> Guard {
     Guard { name: "both", colour: colour::GREEN, retry: retry().retry, ..breaker() }
 }
+
+/// Returns the retries of a gateway above the default breaker.
+///
+/// # Panics
+///
+/// Does not panic: the settings are valid.
+pub fn gateway() -> Guard {
+    let policy = RetryPolicy::gateway().build().expect("the settings are valid");
+    Guard { name: "gateway", colour: colour::PURPLE, retry: Some(policy), ..breaker() }
+}

@@ -77,9 +77,32 @@ fn same_seed_gives_the_same_report() {
 fn breaker_stops_the_requests_of_an_outage() {
     let outage = Some(Outage::new(5 * SECOND..25 * SECOND, Down::Refused));
     let server = ServerConfig { outage, ..ServerConfig::default() };
-    let sent = |guard| run(&Setup { processes: 1, server: server.clone(), ..setup(guard) }).sum(6..25).sent;
-    assert_eq!(sent(guards::breaker()), 0);
+    let sent = |guard| run(&Setup { processes: 1, server: server.clone(), ..setup(guard) }).sum(7..25).sent;
+    // In 18 s there are up to six probes, one after each open time of 3 s or more.
+    assert!((3..=6).contains(&sent(guards::breaker())), "{}", sent(guards::breaker()));
     assert!(sent(guards::naive()) > 2 * sent(guards::none()));
+}
+
+/// The default circuit opens when failures have spanned a second. Its first probe is 3 s later.
+#[test]
+fn default_breaker_opens_a_second_after_the_first_failure() {
+    for (down, first_failure) in [(Down::Refused, 0), (Down::Hangs, 10)] {
+        for (per_second, seed) in
+            [10, 100, 1_000].into_iter().flat_map(|rate| (1..=5).map(move |seed| (rate, seed)))
+        {
+            let outage = Some(Outage::new(20 * SECOND..40 * SECOND, down));
+            let server = ServerConfig { rate: 10_000, outage, ..ServerConfig::default() };
+            let load = Load::Open { per_second };
+            let report = run(&Setup { seed, processes: 1, load, server, ..setup(guards::both()) });
+            // Tenths of a second, from 1.5 s after the first failure to the first probe.
+            let rest = 200 + first_failure + 15..200 + first_failure + 40;
+            assert_eq!(
+                report.sent_tenths[rest].iter().sum::<u64>(),
+                0,
+                "{down:?}, {per_second}/s, seed {seed}"
+            );
+        }
+    }
 }
 
 /// One item, and a server that never answers. Attempts wait for 950 ms, and retries for 100 ms. So
@@ -101,12 +124,15 @@ fn retries_begin_after_the_timeout_and_their_delay() {
 /// The circuit opens in the second call and rejects its third attempt.
 #[test]
 fn call_counts_as_rejected_only_if_it_was_never_sent() {
+    let breaker =
+        BreakerConfig::builder().consecutive_failures_span(Duration::ZERO).count_failed_retries(true);
+    let guard = Guard { breaker: Some(Breaker::Local(breaker)), ..guards::naive() };
     let setup = Setup {
         processes: 1,
         load: Load::Backlog { per_second: 0, initial: 1, workers: 1, pause: 10 * MILLISECOND },
         server: ServerConfig { dead: Some((1, Down::Refused)), ..ServerConfig::default() },
         until: 4 * SECOND,
-        ..setup(guards::both())
+        ..setup(guard)
     };
     let Counts { asked, answered, failed, rejected, sent } = run(&setup).total();
     assert!(rejected > 0 && answered == 0);
@@ -254,10 +280,10 @@ fn shared_circuit_opens_for_all_processes_after_its_delay() {
         let setup = Setup { processes: 1_000, server: server.clone(), ..setup(guard) };
         run(&setup).sum(5..30).sent
     };
-    assert!(sent(0) <= 10, "{}", sent(0));
-    // 70 calls begin in each second of the delay.
-    let late = sent(3 * SECOND);
-    assert!((150..=270).contains(&late), "{late}");
+    // 70 calls begin in the second that the failures must span, and in each second of the delay.
+    let (immediate, late) = (sent(0), sent(3 * SECOND));
+    assert!((40..=110).contains(&immediate), "{immediate}");
+    assert!((immediate + 150..=immediate + 270).contains(&late), "{immediate}, {late}");
 }
 
 /// Ten items, which a server takes 100 µs for. The answers arrive at 1.1 ms, 1.2 ms and so on.

@@ -2,10 +2,9 @@
 
 use super::{Case, Lines, Scenario, random_failures};
 use crate::client::Guard;
+use crate::client::guards::{both, breaker, none, retry};
 use crate::figure::{Figure, Panel, Scale};
 use crate::table::{Table, Value};
-
-pub use super::random_failures::guards;
 
 /// Requests per second.
 pub const RATES: [u32; 2] = [10, 100];
@@ -15,6 +14,11 @@ pub const FAILING: [u32; 2] = [50, 200];
 
 /// The mean number of requests in a burst. 0: each request fails independently of the others.
 pub const BURSTS: [u32; 6] = [0, 2, 5, 10, 20, 50];
+
+/// The guards.
+pub fn guards() -> [Guard; 4] {
+    [none(), breaker(), retry(), both()]
+}
 
 /// The scenario. The results are those of [`random_failures::SCENARIO`].
 pub const SCENARIO: Scenario = Scenario {

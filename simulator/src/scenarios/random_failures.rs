@@ -4,7 +4,7 @@
 
 use super::{Case, Lines, Scenario};
 use crate::client::Guard;
-use crate::client::guards::{both, breaker, none, retry};
+use crate::client::guards::{both, breaker, gateway, none, retry};
 use crate::figure::{Figure, Panel, Scale};
 use crate::report::Report;
 use crate::server::ServerConfig;
@@ -13,14 +13,14 @@ use crate::table::{Table, Value};
 use crate::time::{MINUTE, SECOND};
 
 /// Requests per second.
-pub const RATES: [u32; 4] = [1, 10, 100, 1_000];
+pub const RATES: [u32; 5] = [1, 10, 100, 1_000, 10_000];
 
 /// How many of 1,000 requests fail.
 pub const FAILING: [u32; 10] = [10, 20, 50, 100, 150, 200, 250, 300, 400, 500];
 
 /// The guards.
-pub fn guards() -> [Guard; 4] {
-    [none(), breaker(), retry(), both()]
+pub fn guards() -> [Guard; 5] {
+    [none(), breaker(), retry(), both(), gateway()]
 }
 
 /// The scenario.
@@ -54,7 +54,8 @@ pub(super) fn duration(rate: u32) -> u64 {
     match rate {
         0..=10 => 60 * MINUTE,
         11..=100 => 20 * MINUTE,
-        _ => 5 * MINUTE,
+        101..=1_000 => 5 * MINUTE,
+        _ => 20 * SECOND,
     }
 }
 
@@ -66,7 +67,7 @@ pub fn case(guard: &Guard, rate: u32, failing_per_mille: u32) -> Case {
         guard: guard.clone(),
         load: Load::Open { per_second: rate },
         timeout: Timeout::Inside(SECOND),
-        server: ServerConfig { rate: 10_000, failing_per_mille, ..ServerConfig::default() },
+        server: ServerConfig { rate: 10 * rate.max(1_000), failing_per_mille, ..ServerConfig::default() },
         until: duration(rate),
     };
     let numbers = [rate, failing_per_mille].map(|number| Value::Number(number.into()));

@@ -36,14 +36,8 @@ fn outage(down: Down) -> ServerConfig {
 /// Asserts that both drivers have equal counts in each second.
 fn check(setup: &Setup) {
     let (first, second) = (run_in_steps(setup, MILLISECOND), driver::run(setup));
-    let down = setup.server.outage.as_ref().map(|outage| outage.down);
-    // The windows hold completed calls from before the outage, so cancelled calls open no circuit.
-    let opens = match setup.timeout {
-        Timeout::Inside(_) => down.is_some(),
-        Timeout::Outside(_) => down == Some(Down::Refused),
-    };
-    if opens && setup.guard.breaker.is_some() {
-        assert!(first.total().rejected > 1_000, "circuits are open: {:?}", first.total());
+    if setup.server.outage.is_some() && setup.guard.breaker.is_some() {
+        assert!(first.total().rejected > 200, "circuits are open: {:?}", first.total());
         assert!(first.sum(50..60).answered > 350, "circuits close again: {:?}", first.sum(50..60));
     }
     for (number, (first, second)) in first.seconds.iter().zip(&second.seconds).enumerate() {
