@@ -25,6 +25,8 @@ pub mod colour {
 
     /// Black.
     pub const BLACK: RGBColor = RGBColor(0, 0, 0);
+    /// Brown. Not in the palette.
+    pub const BROWN: RGBColor = RGBColor(120, 80, 40);
     /// Blue.
     pub const BLUE: RGBColor = RGBColor(0, 114, 178);
     /// Grey.
@@ -35,6 +37,8 @@ pub mod colour {
     pub const SKY: RGBColor = RGBColor(86, 180, 233);
     /// Orange.
     pub const ORANGE: RGBColor = RGBColor(230, 159, 0);
+    /// Pink. Not in the palette.
+    pub const PINK: RGBColor = RGBColor(255, 150, 200);
     /// Purple.
     pub const PURPLE: RGBColor = RGBColor(204, 121, 167);
     /// Red.

@@ -7,8 +7,8 @@ use std::path::Path;
 use simulator::client::Guard;
 use simulator::client::guards::{self, peers as peer_guards};
 use simulator::scenarios::{
-    ALL, Case, Scenario, backoff_and_jitter, dead_shard, failure_bursts, fleet_budget, fleet_recovery,
-    metastable, peers, random_failures, retry_after, shared_circuit, slow_backend,
+    ALL, Case, Scenario, alternatives, backoff_and_jitter, dead_shard, failure_bursts, fleet_budget,
+    fleet_recovery, metastable, peers, random_failures, retry_after, shared_circuit, slow_backend,
 };
 use simulator::table::{Table, Value};
 
@@ -166,6 +166,32 @@ fn defaults_answer_nearly_as_many_calls_as_possible_if_a_quarter_fails_at_random
     }
     let none = table.numbers("answered_per_mille", &[name(&guards::none())]);
     assert!(none.iter().all(|share| (730..=770).contains(share)), "{none:?}");
+}
+
+/// Each alternative is worse than the default in the test that it was rejected for.
+#[test]
+fn alternatives_lose_more_than_the_defaults() {
+    let guards = alternatives::guards();
+    let lost = |name: &str, test, number, column| {
+        let guard = guards.iter().find(|guard| guard.name == name).unwrap();
+        let table = table(alternatives::SCENARIO, &[alternatives::case(guard, test, number)]);
+        table.numbers(column, &[])[0]
+    };
+    for (name, test, number, column, percent) in [
+        ("open_1s", "outage_60s", 1_000, "lost_milliseconds", 105),
+        ("open_10s", "outage_60s", 1, "lost_milliseconds", 105),
+        ("probes_3", "outage_60s", 100, "lost_milliseconds", 105),
+        ("failures_3", "dead_shard", 1, "lost_per_mille", 105),
+        ("failures_10", "outage_10s", 100, "lost_milliseconds", 105),
+        ("span_0", "random_failures", 1_000, "lost_per_mille", 1_000),
+        ("failed_retries", "dead_shard", 1, "lost_per_mille", 103),
+        ("minimum_10", "dead_shard", 1, "lost_per_mille", 105),
+        ("per_success_0.1", "random_failures", 100, "lost_per_mille", 150),
+        ("timeout_cost_1", "outage_10s", 1_000, "lost_milliseconds", 150),
+    ] {
+        let (default, other) = (lost("default", test, number, column), lost(name, test, number, column));
+        assert!(other * 100 >= default * percent, "{name}, {test} {number}: {other}, {default}");
+    }
 }
 
 /// A quarter of the calls go to the dead shard. 0.97 of the others are 727 of 1,000.

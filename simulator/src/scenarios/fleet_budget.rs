@@ -5,7 +5,7 @@ use tower_jitter_retry::{Budget, RetryPolicy};
 
 use super::{Case, Scenario, metastable};
 use crate::client::Guard;
-use crate::client::guards::none;
+use crate::client::guards::{none, retry};
 use crate::figure::{Figure, colour};
 use crate::report::Report;
 use crate::setup::Setup;
@@ -15,7 +15,7 @@ use crate::table::Table;
 pub const PROCESSES: [u32; 5] = [1, 10, 100, 1_000, 10_000];
 
 /// The guards: three attempts, each guard with another budget, and no breaker.
-pub fn guards() -> [Guard; 9] {
+pub fn guards() -> [Guard; 10] {
     let window = |retries: f64| BudgetBuilder::Window(Budget::window().ratio(0.2).min_per_second(retries));
     let small = Budget::aws().capacity(100).cost(10).timeout_cost(10).increment(1);
     let budget = |name, colour, budget| guard(name, colour, Some(budget));
@@ -29,6 +29,7 @@ pub fn guards() -> [Guard; 9] {
         budget("grpc", colour::SKY, BudgetBuilder::Grpc(Budget::grpc())),
         budget("aws", colour::GREY, BudgetBuilder::Aws(Budget::aws())),
         budget("tokens_100", colour::YELLOW, BudgetBuilder::Aws(small)),
+        Guard { name: "default", ..retry() },
     ]
 }
 

@@ -1,5 +1,6 @@
 //! The scenarios: each is a list of cases, which are run with several seeds.
 
+pub mod alternatives;
 pub mod backoff_and_jitter;
 pub mod dead_shard;
 pub mod failure_bursts;
@@ -50,8 +51,9 @@ pub struct Case {
 }
 
 /// All scenarios.
-pub const ALL: [Scenario; 12] = [
+pub const ALL: [Scenario; 13] = [
     metastable::SCENARIO,
+    alternatives::SCENARIO,
     fleet_budget::SCENARIO,
     shared_circuit::SCENARIO,
     fleet_recovery::SCENARIO,
