@@ -1,11 +1,8 @@
-//! The text before the progress: the clients, the changed settings, and the columns.
-
-use std::time::Duration;
+//! The text before the progress: the clients, the changed setting, and the columns.
 
 use tower_breaker::{BreakerConfig, ConfigError};
-use tower_jitter_retry::RetryPolicy;
 
-use crate::clients::{ATTEMPT_TIMEOUT, MAX_ATTEMPTS, breaker_config, retry_policy};
+use crate::clients::{ATTEMPT_TIMEOUT, MAX_ATTEMPTS, breaker_config};
 
 /// Returns the text.
 pub(crate) fn text() -> Result<String, ConfigError> {
@@ -23,37 +20,15 @@ same outage.
     )
 }
 
-/// Returns a table of the stack's settings that differ from the defaults.
+/// Names the setting of the stack that differs from the defaults.
 fn settings() -> Result<String, ConfigError> {
-    let demo_values = setting_values(&retry_policy()?, &breaker_config()?);
-    let default_values = setting_values(&RetryPolicy::default(), &BreakerConfig::default());
-
-    let mut lines = vec![
-        "Settings of the stack that are changed because the demo is short:".to_owned(),
-        String::new(),
-        table_row("setting", "demo", "default"),
-    ];
-    for ((name, demo), (_, default)) in demo_values.iter().zip(&default_values) {
-        lines.push(table_row(name, demo, default));
-    }
-    Ok(lines.join("\n"))
-}
-
-/// Returns the values of the settings that the demo changes, by name.
-fn setting_values(retry: &RetryPolicy, breaker: &BreakerConfig) -> [(&'static str, String); 6] {
-    let optional = |value: Option<Duration>| value.map_or("none".to_owned(), |value| format!("{value:?}"));
-    [
-        ("retry: initial_backoff", format!("{:?}", retry.backoff().initial_backoff())),
-        ("retry: max_elapsed", optional(retry.max_elapsed())),
-        ("breaker: consecutive_failures", breaker.consecutive_failures().to_string()),
-        ("breaker: minimum_calls", breaker.minimum_calls().to_string()),
-        ("breaker: time_window", optional(breaker.time_window())),
-        ("breaker: open_for", format!("{:?}", breaker.open_for())),
-    ]
-}
-
-fn table_row(name: &str, demo: &str, default: &str) -> String {
-    format!("  {name:<30}{demo:>8}{default:>10}")
+    let open_for = breaker_config()?.open_for();
+    let default_open_for = BreakerConfig::default().open_for();
+    Ok(format!(
+        "\
+The stack has the default settings, except one: its circuit stays open for {open_for:?} instead of
+{default_open_for:?}, and up to half longer by jitter, because the outage lasts only 3 s."
+    ))
 }
 
 const COLUMNS: &str = "\

@@ -14,16 +14,20 @@
 //! | `naive` | up to 3 requests for a call, immediately one after the other; timeout 250 ms each |
 //! | `stack` | the same limits, with the layers `JitterRetry`, `Breaker`, `FaultClassify` and `Timeout` |
 //!
-//! These settings of the stack suit a demo with an outage of 3 s. The defaults suit real outages:
+//! The stack has the default settings, except one:
 //!
 //! | setting | demo | default |
 //! |---|---|---|
-//! | retry: `initial_backoff` | 50 ms | 100 ms |
-//! | retry: `max_elapsed` | 1 s | 120 s |
-//! | breaker: `consecutive_failures` | 15 | 5 |
-//! | breaker: `minimum_calls` | 100 | 10 |
-//! | breaker: `time_window` | 2 s | 60 s |
-//! | breaker: `open_for` | 250 ms | 30 s |
+//! | breaker: `open_for` | 200 ms | 3 s |
+//!
+//! The outage lasts only 3 s, and a probe in the shaky phase can fail. With the default, the
+//! circuit is open during most of the shaky phase, or longer. The share of answered calls:
+//!
+//! | client | runs | lowest | median | highest |
+//! |---|---|---|---|---|
+//! | naive | 24 | 61.7 % | 61.9 % | 62.2 % |
+//! | stack | 24 | 59.2 % | 69.6 % | 71.3 % |
+//! | stack with the default `open_for` | 5 | 27.3 % | 30.4 % | 61.9 % |
 //!
 //! `clients.rs` builds both clients. Start reading there.
 

@@ -37,7 +37,7 @@ fn quickstart_explains_its_settings_and_its_table() {
     assert!(output.status.success(), "{output:?}");
     let text = String::from_utf8_lossy(&output.stdout);
     for row in [
-        "breaker: open_for                250ms       30s",
+        "its circuit stays open for 200ms instead of\n3s, and",
         "calls answered",
         "requests sent to the server during the outage",
         "latency p50",
