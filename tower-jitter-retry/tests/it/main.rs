@@ -14,6 +14,7 @@ mod last_outcome;
 mod nested_layers;
 mod readiness;
 mod requests;
+mod retry_scope;
 mod safety;
 mod support;
 mod telemetry;

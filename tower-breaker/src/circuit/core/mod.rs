@@ -208,9 +208,10 @@ impl Admission {
         self.word & !RETRY != 0
     }
 
-    /// Returns whether the call is a retry whose failure does not count.
+    /// Returns whether the call is a retry whose failure does not count. The call must not be a
+    /// probe.
     const fn is_retry(&self) -> bool {
-        self.is_of_closed_circuit() && self.word & RETRY != 0
+        self.word & RETRY != 0
     }
 
     /// Returns whether the circuit was closed at the admission, and counts the call.
