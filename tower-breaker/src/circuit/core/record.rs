@@ -40,23 +40,26 @@ impl<S: Store> Core<S> {
 
     #[inline(never)]
     pub(super) fn record_slow_path(&self, admission: Admission, verdict: &Verdict, duration: CallDuration) {
-        if admission.stamp.has_slow_start_slot() {
-            return self.record_with_slow_start_slot(admission, verdict, duration);
+        // The usual case first. A call that is not counted is in none of these cases.
+        if admission.stamp.is_closed() {
+            self.record_of_closed_circuit(admission, Outcome::of(verdict), duration);
+        } else if admission.stamp.has_slow_start_slot() {
+            self.record_with_slow_start_slot(admission, verdict, duration);
+        } else if let Some(ticket) = admission.ticket() {
+            self.record_probe(admission.stamp, ticket, Outcome::of(verdict), duration);
         }
-        let outcome = Outcome::of(verdict);
-        match admission.ticket() {
-            Some(ticket) => self.record_probe(admission.stamp, ticket, outcome, duration),
-            None if admission.is_uncounted() => {}
-            None => match outcome {
-                Outcome::Success | Outcome::Slow if !admission.is_timed() => {
-                    self.record_success(admission.stamp);
-                }
-                Outcome::Success | Outcome::Slow => self.record_timed_success(admission, duration),
-                Outcome::Failure(_) if admission.is_retry() => self.record_answered(admission.stamp),
-                Outcome::Failure(fault) => self.record_failure(admission, fault, duration),
-                Outcome::Answered => self.record_answered(admission.stamp),
-                Outcome::Neutral => {}
-            },
+    }
+
+    /// Records the outcome of a call that was admitted by a closed circuit and holds no slot.
+    #[inline]
+    fn record_of_closed_circuit(&self, admission: Admission, outcome: Outcome<'_>, duration: CallDuration) {
+        match outcome {
+            Outcome::Success | Outcome::Slow if !admission.is_timed() => self.record_success(admission.stamp),
+            Outcome::Success | Outcome::Slow => self.record_timed_success(admission, duration),
+            Outcome::Failure(_) if admission.is_retry() => self.record_answered(admission.stamp),
+            Outcome::Failure(fault) => self.record_failure(admission, fault, duration),
+            Outcome::Answered => self.record_answered(admission.stamp),
+            Outcome::Neutral => {}
         }
     }
 
