@@ -514,7 +514,10 @@ async fn circuit_opened_by_502_returns_502() {
         assert_eq!((answer.status().as_u16(), retried.attempts), (502, 2));
         assert_eq!((retried.ended, calls.made()), (Some(GiveUp::Rejected), 1));
     }
-    let breaker = || BreakerLayer::new(BreakerConfig::builder().consecutive_failures(1).build().unwrap());
+    let breaker = || {
+        let config = BreakerConfig::builder().consecutive_failures(1);
+        BreakerLayer::new(config.consecutive_failures_span(Duration::ZERO).build().unwrap())
+    };
     let retry = || JitterRetryLayer::new(immediate().build().unwrap());
     for track_body in [false, true] {
         let calls = Calls::default();

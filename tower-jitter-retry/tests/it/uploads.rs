@@ -146,7 +146,8 @@ async fn upload_is_tracked_in_its_last_attempt() {
 #[tokio::test(start_paused = true)]
 async fn stalled_uploads_leave_circuit_below_closed() {
     let calls = Calls::default();
-    let breaker = BreakerLayer::new(BreakerConfig::builder().consecutive_failures(3).build().unwrap());
+    let config = BreakerConfig::builder().consecutive_failures(3).consecutive_failures_span(Duration::ZERO);
+    let breaker = BreakerLayer::new(config.build().unwrap());
     let circuit = breaker.circuit();
     let mut service = ServiceBuilder::new()
         .layer(JitterRetryLayer::new(immediate().build().unwrap()))
@@ -158,7 +159,10 @@ async fn stalled_uploads_leave_circuit_below_closed() {
     }
     let status = circuit.status();
     assert_eq!((status.state, status.window.failures, calls.made()), (CircuitState::Closed, 0, 10));
-    send(&mut service, put(upload(1, false))).await.unwrap_err();
+    // The first attempt of each call counts.
+    for _ in 0..3 {
+        send(&mut service, put(upload(1, false))).await.unwrap_err();
+    }
     assert_eq!(circuit.status().state, CircuitState::Open, "a server that hangs still opens the circuit");
 }
 
