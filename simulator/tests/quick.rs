@@ -8,7 +8,7 @@ use simulator::client::Guard;
 use simulator::client::guards::{self, peers as peer_guards};
 use simulator::scenarios::{
     ALL, Case, Scenario, alternatives, backoff_and_jitter, dead_shard, failure_bursts, fleet_budget,
-    fleet_recovery, metastable, peers, random_failures, retry_after, shared_circuit, slow_backend,
+    fleet_recovery, metastable, peers, random_failures, retry_after, shared_circuit, slow_backend, worker,
 };
 use simulator::table::{Table, Value};
 
@@ -274,6 +274,19 @@ fn slow_server_is_found_by_the_slow_call_rate() {
     assert!(rejects.iter().all(|seconds| (0..=60).contains(seconds)), "{rejects:?}");
     for (less, more) in numbers(slow_call_rate, "sent").iter().zip(numbers(breaker, "sent")) {
         assert!(less * 2 < more, "{less} {more}");
+    }
+}
+
+#[test]
+fn preset_for_workers_stops_after_five_requests() {
+    let [none, default, single_flight] = worker::guards();
+    let sent = |guard| {
+        let cases = worker::TIMEOUTS.map(|timeout| worker::case(guard, timeout));
+        table(worker::SCENARIO, &cases).numbers("sent", &[])
+    };
+    assert_eq!(sent(&single_flight), [5; 4]);
+    for (default, none) in sent(&default).into_iter().zip(sent(&none)) {
+        assert!(5 < default && default < none, "{default}, {none}");
     }
 }
 

@@ -12,6 +12,7 @@ pub mod random_failures;
 pub mod retry_after;
 pub mod shared_circuit;
 pub mod slow_backend;
+pub mod worker;
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -51,7 +52,7 @@ pub struct Case {
 }
 
 /// All scenarios.
-pub const ALL: [Scenario; 13] = [
+pub const ALL: [Scenario; 14] = [
     metastable::SCENARIO,
     alternatives::SCENARIO,
     fleet_budget::SCENARIO,
@@ -61,6 +62,7 @@ pub const ALL: [Scenario; 13] = [
     failure_bursts::SCENARIO,
     dead_shard::SCENARIO,
     slow_backend::SCENARIO,
+    worker::SCENARIO,
     retry_after::SCENARIO,
     backoff_and_jitter::SCENARIO,
     peers::RANDOM_FAILURES,
