@@ -29,6 +29,8 @@ pub(crate) const SLOW_START_SUCCESSES: RangeInclusive<u32> = 1..=10_000;
 
 const MINIMUM_CALLS: u32 = 20;
 
+const FAILURES_SPAN: Duration = Duration::from_secs(1);
+
 /// The allowed multipliers of the open duration.
 pub(crate) const GROWTH: RangeInclusive<f64> = 1.0..=100.0;
 
@@ -42,7 +44,7 @@ pub(crate) const GROWTH: RangeInclusive<f64> = 1.0..=100.0;
 pub struct BreakerConfigBuilder {
     name: Cow<'static, str>,
     consecutive_failures: u32,
-    consecutive_failures_span: Duration,
+    consecutive_failures_span: Option<Duration>,
     failure_rate: Option<f64>,
     slow_call_rate: Option<(Duration, f64)>,
     minimum_calls: Option<u32>,
@@ -76,6 +78,11 @@ enum SlowStartSetting {
 }
 
 impl BreakerConfigBuilder {
+    /// The value of `consecutive_failures_span` if the user does not set it.
+    pub(super) const fn default_failures_span(&self) -> Duration {
+        if self.consecutive_failures == 1 { Duration::ZERO } else { FAILURES_SPAN }
+    }
+
     /// The value of `minimum_calls` if the user does not set it.
     pub(super) fn default_minimum_calls(&self) -> u32 {
         match self.window {
@@ -89,7 +96,7 @@ impl BreakerConfigBuilder {
         Self {
             name: Cow::Borrowed("breaker"),
             consecutive_failures: 5,
-            consecutive_failures_span: Duration::from_secs(1),
+            consecutive_failures_span: None,
             failure_rate: Some(0.5),
             slow_call_rate: None,
             minimum_calls: None,
@@ -140,7 +147,8 @@ impl BreakerConfigBuilder {
 
     /// Sets the time that the [`consecutive_failures`](Self::consecutive_failures) must span.
     ///
-    /// **Range**: 1 ms to 365 days, or zero (off). **Default**: 1 s.
+    /// **Range**: 1 ms to 365 days, or zero (off). **Default**: 1 s, or zero if
+    /// `consecutive_failures` is 1.
     ///
     /// The circuit opens at the first failure for which both are true:
     ///
@@ -153,7 +161,7 @@ impl BreakerConfigBuilder {
     /// A success restarts the time, like the count. If a manual clock runs back before the first
     /// failure, the time starts again at the next failure.
     pub fn consecutive_failures_span(mut self, span: Duration) -> Self {
-        self.consecutive_failures_span = span;
+        self.consecutive_failures_span = Some(span);
         self
     }
 
@@ -469,7 +477,8 @@ impl BreakerConfigBuilder {
     /// and the range.
     pub fn build(self) -> Result<BreakerConfig, ConfigError> {
         let time = |field, time| ConfigError::check(field, time, DURATIONS).map(nanos);
-        let failures_span = match self.consecutive_failures_span {
+        let failures_span = self.consecutive_failures_span.unwrap_or(self.default_failures_span());
+        let failures_span = match failures_span {
             Duration::ZERO => 0,
             span => time("consecutive_failures_span", span)?,
         };

@@ -20,6 +20,8 @@ impl BreakerConfig {
     /// - The probe lease follows [`open_for`](BreakerConfigBuilder::open_for) if the two are equal.
     /// - [`minimum_calls`](BreakerConfigBuilder::minimum_calls) follows the count window if it has
     ///   its default.
+    /// - [`consecutive_failures_span`](BreakerConfigBuilder::consecutive_failures_span) follows
+    ///   `consecutive_failures` if it has its default.
     ///
     /// ```
     /// use std::time::Duration;
@@ -34,7 +36,6 @@ impl BreakerConfig {
         let mut builder = Self::builder()
             .name(self.name())
             .consecutive_failures(self.consecutive_failures())
-            .consecutive_failures_span(self.consecutive_failures_span())
             .failure_rate(self.failure_rate())
             .count_failed_retries(self.count_failed_retries())
             .cancelled(self.cancelled())
@@ -54,6 +55,9 @@ impl BreakerConfig {
             Some(successes) => builder.slow_start_successes(successes),
             None => builder.slow_start(self.slow_start()),
         };
+        if self.consecutive_failures_span() != builder.default_failures_span() {
+            builder = builder.consecutive_failures_span(self.consecutive_failures_span());
+        }
         if self.minimum_calls() != builder.default_minimum_calls() {
             builder = builder.minimum_calls(self.minimum_calls());
         }
@@ -287,5 +291,12 @@ mod tests {
         let minute = Duration::from_secs(60);
         let config = BreakerConfig::default().to_builder().open_for(minute).build().unwrap();
         assert_eq!(config.probe_lease(), minute);
+        let span = |failures| {
+            let config = BreakerConfig::default().to_builder().consecutive_failures(failures);
+            config.build().unwrap().consecutive_failures_span()
+        };
+        assert_eq!([1, 2, 0].map(span), [Duration::ZERO, Duration::from_secs(1), Duration::from_secs(1)]);
+        let one = BreakerConfig::builder().consecutive_failures(1).consecutive_failures_span(minute);
+        assert_eq!(one.build().unwrap().to_builder().build().unwrap().consecutive_failures_span(), minute);
     }
 }

@@ -41,7 +41,7 @@ pub use crate::machine::CancelledPolicy;
 /// |---|---|---|---|
 /// | [`name`](BreakerConfigBuilder::name) | `"breaker"` | any text | the name in rejections, status, logs and metrics |
 /// | [`consecutive_failures`](BreakerConfigBuilder::consecutive_failures) | 5 | 0 (off) or more | failures in a row that open the circuit |
-/// | [`consecutive_failures_span`](BreakerConfigBuilder::consecutive_failures_span) | 1 s | 1 ms to 365 days, or zero | time that the failures in a row must span |
+/// | [`consecutive_failures_span`](BreakerConfigBuilder::consecutive_failures_span) | 1 s; zero if `consecutive_failures` is 1 | 1 ms to 365 days, or zero | time that the failures in a row must span |
 /// | [`failure_rate`](BreakerConfigBuilder::failure_rate) | 0.5 | 0 to 1, or `None` (off) | share of failed calls that opens the circuit |
 /// | [`slow_call_rate`](BreakerConfigBuilder::slow_call_rate) | off | threshold 1 ms to 365 days; rate 0 to 1 | share of slow calls that opens the circuit |
 /// | [`minimum_calls`](BreakerConfigBuilder::minimum_calls) | 20, or a smaller count window | 1 or more; at most the count window | calls in the window before the rates apply |

@@ -204,3 +204,10 @@ fn reconfigured_span_applies_to_current_run() {
     reconfigure(Duration::ZERO);
     assert_eq!(fail_after(Duration::ZERO), CircuitState::Open, "the number alone decides");
 }
+
+#[test]
+fn limit_of_one_failure_opens_at_the_first_one_by_default() {
+    let both = Both::new(config().failure_rate(None).consecutive_failures(1));
+    both.fail(1);
+    assert_eq!(both.state(), CircuitState::Open);
+}
