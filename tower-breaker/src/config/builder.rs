@@ -562,6 +562,9 @@ impl BreakerConfig {
 
     /// Returns a builder for a worker that makes one call at a time.
     ///
+    /// The figure [A worker](https://github.com/OWNER/tower-resilience-layers/blob/main/docs/simulations.md#a-worker)
+    /// compares it with the default.
+    ///
     /// | setting | value |
     /// |---|---|
     /// | `consecutive_failures_span` | zero: the failures of one call at a time span some time anyway |
