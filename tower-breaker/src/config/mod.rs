@@ -67,28 +67,27 @@ pub use crate::machine::CancelledPolicy;
 ///
 /// # Reasons for the defaults
 ///
-/// The defaults were chosen by simulations of this crate. The figure
+/// Most defaults were chosen by simulations of this crate. The figure
 /// [The defaults against other values] shows what another value of each costs. The guide
 /// [Simulations] has all figures.
 ///
 /// | default | reason | figure |
 /// |---|---|---|
-/// | 5 failures in a row that span 1 s | the circuit opens a second after the server begins to fail, or at the fifth failure if calls are rare. Random failures do not open it: at 1,000 calls/s, five of them in a row are frequent, but a second without a success is not | [The defaults against other values], [Metastable outage] |
-/// | failures of retries do not count | if one shard of four is dead, a quarter of the calls fail. With three attempts for each call, half of the attempts fail | [Dead shard] |
-/// | failure rate 0.5 of at least 20 calls in 10 s | among fewer calls, a quarter of failures reaches one half by chance | [The defaults against other values], [Random failures] |
+/// | 5 failures in a row that span 1 s | the circuit opens a second after the server begins to fail, or at the fifth failure if calls are rare. Random failures do not open the circuit of a busy client: at 1,000 calls/s, five of them in a row are frequent, but a second without a success is not | [The defaults against other values], [Metastable outage] |
+/// | failures of retries do not count | if one shard of four is dead, a quarter of the calls fail. With three attempts for each call, half of the attempts fail | [The defaults against other values], [Dead shard] |
+/// | failure rate 0.5 of at least 20 calls in 10 s | among fewer calls, a quarter of failures reaches one half by chance | [The defaults against other values] |
 /// | open for 3 s | with a longer time, more calls are rejected after the server has recovered. With a shorter one, a large fleet probes too often | [The defaults against other values] |
-/// | up to half as long again by jitter | without jitter, all processes of a fleet probe at the same time | [Retry-After], [Recovery with a backlog] |
-/// | 1 probe at a time, 2 successes | each process sends its own probes, so in a large fleet more probes are too much load | [The defaults against other values] |
-/// | ten cancelled calls over 1 s since the last completed call | with a timeout outside of the breaker, a server that hangs is found as early as with one inside | [Slow backend] |
+/// | up to half as long again by jitter | without jitter, processes that failed together probe at the same time | [Retry-After] |
+/// | 1 probe at a time, 2 successes | each process sends its own probes, so in a large fleet more probes are too much load. A second success costs hardly any time | [The defaults against other values] |
+/// | ten cancelled calls over 1 s since the last completed call | with a timeout outside of the breaker, a server that hangs is found as early as with one inside, from 10 calls/s on | [Slow backend] |
 ///
 /// [Simulations]: https://github.com/OWNER/tower-resilience-layers/blob/main/docs/simulations.md
 /// [The defaults against other values]: https://github.com/OWNER/tower-resilience-layers/blob/main/docs/simulations.md#the-defaults-against-other-values
 /// [Slow backend]: https://github.com/OWNER/tower-resilience-layers/blob/main/docs/simulations.md#slow-backend
-/// [Retry-After]: https://github.com/OWNER/tower-resilience-layers/blob/main/docs/simulations.md#retry-after
 /// [Metastable outage]: https://github.com/OWNER/tower-resilience-layers/blob/main/docs/simulations.md#metastable-outage
 /// [Random failures]: https://github.com/OWNER/tower-resilience-layers/blob/main/docs/simulations.md#random-failures
 /// [Dead shard]: https://github.com/OWNER/tower-resilience-layers/blob/main/docs/simulations.md#dead-shard
-/// [Recovery with a backlog]: https://github.com/OWNER/tower-resilience-layers/blob/main/docs/simulations.md#recovery-with-a-backlog
+/// [Retry-After]: https://github.com/OWNER/tower-resilience-layers/blob/main/docs/simulations.md#retry-after
 ///
 /// # Example
 ///

@@ -36,6 +36,8 @@ const MAX: u64 = 60 * SECOND;
 ///   endpoint for a while. The model rejects them immediately.
 /// - The original keeps the permission to send a probe if a late outcome decides first. The model
 ///   does not.
+/// - The original cuts its jitter to whole seconds, so that penalties of 1 s and 2 s have none. The
+///   model does not.
 #[derive(Debug)]
 pub struct Linkerd {
     state: State,
