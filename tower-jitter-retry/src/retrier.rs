@@ -8,6 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use pin_project_lite::pin_project;
+use tower_fault_classify::__internals::RetryScope;
 use tower_fault_classify::Classify;
 use tower_fault_classify::classifiers::{Auto, ErrorsOnly, RuleFirst};
 
@@ -163,6 +164,11 @@ fn new_state(policy: &RetryPolicy) -> AttemptState {
     AttemptState::new(policy, policy.resend_if(true), None)
 }
 
+/// Marks the current attempt for breakers in the closure, unless it is the first one.
+fn retry_scope(call: &AttemptState) -> Option<RetryScope> {
+    (call.attempts() > 1).then(RetryScope::enter)
+}
+
 #[expect(clippy::disallowed_methods, reason = "the caller asked for a thread that sleeps")]
 fn sleep(delay: Duration) {
     thread::sleep(delay);
@@ -179,7 +185,9 @@ fn blocking<T, E, C: Classify<T, E>>(
     call.start_time();
     let mut kept = None;
     loop {
+        let scope = retry_scope(&call);
         let result = attempt();
+        drop(scope);
         let verdict = classify.classify(result.as_ref());
         let retry = match call.record_result(classify, kept.take(), result, &verdict, || None) {
             Ok(retry) => retry,
@@ -250,11 +258,16 @@ where
                     {
                         return Poll::Ready(this.call.stop(limit, this.classify, last));
                     }
+                    let scope = retry_scope(this.call);
                     let attempt = (this.attempt)();
+                    drop(scope);
                     this.state.set(State::Calling { attempt });
                 }
                 StateProj::Calling { attempt } => {
-                    let Poll::Ready(result) = attempt.poll(cx) else {
+                    let scope = retry_scope(this.call);
+                    let polled = attempt.poll(cx);
+                    drop(scope);
+                    let Poll::Ready(result) = polled else {
                         // The attempt may wait for a resource that the last response holds.
                         *this.last = None;
                         this.call.start_time();

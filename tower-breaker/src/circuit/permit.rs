@@ -178,8 +178,8 @@ impl<R: CircuitRef> Permit<R> {
     /// Marks the call as a retry of a call that failed.
     ///
     /// While the circuit is closed, the failure of a retry does not count: see
-    /// [`count_failed_retries`](crate::BreakerConfigBuilder::count_failed_retries). Inside of a
-    /// `JitterRetryLayer` every retry is marked already.
+    /// [`count_failed_retries`](crate::BreakerConfigBuilder::count_failed_retries). The retries of
+    /// `tower-jitter-retry` are marked already.
     pub fn retry(mut self) -> Self {
         self.circuit.core().mark_retry(&mut self.admission);
         self

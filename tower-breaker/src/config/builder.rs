@@ -249,8 +249,9 @@ impl BreakerConfigBuilder {
     ///
     /// A retry is known as such in two cases:
     ///
-    /// - A `JitterRetryLayer` of the same version is outside of the breaker, and no layer between
-    ///   them moves the call to another task.
+    /// - A `JitterRetryLayer`, `RetryPolicy::retry` or `RetryPolicy::retry_blocking` of the same
+    ///   version is outside of the breaker, and nothing between them moves the call to another
+    ///   task.
     /// - The permit is marked with [`Permit::retry`](crate::Permit::retry).
     ///
     /// All calls that a retried attempt makes on its task are retries, also the first attempts of

@@ -332,8 +332,9 @@ impl TokenBudgetBuilder {
 
     /// Sets the cost of a retry after a timeout, in tokens.
     ///
-    /// After a timeout, the server may still work on the request, and a retry adds to its load. Any
-    /// other retry costs one token.
+    /// After a timeout, the server may still work on the request, and a retry adds to its load. A
+    /// timeout is a fault of [`Kind::Timeout`](tower_fault_classify::Kind::Timeout), such as an elapsed timeout, a
+    /// 408 or a 504. Any other retry costs one token.
     ///
     /// Range: 1 to the capacity, rounded to a thousandth. **Default**: 6, so that a full bucket of
     /// 10 tokens pays for one retry. If the capacity is less than 6, the default is the capacity.

@@ -20,7 +20,8 @@
 //! A budget limits the retries of one client. It protects a server from many clients only if it is
 //! small, because each client has a budget of its own and their reserves add up. Ten retries per
 //! second are few for one client, but 100,000 per second for ten thousand clients. If many clients
-//! call the same server, give each of them a small `min_per_second`, such as 0.1, or 0.
+//! call the same server, the product of the clients and `min_per_second` must be below the spare
+//! capacity of the server.
 //!
 //! A window grants its reserve again in every span, so retries continue throughout an outage. A
 //! bucket of tokens is not refilled by time. Once an outage has emptied it, the client sends no

@@ -241,14 +241,17 @@ async fn half_open_probe_shed_below_frees_slot() {
     assert_eq!(circuit.status().state, CircuitState::Closed);
 }
 
-/// Neither a retried closure nor tower's `RetryLayer` marks its retries.
+/// A retried closure marks its retries, and tower's `RetryLayer` does not.
 #[tokio::test]
-async fn retries_of_closure_and_of_tower_retry_all_count() {
+async fn retries_of_closure_do_not_count_and_those_of_tower_retry_do() {
     let handle = Circuit::new(circuit().consecutive_failures(0).build().unwrap());
     let policy = retry_at_once().build().unwrap();
     let reset = || io::Error::from(io::ErrorKind::ConnectionReset);
     policy.retry(async || handle.call(async { Err::<(), _>(reset()) }).await).await.unwrap_err();
-    assert_eq!(handle.status().window.failures, 3);
+    assert_eq!(handle.status().window.failures, 1);
+    let blocking = || handle.call_blocking(|| Err::<(), _>(reset()));
+    policy.retry_blocking(blocking).unwrap_err();
+    assert_eq!(handle.status().window.failures, 2);
 
     let layer: BreakerLayer = BreakerLayer::with_circuit(handle.clone());
     let stack = ServiceBuilder::new()
@@ -256,7 +259,7 @@ async fn retries_of_closure_and_of_tower_retry_all_count() {
         .layer(layer)
         .service(service_fn(async |_: http::Request<String>| Err::<http::Response<()>, _>(reset())));
     stack.oneshot(http::Request::new(String::new())).await.unwrap_err();
-    assert_eq!(handle.status().window.failures, 6);
+    assert_eq!(handle.status().window.failures, 5);
 }
 
 /// A retry layer above a client that has reqwest-retry in its chain.
