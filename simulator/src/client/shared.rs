@@ -11,7 +11,9 @@ use crate::client::model::rejected;
 ///
 /// A process decides with the state that the circuit had `delay` ago: in a closed state it sends,
 /// in an open state it rejects. Only probes are admitted by the circuit itself, so that their
-/// number is exact. All outcomes are recorded in the circuit without delay.
+/// number is exact. Their outcomes, and those of the closed state, are recorded without delay. The
+/// outcome of a request that is sent because the process does not see yet that the circuit is open
+/// is not recorded.
 #[derive(Debug)]
 pub(super) struct SharedCircuit {
     circuit: Circuit,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use plotters::style::RGBColor;
 use tower_jitter_retry::{Jitter, RetryPolicy};
 
-use super::{Case, Lines, Scenario};
+use super::{Case, Lines, Scenario, cases_of};
 use crate::client::Guard;
 use crate::contention::Contention;
 use crate::figure::{Figure, Panel, Scale, colour};
@@ -63,8 +63,7 @@ pub const SCENARIO: Scenario = Scenario {
 };
 
 fn cases() -> Vec<Case> {
-    let clients = |guard: Guard| CLIENTS.map(|clients| case(&guard, clients));
-    guards().into_iter().flat_map(clients).collect()
+    cases_of(guards(), &CLIENTS, case)
 }
 
 /// Returns the case of a guard with retries and a number of clients.

@@ -4,7 +4,7 @@
 //! therefore answers three quarters of the calls, and no guard can answer more.
 
 use super::random_failures::duration;
-use super::{Case, Lines, Scenario};
+use super::{Case, Lines, Scenario, sent_per_100};
 use crate::client::Guard;
 use crate::client::guards::{both, breaker, none, retry};
 use crate::figure::{Figure, Panel, Scale};
@@ -90,16 +90,13 @@ fn figure(table: &Table) -> Figure {
     let answered = Scale { label: "calls answered, of 1000", last: 1_000, step: 250, last_text: None };
     let sent = Scale { label: "requests per 100 calls", last: 200, step: 50, last_text: None };
     let share = |table: &Table, labels: Labels<'_>| table.median("answered_per_mille", labels);
-    let requests = |table: &Table, labels: Labels<'_>| {
-        Some(table.median("sent", labels)? * 100 / table.median("asked", labels)?.max(1))
-    };
     Figure {
         title: "One of four shards is dead, one circuit",
         panels: vec![
             panel("Answered, if it refuses connections", "refused", answered, share),
             panel("Answered, if it hangs", "hanging", answered, share),
-            panel("Sent, if it refuses connections", "refused", sent, requests),
-            panel("Sent, if it hangs", "hanging", sent, requests),
+            panel("Sent, if it refuses connections", "refused", sent, sent_per_100),
+            panel("Sent, if it hangs", "hanging", sent, sent_per_100),
         ],
     }
 }

@@ -3,7 +3,7 @@
 use tower_jitter_retry::budget::{BudgetBuilder, BudgetSettings};
 use tower_jitter_retry::{Budget, RetryPolicy};
 
-use super::{Case, Scenario, metastable};
+use super::{Case, Scenario, cases_of, metastable};
 use crate::client::Guard;
 use crate::client::guards::{none, retry};
 use crate::figure::{Figure, colour};
@@ -66,8 +66,7 @@ pub const SCENARIO: Scenario = Scenario {
 };
 
 fn cases() -> Vec<Case> {
-    let processes = |guard: Guard| PROCESSES.map(|processes| case(&guard, processes));
-    guards().into_iter().flat_map(processes).collect()
+    cases_of(guards(), &PROCESSES, case)
 }
 
 /// Returns the case of a guard and a number of processes.

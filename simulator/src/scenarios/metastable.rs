@@ -4,7 +4,7 @@
 //! accepts requests and does not work on them. It does not notice when a client stops waiting, and
 //! so it works on requests whose clients have gone.
 
-use super::{Case, Lines, Scenario};
+use super::{Case, Lines, Scenario, cases_of, sent_per_100};
 use crate::client::Guard;
 use crate::client::guards::{both, breaker, naive, none, retry};
 use crate::figure::{Figure, Panel, Scale};
@@ -56,8 +56,7 @@ pub const SCENARIO: Scenario = Scenario {
 };
 
 fn cases() -> Vec<Case> {
-    let processes = |guard: Guard| PROCESSES.map(|processes| case(&guard, processes));
-    guards().into_iter().flat_map(processes).collect()
+    cases_of(guards(), &PROCESSES, case)
 }
 
 /// Returns the case of a guard and a number of processes.
@@ -115,9 +114,7 @@ pub(super) fn figure_of(title: &'static str, table: &Table, guards: &[Guard], pr
             panel("Traffic lost", lost, |table, labels| {
                 Some(table.median("lost_milliseconds", labels)? / 1_000)
             }),
-            panel("Sent during the outage", sent, |table, labels| {
-                Some(table.median("sent", labels)? * 100 / table.median("asked", labels)?.max(1))
-            }),
+            panel("Sent during the outage", sent, sent_per_100),
             panel("Sent in the minute after the outage", sent, |table, labels| {
                 let asked = table.median("asked_after", labels)?.max(1);
                 Some(table.median("sent_after", labels)? * 100 / asked)

@@ -114,6 +114,21 @@ impl Scenario {
     }
 }
 
+/// Returns the case of each guard with each number.
+fn cases_of(
+    guards: impl IntoIterator<Item = Guard>,
+    numbers: &[u32],
+    case: fn(&Guard, u32) -> Case,
+) -> Vec<Case> {
+    let of = |guard: Guard| numbers.iter().map(move |&number| case(&guard, number));
+    guards.into_iter().flat_map(of).collect()
+}
+
+/// Returns the median of the requests for each 100 calls that began.
+fn sent_per_100(table: &Table, labels: Labels<'_>) -> Option<i64> {
+    Some(table.median("sent", labels)? * 100 / table.median("asked", labels)?.max(1))
+}
+
 /// The lines of a panel: one for each guard, with a value for each number of a label.
 struct Lines<'a> {
     guards: &'a [Guard],

@@ -1,7 +1,7 @@
 //! The breakers and retries of other projects, in two scenarios: random failures, and the outage of
 //! the scenario `metastable`.
 
-use super::{Case, Lines, Scenario, metastable, random_failures};
+use super::{Case, Lines, Scenario, cases_of, metastable, random_failures};
 use crate::client::Guard;
 use crate::client::guards::peers::{
     aws, envoy, gobreaker, grpc, hystrix, linkerd, polly, polly_breaker, resilience4j, resilience4j_breaker,
@@ -91,8 +91,7 @@ fn random_failures_figure(table: &Table) -> Figure {
 }
 
 fn outage_cases() -> Vec<Case> {
-    let processes = |guard: Guard| metastable::PROCESSES.map(|processes| metastable::case(&guard, processes));
-    retries().into_iter().flat_map(processes).collect()
+    cases_of(retries(), &metastable::PROCESSES, metastable::case)
 }
 
 fn outage_figure(table: &Table) -> Figure {

@@ -10,7 +10,7 @@ use plotters::style::RGBColor;
 use tower_breaker::BreakerConfig;
 use tower_jitter_retry::{Jitter, RetryPolicy};
 
-use super::{Case, Lines, Scenario};
+use super::{Case, Lines, Scenario, cases_of};
 use crate::client::guards::retry;
 use crate::client::{Breaker, Guard};
 use crate::figure::{Figure, Panel, Scale, Series, colour};
@@ -111,8 +111,7 @@ pub const SCENARIO: Scenario = Scenario {
 };
 
 fn cases() -> Vec<Case> {
-    let clients = |guard: Guard| CLIENTS.map(|clients| case(&guard, clients));
-    guards().into_iter().flat_map(clients).collect()
+    cases_of(guards(), &CLIENTS, case)
 }
 
 /// Returns the case of a guard and a number of clients.

@@ -2,7 +2,7 @@
 
 use tower_breaker::BreakerConfig;
 
-use super::{Case, Scenario, metastable};
+use super::{Case, Scenario, cases_of, metastable};
 use crate::client::guards::{both, retry};
 use crate::client::{Breaker, Guard};
 use crate::figure::{Figure, colour};
@@ -39,8 +39,7 @@ pub const SCENARIO: Scenario = Scenario {
 };
 
 fn cases() -> Vec<Case> {
-    let processes = |guard: Guard| PROCESSES.map(|processes| case(&guard, processes));
-    guards().into_iter().flat_map(processes).collect()
+    cases_of(guards(), &PROCESSES, case)
 }
 
 /// Returns the case of a guard and a number of processes.

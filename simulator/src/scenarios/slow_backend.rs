@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tower_breaker::{BreakerConfig, CancelledPolicy};
 
-use super::{Case, Lines, Scenario};
+use super::{Case, Lines, Scenario, sent_per_100};
 use crate::client::guards::{both, breaker};
 use crate::client::{Breaker, Guard};
 use crate::figure::{Figure, Panel, Scale, colour};
@@ -162,8 +162,4 @@ fn figure(table: &Table) -> Figure {
 /// the whole fault.
 fn reject_or_never(table: &Table, labels: Labels<'_>) -> Option<i64> {
     table.median_or("reject_seconds", FAULT.into(), labels)
-}
-
-fn sent_per_100(table: &Table, labels: Labels<'_>) -> Option<i64> {
-    Some(table.median("sent", labels)? * 100 / table.median("asked", labels)?.max(1))
 }

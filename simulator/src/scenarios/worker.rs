@@ -5,7 +5,7 @@
 
 use tower_breaker::BreakerConfig;
 
-use super::{Case, Lines, Scenario};
+use super::{Case, Lines, Scenario, cases_of};
 use crate::client::guards::{both, none};
 use crate::client::{Breaker, Guard};
 use crate::figure::{Figure, Panel, Scale, colour};
@@ -44,8 +44,7 @@ pub const SCENARIO: Scenario = Scenario {
 };
 
 fn cases() -> Vec<Case> {
-    let timeouts = |guard: Guard| TIMEOUTS.map(|timeout| case(&guard, timeout));
-    guards().into_iter().flat_map(timeouts).collect()
+    cases_of(guards(), &TIMEOUTS, case)
 }
 
 /// Returns the case of a guard and the timeout of an attempt, in seconds.
