@@ -72,12 +72,14 @@ impl Backend {
 /// The guards: without a breaker, and the default retries above breakers.
 pub fn guards() -> Vec<Guard> {
     let default = BreakerConfig::builder;
+    let without_jitter = default().open_for(Duration::from_millis(3_750)).open_jitter(0.0);
     vec![
         none(),
         both(),
         above("jitter_0", colour::ORANGE, default().open_jitter(0.0)),
         above("jitter_0.5", colour::BLUE, default().open_jitter(0.5)),
         above("jitter_1", colour::SKY, default().open_jitter(1.0)),
+        above("open_3.75s_jitter_0", colour::GREY, without_jitter),
         above("backoff", colour::RED, default().open_backoff(2.0, Duration::from_secs(60))),
         above("slow_start", colour::PURPLE, default().slow_start(Duration::from_secs(5))),
         above("successes_10", colour::YELLOW, default().slow_start_successes(10)),
