@@ -6,9 +6,9 @@
 //! | [`Transitions`], [`Missed`] | a stream of transitions (feature `stream`) |
 //! | [`LastFailure`] | the last failure, if the layer keeps it |
 //!
-//! The events of `tracing` and the metrics have the target `tower_breaker`. Transitions are logged
-//! at `WARN`, rejections at `DEBUG`. Observers, recorders and subscribers are called outside of all
-//! locks.
+//! The events of `tracing` and the metrics have the target `tower_breaker`. A circuit that opens is
+//! logged at `WARN`, other transitions at `INFO`, rejections at `DEBUG`. Observers, recorders and
+//! subscribers are called outside of all locks.
 
 // Each backend behind a feature has an empty twin with the same interface.
 #[cfg_attr(not(feature = "metrics"), path = "metrics_noop.rs")]

@@ -1,27 +1,38 @@
-//! Events for `tracing`: transitions at `WARN`, rejections at `DEBUG`.
+//! Events for `tracing`: openings at `WARN`, other transitions at `INFO`, rejections at `DEBUG`.
 
 use std::sync::Arc;
 
 use super::{TARGET, Transition};
 use crate::machine::CircuitState;
 
+/// Logs a transition at a level, which must be a constant.
+macro_rules! log_at {
+    ($level:expr, $transition:expr) => {{
+        let Transition { circuit, key, from, to, reason, fault, counts, epoch, .. } = $transition;
+        ::tracing::event!(
+            target: TARGET,
+            $level,
+            circuit,
+            key = key.as_deref(),
+            from = from.as_str(),
+            to = to.as_str(),
+            reason = reason.as_str(),
+            "error.type" = fault.map(|fault| fault.kind().as_str()),
+            calls = counts.map(|counts| counts.calls),
+            failures = counts.map(|counts| counts.failures),
+            slow = counts.map(|counts| counts.slow),
+            epoch,
+            "circuit is {to}: {reason}",
+        );
+    }};
+}
+
 /// Logs a transition.
 pub(crate) fn log_transition(transition: &Transition) {
-    let Transition { circuit, key, from, to, reason, fault, counts, epoch, .. } = transition;
-    ::tracing::warn!(
-        target: TARGET,
-        circuit,
-        key = key.as_deref(),
-        from = from.as_str(),
-        to = to.as_str(),
-        reason = reason.as_str(),
-        "error.type" = fault.map(|fault| fault.kind().as_str()),
-        calls = counts.map(|counts| counts.calls),
-        failures = counts.map(|counts| counts.failures),
-        slow = counts.map(|counts| counts.slow),
-        epoch,
-        "circuit is {to}: {reason}",
-    );
+    match transition.to {
+        CircuitState::Open | CircuitState::ForcedOpen => log_at!(::tracing::Level::WARN, transition),
+        _ => log_at!(::tracing::Level::INFO, transition),
+    }
 }
 
 /// Logs a rejected call, or a call that a circuit in `Mode::ObserveOnly` would have rejected.

@@ -80,7 +80,7 @@ fn logged(work: impl FnOnce()) -> Vec<Event> {
 }
 
 #[test]
-fn transition_is_one_warn_event_with_states_and_reason() {
+fn transition_is_one_event_with_level_states_and_reason() {
     let (circuit, time) = circuit(config().name("search"));
     let events = logged(|| {
         send(&circuit, 5, FAILURE);
@@ -88,13 +88,32 @@ fn transition_is_one_warn_event_with_states_and_reason() {
         send(&circuit, 2, Verdict::Success);
     });
     assert_eq!(events.len(), 3, "{events:?}");
+    let levels: Vec<_> = events.iter().map(|event| event.level).collect();
+    assert_eq!(levels, [tracing::Level::WARN, tracing::Level::INFO, tracing::Level::INFO]);
     for (event, (from, to, reason)) in events.iter().zip([OPENS, HALF_OPENS, CLOSES]) {
-        assert_eq!((event.level, event.field("circuit")), (tracing::Level::WARN, "search"), "{event:?}");
+        assert_eq!(event.field("circuit"), "search", "{event:?}");
         assert_eq!((event.field("from"), event.field("to")), (from.as_str(), to.as_str()), "{event:?}");
         assert_eq!(event.field("reason"), reason.as_str(), "{event:?}");
     }
     assert_eq!(events.iter().map(|event| event.field("epoch")).collect::<Vec<_>>(), ["1", "2", "3"]);
     assert!(events[0].contains("overloaded"), "the event has the fault: {:?}", events[0]);
+}
+
+#[test]
+fn manual_override_is_warned_about_only_if_it_opens() {
+    let (circuit, _time) = circuit(config());
+    let events = logged(|| {
+        circuit.force_open().unwrap();
+        circuit.force_closed().unwrap();
+        circuit.release();
+        circuit.trip().unwrap();
+        circuit.reset().unwrap();
+    });
+    let levels: Vec<_> = events.iter().map(|event| (event.field("to"), event.level)).collect();
+    let (info, warn) = (tracing::Level::INFO, tracing::Level::WARN);
+    let expected =
+        [("forced_open", warn), ("forced_closed", info), ("closed", info), ("open", warn), ("closed", info)];
+    assert_eq!(levels, expected);
 }
 
 #[test]
