@@ -22,11 +22,11 @@ fn setup(guard: Guard) -> Setup {
     }
 }
 
-/// A queue that is computed by hand. Ten items are there at the start. The server takes 250 ms for
+/// A queue with known counts. Ten items are there at the start. The server takes 250 ms for
 /// each, and answers arrive 1 ms later. An attempt waits for 1 s, so that three items are answered
 /// in time. The fourth answer arrives at 1,001 ms.
 #[test]
-fn small_queue_has_the_counts_computed_by_hand() {
+fn small_queue_has_the_expected_counts() {
     let setup = Setup {
         processes: 1,
         load: Load::Backlog { per_second: 0, initial: 10, workers: 10, pause: MILLISECOND },
