@@ -108,7 +108,9 @@ async fn main() -> Result<(), BoxError> {
         settings.breaker.name(),
         settings.breaker.open_for()
     );
-    println!("each request is sent at most {} times", settings.retry.max_attempts());
+    if let Some(attempts) = settings.retry.max_attempts() {
+        println!("each request is sent at most {attempts} times");
+    }
 
     let client = SearchClient::new(settings, start_server().await?)?;
     search_five_times(&client).await;

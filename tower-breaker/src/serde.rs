@@ -129,7 +129,7 @@ impl Setting for Config {
                     Some(SlowCallRateTable { threshold: HumanDuration(threshold), rate }) => {
                         builder.slow_call_rate(threshold, rate)
                     }
-                    None => builder,
+                    None => builder.no_slow_call_rate(),
                 },
                 "minimum_calls" => builder.minimum_calls(fields.value(Integer(AT_LEAST_ONE))?),
                 "time_window" => {
@@ -147,15 +147,11 @@ impl Setting for Config {
                     Some(OpenBackoffTable { multiplier, max: HumanDuration(max) }) => {
                         builder.open_backoff(multiplier, max)
                     }
-                    None => builder,
+                    None => builder.no_open_backoff(),
                 },
                 "open_jitter" => builder.open_jitter(fields.value(OrNone(Float(SHARES)))?.unwrap_or(0.0)),
-                "seed" => match fields.value(OrNone(Seed))? {
-                    Some(seed) => builder.seed(seed),
-                    None => builder,
-                },
-                "open_until_reset" if fields.value(Bool)? => builder.open_until_reset(),
-                "open_until_reset" => builder,
+                "seed" => builder.seed(fields.value(OrNone(Seed))?),
+                "open_until_reset" => builder.open_until_reset(fields.value(Bool)?),
                 "probes" => builder.probes(fields.value(Integer(PROBES))?),
                 "successes_to_close" => builder.successes_to_close(fields.value(Integer(AT_LEAST_ONE))?),
                 "probe_lease" => builder.probe_lease(fields.value(DurationIn(DURATIONS))?),
@@ -685,6 +681,10 @@ mod tests {
                 .open_jitter(jitter)
                 .probes(probes)
                 .successes_to_close(successes)
+                .seed(seed)
+                .open_until_reset(until_reset)
+                .minimum_calls(minimum_calls)
+                .probe_lease(lease)
                 .mode(mode);
             builder = match slow_start {
                 Ok(time) => builder.slow_start(time),
@@ -694,23 +694,11 @@ mod tests {
                 Ok(span) => builder.time_window(span),
                 Err(calls) => builder.count_window(calls),
             };
-            if let Some(calls) = minimum_calls {
-                builder = builder.minimum_calls(calls);
-            }
             if let Some((threshold, rate)) = slow {
                 builder = builder.slow_call_rate(threshold, rate);
             }
             if let Some(multiplier) = growth {
                 builder = builder.open_backoff(multiplier, open_for.max(longer));
-            }
-            if let Some(seed) = seed {
-                builder = builder.seed(seed);
-            }
-            if until_reset {
-                builder = builder.open_until_reset();
-            }
-            if let Some(lease) = lease {
-                builder = builder.probe_lease(lease);
             }
             builder.build().unwrap()
         }

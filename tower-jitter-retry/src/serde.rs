@@ -86,7 +86,7 @@ impl Setting for Policy {
         let mut builder = RetryPolicy::builder();
         while let Some(name) = fields.next_name()? {
             builder = match &*name {
-                "max_attempts" => builder.max_attempts(fields.value(Integer(ATTEMPT_RANGE))?),
+                "max_attempts" => builder.max_attempts(fields.value(OrNone(Integer(ATTEMPT_RANGE)))?),
                 "initial_backoff" => builder.initial_backoff(fields.value(DurationIn(TIME_RANGE))?),
                 "backoff_multiplier" => builder.backoff_multiplier(fields.value(Float(MULTIPLIER_RANGE))?),
                 "max_backoff" => builder.max_backoff(fields.value(DurationIn(TIME_RANGE))?),
@@ -97,17 +97,11 @@ impl Setting for Policy {
                 "non_idempotent" => builder.non_idempotent(fields.value(LEVELS)?),
                 "follows_redirects" => builder.follows_redirects(fields.value(Bool)?),
                 "budget" => builder.budget(fields.value(OrNone(AnyBudget))?),
-                "seed" => match fields.value(OrNone(Seed))? {
-                    Some(seed) => builder.seed(seed),
-                    None => builder,
-                },
+                "seed" => builder.seed(fields.value(OrNone(Seed))?),
                 "replay_limit" => builder.replay_limit(fields.value(Integer(REPLAY_LIMIT_RANGE))?),
                 "idempotent_methods" => builder.idempotent_methods(fields.value(TextList)?),
                 "marker" => builder.marker(fields.value(Bool)?),
-                "marker_header" => match fields.value(OrNone(Header))? {
-                    Some(header) => builder.marker_header(header),
-                    None => builder,
-                },
+                "marker_header" => builder.marker_header(fields.value(OrNone(Header))?),
                 "remove_marker" => builder.remove_marker(fields.value(Bool)?),
                 "track_uploads" => builder.track_uploads(fields.value(Bool)?),
                 _ => return Err(fields.unknown(&name, &FIELDS)),
@@ -337,7 +331,7 @@ impl Serialize for RetryPolicy {
         } = self;
         let HotConfig { limits, budget_ref: _ } = hot;
         let Limits {
-            max_attempts,
+            max_attempts: _,
             backoff,
             marker,
             track_uploads,
@@ -359,7 +353,7 @@ impl Serialize for RetryPolicy {
         let methods: Vec<_> = methods.iter().flat_map(|methods| methods.names()).collect();
         let omitted = usize::from(header.is_none()) + usize::from(follows_redirects.is_none());
         let mut table = to.serialize_struct("RetryPolicy", FIELDS.len() - omitted)?;
-        table.serialize_field("max_attempts", max_attempts)?;
+        table.serialize_field("max_attempts", &OrNone(self.max_attempts()))?;
         table.serialize_field("initial_backoff", &human(*initial))?;
         table.serialize_field("backoff_multiplier", multiplier)?;
         table.serialize_field("max_backoff", &human(*max))?;
@@ -544,6 +538,9 @@ mod tests {
     fn none_turns_a_setting_off() {
         let off = || RetryPolicy::builder().max_elapsed(None).budget(None).jitter(Jitter::None);
         let fields = ["max_elapsed", "budget", "jitter", "seed", "marker_header"];
+        let unlimited = parts(from_json(r#"{"max_attempts": "none", "max_elapsed": "9s"}"#));
+        let time = Duration::from_secs(9);
+        assert_eq!(unlimited, built(RetryPolicy::builder().max_attempts(None).max_elapsed(time)));
         let json = fields.map(|field| format!(r#""{field}": "none""#)).join(", ");
         assert_eq!(parts(from_json(&format!("{{{json}}}"))), built(off()));
         let toml = fields.map(|field| format!("{field} = \"none\"")).join("\n");
@@ -583,7 +580,7 @@ mod tests {
         ("max_attempts", "0", "`max_attempts` is 0; allowed is 1 to 1000"),
         ("max_attempts", "-1", "`max_attempts` is -1; allowed is 1 to 1000"),
         ("max_attempts", "3.5", "`max_attempts` is 3.5; allowed is 1 to 1000"),
-        ("max_attempts", "\"none\"", "`max_attempts` is \"none\"; allowed is 1 to 1000"),
+        ("max_attempts", "\"many\"", "`max_attempts` is \"many\"; allowed is 1 to 1000, or \"none\""),
         (
             "initial_backoff",
             "5",
@@ -783,7 +780,7 @@ mod tests {
     prop_compose! {
         /// Any valid policy without a custom budget.
         fn policy()(
-            (attempts, one, other, factor) in (ATTEMPT_RANGE, duration(TIME_RANGE), duration(TIME_RANGE), MULTIPLIER_RANGE),
+            (attempts, one, other, factor) in (proptest::option::of(ATTEMPT_RANGE), duration(TIME_RANGE), duration(TIME_RANGE), MULTIPLIER_RANGE),
             (jitter, max_elapsed) in (jitter(), proptest::option::of(duration(TIME_RANGE))),
             max_retry_after in duration(TIME_RANGE),
             safety in proptest::sample::select(SAFETIES.0.to_vec()),
@@ -796,8 +793,8 @@ mod tests {
             follows_redirects in any::<Option<bool>>(),
             header in proptest::option::of("[a-z][a-z0-9-]{0,9}"),
         ) -> RetryPolicy {
-            let mut builder = RetryPolicy::builder()
-                .max_attempts(attempts)
+            let builder = RetryPolicy::builder()
+                .max_attempts(attempts.or(max_elapsed.is_none().then_some(1)))
                 .initial_backoff(one.min(other))
                 .max_backoff(one.max(other))
                 .backoff_multiplier(factor)
@@ -809,18 +806,12 @@ mod tests {
                 .budget(budget)
                 .replay_limit(replay_limit)
                 .idempotent_methods(methods)
+                .seed(seed)
+                .follows_redirects(follows_redirects)
+                .marker_header(header.map(|header| HeaderName::try_from(header).unwrap()))
                 .marker(marker)
                 .remove_marker(remove_marker)
                 .track_uploads(track_uploads);
-            if let Some(seed) = seed {
-                builder = builder.seed(seed);
-            }
-            if let Some(follows) = follows_redirects {
-                builder = builder.follows_redirects(follows);
-            }
-            if let Some(header) = header {
-                builder = builder.marker_header(HeaderName::try_from(header).unwrap());
-            }
             builder.build().unwrap()
         }
     }

@@ -84,7 +84,7 @@ fn measure(setup: &Setup, report: &Report) -> Vec<i64> {
 fn limit(setup: &Setup) -> Option<u32> {
     let offered = setup.load.per_second();
     let Some(policy) = &setup.guard.retry else { return Some(offered) };
-    let attempts = policy.max_attempts().saturating_mul(offered);
+    let attempts = policy.max_attempts().unwrap_or(u32::MAX).saturating_mul(offered);
     let Some(budget) = policy.budget() else { return Some(attempts) };
     let Some(BudgetSettings::Window { ratio, min_per_second, .. }) = budget.settings() else { return None };
     let paid = f64::from(offered) * (1.0 + ratio) + f64::from(setup.processes) * min_per_second;

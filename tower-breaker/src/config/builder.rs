@@ -180,6 +180,7 @@ impl BreakerConfigBuilder {
     /// Sets when a call is slow, and the share of slow calls that opens the circuit.
     ///
     /// **Range**: `threshold` 1 ms to 365 days, `rate` 0 to 1. **Default**: off.
+    /// [`no_slow_call_rate`](Self::no_slow_call_rate) turns it off again.
     ///
     /// A call is slow if it took `threshold` or longer, and succeeded or failed. A call with a
     /// neutral outcome is never slow, nor is a cancelled call that is ignored. A slow probe opens a
@@ -202,15 +203,21 @@ impl BreakerConfigBuilder {
         self
     }
 
+    /// Turns off the limit of [`slow_call_rate`](Self::slow_call_rate): no call is slow.
+    pub fn no_slow_call_rate(mut self) -> Self {
+        self.slow_call_rate = None;
+        self
+    }
+
     /// Sets how many calls the window must hold before the rates can open the circuit.
     ///
-    /// **Range**: at least 1; with a [`count_window`](Self::count_window), at most its size.
-    /// **Default**: 20, or the size of the count window if that is smaller.
+    /// **Range**: at least 1; with a [`count_window`](Self::count_window), at most its size. `None`
+    /// restores the default. **Default**: 20, or the size of the count window if that is smaller.
     ///
     /// [`CancelledPolicy::IfNoneCompletes`] uses the same number for cancelled calls, but at most
     /// 10.
-    pub fn minimum_calls(mut self, calls: u32) -> Self {
-        self.minimum_calls = Some(calls);
+    pub fn minimum_calls(mut self, calls: impl Into<Option<u32>>) -> Self {
+        self.minimum_calls = calls.into();
         self
     }
 
@@ -298,13 +305,21 @@ impl BreakerConfigBuilder {
     /// Sets how the open duration grows from one open period to the next.
     ///
     /// **Range**: `multiplier` 1 to 100, `max` from [`open_for`](Self::open_for) to 365 days.
-    /// **Default**: off; every period lasts `open_for`.
+    /// **Default**: off; every period lasts `open_for`. [`no_open_backoff`](Self::no_open_backoff)
+    /// turns it off again.
     ///
     /// Each open period is `multiplier` times as long as the one before, up to `max`. The duration
     /// starts again at `open_for` when the circuit has stayed closed for as long as its last open
     /// period.
     pub fn open_backoff(mut self, multiplier: f64, max: Duration) -> Self {
         self.open_backoff = Some((multiplier, max));
+        self
+    }
+
+    /// Turns off [`open_backoff`](Self::open_backoff): every open period lasts
+    /// [`open_for`](Self::open_for).
+    pub fn no_open_backoff(mut self) -> Self {
+        self.open_backoff = None;
         self
     }
 
@@ -321,7 +336,8 @@ impl BreakerConfigBuilder {
 
     /// Makes the jitter of open periods reproducible: all random numbers are derived from the seed.
     ///
-    /// **Range**: any `u64`. **Default**: no seed; the jitter differs from run to run.
+    /// **Range**: any `u64`; `None` removes the seed. **Default**: no seed; the jitter differs from
+    /// run to run.
     ///
     /// A circuit draws one random number each time that it opens. Each circuit has a stream of its
     /// own, which depends on the seed and on the circuit's position in this order:
@@ -341,19 +357,19 @@ impl BreakerConfigBuilder {
     ///
     /// In production, use no seed, or another seed in each process. Otherwise the circuits of a
     /// fleet probe at the same time, although they have a jitter.
-    pub fn seed(mut self, seed: u64) -> Self {
-        self.seed = Some(seed);
+    pub fn seed(mut self, seed: impl Into<Option<u64>>) -> Self {
+        self.seed = seed.into();
         self
     }
 
-    /// Keeps the circuit open until [`Circuit::reset`](crate::Circuit::reset).
+    /// Sets whether the circuit stays open until [`Circuit::reset`](crate::Circuit::reset).
     ///
     /// **Default**: off.
     ///
-    /// The circuit does not become half-open by itself. A health checker can make it half-open: see
-    /// [`HealthReport::Recovered`](crate::HealthReport::Recovered).
-    pub fn open_until_reset(mut self) -> Self {
-        self.open_until_reset = true;
+    /// If it is on, the circuit does not become half-open by itself. A health checker can make it
+    /// half-open: see [`HealthReport::Recovered`](crate::HealthReport::Recovered).
+    pub fn open_until_reset(mut self, on: bool) -> Self {
+        self.open_until_reset = on;
         self
     }
 
@@ -378,15 +394,16 @@ impl BreakerConfigBuilder {
 
     /// Sets how long a probe holds its slot.
     ///
-    /// **Range**: 1 ms to 365 days. **Default**: the value of [`open_for`](Self::open_for).
+    /// **Range**: 1 ms to 365 days; `None` restores the default. **Default**: the value of
+    /// [`open_for`](Self::open_for).
     ///
     /// When the lease ends, another call can take the slot. The probe is not cancelled: its outcome
     /// counts as long as the circuit is half-open.
     ///
     /// The lease also applies to the calls of a slow start by successes: see
     /// [`slow_start_successes`](Self::slow_start_successes).
-    pub fn probe_lease(mut self, lease: Duration) -> Self {
-        self.probe_lease = Some(lease);
+    pub fn probe_lease(mut self, lease: impl Into<Option<Duration>>) -> Self {
+        self.probe_lease = lease.into();
         self
     }
 
@@ -585,7 +602,7 @@ impl BreakerConfig {
             .consecutive_failures_span(Duration::ZERO)
             .failure_rate(None)
             .count_failed_retries(true)
-            .open_until_reset()
+            .open_until_reset(true)
             .probes(1)
             .successes_to_close(1)
     }
@@ -713,6 +730,28 @@ mod tests {
         let by_successes = by_time.slow_start_successes(10_000);
         assert_eq!(slow_start(by_successes.clone()), SlowStartKind::Successes(10_000));
         assert_eq!(slow_start(by_successes.slow_start(Duration::ZERO)), SlowStartKind::Off);
+    }
+
+    #[test]
+    fn unset_values_have_their_defaults_again() {
+        let minute = Duration::from_secs(60);
+        let all_set = BreakerConfig::builder()
+            .slow_call_rate(minute, 0.5)
+            .minimum_calls(3)
+            .open_backoff(2.0, minute)
+            .seed(7)
+            .open_until_reset(true)
+            .probe_lease(minute)
+            .slow_start_successes(5);
+        let unset = all_set
+            .no_slow_call_rate()
+            .minimum_calls(None)
+            .no_open_backoff()
+            .seed(None)
+            .open_until_reset(false)
+            .probe_lease(None)
+            .slow_start(Duration::ZERO);
+        assert_eq!(unset.build().unwrap(), BreakerConfig::default());
     }
 
     #[test]

@@ -43,6 +43,8 @@ impl BreakerConfig {
             .open_jitter(self.open_jitter())
             .probes(self.probes())
             .successes_to_close(self.successes_to_close())
+            .open_until_reset(self.open_until_reset())
+            .seed(self.seed())
             .mode(self.mode());
         if let Some((threshold, rate)) = self.slow_call_rate() {
             builder = builder.slow_call_rate(threshold, rate);
@@ -63,12 +65,6 @@ impl BreakerConfig {
         }
         if let Some((multiplier, max)) = self.open_backoff() {
             builder = builder.open_backoff(multiplier, max);
-        }
-        if let Some(seed) = self.seed() {
-            builder = builder.seed(seed);
-        }
-        if self.open_until_reset() {
-            builder = builder.open_until_reset();
         }
         if self.probe_lease() != self.open_for() {
             builder = builder.probe_lease(self.probe_lease());
@@ -226,7 +222,7 @@ mod tests {
             .open_backoff(2.0, 60 * second)
             .open_jitter(0.125)
             .seed(11)
-            .open_until_reset()
+            .open_until_reset(true)
             .probes(6)
             .successes_to_close(8)
             .probe_lease(9 * second)

@@ -209,7 +209,7 @@ fn status_rejects_calls_until_open_time_ends() {
 
 #[test]
 fn circuit_open_until_reset_rejects_calls_forever() {
-    let (circuit, time) = circuit(config().open_until_reset());
+    let (circuit, time) = circuit(config().open_until_reset(true));
     circuit.trip().unwrap();
     time.advance(1_000 * OPEN_FOR);
     assert!(circuit.status().rejects_calls());

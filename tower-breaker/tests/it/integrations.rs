@@ -53,7 +53,7 @@ fn forced() -> Rejection {
 }
 
 fn until_reset() -> Rejection {
-    let (config, _time) = timed(config().name("billing").open_until_reset());
+    let (config, _time) = timed(config().name("billing").open_until_reset(true));
     let circuit = Circuit::new(config);
     circuit.trip().unwrap();
     circuit.try_acquire().unwrap_err()

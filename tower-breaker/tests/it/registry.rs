@@ -256,7 +256,7 @@ fn configure_with_another_clock_fails_and_changes_nothing() {
 fn reset_all_closes_all_but_forced_circuits() {
     let bench = Bench::new(config());
     bench.configure(config().name("off").mode(Mode::Disabled));
-    bench.configure(config().name("until reset").open_until_reset());
+    bench.configure(config().name("until reset").open_until_reset(true));
     for name in ["open", "until reset", "half-open", "failing", "forced open", "forced closed", "off"] {
         bench.registry.circuit(name);
     }

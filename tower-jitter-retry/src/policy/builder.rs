@@ -16,6 +16,10 @@ use crate::request::{NonIdempotent, RetrySafety};
 use crate::rng::Seeds;
 
 pub(crate) const ATTEMPT_RANGE: RangeInclusive<u32> = 1..=1_000;
+
+/// The number of attempts of a policy without a limit. Time runs out earlier.
+pub(crate) const UNLIMITED_ATTEMPTS: u32 = u32::MAX;
+
 pub(crate) const MULTIPLIER_RANGE: RangeInclusive<f64> = 1.0..=1_000.0;
 pub(crate) const SHARE_RANGE: RangeInclusive<f64> = 0.0..=1.0;
 pub(crate) const MAX_DURATION: Duration = Duration::from_secs(365 * 24 * 60 * 60);
@@ -28,7 +32,7 @@ pub(crate) const REPLAY_LIMIT_RANGE: RangeInclusive<usize> = 0..=1 << 30;
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct RetryPolicyBuilder {
-    max_attempts: u32,
+    max_attempts: Option<u32>,
     initial_backoff: Duration,
     backoff_multiplier: f64,
     max_backoff: Duration,
@@ -118,7 +122,7 @@ impl Default for RetryPolicy {
 impl Default for RetryPolicyBuilder {
     fn default() -> Self {
         Self {
-            max_attempts: 3,
+            max_attempts: Some(3),
             initial_backoff: Duration::from_millis(100),
             backoff_multiplier: 2.0,
             max_backoff: Duration::from_secs(10),
@@ -172,10 +176,14 @@ impl RetryPolicyBuilder {
 
     /// Sets how many times a request is sent at most, including the first attempt.
     ///
-    /// Range: 1 to 1,000. With 1, a request is never retried. **Default**: 3. The default
-    /// [`budget`](Self::budget) pays for only one retry if the attempts time out.
-    pub fn max_attempts(mut self, attempts: u32) -> Self {
-        self.max_attempts = attempts;
+    /// Range: 1 to 1,000, or `None` for no limit. With 1, a request is never retried. **Default**:
+    /// 3. The default [`budget`](Self::budget) pays for only one retry if the attempts time out.
+    ///
+    /// `None` requires a [`max_elapsed`](Self::max_elapsed), so that every call ends. A request's
+    /// [`Deadline`](crate::Deadline) is a further limit. If every request has a deadline, set
+    /// `max_elapsed` to the longest of them.
+    pub fn max_attempts(mut self, attempts: impl Into<Option<u32>>) -> Self {
+        self.max_attempts = attempts.into();
         self
     }
 
@@ -291,7 +299,7 @@ impl RetryPolicyBuilder {
     ///
     /// | value | `Unsent` and `Refused` count as `IfIdempotent` |
     /// |---|---|
-    /// | not set (**default**) | in every error of reqwest; in a response of reqwest or of tower-http's `FollowRedirect` (feature `follow-redirect`) whose URL is not the request's |
+    /// | `None` (**default**) | in every error of reqwest; in a response of reqwest or of tower-http's `FollowRedirect` (feature `follow-redirect`) whose URL is not the request's |
     /// | `true` | always |
     /// | `false` | never |
     ///
@@ -310,8 +318,8 @@ impl RetryPolicyBuilder {
     ///   say which hop failed. Without this setting, a POST is therefore not sent again after a
     ///   refused connection.
     /// - `false` if a layer in between changes URLs.
-    pub fn follows_redirects(mut self, follows: bool) -> Self {
-        self.follows_redirects = Some(follows);
+    pub fn follows_redirects(mut self, follows: impl Into<Option<bool>>) -> Self {
+        self.follows_redirects = follows.into();
         self
     }
 
@@ -344,9 +352,10 @@ impl RetryPolicyBuilder {
     /// Makes the delays reproducible: all random numbers are derived from the seed.
     ///
     /// Each call has a stream of its own. The streams are assigned in the order in which the
-    /// futures of the calls are created. **Default**: no seed; the delays differ from run to run.
-    pub fn seed(mut self, seed: u64) -> Self {
-        self.seed = Some(seed);
+    /// futures of the calls are created. `None` removes the seed. **Default**: no seed; the delays
+    /// differ from run to run.
+    pub fn seed(mut self, seed: impl Into<Option<u64>>) -> Self {
+        self.seed = seed.into();
         self
     }
 
@@ -407,12 +416,13 @@ impl RetryPolicyBuilder {
 
     /// Sets an HTTP request header that carries the number of the attempt, from 1.
     ///
-    /// It is written while the [`marker`](Self::marker) is on. **Default**: no header.
+    /// It is written while the [`marker`](Self::marker) is on. `None` removes the header.
+    /// **Default**: no header.
     ///
     /// The retries of a gRPC call always carry gRPC's own header, `grpc-previous-rpc-attempts`,
     /// while the [`marker`](Self::marker) is on.
-    pub fn marker_header(mut self, name: HeaderName) -> Self {
-        self.header = Some(name);
+    pub fn marker_header(mut self, name: impl Into<Option<HeaderName>>) -> Self {
+        self.header = name.into();
         self
     }
 
@@ -447,7 +457,14 @@ impl RetryPolicyBuilder {
     ///
     /// Returns the first invalid setting, with its field, its value and the allowed values.
     pub fn build(self) -> Result<RetryPolicy, ConfigError> {
-        ConfigError::check("max_attempts", self.max_attempts, ATTEMPT_RANGE)?;
+        let max_attempts = match self.max_attempts {
+            Some(attempts) => ConfigError::check("max_attempts", attempts, ATTEMPT_RANGE)?,
+            None if self.max_elapsed.is_none() => {
+                let allowed = "1 to 1000; without a limit, a `max_elapsed` is required";
+                return Err(ConfigError::new("max_attempts", self.max_attempts, allowed));
+            }
+            None => UNLIMITED_ATTEMPTS,
+        };
         ConfigError::check("max_backoff", self.max_backoff, Duration::ZERO..=MAX_DURATION)?;
         ConfigError::check("initial_backoff", self.initial_backoff, Duration::ZERO..=self.max_backoff)?;
         ConfigError::check("backoff_multiplier", self.backoff_multiplier, MULTIPLIER_RANGE)?;
@@ -465,7 +482,7 @@ impl RetryPolicyBuilder {
         };
         let clock = self.clock.unwrap_or(Clock::tokio());
         let limits = Limits {
-            max_attempts: self.max_attempts,
+            max_attempts,
             backoff: Backoff {
                 initial: nanos(self.initial_backoff),
                 multiplier: self.backoff_multiplier,

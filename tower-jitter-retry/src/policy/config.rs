@@ -8,6 +8,7 @@ use http::HeaderName;
 use tower_fault_classify::__internals::Clock;
 use tower_fault_classify::Fault;
 
+use super::builder::UNLIMITED_ATTEMPTS;
 use super::decide::{GiveUp, Limits};
 use super::grpc_methods::GrpcMethods;
 use crate::backoff::Backoff;
@@ -21,7 +22,7 @@ use crate::rng::Seeds;
 ///
 /// | setting | sets | range | default |
 /// |---|---|---|---|
-/// | [`max_attempts`](super::RetryPolicyBuilder::max_attempts) | attempts per request, including the first | 1 to 1,000 | 3 |
+/// | [`max_attempts`](super::RetryPolicyBuilder::max_attempts) | attempts per request, including the first | 1 to 1,000, or `None` with a `max_elapsed` | 3 |
 /// | [`initial_backoff`](super::RetryPolicyBuilder::initial_backoff) | ceiling of the delay before the first retry | 0 to `max_backoff` | 100 ms |
 /// | [`backoff_multiplier`](super::RetryPolicyBuilder::backoff_multiplier) | growth of the ceiling with every further retry | 1 to 1,000 | 2 |
 /// | [`max_backoff`](super::RetryPolicyBuilder::max_backoff) | maximum of the ceiling | 0 to 365 days | 10 s |
@@ -72,7 +73,8 @@ use crate::rng::Seeds;
 /// ```
 ///
 /// - A missing field has its default.
-/// - `"none"` turns a setting off: `jitter`, `max_elapsed`, `budget`, `seed`, `marker_header`.
+/// - `"none"` turns a setting off: `max_attempts`, `jitter`, `max_elapsed`, `budget`, `seed`,
+///   `marker_header`.
 /// - `null` is an error, because it could mean the default or `"none"`.
 /// - A duration is a string of numbers, each with its unit: d, h, m, s, ms, us or ns. Examples are
 ///   `"1m 30s"` and `"1.5s"`.
@@ -126,8 +128,13 @@ impl ColdConfig {
 
 impl RetryPolicy {
     /// Returns how many times a request is sent at most, including the first attempt.
-    pub const fn max_attempts(&self) -> u32 {
-        self.hot.limits.max_attempts
+    ///
+    /// `None`: only time limits the number of attempts.
+    pub const fn max_attempts(&self) -> Option<u32> {
+        match self.hot.limits.max_attempts {
+            UNLIMITED_ATTEMPTS => None,
+            attempts => Some(attempts),
+        }
     }
 
     /// Returns the time after which no retry starts, or `None` if there is no limit.

@@ -236,6 +236,10 @@ fn policy_value_out_of_range_names_field_and_range() {
     let policy = RetryPolicy::builder;
     assert_eq!(field(policy().max_attempts(0)), "max_attempts");
     assert_eq!(field(policy().max_attempts(1_001)), "max_attempts");
+    let error = policy().max_attempts(None).max_elapsed(None).build().unwrap_err();
+    let expected =
+        "`max_attempts` is None; allowed is 1 to 1000; without a limit, a `max_elapsed` is required";
+    assert_eq!(error.to_string(), expected);
     for factor in [0.0, 0.999, -1.0, f64::NAN, f64::INFINITY] {
         assert_eq!(field(policy().backoff_multiplier(factor)), "backoff_multiplier");
     }
@@ -304,7 +308,7 @@ fn policy_to_builder_keeps_every_setting() {
         .unwrap();
     for policy in [policy.clone(), policy.to_builder().build().unwrap()] {
         let backoff = policy.backoff();
-        assert_eq!(policy.max_attempts(), 7);
+        assert_eq!(policy.max_attempts(), Some(7));
         assert_eq!(backoff.initial_backoff(), Duration::from_millis(20));
         assert!((backoff.backoff_multiplier() - 3.0).abs() < f64::EPSILON);
         assert_eq!(backoff.max_backoff(), Duration::from_secs(5));
@@ -474,8 +478,13 @@ fn policy_values_at_the_end_of_their_range_are_valid() {
         assert_eq!(set(more).build().unwrap_err().field(), field);
     }
     for attempts in [1, 1_000] {
-        assert_eq!(policy().max_attempts(attempts).build().unwrap().max_attempts(), attempts);
+        assert_eq!(policy().max_attempts(attempts).build().unwrap().max_attempts(), Some(attempts));
     }
+    let unlimited = policy().max_attempts(None).build().unwrap();
+    assert_eq!(
+        (unlimited.max_attempts(), unlimited.to_builder().build().unwrap().max_attempts()),
+        (None, None)
+    );
     for multiplier in [1.0, 1_000.0] {
         assert!(policy().backoff_multiplier(multiplier).build().is_ok());
     }

@@ -11,7 +11,7 @@ use tower_fault_classify::{
     ClassifiedError, FaultClassifyLayer, classify_error, classify_fn, classify_response, rule_fn,
 };
 use tower_jitter_retry::fault_classify::{Fault, Health, Kind, Origin, Retryable, Rule, Verdict};
-use tower_jitter_retry::{JitterRetryLayer, RetryPolicy};
+use tower_jitter_retry::{Jitter, JitterRetryLayer, RetryPolicy};
 
 use crate::support::{Broken, Calls, block_on, immediate, request, response, send};
 
@@ -88,6 +88,24 @@ fn max_attempts_includes_the_first() {
     for attempts in 1..=7 {
         assert_eq!(gets(immediate().max_attempts(attempts).build().unwrap(), 503), attempts as usize);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn max_elapsed_ends_unlimited_attempts() {
+    let calls = Calls::default();
+    let second = Duration::from_secs(1);
+    let policy = RetryPolicy::builder()
+        .max_attempts(None)
+        .max_elapsed(2_000 * second)
+        .initial_backoff(second)
+        .max_backoff(second)
+        .jitter(Jitter::None)
+        .budget(None);
+    let mut service = JitterRetryLayer::new(policy.build().unwrap()).layer(service_fn(|_: u32| {
+        let call = calls.next();
+        async move { Err::<(), _>(Broken(call)) }
+    }));
+    assert_eq!(send(&mut service, 7).await, Err(Broken(2_001)));
 }
 
 #[test]

@@ -79,7 +79,7 @@ impl Limits {
             config = config.open_backoff(factor, millis(cap));
         }
         if self.until_reset {
-            config = config.open_until_reset();
+            config = config.open_until_reset(true);
         }
         let config = match self.calls {
             Some(calls) => config.count_window(calls),

@@ -149,7 +149,7 @@ fn half_open_circuit_is_kept_as_long_as_open_one() {
 
 #[test]
 fn circuit_open_until_reset_is_never_evicted() {
-    let mut bench = Bench::new(config().open_until_reset(), 2, Overflow::Unguarded);
+    let mut bench = Bench::new(config().open_until_reset(true), 2, Overflow::Unguarded);
     bench.fail(0, 5);
     for _ in 0..10 {
         bench.time.advance(365 * 86_400 * SECOND);

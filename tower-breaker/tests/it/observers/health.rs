@@ -37,7 +37,7 @@ fn repeated_critical_report_does_not_extend_open_time() {
 
 #[test]
 fn recovered_report_starts_probes_only_if_open() {
-    let reasons = [config(), config().open_until_reset(), config().open_backoff(10.0, 1_000 * OPEN_FOR)];
+    let reasons = [config(), config().open_until_reset(true), config().open_backoff(10.0, 1_000 * OPEN_FOR)];
     for config in reasons {
         let (circuit, _time) = circuit(config);
         send(&circuit, 4, FAILURE);

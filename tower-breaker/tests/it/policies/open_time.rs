@@ -86,7 +86,7 @@ fn open_time_growth_resets_after_long_closed_period() {
 
 #[test]
 fn open_until_reset_ignores_retry_after() {
-    for limits in [config().open_until_reset(), BreakerConfig::single_flight()] {
+    for limits in [config().open_until_reset(true), BreakerConfig::single_flight()] {
         let (layer, time) = layer(limits);
         let circuit = layer.circuit();
         let mut service = layer.layer(server());
