@@ -103,8 +103,9 @@
 //! - **Retries.** By default, the failures of retries do not open a closed circuit: see
 //!   [`count_failed_retries`](BreakerConfigBuilder::count_failed_retries).
 //! - **Open time.** By default it is 3 s, and up to half as long again by jitter. A server's
-//!   `Retry-After` of up to 5 minutes can lengthen it; the jitter is then added to that delay. The
-//!   open time can grow with each open period, or last until the circuit is reset.
+//!   `Retry-After` of up to 5 minutes ([`max_retry_after`](BreakerConfigBuilder::max_retry_after))
+//!   can lengthen it; the jitter is then added to that delay. The open time can grow with each open
+//!   period, or last until the circuit is reset.
 //! - **Probes.** Each probe holds a slot for the time of its lease, so that a probe that never ends
 //!   cannot block the recovery. A success, a neutral outcome and a cancelled probe free the slot.
 //! - **Late outcomes.** A call belongs to the state in which it began. If the state has changed

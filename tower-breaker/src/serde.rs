@@ -19,8 +19,8 @@ use tower_fault_classify::__internals::settings::{
 use tower_fault_classify::Fault;
 
 use crate::config::{
-    BreakerConfig, CancelledPolicy, DURATIONS, GROWTH, Mode, PROBES, SHARES, SLOW_START_SUCCESSES,
-    WINDOW_CALLS,
+    BreakerConfig, CancelledPolicy, DURATIONS, GROWTH, Mode, PROBES, RETRY_AFTER, SHARES,
+    SLOW_START_SUCCESSES, WINDOW_CALLS,
 };
 use crate::machine::{OpenDuration, RecoveryLimits, SlowCallLimits, SlowStartKind, TripLimits, WindowShape};
 
@@ -63,7 +63,7 @@ pub(crate) fn fault<S: Serializer>(fault: &Option<Fault>, to: S) -> Result<S::Ok
     fault.as_ref().map(Axes).serialize(to)
 }
 
-const FIELDS: [&str; 21] = [
+const FIELDS: [&str; 22] = [
     "name",
     "consecutive_failures",
     "consecutive_failures_span",
@@ -77,6 +77,7 @@ const FIELDS: [&str; 21] = [
     "open_for",
     "open_backoff",
     "open_jitter",
+    "max_retry_after",
     "seed",
     "open_until_reset",
     "probes",
@@ -150,6 +151,7 @@ impl Setting for Config {
                     None => builder.no_open_backoff(),
                 },
                 "open_jitter" => builder.open_jitter(fields.value(OrNone(Float(SHARES)))?.unwrap_or(0.0)),
+                "max_retry_after" => builder.max_retry_after(fields.value(DurationIn(RETRY_AFTER))?),
                 "seed" => builder.seed(fields.value(OrNone(Seed))?),
                 "open_until_reset" => builder.open_until_reset(fields.value(Bool)?),
                 "probes" => builder.probes(fields.value(Integer(PROBES))?),
@@ -337,7 +339,7 @@ impl Serialize for BreakerConfig {
             cancelled,
         } = *trip;
         let RecoveryLimits { open, probes, successes_to_close, probe_lease, slow_start } = *recovery;
-        let OpenDuration { initial, multiplier, max, jitter, until_reset } = open;
+        let OpenDuration { initial, multiplier, max, jitter, max_retry_after, until_reset } = open;
         let slow = slow.map(|SlowCallLimits { threshold, rate }| SlowCallRateTable {
             threshold: human(threshold),
             rate,
@@ -362,6 +364,7 @@ impl Serialize for BreakerConfig {
         table.serialize_field("open_for", &human(initial))?;
         table.serialize_field("open_backoff", &OrNone(open_backoff))?;
         table.serialize_field("open_jitter", &jitter)?;
+        table.serialize_field("max_retry_after", &human(max_retry_after))?;
         table.serialize_field("seed", &OrNone(seed))?;
         table.serialize_field("open_until_reset", &until_reset)?;
         table.serialize_field("probes", &probes)?;
@@ -475,7 +478,7 @@ mod tests {
     }
 
     /// Values in JSON, which are also valid TOML, and how the error begins.
-    const WRONG: [(&str, &str, &str); 46] = [
+    const WRONG: [(&str, &str, &str); 47] = [
         ("name", "5", "`name` is 5; allowed is a string"),
         (
             "consecutive_failures",
@@ -532,6 +535,7 @@ mod tests {
             "`open_backoff` is 2.0; allowed is a table such as { multiplier = 2.0, max = \"10m\" }",
         ),
         ("open_jitter", "1.1", "`open_jitter` is 1.1; allowed is 0.0 to 1.0"),
+        ("max_retry_after", "\"366d\"", "`max_retry_after` is \"366d\"; allowed is 0s to 365d"),
         ("seed", "-1", "`seed` is -1; allowed is 0 to 18446744073709551615"),
         ("seed", "1.5", "`seed` is 1.5; allowed is 0 to 18446744073709551615"),
         ("seed", "\"many\"", "`seed` is \"many\"; allowed is 0 to 18446744073709551615"),
@@ -650,6 +654,10 @@ mod tests {
         prop_oneof![by_time, by_count]
     }
 
+    fn max_retry_after() -> impl Strategy<Value = Duration> {
+        prop_oneof![Just(Duration::ZERO), duration()]
+    }
+
     /// The time or the number of successes of a slow start.
     fn slow_start() -> impl Strategy<Value = Result<Duration, u32>> {
         prop_oneof![Just(Ok(Duration::ZERO)), duration().prop_map(Ok), SLOW_START_SUCCESSES.prop_map(Err),]
@@ -663,7 +671,7 @@ mod tests {
             (window, minimum_calls) in window(),
             slow in proptest::option::of((duration(), SHARES)),
             (cancelled, failed_retries) in (cancelled(), any::<bool>()),
-            (open_for, longer) in (duration(), duration()),
+            (open_for, longer, max_retry_after) in (duration(), duration(), max_retry_after()),
             growth in proptest::option::of(GROWTH),
             (jitter, seed, until_reset) in (SHARES, proptest::option::of(any::<u64>()), any::<bool>()),
             (probes, successes, lease) in (PROBES, AT_LEAST_ONE, proptest::option::of(duration())),
@@ -679,6 +687,7 @@ mod tests {
                 .cancelled(cancelled)
                 .open_for(open_for)
                 .open_jitter(jitter)
+                .max_retry_after(max_retry_after)
                 .probes(probes)
                 .successes_to_close(successes)
                 .seed(seed)

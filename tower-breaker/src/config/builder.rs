@@ -15,6 +15,8 @@ use crate::rng::Seeds;
 pub(crate) const DURATIONS: RangeInclusive<Duration> =
     Duration::from_millis(1)..=Duration::from_secs(365 * 24 * 60 * 60);
 
+/// The allowed delays of servers that lengthen an open period. Zero ignores all delays.
+pub(crate) const RETRY_AFTER: RangeInclusive<Duration> = Duration::ZERO..=*DURATIONS.end();
 /// The allowed shares and rates.
 pub(crate) const SHARES: RangeInclusive<f64> = 0.0..=1.0;
 
@@ -53,6 +55,7 @@ pub struct BreakerConfigBuilder {
     open_for: Duration,
     open_backoff: Option<(f64, Duration)>,
     open_jitter: f64,
+    max_retry_after: Duration,
     seed: Option<u64>,
     open_until_reset: bool,
     probes: u32,
@@ -105,6 +108,7 @@ impl BreakerConfigBuilder {
             open_for: Duration::from_secs(3),
             open_backoff: None,
             open_jitter: 0.5,
+            max_retry_after: Duration::from_secs(5 * 60),
             seed: None,
             open_until_reset: false,
             probes: 1,
@@ -294,9 +298,8 @@ impl BreakerConfigBuilder {
     /// no timer of its own: without calls and readiness polls, it stays in the state `Open`, with a
     /// [`retry_after`](crate::Status::retry_after) of zero.
     ///
-    /// If the fault that opened the circuit has a longer `Retry-After`, up to 5 minutes, the
-    /// circuit stays open for that long, and for the jitter in addition. A `Retry-After` never
-    /// shortens the time.
+    /// A longer `Retry-After` of the fault that opened the circuit lengthens the time: see
+    /// [`max_retry_after`](Self::max_retry_after).
     pub fn open_for(mut self, time: Duration) -> Self {
         self.open_for = time;
         self
@@ -331,6 +334,18 @@ impl BreakerConfigBuilder {
     /// circuits of a fleet from probing at the same time.
     pub fn open_jitter(mut self, share: f64) -> Self {
         self.open_jitter = share;
+        self
+    }
+
+    /// Sets the longest delay that a server may ask for to lengthen an open period.
+    ///
+    /// **Range**: zero to 365 days; zero ignores the delays of servers. **Default**: 5 minutes.
+    ///
+    /// If the fault that opened the circuit has a `Retry-After` that is longer than the open time,
+    /// the circuit stays open for that delay, and for the jitter in addition. A longer delay than
+    /// this maximum counts as the maximum. A delay never shortens the open time.
+    pub fn max_retry_after(mut self, delay: Duration) -> Self {
+        self.max_retry_after = delay;
         self
     }
 
@@ -541,7 +556,18 @@ impl BreakerConfigBuilder {
         };
         let jitter = ConfigError::check("open_jitter", self.open_jitter, SHARES)?;
         let recovery = RecoveryLimits {
-            open: OpenDuration { initial, multiplier, max, jitter, until_reset: self.open_until_reset },
+            open: OpenDuration {
+                initial,
+                multiplier,
+                max,
+                jitter,
+                max_retry_after: nanos(ConfigError::check(
+                    "max_retry_after",
+                    self.max_retry_after,
+                    RETRY_AFTER,
+                )?),
+                until_reset: self.open_until_reset,
+            },
             probes: ConfigError::check("probes", self.probes, PROBES)?,
             successes_to_close: ConfigError::check(
                 "successes_to_close",
@@ -689,6 +715,9 @@ mod tests {
         let (field, text) = build_error(config().open_backoff(2.0, Duration::from_secs(2)));
         assert_eq!((field, &*text), ("open_backoff", "`open_backoff` is 2s; allowed is 3s to 31536000s"));
         assert_eq!(build_error(config().open_jitter(1.5)).0, "open_jitter");
+        let (field, text) = build_error(config().max_retry_after(century));
+        assert_eq!(field, "max_retry_after");
+        assert_eq!(text, format!("`max_retry_after` is {century:?}; allowed is 0ns to 31536000s"));
         assert_eq!(build_error(config().count_window(0)).0, "count_window");
         assert_eq!(build_error(config().count_window(1_000_001)).0, "count_window");
         assert_eq!(build_error(config().minimum_calls(0)).0, "minimum_calls");
@@ -712,6 +741,10 @@ mod tests {
                 BreakerConfig::builder().time_window(duration).open_for(duration).probe_lease(duration);
             let config = config.consecutive_failures_span(duration).build().unwrap();
             assert_eq!(config.consecutive_failures_span(), duration);
+        }
+        for delay in [*RETRY_AFTER.start(), *RETRY_AFTER.end()] {
+            let config = BreakerConfig::builder().max_retry_after(delay).build().unwrap();
+            assert_eq!(config.max_retry_after(), delay);
         }
         for rate in [0.0, 1.0] {
             assert!(BreakerConfig::builder().failure_rate(rate).build().is_ok());

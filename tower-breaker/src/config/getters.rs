@@ -41,6 +41,7 @@ impl BreakerConfig {
             .cancelled(self.cancelled())
             .open_for(self.open_for())
             .open_jitter(self.open_jitter())
+            .max_retry_after(self.max_retry_after())
             .probes(self.probes())
             .successes_to_close(self.successes_to_close())
             .open_until_reset(self.open_until_reset())
@@ -142,6 +143,11 @@ impl BreakerConfig {
         self.recovery.open.jitter
     }
 
+    /// Returns the longest delay of a server that lengthens an open duration; zero if none does.
+    pub const fn max_retry_after(&self) -> Duration {
+        Duration::from_nanos(self.recovery.open.max_retry_after)
+    }
+
     /// Returns the seed of the jitter, or `None` if the jitter is not reproducible.
     pub fn seed(&self) -> Option<u64> {
         self.seeds.as_ref().map(Seeds::first)
@@ -221,6 +227,7 @@ mod tests {
             .open_for(5 * second)
             .open_backoff(2.0, 60 * second)
             .open_jitter(0.125)
+            .max_retry_after(13 * second)
             .seed(11)
             .open_until_reset(true)
             .probes(6)
@@ -242,7 +249,7 @@ mod tests {
         assert_eq!(config.cancelled(), CancelledPolicy::FailureAfter(4 * second));
         assert_eq!((config.open_for(), config.open_backoff()), (5 * second, Some((2.0, 60 * second))));
         assert_eq!((config.open_jitter().to_bits(), config.open_until_reset()), (0.125_f64.to_bits(), true));
-        assert_eq!(config.seed(), Some(11));
+        assert_eq!((config.max_retry_after(), config.seed()), (13 * second, Some(11)));
         assert_eq!((config.probes(), config.successes_to_close()), (6, 8));
         assert_eq!((config.probe_lease(), config.slow_start()), (9 * second, 10 * second));
         assert_eq!(config.slow_start_successes(), None);

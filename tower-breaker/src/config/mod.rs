@@ -19,7 +19,9 @@ mod name;
 
 pub use builder::BreakerConfigBuilder;
 #[cfg(feature = "serde")]
-pub(crate) use builder::{DURATIONS, GROWTH, PROBES, SHARES, SLOW_START_SUCCESSES, WINDOW_CALLS};
+pub(crate) use builder::{
+    DURATIONS, GROWTH, PROBES, RETRY_AFTER, SHARES, SLOW_START_SUCCESSES, WINDOW_CALLS,
+};
 #[cfg(feature = "keyed")]
 pub use keyed::{KeyedConfig, KeyedConfigBuilder, Overflow};
 
@@ -52,6 +54,7 @@ pub use crate::machine::CancelledPolicy;
 /// | [`open_for`](BreakerConfigBuilder::open_for) | 3 s | 1 ms to 365 days | time before an open circuit admits probes |
 /// | [`open_backoff`](BreakerConfigBuilder::open_backoff) | off | multiplier 1 to 100; maximum `open_for` to 365 days | growth of the open time from one open period to the next |
 /// | [`open_jitter`](BreakerConfigBuilder::open_jitter) | 0.5 | 0 to 1 | random time that is added to the open time, at most this share of it |
+/// | [`max_retry_after`](BreakerConfigBuilder::max_retry_after) | 5 min | 0 to 365 days | longest delay of a server that lengthens the open time; 0 ignores them |
 /// | [`seed`](BreakerConfigBuilder::seed) | none | any `u64` | makes the random times of `open_jitter` reproducible |
 /// | [`open_until_reset`](BreakerConfigBuilder::open_until_reset) | off | | an open circuit admits no probes until it is reset |
 /// | [`probes`](BreakerConfigBuilder::probes) | 1 | 1 to 10,000 | concurrent calls that a half-open circuit admits |

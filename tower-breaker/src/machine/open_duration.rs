@@ -2,9 +2,6 @@
 
 use core::time::Duration;
 
-/// The longest delay that a server can ask for with `Retry-After`. A longer one counts as this one.
-const MAX_RETRY_AFTER: Duration = Duration::from_secs(5 * 60);
-
 /// The configured open time, in nanoseconds. A constant open time has a multiplier of 1.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct OpenDuration {
@@ -13,6 +10,9 @@ pub(crate) struct OpenDuration {
     pub(crate) max: u64,
     /// The largest share of the open time that is added as jitter. The jitter is uniformly random.
     pub(crate) jitter: f64,
+    /// The longest delay of a server that lengthens the open time. A longer delay counts as this
+    /// one.
+    pub(crate) max_retry_after: u64,
     /// Whether the circuit stays open until it is reset.
     pub(crate) until_reset: bool,
 }
@@ -20,7 +20,14 @@ pub(crate) struct OpenDuration {
 impl OpenDuration {
     #[cfg(test)]
     pub(crate) const fn constant(nanos: u64) -> Self {
-        Self { initial: nanos, multiplier: 1.0, max: nanos, jitter: 0.0, until_reset: false }
+        Self {
+            initial: nanos,
+            multiplier: 1.0,
+            max: nanos,
+            jitter: 0.0,
+            max_retry_after: 300_000_000_000,
+            until_reset: false,
+        }
     }
 
     /// Returns the length of the open period after `before` others in a row, without jitter.
@@ -35,11 +42,12 @@ impl OpenDuration {
 
     /// Returns the length of the open period after `before` others in a row.
     ///
-    /// A delay that the server asked for, up to [`MAX_RETRY_AFTER`], can lengthen the period and
+    /// A delay that the server asked for, up to `max_retry_after`, can lengthen the period and
     /// never shortens it. `draw`, from 0 to 1, selects the jitter. It is added to the longer of
     /// both, because a server asks many clients for the same delay.
     fn period(&self, before: u32, draw: f64, server_delay: Option<Duration>) -> u64 {
-        let hint = server_delay.map_or(0, |delay| delay.min(MAX_RETRY_AFTER).as_nanos() as u64);
+        let max_hint = Duration::from_nanos(self.max_retry_after);
+        let hint = server_delay.map_or(0, |delay| delay.min(max_hint).as_nanos() as u64);
         let least = self.base(before).max(hint);
         #[expect(clippy::cast_sign_loss, reason = "neither is negative")]
         let jitter = (least as f64 * self.jitter * draw) as u64;
@@ -98,7 +106,7 @@ mod tests {
     const SECOND: u64 = 1_000_000_000;
 
     const GROWING: OpenDuration =
-        OpenDuration { initial: SECOND, multiplier: 2.0, max: 10 * SECOND, jitter: 0.0, until_reset: false };
+        OpenDuration { multiplier: 2.0, max: 10 * SECOND, ..OpenDuration::constant(SECOND) };
 
     /// Returns the lengths of the open periods, in seconds. After each period the circuit stays
     /// closed for the next time of `closed_for`, in nanoseconds.
@@ -146,19 +154,26 @@ mod tests {
         assert_eq!((period(0.0, Some(90)), period(1.0, Some(90))), (90 * SECOND, 135 * SECOND));
         assert_eq!(period(0.0, Some(100_000)), 300 * SECOND);
         assert_eq!(period(1.0, Some(100_000)), 450 * SECOND);
+        let limited = |max_retry_after| {
+            let time = OpenDuration { max_retry_after, ..time };
+            [1, 90, 100_000].map(|delay| time.period(0, 0.0, Some(Duration::from_secs(delay))) / SECOND)
+        };
+        assert_eq!(limited(7 * SECOND), [1, 7, 7]);
+        assert_eq!(limited(0), [1; 3], "no delay lengthens the period");
     }
 
     proptest! {
-        /// The delay of a server counts up to 5 minutes, and the jitter is added to it.
+        /// The delay of a server counts up to its maximum, and the jitter is added to it.
         #[test]
         fn period_is_between_the_longer_delay_and_its_jitter(
             jitter in 0.0..=1.0,
             draw in 0.0..=1.0,
             before in 0..10_u32,
             hint in prop::option::of(0..1_000 * SECOND),
+            max_retry_after in 0..600 * SECOND,
         ) {
-            let time = OpenDuration { jitter, ..GROWING };
-            let least = time.base(before).max(hint.unwrap_or(0).min(300 * SECOND));
+            let time = OpenDuration { jitter, max_retry_after, ..GROWING };
+            let least = time.base(before).max(hint.unwrap_or(0).min(max_retry_after));
             let period = |draw| time.period(before, draw, hint.map(Duration::from_nanos));
             let most = least as f64 * (1.0 + jitter);
             prop_assert!(least <= period(draw) && period(draw) as f64 <= most);
@@ -177,13 +192,8 @@ mod tests {
 
     #[test]
     fn open_duration_and_streak_saturate() {
-        let time = OpenDuration {
-            initial: u64::MAX / 2,
-            multiplier: 1e300,
-            max: u64::MAX,
-            jitter: 1.0,
-            until_reset: false,
-        };
+        let time =
+            OpenDuration { initial: u64::MAX / 2, multiplier: 1e300, max: u64::MAX, jitter: 1.0, ..GROWING };
         assert_eq!(time.period(u32::MAX, 1.0, None), u64::MAX);
     }
 }

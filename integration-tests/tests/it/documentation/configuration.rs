@@ -66,6 +66,7 @@ fn breaker_files_on_page_are_complete_and_equal() {
         .open_for(10 * SECOND)
         .open_backoff(2.0, 600 * SECOND)
         .open_jitter(0.2)
+        .max_retry_after(60 * SECOND)
         .seed(7)
         .probes(4)
         .successes_to_close(9)

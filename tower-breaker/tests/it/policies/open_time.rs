@@ -119,3 +119,22 @@ fn retry_after_of_tripping_call_extends_open_time() {
         assert_eq!(layer.circuit().status().retry_after, Some(open_for));
     }
 }
+
+#[test]
+fn max_retry_after_bounds_server_delay_and_zero_ignores_it() {
+    let limited = |seconds: u64| config().max_retry_after(Duration::from_secs(seconds));
+    let (layer, time) = layer(limited(60));
+    let circuit = layer.circuit();
+    let mut service = layer.layer(server());
+    // The configuration applies from the next time that the circuit opens.
+    for (max, hint, open_for) in [(60, 45, 45), (60, 90, 60), (0, 90, 30), (3_600, 900, 900)] {
+        circuit.reconfigure(limited(max).build().unwrap()).unwrap();
+        for _ in 0..5 {
+            assert_ready!(start_with(&mut service, (503, hint)).poll()).unwrap();
+        }
+        let open_for = Duration::from_secs(open_for);
+        assert_eq!(circuit.status().retry_after, Some(open_for), "{hint} s of at most {max} s");
+        time.advance(open_for);
+        close(&circuit);
+    }
+}
