@@ -110,7 +110,42 @@ impl<F, K, KC, KR> KeyedBreakerLayer<ByValue<F>, K, Auto<KC>, ReturnError<KR>> {
         F: Fn(&Req) -> K,
         K: Eq + fmt::Debug + Hash,
     {
-        Self::of(config, ByValue(key))
+        Self::of(KeyedCircuits::new(config), ByValue(key))
+    }
+
+    /// Creates a layer with existing circuits, whose closure returns the key of a request.
+    ///
+    /// The circuits come from [`KeyedCircuits::new`], or from another layer. All services and
+    /// workers with these circuits share them. Otherwise it works like [`new`](Self::new).
+    ///
+    /// ```
+    /// use tower::{ServiceBuilder, service_fn};
+    /// use tower_breaker::keyed::{KeyedBreakerLayer, KeyedCircuits, KeyedConfig};
+    ///
+    /// struct Job {
+    ///     tenant: u64,
+    /// }
+    ///
+    /// let circuits: KeyedCircuits<u64> = KeyedCircuits::new(KeyedConfig::default());
+    /// let service = ServiceBuilder::new()
+    ///     .layer(KeyedBreakerLayer::with_circuits(circuits.clone(), |job: &Job| job.tenant))
+    ///     .service(service_fn(async |_: Job| Ok::<_, std::io::Error>(())));
+    /// # fn check<R, S: tower::Service<R>>(_: &S) {}
+    /// # check::<Job, _>(&service);
+    ///
+    /// circuits.circuit(&7).force_open()?;
+    /// # Ok::<(), tower_breaker::ControlError>(())
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// A panic of `key` propagates to the caller, from `call`. No circuit records it.
+    pub fn with_circuits<Req>(circuits: KeyedCircuits<K>, key: F) -> Self
+    where
+        F: Fn(&Req) -> K,
+        K: Eq + Hash,
+    {
+        Self::of(circuits, ByValue(key))
     }
 }
 
@@ -134,17 +169,31 @@ where
         Q: Eq + Hash + ToOwned<Owned = K>,
         K: Borrow<Q> + Eq + fmt::Debug + Hash,
     {
-        Self::of(config, ByRef::new(key))
+        Self::of(KeyedCircuits::new(config), ByRef::new(key))
+    }
+
+    /// Creates a layer with existing circuits, whose closure returns a reference to the key.
+    ///
+    /// See [`with_circuits`](Self::with_circuits) for the circuits, and [`by_ref`](Self::by_ref)
+    /// for the key.
+    ///
+    /// # Panics
+    ///
+    /// A panic of `key` propagates to the caller, from `call`. No circuit records it.
+    pub fn with_circuits_by_ref<Req>(circuits: KeyedCircuits<K>, key: F) -> Self
+    where
+        F: for<'a> Fn(&'a Req) -> &'a Q,
+        Q: Eq + Hash + ToOwned<Owned = K>,
+        K: Borrow<Q> + Eq + Hash,
+    {
+        Self::of(circuits, ByRef::new(key))
     }
 }
 
 impl<F, K, KC, KR> KeyedBreakerLayer<F, K, Auto<KC>, ReturnError<KR>> {
-    fn of(config: KeyedConfig, key: F) -> Self
-    where
-        K: Eq + fmt::Debug + Hash,
-    {
+    fn of(circuits: KeyedCircuits<K>, key: F) -> Self {
         let (classify, reject) = (Auto::new(), ReturnError::new());
-        Self { key, circuits: KeyedCircuits::new(config), classify, reject, record: OnHead }
+        Self { key, circuits, classify, reject, record: OnHead }
     }
 }
 

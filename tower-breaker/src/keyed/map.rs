@@ -33,8 +33,9 @@ use foldhash::fast::RandomState;
 
 use super::core::{Common, EvictionCost, KeyedStore, Shared, SharedCore, eviction_cost};
 use super::table::Table;
-use crate::circuit::{Circuit, CircuitState, Core, Permit};
+use crate::circuit::{Circuit, CircuitState, Core, Permit, Status};
 use crate::config::{KeyedConfig, Overflow};
+use crate::error::Rejection;
 use crate::telemetry::Transition;
 
 /// How many circuits a call with a new key scans at most.
@@ -46,10 +47,36 @@ const ATTEMPTS: u32 = 16;
 /// The number of owners of an unused circuit: the table and the list.
 const MAP_HANDLES: usize = 2;
 
-/// A handle to the circuits of a [`KeyedBreakerLayer`](crate::keyed::KeyedBreakerLayer).
+/// A handle to circuits by key: those of a [`KeyedBreakerLayer`](crate::keyed::KeyedBreakerLayer),
+/// or circuits that are used without a layer.
 ///
-/// It looks up circuits by key, lists them, resets them and observes their transitions. A clone is
-/// another handle to the same circuits.
+/// It looks up circuits by key, lists them, resets them, removes them and observes their
+/// transitions. A clone is another handle to the same circuits.
+///
+/// # Without a layer
+///
+/// A worker, a database pool or any other code without a tower service uses the circuits directly.
+/// [`circuit`](Self::circuit) returns the circuit of a key:
+///
+/// ```
+/// use tower_breaker::keyed::{KeyedCircuits, KeyedConfig};
+/// use tower_breaker::{BreakerConfig, Verdict};
+///
+/// let each = BreakerConfig::builder().name("tenants").build()?;
+/// let circuits: KeyedCircuits<String> = KeyedCircuits::new(KeyedConfig::builder(each).build()?);
+///
+/// let permit = circuits.try_acquire("acme")?;
+/// // ... the call ...
+/// permit.record(Verdict::Success);
+///
+/// for status in circuits.statuses() {
+///     println!("{:?} is {}", status.key, status.state);
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// [`KeyedBreakerLayer::with_circuits`](crate::keyed::KeyedBreakerLayer::with_circuits) makes a
+/// layer with the same circuits.
 pub struct KeyedCircuits<K> {
     inner: Arc<Inner<K>>,
 }
@@ -89,11 +116,11 @@ struct ClockHand<K> {
 /// The circuit that a call uses.
 pub struct PickedCircuit<K>(pub(crate) SharedCore<K>);
 
-impl<K: fmt::Debug> KeyedCircuits<K> {
-    pub(crate) fn new(config: KeyedConfig) -> Self
-    where
-        K: Eq + Hash,
-    {
+impl<K: Eq + fmt::Debug + Hash> KeyedCircuits<K> {
+    /// Creates an empty map of circuits.
+    ///
+    /// The label of a key is its `Debug` text, without the surrounding quotes of a string.
+    pub fn new(config: KeyedConfig) -> Self {
         let KeyedConfig { each, max_keys, overflow } = config;
         let common = Common::new(each, label);
         let guards_overflow = overflow == Overflow::Shared;
@@ -141,6 +168,67 @@ impl<K: Eq + Hash> KeyedCircuits<K> {
             Some(core) => core,
             None => self.insert(key, hash, usize::MAX).ok()?,
         };
+        Some(self.handle(core))
+    }
+
+    /// Returns the circuit that a call with this key uses, and creates it if it does not exist.
+    ///
+    /// The key is cloned only if it is new. If the map is full and no circuit can be evicted, this
+    /// is the circuit of [`Overflow`], whose [`key`](Circuit::key) is not `key`:
+    ///
+    /// - With [`Overflow::Unguarded`], it is disabled, and admits every call.
+    /// - With [`Overflow::Shared`], all keys without a circuit share it.
+    ///
+    /// Like a call with the key, it scans at most 16 circuits for one to evict, and
+    /// [`overflowed`](Self::overflowed) counts it. While the handle is held, the circuit is not
+    /// evicted.
+    pub fn circuit<Q>(&self, key: &Q) -> KeyedCircuit<K>
+    where
+        K: Borrow<Q>,
+        Q: Eq + Hash + ToOwned<Owned = K> + ?Sized,
+    {
+        let PickedCircuit(core) = self.find_or_insert_ref(key);
+        self.handle(core)
+    }
+
+    /// Acquires a permit for one call with this key: see [`Circuit::try_acquire`].
+    ///
+    /// The circuit is created if it does not exist: see [`circuit`](Self::circuit).
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`Rejection`] if the key's circuit rejects the call.
+    pub fn try_acquire<Q>(&self, key: &Q) -> Result<KeyedPermit<K>, Rejection>
+    where
+        K: Borrow<Q>,
+        Q: Eq + Hash + ToOwned<Owned = K> + ?Sized,
+    {
+        self.find_or_insert_ref(key).admit()
+    }
+
+    /// Removes the circuit of a key, and returns it; `None` if there is none.
+    ///
+    /// The next call with the key creates a new circuit. Running calls and handles keep the removed
+    /// circuit: their outcomes have no effect on the new one. Observers are still notified of the
+    /// transitions of the removed circuit, with the same key.
+    ///
+    /// It searches the list of all circuits, so its time grows with their number.
+    pub fn remove<Q>(&self, key: &Q) -> Option<KeyedCircuit<K>>
+    where
+        K: Borrow<Q>,
+        Q: Eq + Hash + ?Sized,
+    {
+        let core = self.find(key)?;
+        let mut clock_hand = self.clock_hand();
+        // Otherwise, the circuit was evicted or removed meanwhile.
+        if !self.inner.table.remove_if(&core, |_| true) {
+            // The lock is released before the key is dropped.
+            drop(clock_hand);
+            return None;
+        }
+        let listed = clock_hand.take(&core);
+        drop(clock_hand);
+        drop(listed);
         Some(self.handle(core))
     }
 
@@ -264,6 +352,14 @@ impl<K: Eq + Hash> KeyedCircuits<K> {
     }
 }
 
+impl<K> PickedCircuit<K> {
+    /// Returns the permit of a call, or its rejection.
+    #[inline]
+    pub(super) fn admit(self) -> Result<KeyedPermit<K>, Rejection> {
+        Permit::acquire(Shared::new(self.0)).map_err(|(circuit, denied)| circuit.reject(denied))
+    }
+}
+
 impl<K> fmt::Debug for PickedCircuit<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("PickedCircuit")
@@ -318,6 +414,12 @@ impl<K> ClockHand<K> {
         };
         Some(mem::replace(&mut self.circuits[place], core))
     }
+
+    /// Removes a circuit from the list.
+    fn take(&mut self, core: &SharedCore<K>) -> Option<SharedCore<K>> {
+        let place = self.circuits.iter().position(|listed| SharedCore::ptr_eq(listed, core))?;
+        Some(self.circuits.swap_remove(place))
+    }
 }
 
 impl<K> OverflowCircuit<K> {
@@ -343,6 +445,14 @@ impl<K> KeyedCircuits<K> {
     pub fn circuits(&self) -> Vec<KeyedCircuit<K>> {
         let circuits = self.clock_hand().circuits.clone();
         circuits.into_iter().map(|core| self.handle(core)).collect()
+    }
+
+    /// Returns the status of every circuit, sorted by the label of its key, without the overflow
+    /// circuit.
+    pub fn statuses(&self) -> Vec<Status> {
+        let mut statuses: Vec<_> = self.circuits().iter().map(Circuit::status).collect();
+        statuses.sort_by(|one, other| one.key.cmp(&other.key));
+        statuses
     }
 
     /// Returns the number of circuits.
@@ -388,6 +498,21 @@ impl<K> KeyedCircuits<K> {
                 let _ = circuit.reset();
             }
         }
+    }
+
+    /// Removes all circuits, but not the overflow circuit: see [`remove`](Self::remove).
+    pub fn clear(&self) {
+        let mut clock_hand = self.clock_hand();
+        let listed = mem::take(&mut clock_hand.circuits);
+        for core in &listed {
+            // The list holds a circuit, too, so that no key is dropped under the lock.
+            self.inner.table.remove_if(core, |_| true);
+        }
+        clock_hand.scanned = 0;
+        // Relaxed: a call that reads an older value does not look for a place.
+        self.inner.full_until.store(0, Ordering::Relaxed);
+        drop(clock_hand);
+        drop(listed);
     }
 
     /// Adds an observer, which is notified of the transitions of all circuits.

@@ -10,8 +10,7 @@ use tower_service::Service;
 use super::core::Shared;
 use super::future::KeyedResponseFuture;
 use super::key::PickCircuit;
-use super::map::{KeyedCircuits, PickedCircuit};
-use crate::circuit::Permit;
+use super::map::{KeyedCircuits, KeyedPermit};
 use crate::error::Rejection;
 use crate::fallback::{OnReject, ReturnError};
 use crate::future::{OnHead, RecordOutcome};
@@ -101,12 +100,11 @@ impl<S, F, K, C, R, B> KeyedBreaker<S, F, K, C, R, B> {
 
     /// Returns the permit of a call, or its rejection.
     #[inline]
-    fn admit<Req>(&self, request: &Req) -> Result<Permit<Shared<K>>, Rejection>
+    fn admit<Req>(&self, request: &Req) -> Result<KeyedPermit<K>, Rejection>
     where
         F: PickCircuit<Req, K>,
     {
-        let PickedCircuit(core) = self.key.pick(request, &self.circuits);
-        Permit::acquire(Shared::new(core)).map_err(|(circuit, denied)| circuit.reject(denied))
+        self.key.pick(request, &self.circuits).admit()
     }
 }
 

@@ -1,5 +1,6 @@
 //! Keyed circuits: they are independent and bounded, and only idle ones are evicted without need.
 
+mod circuits;
 mod flood;
 mod room;
 mod waiting;
