@@ -9,18 +9,17 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use ::serde::de::{Error as _, MapAccess};
-use ::serde::ser::SerializeStruct;
+use ::serde::ser::{SerializeMap, SerializeStruct};
 use ::serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tower_fault_classify::__internals::settings::{
-    Bool, Choice, DurationIn, Fields, Float, HumanDuration, Integer, OrNone, Scalar, Seed, Setting, Text,
-    WrittenSeed, read_table,
+    Bool, Choice, DurationIn, DurationOrZero, Either, Float, HumanDuration, Integer, Invalid, Nested, OneOf,
+    OrNone, Presets, Seed, Table, Text, Visit, WrittenSeed, read_table,
 };
 use tower_fault_classify::Fault;
 
 use crate::config::{
-    BreakerConfig, CancelledPolicy, DURATIONS, GROWTH, Mode, PROBES, RETRY_AFTER, SHARES,
-    SLOW_START_SUCCESSES, WINDOW_CALLS,
+    BreakerConfig, BreakerConfigBuilder, CancelledPolicy, DURATIONS, GROWTH, Mode, PROBES, RETRY_AFTER,
+    SHARES, SLOW_START_SUCCESSES, WINDOW_CALLS,
 };
 use crate::machine::{OpenDuration, RecoveryLimits, SlowCallLimits, SlowStartKind, TripLimits, WindowShape};
 
@@ -63,207 +62,262 @@ pub(crate) fn fault<S: Serializer>(fault: &Option<Fault>, to: S) -> Result<S::Ok
     fault.as_ref().map(Axes).serialize(to)
 }
 
-const FIELDS: [&str; 22] = [
-    "name",
-    "consecutive_failures",
-    "consecutive_failures_span",
-    "failure_rate",
-    "slow_call_rate",
-    "minimum_calls",
-    "time_window",
-    "count_window",
-    "count_failed_retries",
-    "cancelled",
-    "open_for",
-    "open_backoff",
-    "open_jitter",
-    "max_retry_after",
-    "seed",
-    "open_until_reset",
-    "probes",
-    "successes_to_close",
-    "probe_lease",
-    "slow_start",
-    "slow_start_successes",
-    "mode",
-];
-
-const MODES: Choice<Mode> =
-    Choice(&[("enforce", Mode::Enforce), ("observe_only", Mode::ObserveOnly), ("disabled", Mode::Disabled)]);
+const MODES: Choice<Mode> = Choice(&[
+    (Mode::Enforce.as_str(), Mode::Enforce),
+    (Mode::ObserveOnly.as_str(), Mode::ObserveOnly),
+    (Mode::Disabled.as_str(), Mode::Disabled),
+]);
 
 /// Any count; 0 is off.
 const COUNTS: RangeInclusive<u32> = 0..=u32::MAX;
 
 const AT_LEAST_ONE: RangeInclusive<u32> = 1..=u32::MAX;
 
-/// Reads the table of a configuration.
-struct Config;
+/// The table of a configuration.
+pub(crate) struct Breaker;
 
-impl Setting for Config {
+impl Table for Breaker {
+    type Builder = BreakerConfigBuilder;
     type Value = BreakerConfig;
 
     fn allowed(&self) -> String {
         "a table with the settings of a circuit breaker".to_owned()
     }
 
-    fn scalar(&self, _: &Scalar<'_>) -> Option<BreakerConfig> {
-        None
+    fn start(&self) -> BreakerConfigBuilder {
+        BreakerConfig::builder()
     }
 
-    fn table<'de, A: MapAccess<'de>>(
-        &self,
-        fields: &mut Fields<A>,
-    ) -> Result<Option<BreakerConfig>, A::Error> {
-        let mut builder = BreakerConfig::builder();
-        let (mut time_window, mut count_window) = (None, None);
-        let (mut slow_start, mut slow_start_successes) = (None, None);
-        while let Some(name) = fields.next_name()? {
-            builder = match &*name {
-                "name" => builder.name(fields.value(Text)?),
-                "consecutive_failures" => {
-                    builder.consecutive_failures(fields.value(OrNone(Integer(COUNTS)))?.unwrap_or(0))
-                }
-                "consecutive_failures_span" => builder
-                    .consecutive_failures_span(fields.value(OrNone(DurationOrZero))?.unwrap_or_default()),
-                "failure_rate" => builder.failure_rate(fields.value(OrNone(Float(SHARES)))?),
-                "slow_call_rate" => match fields.value(OrNone(SlowCallRate))? {
-                    Some(SlowCallRateTable { threshold: HumanDuration(threshold), rate }) => {
-                        builder.slow_call_rate(threshold, rate)
-                    }
-                    None => builder.no_slow_call_rate(),
-                },
-                "minimum_calls" => builder.minimum_calls(fields.value(Integer(AT_LEAST_ONE))?),
-                "time_window" => {
-                    time_window = Some(fields.value(DurationIn(DURATIONS))?);
-                    builder
-                }
-                "count_window" => {
-                    count_window = Some(fields.value(Integer(WINDOW_CALLS))?);
-                    builder
-                }
-                "count_failed_retries" => builder.count_failed_retries(fields.value(Bool)?),
-                "cancelled" => builder.cancelled(fields.value(CancelledCalls)?),
-                "open_for" => builder.open_for(fields.value(DurationIn(DURATIONS))?),
-                "open_backoff" => match fields.value(OrNone(OpenBackoff))? {
-                    Some(OpenBackoffTable { multiplier, max: HumanDuration(max) }) => {
-                        builder.open_backoff(multiplier, max)
-                    }
-                    None => builder.no_open_backoff(),
-                },
-                "open_jitter" => builder.open_jitter(fields.value(OrNone(Float(SHARES)))?.unwrap_or(0.0)),
-                "max_retry_after" => builder.max_retry_after(fields.value(DurationIn(RETRY_AFTER))?),
-                "seed" => builder.seed(fields.value(OrNone(Seed))?),
-                "open_until_reset" => builder.open_until_reset(fields.value(Bool)?),
-                "probes" => builder.probes(fields.value(Integer(PROBES))?),
-                "successes_to_close" => builder.successes_to_close(fields.value(Integer(AT_LEAST_ONE))?),
-                "probe_lease" => builder.probe_lease(fields.value(DurationIn(DURATIONS))?),
-                "slow_start" => {
-                    slow_start = Some(fields.value(OrNone(DurationOrZero))?.unwrap_or_default());
-                    builder
-                }
-                "slow_start_successes" => {
-                    slow_start_successes = Some(fields.value(Integer(SLOW_START_SUCCESSES))?);
-                    builder
-                }
-                "mode" => builder.mode(fields.value(MODES)?),
-                _ => return Err(fields.unknown(&name, &FIELDS)),
-            };
-        }
-        builder = match (time_window, count_window) {
-            (None, None) => builder,
-            (Some(span), None) => builder.time_window(span),
-            (None, Some(calls)) => builder.count_window(calls),
-            (Some(_), Some(calls)) => {
-                return Err(A::Error::custom(format_args!(
-                    "`count_window` is {calls} and `time_window` is set; set only one of them"
-                )));
-            }
-        };
-        builder = match (slow_start, slow_start_successes) {
-            (None, None) => builder,
-            (Some(time), None) => builder.slow_start(time),
-            (None, Some(successes)) => builder.slow_start_successes(successes),
-            (Some(_), Some(successes)) => {
-                return Err(A::Error::custom(format_args!(
-                    "`slow_start_successes` is {successes} and `slow_start` is set; set only one of them"
-                )));
-            }
-        };
-        builder.build().map(Some).map_err(A::Error::custom)
+    fn presets(&self) -> Presets<BreakerConfigBuilder> {
+        &[("single_flight", BreakerConfig::single_flight)]
+    }
+
+    fn exclusive(&self) -> &'static [[&'static str; 2]] {
+        &[["time_window", "count_window"], ["slow_start", "slow_start_successes"]]
+    }
+
+    fn visit(&self, to: &mut impl Visit<BreakerConfigBuilder>) {
+        to.setting(
+            "name",
+            "name in rejections, logs, metrics and the status",
+            Text,
+            BreakerConfigBuilder::name,
+        );
+        visit_trip_limits(to);
+        visit_recovery_limits(to);
+        to.setting(
+            "mode",
+            "`observe_only` changes its state and rejects no call; `disabled` counts nothing",
+            MODES,
+            BreakerConfigBuilder::mode,
+        );
+    }
+
+    fn build(&self, builder: BreakerConfigBuilder) -> Result<BreakerConfig, Invalid> {
+        Ok(builder.build()?)
     }
 }
 
-/// Reads a table such as `{ threshold = "2s", rate = 0.8 }`.
+/// Visits the settings that decide when a closed circuit opens.
+fn visit_trip_limits(to: &mut impl Visit<BreakerConfigBuilder>) {
+    to.setting(
+        "consecutive_failures",
+        "opens after this number of failures without a success in between, if they span the next setting; 0 turns it off",
+        OrNone(Integer(COUNTS)),
+        |builder, failures| builder.consecutive_failures(failures.unwrap_or(0)),
+    );
+    to.setting(
+        "consecutive_failures_span",
+        "time that the consecutive failures must span: the failure that opens comes at least this long after the first one. If `consecutive_failures` is 1, the default is `\"none\"`",
+        OrNone(DurationOrZero(DURATIONS)),
+        |builder, span| builder.consecutive_failures_span(span.unwrap_or_default()),
+    );
+    to.setting(
+        "failure_rate",
+        "opens if at least this share of the calls in the window failed",
+        OrNone(Float(SHARES)),
+        BreakerConfigBuilder::failure_rate,
+    );
+    to.setting(
+        "slow_call_rate",
+        "opens if at least the share `rate` of the calls in the window took `threshold` or longer",
+        OrNone(Nested(SlowCallRate)),
+        |builder, slow| match slow {
+            Some((threshold, rate)) => builder.slow_call_rate(threshold, rate),
+            None => builder.no_slow_call_rate(),
+        },
+    );
+    to.setting(
+        "minimum_calls",
+        "number of calls that the window must hold before the rates can open the circuit. With a `count_window`: at most its size, which is also the default if it is below 20",
+        Integer(AT_LEAST_ONE),
+        BreakerConfigBuilder::minimum_calls,
+    );
+    to.setting(
+        "time_window",
+        "window of the rates: the calls of this time",
+        DurationIn(DURATIONS),
+        BreakerConfigBuilder::time_window,
+    );
+    to.setting(
+        "count_window",
+        "window of the rates: this number of calls, in place of `time_window`. Each call then takes a lock",
+        Integer(WINDOW_CALLS),
+        BreakerConfigBuilder::count_window,
+    );
+    to.setting(
+        "count_failed_retries",
+        "whether a closed circuit counts the failures of retries: see [what the breaker counts](https://github.com/OWNER/tower-resilience-layers/blob/main/docs/layer-order.md#what-the-breaker-counts-below-a-retry)",
+        Bool,
+        BreakerConfigBuilder::count_failed_retries,
+    );
+    to.setting(
+        "cancelled",
+        "how dropped calls are counted. By default they are ignored, unless ten calls (or `minimum_calls`, if that is smaller) were cancelled since the last completed call, over at least 1 s. `failure_after`: a failure if the call ran at least this long",
+        Either(CANCELLED, OneOf(FailureAfter)),
+        BreakerConfigBuilder::cancelled,
+    );
+}
+
+/// Visits the settings that decide how an open circuit closes.
+fn visit_recovery_limits(to: &mut impl Visit<BreakerConfigBuilder>) {
+    to.setting(
+        "open_for",
+        "open time, before the first probe. A longer `Retry-After` of the server, of up to `max_retry_after`, replaces it. The jitter is added to either",
+        DurationIn(DURATIONS),
+        BreakerConfigBuilder::open_for,
+    );
+    to.setting(
+        "open_backoff",
+        "each open time is `multiplier` times as long as the one before, up to `max`, which is at least `open_for`",
+        OrNone(Nested(OpenBackoff)),
+        |builder, backoff| match backoff {
+            Some((multiplier, max)) => builder.open_backoff(multiplier, max),
+            None => builder.no_open_backoff(),
+        },
+    );
+    to.setting(
+        "open_jitter",
+        "adds up to this share to each open time, at random. With the default, a circuit is open for 3 s to 4.5 s",
+        OrNone(Float(SHARES)),
+        |builder, share| builder.open_jitter(share.unwrap_or(0.0)),
+    );
+    to.setting(
+        "max_retry_after",
+        "longest delay of a server that lengthens the open time. A longer one counts as this one; `\"0s\"` ignores them",
+        DurationIn(RETRY_AFTER),
+        BreakerConfigBuilder::max_retry_after,
+    );
+    to.setting(
+        "seed",
+        "makes the random times of `open_jitter` reproducible. Each circuit of a configuration has its own; those of two tables with the same seed have the same: see [seeds](https://github.com/OWNER/tower-resilience-layers/blob/main/docs/testing.md#seeds)",
+        OrNone(Seed),
+        BreakerConfigBuilder::seed,
+    );
+    to.setting(
+        "open_until_reset",
+        "stays open until `Circuit::reset`",
+        Bool,
+        BreakerConfigBuilder::open_until_reset,
+    );
+    to.setting(
+        "probes",
+        "number of concurrent calls that a half-open circuit admits",
+        Integer(PROBES),
+        BreakerConfigBuilder::probes,
+    );
+    to.setting(
+        "successes_to_close",
+        "number of successful probes that closes the circuit",
+        Integer(AT_LEAST_ONE),
+        BreakerConfigBuilder::successes_to_close,
+    );
+    to.setting(
+        "probe_lease",
+        "time after which a running probe, or a running call of `slow_start_successes`, frees its slot for another. The default is `open_for`",
+        DurationIn(DURATIONS),
+        BreakerConfigBuilder::probe_lease,
+    );
+    to.setting(
+        "slow_start",
+        "time over which a circuit that has closed admits a growing share of the calls",
+        OrNone(DurationOrZero(DURATIONS)),
+        |builder, time| builder.slow_start(time.unwrap_or_default()),
+    );
+    to.setting(
+        "slow_start_successes",
+        "slow start by successes, in place of `slow_start`: see [slow start](https://github.com/OWNER/tower-resilience-layers/blob/main/docs/configuration.md#slow-start)",
+        Integer(SLOW_START_SUCCESSES),
+        BreakerConfigBuilder::slow_start_successes,
+    );
+}
+
+/// The table of `slow_call_rate`.
 struct SlowCallRate;
 
-#[derive(Serialize)]
-struct SlowCallRateTable {
-    threshold: HumanDuration,
-    rate: f64,
-}
-
-impl Setting for SlowCallRate {
-    type Value = SlowCallRateTable;
+impl Table for SlowCallRate {
+    type Builder = (Duration, f64);
+    type Value = (Duration, f64);
 
     fn allowed(&self) -> String {
         "a table such as { threshold = \"2s\", rate = 0.8 }".to_owned()
     }
 
-    fn scalar(&self, _: &Scalar<'_>) -> Option<SlowCallRateTable> {
-        None
+    fn start(&self) -> (Duration, f64) {
+        // Both are required.
+        Default::default()
     }
 
-    fn table<'de, A: MapAccess<'de>>(
-        &self,
-        fields: &mut Fields<A>,
-    ) -> Result<Option<SlowCallRateTable>, A::Error> {
-        let (mut threshold, mut rate) = (None, None);
-        while let Some(name) = fields.next_name()? {
-            match &*name {
-                "threshold" => threshold = Some(HumanDuration(fields.value(DurationIn(DURATIONS))?)),
-                "rate" => rate = Some(fields.value(Float(SHARES))?),
-                _ => return Err(fields.unknown(&name, &["threshold", "rate"])),
-            }
-        }
-        let (threshold, rate) = (fields.required("threshold", threshold)?, fields.required("rate", rate)?);
-        Ok(Some(SlowCallRateTable { threshold, rate }))
+    fn visit(&self, to: &mut impl Visit<(Duration, f64)>) {
+        to.required(
+            "threshold",
+            "a call that takes this time or longer is slow",
+            DurationIn(DURATIONS),
+            |(_, rate), threshold| (threshold, rate),
+        );
+        to.required(
+            "rate",
+            "share of slow calls that opens the circuit",
+            Float(SHARES),
+            |(threshold, _), rate| (threshold, rate),
+        );
+    }
+
+    fn build(&self, slow: (Duration, f64)) -> Result<(Duration, f64), Invalid> {
+        Ok(slow)
     }
 }
 
-/// Reads a table such as `{ multiplier = 2.0, max = "10m" }`.
+/// The table of `open_backoff`.
 struct OpenBackoff;
 
-#[derive(Serialize)]
-struct OpenBackoffTable {
-    multiplier: f64,
-    max: HumanDuration,
-}
-
-impl Setting for OpenBackoff {
-    type Value = OpenBackoffTable;
+impl Table for OpenBackoff {
+    type Builder = (f64, Duration);
+    type Value = (f64, Duration);
 
     fn allowed(&self) -> String {
         "a table such as { multiplier = 2.0, max = \"10m\" }".to_owned()
     }
 
-    fn scalar(&self, _: &Scalar<'_>) -> Option<OpenBackoffTable> {
-        None
+    fn start(&self) -> (f64, Duration) {
+        // Both are required.
+        Default::default()
     }
 
-    fn table<'de, A: MapAccess<'de>>(
-        &self,
-        fields: &mut Fields<A>,
-    ) -> Result<Option<OpenBackoffTable>, A::Error> {
-        let (mut multiplier, mut max) = (None, None);
-        while let Some(name) = fields.next_name()? {
-            match &*name {
-                "multiplier" => multiplier = Some(fields.value(Float(GROWTH))?),
-                "max" => max = Some(HumanDuration(fields.value(DurationIn(DURATIONS))?)),
-                _ => return Err(fields.unknown(&name, &["multiplier", "max"])),
-            }
-        }
-        let (multiplier, max) = (fields.required("multiplier", multiplier)?, fields.required("max", max)?);
-        Ok(Some(OpenBackoffTable { multiplier, max }))
+    fn visit(&self, to: &mut impl Visit<(f64, Duration)>) {
+        to.required(
+            "multiplier",
+            "factor by which each open time is longer than the one before",
+            Float(GROWTH),
+            |(_, max), multiplier| (multiplier, max),
+        );
+        to.required("max", "longest open time", DurationIn(DURATIONS), |(multiplier, _), max| {
+            (multiplier, max)
+        });
+    }
+
+    fn build(&self, backoff: (f64, Duration)) -> Result<(f64, Duration), Invalid> {
+        Ok(backoff)
     }
 }
 
@@ -273,54 +327,38 @@ const CANCELLED: Choice<CancelledPolicy> = Choice(&[
     ("failure", CancelledPolicy::Failure),
 ]);
 
-/// Reads a word, or a table such as `{ failure_after = "5s" }`.
-struct CancelledCalls;
+/// The table of `cancelled`.
+struct FailureAfter;
 
-impl Setting for CancelledCalls {
+impl Table for FailureAfter {
+    type Builder = CancelledPolicy;
     type Value = CancelledPolicy;
 
     fn allowed(&self) -> String {
-        format!("{}, or a table such as {{ failure_after = \"5s\" }}", CANCELLED.allowed())
+        "a table such as { failure_after = \"5s\" }".to_owned()
     }
 
-    fn scalar(&self, given: &Scalar<'_>) -> Option<CancelledPolicy> {
-        CANCELLED.scalar(given)
+    fn start(&self) -> CancelledPolicy {
+        CancelledPolicy::default()
     }
 
-    fn table<'de, A: MapAccess<'de>>(
-        &self,
-        fields: &mut Fields<A>,
-    ) -> Result<Option<CancelledPolicy>, A::Error> {
-        match fields.next_name()?.as_deref() {
-            Some("failure_after") => {
-                let after = fields.value(DurationIn(DURATIONS))?;
-                fields.single(CancelledPolicy::FailureAfter(after))
-            }
-            Some(name) => Err(fields.unknown(name, &["failure_after"])),
-            None => Ok(None),
-        }
-    }
-}
-
-/// Reads the duration of a setting that zero turns off.
-struct DurationOrZero;
-
-impl Setting for DurationOrZero {
-    type Value = Duration;
-
-    fn allowed(&self) -> String {
-        DurationIn(DURATIONS).allowed()
+    fn visit(&self, to: &mut impl Visit<CancelledPolicy>) {
+        to.setting(
+            "failure_after",
+            "a cancelled call that ran at least this long is a failure",
+            DurationIn(DURATIONS),
+            |_, time| CancelledPolicy::FailureAfter(time),
+        );
     }
 
-    fn scalar(&self, given: &Scalar<'_>) -> Option<Duration> {
-        let zero = DurationIn(Duration::ZERO..=Duration::ZERO).scalar(given);
-        zero.or_else(|| DurationIn(DURATIONS).scalar(given))
+    fn build(&self, policy: CancelledPolicy) -> Result<CancelledPolicy, Invalid> {
+        Ok(policy)
     }
 }
 
 impl<'de> Deserialize<'de> for BreakerConfig {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        read_table(Config, from)
+        read_table(Nested(Breaker), from)
     }
 }
 
@@ -340,50 +378,61 @@ impl Serialize for BreakerConfig {
         } = *trip;
         let RecoveryLimits { open, probes, successes_to_close, probe_lease, slow_start } = *recovery;
         let OpenDuration { initial, multiplier, max, jitter, max_retry_after, until_reset } = open;
-        let slow = slow.map(|SlowCallLimits { threshold, rate }| SlowCallRateTable {
+        let slow = slow.map(|SlowCallLimits { threshold, rate }| WrittenSlowCallRate {
             threshold: human(threshold),
             rate,
         });
         let open_backoff =
-            (multiplier > 1.0 || max > initial).then(|| OpenBackoffTable { multiplier, max: human(max) });
+            (multiplier > 1.0 || max > initial).then(|| WrittenOpenBackoff { multiplier, max: human(max) });
         let seed = seeds.as_ref().map(|seeds| WrittenSeed(seeds.first()));
-        // Only one of the two windows and one of the two slow starts is written.
-        let mut table = to.serialize_struct("BreakerConfig", FIELDS.len() - 2)?;
-        table.serialize_field("name", name)?;
-        table.serialize_field("consecutive_failures", &consecutive_failures)?;
-        table.serialize_field("consecutive_failures_span", &human(consecutive_failures_span))?;
-        table.serialize_field("failure_rate", &OrNone(failure_rate))?;
-        table.serialize_field("slow_call_rate", &OrNone(slow))?;
-        table.serialize_field("minimum_calls", &minimum_calls)?;
+        let mut table = to.serialize_map(None)?;
+        table.serialize_entry("name", name)?;
+        table.serialize_entry("consecutive_failures", &consecutive_failures)?;
+        table.serialize_entry("consecutive_failures_span", &human(consecutive_failures_span))?;
+        table.serialize_entry("failure_rate", &OrNone(failure_rate))?;
+        table.serialize_entry("slow_call_rate", &OrNone(slow))?;
+        table.serialize_entry("minimum_calls", &minimum_calls)?;
         match *window {
-            WindowShape::Time(nanos) => table.serialize_field("time_window", &human(nanos))?,
-            WindowShape::Count(calls) => table.serialize_field("count_window", &calls)?,
+            WindowShape::Time(nanos) => table.serialize_entry("time_window", &human(nanos))?,
+            WindowShape::Count(calls) => table.serialize_entry("count_window", &calls)?,
         }
-        table.serialize_field("count_failed_retries", count_failed_retries)?;
-        table.serialize_field("cancelled", &WrittenPolicy(cancelled))?;
-        table.serialize_field("open_for", &human(initial))?;
-        table.serialize_field("open_backoff", &OrNone(open_backoff))?;
-        table.serialize_field("open_jitter", &jitter)?;
-        table.serialize_field("max_retry_after", &human(max_retry_after))?;
-        table.serialize_field("seed", &OrNone(seed))?;
-        table.serialize_field("open_until_reset", &until_reset)?;
-        table.serialize_field("probes", &probes)?;
-        table.serialize_field("successes_to_close", &successes_to_close)?;
-        table.serialize_field("probe_lease", &human(probe_lease))?;
+        table.serialize_entry("count_failed_retries", count_failed_retries)?;
+        table.serialize_entry("cancelled", &WrittenPolicy(cancelled))?;
+        table.serialize_entry("open_for", &human(initial))?;
+        table.serialize_entry("open_backoff", &OrNone(open_backoff))?;
+        table.serialize_entry("open_jitter", &jitter)?;
+        table.serialize_entry("max_retry_after", &human(max_retry_after))?;
+        table.serialize_entry("seed", &OrNone(seed))?;
+        table.serialize_entry("open_until_reset", &until_reset)?;
+        table.serialize_entry("probes", &probes)?;
+        table.serialize_entry("successes_to_close", &successes_to_close)?;
+        table.serialize_entry("probe_lease", &human(probe_lease))?;
         match slow_start {
-            SlowStartKind::Off => table.serialize_field("slow_start", &human(0))?,
-            SlowStartKind::Time(nanos) => table.serialize_field("slow_start", &human(nanos))?,
+            SlowStartKind::Off => table.serialize_entry("slow_start", &human(0))?,
+            SlowStartKind::Time(nanos) => table.serialize_entry("slow_start", &human(nanos))?,
             SlowStartKind::Successes(successes) => {
-                table.serialize_field("slow_start_successes", &successes)?;
+                table.serialize_entry("slow_start_successes", &successes)?;
             }
         }
-        table.serialize_field("mode", &MODES.of(mode))?;
+        table.serialize_entry("mode", &MODES.of(mode))?;
         table.end()
     }
 }
 
 const fn human(nanos: u64) -> HumanDuration {
     HumanDuration(Duration::from_nanos(nanos))
+}
+
+#[derive(Serialize)]
+struct WrittenSlowCallRate {
+    threshold: HumanDuration,
+    rate: f64,
+}
+
+#[derive(Serialize)]
+struct WrittenOpenBackoff {
+    multiplier: f64,
+    max: HumanDuration,
 }
 
 struct WrittenPolicy(CancelledPolicy);
@@ -402,9 +451,16 @@ impl Serialize for WrittenPolicy {
 #[cfg(all(test, not(loom_models)))]
 mod tests {
     use proptest::prelude::*;
+    use tower_fault_classify::__internals::settings::{Kind, Setting};
 
     use super::*;
     use crate::circuit::Circuit;
+
+    /// The names of all settings in files.
+    fn fields() -> Vec<&'static str> {
+        let Kind::Table(table) = Nested(Breaker).kind() else { unreachable!() };
+        table.settings.iter().map(|setting| setting.name).collect()
+    }
 
     fn from_json(text: &str) -> Result<BreakerConfig, String> {
         serde_json::from_str(text).map_err(|error| error.to_string())
@@ -433,6 +489,17 @@ mod tests {
             built.unwrap(),
             "defaults that depend on other settings use the values of the file"
         );
+    }
+
+    #[test]
+    fn preset_is_start_of_table_wherever_it_is_written() {
+        let preset = || BreakerConfig::single_flight().name("worker").open_until_reset(false).probes(2);
+        let expected = Ok(preset().failure_rate(0.5).build().unwrap());
+        let rest = r#""name": "worker", "open_until_reset": false, "probes": 2, "failure_rate": 0.5"#;
+        assert_eq!(from_json(&format!(r#"{{"preset": "single_flight", {rest}}}"#)), expected);
+        assert_eq!(from_json(&format!(r#"{{{rest}, "preset": "single_flight"}}"#)), expected);
+        let error = from_json(r#"{"preset": "many"}"#).unwrap_err();
+        assert!(error.starts_with("`preset` is \"many\"; allowed is \"single_flight\" at line"), "{error}");
     }
 
     #[test]
@@ -470,7 +537,7 @@ mod tests {
 
     #[test]
     fn null_is_rejected_for_every_field() {
-        for field in FIELDS {
+        for field in fields() {
             let error = from_json(&format!(r#"{{"{field}": null}}"#)).unwrap_err();
             assert!(error.starts_with(&format!("`{field}` is null; allowed is ")), "{error}");
             assert!(error.contains("; leave the field out for its default at line 1"), "{error}");
@@ -600,7 +667,7 @@ mod tests {
         for (text, expected) in [
             (
                 r#"{"opened_for": "30s"}"#,
-                "unknown field `opened_for`; allowed is `name`, `consecutive_failures`,",
+                "unknown field `opened_for`; allowed is `preset`, `name`, `consecutive_failures`,",
             ),
             (r#"{"probes": 1, "probes": 2}"#, "field `probes` appears twice; remove one of them"),
             (
@@ -618,11 +685,11 @@ mod tests {
             ),
             (
                 r#"{"count_window": 5, "time_window": "1s"}"#,
-                "`count_window` is 5 and `time_window` is set; set only one of them",
+                "`time_window` and `count_window` are set; set only one of them",
             ),
             (
                 r#"{"slow_start": "1s", "slow_start_successes": 5}"#,
-                "`slow_start_successes` is 5 and `slow_start` is set; set only one of them",
+                "`slow_start` and `slow_start_successes` are set; set only one of them",
             ),
             (r#"{"count_window": 5, "minimum_calls": 6}"#, "`minimum_calls` is 6; allowed is 1 to 5"),
             ("5", "invalid type: integer `5`, expected a table with the settings of a circuit breaker"),

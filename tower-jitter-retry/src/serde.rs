@@ -3,46 +3,25 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use ::serde::de::{Error as _, MapAccess};
-use ::serde::ser::{Error as _, SerializeStruct, SerializeStructVariant};
+use ::serde::ser::{Error as _, SerializeMap, SerializeStructVariant};
 use ::serde::{Deserialize, Deserializer, Serialize, Serializer};
 use http::HeaderName;
 use tower_fault_classify::__internals::settings::{
-    Bool, Choice, DurationIn, Fields, Float, HumanDuration, Integer, OrNone, Scalar, Seed, Setting, TextList,
-    WrittenSeed, read_table,
+    Bool, Choice, DurationIn, Either, Float, HumanDuration, Integer, Invalid, Kind, Nested, OneOf, OrNone,
+    Presets, Scalar, Seed, Setting, Table, TextList, Visit, WrittenSeed, read_table,
 };
 
 use crate::backoff::{Backoff, Jitter};
 use crate::budget::{
-    Budget, BudgetSettings, GRPC_RATIO_RANGE, GRPC_TOKEN_RANGE, MIN_PER_SECOND_RANGE, PER_SUCCESS_RANGE,
-    RATIO_RANGE, SPAN_RANGE, TIMEOUT_COST_RANGE, TOKEN_RANGE,
+    AwsBudgetBuilder, Budget, BudgetSettings, GRPC_RATIO_RANGE, GRPC_TOKEN_RANGE, GrpcBudgetBuilder,
+    MIN_PER_SECOND_RANGE, PER_SUCCESS_RANGE, RATIO_RANGE, SPAN_RANGE, TIMEOUT_COST_RANGE, TOKEN_RANGE,
+    TokenBudgetBuilder, WindowBudgetBuilder,
 };
 use crate::policy::{
     ATTEMPT_RANGE, ColdConfig, HotConfig, Limits, MAX_DURATION, MULTIPLIER_RANGE, REPLAY_LIMIT_RANGE,
-    RetryPolicy, SHARE_RANGE,
+    RetryPolicy, RetryPolicyBuilder, SHARE_RANGE,
 };
 use crate::request::{NonIdempotent, RetrySafety};
-
-const FIELDS: [&str; 18] = [
-    "max_attempts",
-    "initial_backoff",
-    "backoff_multiplier",
-    "max_backoff",
-    "jitter",
-    "max_elapsed",
-    "max_retry_after",
-    "safety",
-    "non_idempotent",
-    "follows_redirects",
-    "budget",
-    "seed",
-    "replay_limit",
-    "idempotent_methods",
-    "marker",
-    "marker_header",
-    "remove_marker",
-    "track_uploads",
-];
 
 const TIME_RANGE: RangeInclusive<Duration> = Duration::ZERO..=MAX_DURATION;
 
@@ -68,84 +47,206 @@ const JITTERS: Choice<Jitter> = Choice(&[
     (Jitter::AwsDecorrelated.as_str(), Jitter::AwsDecorrelated),
 ]);
 
+/// The form of a gRPC method, as a regular expression of ECMA-262.
+const METHOD_PATTERN: &str = "^/?[^/]+/([*]|[^/*]+)$";
+
 /// The table of a policy.
 struct Policy;
 
-impl Setting for Policy {
+impl Table for Policy {
+    type Builder = RetryPolicyBuilder;
     type Value = RetryPolicy;
 
     fn allowed(&self) -> String {
         "a table with the settings of a retry policy".to_owned()
     }
 
-    fn scalar(&self, _: &Scalar<'_>) -> Option<RetryPolicy> {
-        None
+    fn start(&self) -> RetryPolicyBuilder {
+        RetryPolicy::builder()
     }
 
-    fn table<'de, A: MapAccess<'de>>(&self, fields: &mut Fields<A>) -> Result<Option<RetryPolicy>, A::Error> {
-        let mut builder = RetryPolicy::builder();
-        while let Some(name) = fields.next_name()? {
-            builder = match &*name {
-                "max_attempts" => builder.max_attempts(fields.value(OrNone(Integer(ATTEMPT_RANGE)))?),
-                "initial_backoff" => builder.initial_backoff(fields.value(DurationIn(TIME_RANGE))?),
-                "backoff_multiplier" => builder.backoff_multiplier(fields.value(Float(MULTIPLIER_RANGE))?),
-                "max_backoff" => builder.max_backoff(fields.value(DurationIn(TIME_RANGE))?),
-                "jitter" => builder.jitter(fields.value(AnyJitter)?),
-                "max_elapsed" => builder.max_elapsed(fields.value(OrNone(DurationIn(TIME_RANGE)))?),
-                "max_retry_after" => builder.max_retry_after(fields.value(DurationIn(TIME_RANGE))?),
-                "safety" => builder.safety(fields.value(SAFETIES)?),
-                "non_idempotent" => builder.non_idempotent(fields.value(LEVELS)?),
-                "follows_redirects" => builder.follows_redirects(fields.value(Bool)?),
-                "budget" => builder.budget(fields.value(OrNone(AnyBudget))?),
-                "seed" => builder.seed(fields.value(OrNone(Seed))?),
-                "replay_limit" => builder.replay_limit(fields.value(Integer(REPLAY_LIMIT_RANGE))?),
-                "idempotent_methods" => builder.idempotent_methods(fields.value(TextList)?),
-                "marker" => builder.marker(fields.value(Bool)?),
-                "marker_header" => builder.marker_header(fields.value(OrNone(Header))?),
-                "remove_marker" => builder.remove_marker(fields.value(Bool)?),
-                "track_uploads" => builder.track_uploads(fields.value(Bool)?),
-                _ => return Err(fields.unknown(&name, &FIELDS)),
-            };
-        }
-        builder.build().map(Some).map_err(A::Error::custom)
+    fn presets(&self) -> Presets<RetryPolicyBuilder> {
+        &[("gateway", RetryPolicy::gateway)]
+    }
+
+    fn visit(&self, to: &mut impl Visit<RetryPolicyBuilder>) {
+        visit_attempts(to);
+        visit_requests(to);
+        visit_marks(to);
+    }
+
+    fn build(&self, builder: RetryPolicyBuilder) -> Result<RetryPolicy, Invalid> {
+        Ok(builder.build()?)
     }
 }
 
-/// A name, or a table such as `{ proportional = 0.5 }`.
-struct AnyJitter;
+/// Visits the settings that decide how often and after which delay a request is sent again.
+fn visit_attempts(to: &mut impl Visit<RetryPolicyBuilder>) {
+    to.setting(
+        "max_attempts",
+        "number of attempts, the first one included. `\"none\"` requires a `max_elapsed`",
+        OrNone(Integer(ATTEMPT_RANGE)),
+        RetryPolicyBuilder::max_attempts,
+    );
+    to.setting(
+        "initial_backoff",
+        "longest delay before the first retry; at most `max_backoff`",
+        DurationIn(TIME_RANGE),
+        RetryPolicyBuilder::initial_backoff,
+    );
+    to.setting(
+        "backoff_multiplier",
+        "factor by which the longest delay grows with each further retry",
+        Float(MULTIPLIER_RANGE),
+        RetryPolicyBuilder::backoff_multiplier,
+    );
+    to.setting(
+        "max_backoff",
+        "maximum of the longest delay",
+        DurationIn(TIME_RANGE),
+        RetryPolicyBuilder::max_backoff,
+    );
+    to.setting(
+            "jitter",
+            "how a delay is drawn: see [values](https://github.com/OWNER/tower-resilience-layers/blob/main/docs/configuration.md#jitter-and-safety-values)",
+            Either(JITTERS, OneOf(JitterTable)),
+            RetryPolicyBuilder::jitter,
+        );
+    to.setting(
+        "max_elapsed",
+        "no retry starts later than this after the start of the call",
+        OrNone(DurationIn(TIME_RANGE)),
+        RetryPolicyBuilder::max_elapsed,
+    );
+    to.setting(
+        "max_retry_after",
+        "longest delay that a server may ask for. A longer one ends the retries",
+        DurationIn(TIME_RANGE),
+        RetryPolicyBuilder::max_retry_after,
+    );
+    to.setting(
+            "budget",
+            "limits retries in an outage: see [retry budgets](https://github.com/OWNER/tower-resilience-layers/blob/main/docs/configuration.md#retry-budgets)",
+            OrNone(OneOf(BudgetTable)),
+            RetryPolicyBuilder::budget,
+        );
+    to.setting("seed", "makes the delays reproducible", OrNone(Seed), RetryPolicyBuilder::seed);
+}
 
-impl Setting for AnyJitter {
+/// Visits the settings that decide which requests are sent again.
+fn visit_requests(to: &mut impl Visit<RetryPolicyBuilder>) {
+    to.setting(
+            "safety",
+            "which requests count as idempotent: see [values](https://github.com/OWNER/tower-resilience-layers/blob/main/docs/configuration.md#jitter-and-safety-values)",
+            SAFETIES,
+            RetryPolicyBuilder::safety,
+        );
+    to.setting(
+            "non_idempotent",
+            "faults after which a request that is not idempotent is sent again: see [values](https://github.com/OWNER/tower-resilience-layers/blob/main/docs/configuration.md#jitter-and-safety-values)",
+            LEVELS,
+            RetryPolicyBuilder::non_idempotent,
+        );
+    to.setting(
+            "follows_redirects",
+            "whether redirects are followed below the retry: see [redirects](https://github.com/OWNER/tower-resilience-layers/blob/main/docs/layer-order.md#redirects). Not set: URLs are compared",
+            Bool,
+            RetryPolicyBuilder::follows_redirects,
+        );
+    to.setting(
+        "idempotent_methods",
+        "gRPC methods that may be sent twice: `\"package.Service/Method\"` or `\"package.Service/*\"`",
+        TextList { pattern: METHOD_PATTERN },
+        RetryPolicyBuilder::idempotent_methods,
+    );
+    to.setting(
+        "replay_limit",
+        "largest request body, in bytes, that is kept or copied to be sent again",
+        Integer(REPLAY_LIMIT_RANGE),
+        RetryPolicyBuilder::replay_limit,
+    );
+    to.setting(
+            "track_uploads",
+            "tracks streaming bodies that are kept: see [streaming uploads](https://github.com/OWNER/tower-resilience-layers/blob/main/docs/layer-order.md#streaming-uploads)",
+            Bool,
+            RetryPolicyBuilder::track_uploads,
+        );
+}
+
+/// Visits the settings of the marks on requests.
+fn visit_marks(to: &mut impl Visit<RetryPolicyBuilder>) {
+    to.setting(
+        "marker",
+        "marks requests, so that nested retry layers do not multiply attempts",
+        Bool,
+        RetryPolicyBuilder::marker,
+    );
+    to.setting(
+        "marker_header",
+        "header with the number of the attempt",
+        OrNone(Header),
+        RetryPolicyBuilder::marker_header,
+    );
+    to.setting(
+        "remove_marker",
+        "removes the marks of other retry layers: for gateways",
+        Bool,
+        RetryPolicyBuilder::remove_marker,
+    );
+}
+
+/// The table of `jitter`.
+struct JitterTable;
+
+impl Table for JitterTable {
+    type Builder = Jitter;
     type Value = Jitter;
 
     fn allowed(&self) -> String {
-        format!(
-            "{}, or a table such as {{ proportional = 0.5 }} or {{ additive = \"5s\" }}",
-            JITTERS.allowed()
-        )
+        "a table such as { proportional = 0.5 } or { additive = \"5s\" }".to_owned()
     }
 
-    fn scalar(&self, given: &Scalar<'_>) -> Option<Jitter> {
-        JITTERS.scalar(given)
+    fn start(&self) -> Jitter {
+        Jitter::Full
     }
 
-    fn table<'de, A: MapAccess<'de>>(&self, fields: &mut Fields<A>) -> Result<Option<Jitter>, A::Error> {
-        const NAMES: [&str; 4] = ["proportional", "additive", "cenkalti_proportional", "tenacity_additive"];
-        let jitter = match fields.next_name()?.as_deref() {
-            Some("proportional") => Jitter::Proportional(fields.value(Float(SHARE_RANGE))?),
-            Some("additive") => Jitter::Additive(fields.value(DurationIn(TIME_RANGE))?),
-            Some("cenkalti_proportional") => Jitter::CenkaltiProportional(fields.value(Float(SHARE_RANGE))?),
-            Some("tenacity_additive") => Jitter::TenacityAdditive(fields.value(DurationIn(TIME_RANGE))?),
-            Some(name) => return Err(fields.unknown(name, &NAMES)),
-            None => return Ok(None),
-        };
-        fields.single(jitter)
+    fn visit(&self, to: &mut impl Visit<Jitter>) {
+        to.setting(
+            "proportional",
+            "up to this share below or above the longest delay, at most `max_backoff`",
+            Float(SHARE_RANGE),
+            |_, share| Jitter::Proportional(share),
+        );
+        to.setting(
+            "additive",
+            "up to this time above the longest delay, at most `max_backoff`",
+            DurationIn(TIME_RANGE),
+            |_, most| Jitter::Additive(most),
+        );
+        to.setting(
+            "cenkalti_proportional",
+            "proportional jitter as in cenkalti/backoff",
+            Float(SHARE_RANGE),
+            |_, share| Jitter::CenkaltiProportional(share),
+        );
+        to.setting(
+            "tenacity_additive",
+            "additive jitter as in tenacity",
+            DurationIn(TIME_RANGE),
+            |_, most| Jitter::TenacityAdditive(most),
+        );
+    }
+
+    fn build(&self, jitter: Jitter) -> Result<Jitter, Invalid> {
+        Ok(jitter)
     }
 }
 
-/// The kind of a budget, with the settings that differ from the kind's defaults.
-struct AnyBudget;
+/// The table of a budget: its kind, with the settings that differ from the kind's defaults.
+struct BudgetTable;
 
-impl Setting for AnyBudget {
+impl Table for BudgetTable {
+    type Builder = Budget;
     type Value = Budget;
 
     fn allowed(&self) -> String {
@@ -153,135 +254,182 @@ impl Setting for AnyBudget {
             .to_owned()
     }
 
-    fn scalar(&self, _: &Scalar<'_>) -> Option<Budget> {
-        None
+    fn start(&self) -> Budget {
+        Budget::default()
     }
 
-    fn table<'de, A: MapAccess<'de>>(&self, fields: &mut Fields<A>) -> Result<Option<Budget>, A::Error> {
-        let budget = match fields.next_name()?.as_deref() {
-            Some("window") => fields.value(WindowBudget)?,
-            Some("tokens") => fields.value(TokenBudget)?,
-            Some("grpc") => fields.value(GrpcBudget)?,
-            Some("aws") => fields.value(AwsBudget)?,
-            Some(name) => return Err(fields.unknown(name, &["window", "tokens", "grpc", "aws"])),
-            None => return Ok(None),
-        };
-        fields.single(budget)
-    }
-}
-
-struct WindowBudget;
-
-impl Setting for WindowBudget {
-    type Value = Budget;
-
-    fn allowed(&self) -> String {
-        "a table such as { ratio = 0.2, min_per_second = 10, span = \"10s\" }".to_owned()
+    fn visit(&self, to: &mut impl Visit<Budget>) {
+        to.setting("tokens", "a bucket of tokens that successes refill", Nested(TokenBudget), |_, budget| {
+            budget
+        });
+        to.setting(
+            "window",
+            "a share of the requests in a sliding window",
+            Nested(WindowBudget),
+            |_, budget| budget,
+        );
+        to.setting("grpc", "the retry throttling of gRPC", Nested(GrpcBudget), |_, budget| budget);
+        to.setting("aws", "the retry quota of the AWS SDKs", Nested(AwsBudget), |_, budget| budget);
     }
 
-    fn scalar(&self, _: &Scalar<'_>) -> Option<Budget> {
-        None
-    }
-
-    fn table<'de, A: MapAccess<'de>>(&self, fields: &mut Fields<A>) -> Result<Option<Budget>, A::Error> {
-        let mut builder = Budget::window();
-        while let Some(name) = fields.next_name()? {
-            builder = match &*name {
-                "ratio" => builder.ratio(fields.value(Float(RATIO_RANGE))?),
-                "min_per_second" => builder.min_per_second(fields.value(Float(MIN_PER_SECOND_RANGE))?),
-                "span" => builder.span(fields.value(DurationIn(SPAN_RANGE))?),
-                _ => return Err(fields.unknown(&name, &["ratio", "min_per_second", "span"])),
-            };
-        }
-        builder.build().map(Some).map_err(|error| fields.invalid(&error))
+    fn build(&self, budget: Budget) -> Result<Budget, Invalid> {
+        Ok(budget)
     }
 }
 
 struct TokenBudget;
 
-impl Setting for TokenBudget {
+impl Table for TokenBudget {
+    type Builder = TokenBudgetBuilder;
     type Value = Budget;
 
     fn allowed(&self) -> String {
         "a table such as { capacity = 10, initial = 10, per_success = 0.2, timeout_cost = 6 }".to_owned()
     }
 
-    fn scalar(&self, _: &Scalar<'_>) -> Option<Budget> {
-        None
+    fn start(&self) -> TokenBudgetBuilder {
+        Budget::tokens()
     }
 
-    fn table<'de, A: MapAccess<'de>>(&self, fields: &mut Fields<A>) -> Result<Option<Budget>, A::Error> {
-        let mut builder = Budget::tokens();
-        while let Some(name) = fields.next_name()? {
-            builder = match &*name {
-                "capacity" => builder.capacity(fields.value(Integer(TOKEN_RANGE))?),
-                "initial" => builder.initial(fields.value(Integer(0..=*TOKEN_RANGE.end()))?),
-                "per_success" => builder.per_success(fields.value(Float(PER_SUCCESS_RANGE))?),
-                "timeout_cost" => builder.timeout_cost(fields.value(Float(TIMEOUT_COST_RANGE))?),
-                _ => {
-                    let known = ["capacity", "initial", "per_success", "timeout_cost"];
-                    return Err(fields.unknown(&name, &known));
-                }
-            };
-        }
-        builder.build().map(Some).map_err(|error| fields.invalid(&error))
+    fn visit(&self, to: &mut impl Visit<TokenBudgetBuilder>) {
+        to.setting(
+            "capacity",
+            "capacity; a retry costs one token, or `timeout_cost` after a timeout. It also limits how many retries wait for their delay or run at the same time",
+            Integer(TOKEN_RANGE),
+            TokenBudgetBuilder::capacity,
+        );
+        to.setting(
+            "initial",
+            "tokens in a new bucket; at most the capacity, which is the default",
+            Integer(0..=*TOKEN_RANGE.end()),
+            TokenBudgetBuilder::initial,
+        );
+        to.setting(
+            "per_success",
+            "tokens that a call adds if it succeeds without a retry",
+            Float(PER_SUCCESS_RANGE),
+            TokenBudgetBuilder::per_success,
+        );
+        to.setting(
+            "timeout_cost",
+            "tokens that a retry after a timeout takes; at most the capacity. The default is 6, or the capacity if that is less",
+            Float(TIMEOUT_COST_RANGE),
+            TokenBudgetBuilder::timeout_cost,
+        );
+    }
+
+    fn build(&self, builder: TokenBudgetBuilder) -> Result<Budget, Invalid> {
+        Ok(builder.build()?)
+    }
+}
+
+struct WindowBudget;
+
+impl Table for WindowBudget {
+    type Builder = WindowBudgetBuilder;
+    type Value = Budget;
+
+    fn allowed(&self) -> String {
+        "a table such as { ratio = 0.2, min_per_second = 10, span = \"10s\" }".to_owned()
+    }
+
+    fn start(&self) -> WindowBudgetBuilder {
+        Budget::window()
+    }
+
+    fn visit(&self, to: &mut impl Visit<WindowBudgetBuilder>) {
+        to.setting("ratio", "retries per request", Float(RATIO_RANGE), WindowBudgetBuilder::ratio);
+        to.setting(
+            "min_per_second",
+            "retries per second in addition, counted over the whole span. In a fleet, the product of the processes and this number must be below the spare capacity of the server; from about 1,000 processes on use `0`",
+            Float(MIN_PER_SECOND_RANGE),
+            WindowBudgetBuilder::min_per_second,
+        );
+        to.setting(
+            "span",
+            "window in which requests and retries are counted",
+            DurationIn(SPAN_RANGE),
+            WindowBudgetBuilder::span,
+        );
+    }
+
+    fn build(&self, builder: WindowBudgetBuilder) -> Result<Budget, Invalid> {
+        Ok(builder.build()?)
     }
 }
 
 struct GrpcBudget;
 
-impl Setting for GrpcBudget {
+impl Table for GrpcBudget {
+    type Builder = GrpcBudgetBuilder;
     type Value = Budget;
 
     fn allowed(&self) -> String {
         "a table such as { max_tokens = 10, ratio = 0.1 }".to_owned()
     }
 
-    fn scalar(&self, _: &Scalar<'_>) -> Option<Budget> {
-        None
+    fn start(&self) -> GrpcBudgetBuilder {
+        Budget::grpc()
     }
 
-    fn table<'de, A: MapAccess<'de>>(&self, fields: &mut Fields<A>) -> Result<Option<Budget>, A::Error> {
-        let mut builder = Budget::grpc();
-        while let Some(name) = fields.next_name()? {
-            builder = match &*name {
-                "max_tokens" => builder.max_tokens(fields.value(Integer(GRPC_TOKEN_RANGE))?),
-                "ratio" => builder.ratio(fields.value(Float(GRPC_RATIO_RANGE))?),
-                _ => return Err(fields.unknown(&name, &["max_tokens", "ratio"])),
-            };
-        }
-        builder.build().map(Some).map_err(|error| fields.invalid(&error))
+    fn visit(&self, to: &mut impl Visit<GrpcBudgetBuilder>) {
+        to.setting(
+            "max_tokens",
+            "capacity; retries are granted while more than half of the tokens are left",
+            Integer(GRPC_TOKEN_RANGE),
+            GrpcBudgetBuilder::max_tokens,
+        );
+        to.setting(
+            "ratio",
+            "tokens that a success returns; a failure takes one",
+            Float(GRPC_RATIO_RANGE),
+            GrpcBudgetBuilder::ratio,
+        );
+    }
+
+    fn build(&self, builder: GrpcBudgetBuilder) -> Result<Budget, Invalid> {
+        Ok(builder.build()?)
     }
 }
 
 struct AwsBudget;
 
-impl Setting for AwsBudget {
+impl Table for AwsBudget {
+    type Builder = AwsBudgetBuilder;
     type Value = Budget;
 
     fn allowed(&self) -> String {
         "a table such as { capacity = 500, cost = 5, timeout_cost = 10, increment = 1 }".to_owned()
     }
 
-    fn scalar(&self, _: &Scalar<'_>) -> Option<Budget> {
-        None
+    fn start(&self) -> AwsBudgetBuilder {
+        Budget::aws()
     }
 
-    fn table<'de, A: MapAccess<'de>>(&self, fields: &mut Fields<A>) -> Result<Option<Budget>, A::Error> {
-        let mut builder = Budget::aws();
-        while let Some(name) = fields.next_name()? {
-            builder = match &*name {
-                "capacity" => builder.capacity(fields.value(Integer(TOKEN_RANGE))?),
-                "cost" => builder.cost(fields.value(Integer(TOKEN_RANGE))?),
-                "timeout_cost" => builder.timeout_cost(fields.value(Integer(TOKEN_RANGE))?),
-                "increment" => builder.increment(fields.value(Integer(0..=*TOKEN_RANGE.end()))?),
-                _ => {
-                    let known = ["capacity", "cost", "timeout_cost", "increment"];
-                    return Err(fields.unknown(&name, &known));
-                }
-            };
-        }
-        builder.build().map(Some).map_err(|error| fields.invalid(&error))
+    fn visit(&self, to: &mut impl Visit<AwsBudgetBuilder>) {
+        to.setting("capacity", "capacity", Integer(TOKEN_RANGE), AwsBudgetBuilder::capacity);
+        to.setting(
+            "cost",
+            "tokens that a retry takes; at most the capacity",
+            Integer(TOKEN_RANGE),
+            AwsBudgetBuilder::cost,
+        );
+        to.setting(
+            "timeout_cost",
+            "tokens that a retry after a timeout takes; at most the capacity",
+            Integer(TOKEN_RANGE),
+            AwsBudgetBuilder::timeout_cost,
+        );
+        to.setting(
+            "increment",
+            "tokens that a call returns if it succeeds without a retry; at most the capacity",
+            Integer(0..=*TOKEN_RANGE.end()),
+            AwsBudgetBuilder::increment,
+        );
+    }
+
+    fn build(&self, builder: AwsBudgetBuilder) -> Result<Budget, Invalid> {
+        Ok(builder.build()?)
     }
 }
 
@@ -290,8 +438,12 @@ struct Header;
 impl Setting for Header {
     type Value = HeaderName;
 
-    fn allowed(&self) -> String {
+    fn range(&self) -> String {
         "the name of an HTTP header".to_owned()
+    }
+
+    fn kind(&self) -> Kind {
+        Kind::Text { pattern: Some("^[-!#$%&'*+.^_`|~0-9A-Za-z]+$") }
     }
 
     fn scalar(&self, given: &Scalar<'_>) -> Option<HeaderName> {
@@ -305,7 +457,7 @@ impl Setting for Header {
 /// Reads a policy from a file; see [`RetryPolicy`](RetryPolicy#configuration-files).
 impl<'de> Deserialize<'de> for RetryPolicy {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        read_table(Policy, from)
+        read_table(Nested(Policy), from)
     }
 }
 
@@ -351,30 +503,29 @@ impl Serialize for RetryPolicy {
         });
         let seed = seeds.as_ref().map(|seeds| WrittenSeed(seeds.first()));
         let methods: Vec<_> = methods.iter().flat_map(|methods| methods.names()).collect();
-        let omitted = usize::from(header.is_none()) + usize::from(follows_redirects.is_none());
-        let mut table = to.serialize_struct("RetryPolicy", FIELDS.len() - omitted)?;
-        table.serialize_field("max_attempts", &OrNone(self.max_attempts()))?;
-        table.serialize_field("initial_backoff", &human(*initial))?;
-        table.serialize_field("backoff_multiplier", multiplier)?;
-        table.serialize_field("max_backoff", &human(*max))?;
-        table.serialize_field("jitter", &WrittenJitter(*jitter))?;
-        table.serialize_field("max_elapsed", &OrNone(max_elapsed.map(human)))?;
-        table.serialize_field("max_retry_after", &human(*max_retry_after))?;
-        table.serialize_field("safety", &SAFETIES.of(safety))?;
-        table.serialize_field("non_idempotent", &LEVELS.of(non_idempotent))?;
+        let mut table = to.serialize_map(None)?;
+        table.serialize_entry("max_attempts", &OrNone(self.max_attempts()))?;
+        table.serialize_entry("initial_backoff", &human(*initial))?;
+        table.serialize_entry("backoff_multiplier", multiplier)?;
+        table.serialize_entry("max_backoff", &human(*max))?;
+        table.serialize_entry("jitter", &WrittenJitter(*jitter))?;
+        table.serialize_entry("max_elapsed", &OrNone(max_elapsed.map(human)))?;
+        table.serialize_entry("max_retry_after", &human(*max_retry_after))?;
+        table.serialize_entry("safety", &SAFETIES.of(safety))?;
+        table.serialize_entry("non_idempotent", &LEVELS.of(non_idempotent))?;
         if let Some(follows) = follows_redirects {
-            table.serialize_field("follows_redirects", follows)?;
+            table.serialize_entry("follows_redirects", follows)?;
         }
-        table.serialize_field("budget", &OrNone(budget.transpose()?))?;
-        table.serialize_field("seed", &OrNone(seed))?;
-        table.serialize_field("replay_limit", replay_limit)?;
-        table.serialize_field("idempotent_methods", &methods)?;
-        table.serialize_field("marker", marker)?;
+        table.serialize_entry("budget", &OrNone(budget.transpose()?))?;
+        table.serialize_entry("seed", &OrNone(seed))?;
+        table.serialize_entry("replay_limit", replay_limit)?;
+        table.serialize_entry("idempotent_methods", &methods)?;
+        table.serialize_entry("marker", marker)?;
         if let Some(header) = header {
-            table.serialize_field("marker_header", header.as_str())?;
+            table.serialize_entry("marker_header", header.as_str())?;
         }
-        table.serialize_field("remove_marker", remove_marker)?;
-        table.serialize_field("track_uploads", track_uploads)?;
+        table.serialize_entry("remove_marker", remove_marker)?;
+        table.serialize_entry("track_uploads", track_uploads)?;
         table.end()
     }
 }
@@ -441,8 +592,7 @@ mod tests {
     use tower_fault_classify::{Fault, Verdict};
 
     use super::*;
-    use crate::budget::{BudgetSettings, RetryBudget, Ticket, TokenBudgetBuilder};
-    use crate::policy::RetryPolicyBuilder;
+    use crate::budget::{RetryBudget, Ticket};
 
     fn from_json(text: &str) -> Result<RetryPolicy, String> {
         serde_json::from_str(text).map_err(|error| error.to_string())
@@ -529,6 +679,16 @@ mod tests {
     }
 
     #[test]
+    fn preset_is_start_of_table_wherever_it_is_written() {
+        let expected = || built(RetryPolicy::gateway().max_attempts(2).remove_marker(false));
+        let rest = r#""max_attempts": 2, "remove_marker": false"#;
+        assert_eq!(parts(from_json(&format!(r#"{{"preset": "gateway", {rest}}}"#))), expected());
+        assert_eq!(parts(from_json(&format!(r#"{{{rest}, "preset": "gateway"}}"#))), expected());
+        let error = from_json(r#"{"preset": "proxy"}"#).unwrap_err();
+        assert!(error.starts_with("`preset` is \"proxy\"; allowed is \"gateway\" at line"), "{error}");
+    }
+
+    #[test]
     fn preset_written_is_read_back() {
         round_trip(&RetryPolicy::default());
         round_trip(&RetryPolicy::gateway().build().unwrap());
@@ -549,7 +709,8 @@ mod tests {
 
     #[test]
     fn null_is_an_error_for_every_field() {
-        for field in FIELDS {
+        let Kind::Table(table) = Nested(Policy).kind() else { unreachable!() };
+        for field in table.settings.iter().map(|setting| setting.name) {
             let error = from_json(&format!(r#"{{"{field}": null}}"#)).unwrap_err();
             assert!(error.starts_with(&format!("`{field}` is null; allowed is ")), "{error}");
             assert!(error.contains("; leave the field out for its default at line 1"), "{error}");
@@ -657,7 +818,7 @@ mod tests {
         ),
         (
             r#"{"budget": {"windows": {}}}"#,
-            "unknown field `budget.windows`; allowed is `window`, `tokens`, `grpc` or `aws`",
+            "unknown field `budget.windows`; allowed is `tokens`, `window`, `grpc` or `aws`",
         ),
         (
             r#"{"budget": {"window": 0.2}}"#,
@@ -705,7 +866,10 @@ mod tests {
             "`budget.grpc.max_tokens` is 1001; allowed is 1 to 1000",
         ),
         (r#"{"budget": {"aws": {"cost": 501}}}"#, "`budget.aws.cost` is 501; allowed is 1 to 500"),
-        (r#"{"attempts": 5}"#, "unknown field `attempts`; allowed is `max_attempts`, `initial_backoff`,"),
+        (
+            r#"{"attempts": 5}"#,
+            "unknown field `attempts`; allowed is `preset`, `max_attempts`, `initial_backoff`,",
+        ),
     ];
 
     #[test]

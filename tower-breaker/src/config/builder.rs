@@ -17,6 +17,7 @@ pub(crate) const DURATIONS: RangeInclusive<Duration> =
 
 /// The allowed delays of servers that lengthen an open period. Zero ignores all delays.
 pub(crate) const RETRY_AFTER: RangeInclusive<Duration> = Duration::ZERO..=*DURATIONS.end();
+
 /// The allowed shares and rates.
 pub(crate) const SHARES: RangeInclusive<f64> = 0.0..=1.0;
 

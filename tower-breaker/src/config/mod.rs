@@ -133,7 +133,8 @@ pub use crate::machine::CancelledPolicy;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// - A missing field has its default.
+/// - A missing field has its default. With `preset = "single_flight"`, it has the value of
+///   [`single_flight`](Self::single_flight).
 /// - `"none"` turns these settings off: `consecutive_failures`, `consecutive_failures_span`,
 ///   `failure_rate`, `slow_call_rate`, `open_backoff`, `open_jitter`, `seed`, `slow_start`.
 /// - `null` is an error, because it could mean the default or "off".

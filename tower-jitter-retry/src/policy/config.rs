@@ -72,7 +72,8 @@ use crate::rng::Seeds;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// - A missing field has its default.
+/// - A missing field has its default. With `preset = "gateway"`, it has the value of
+///   [`gateway`](Self::gateway).
 /// - `"none"` turns a setting off: `max_attempts`, `jitter`, `max_elapsed`, `budget`, `seed`,
 ///   `marker_header`.
 /// - `null` is an error, because it could mean the default or `"none"`.

@@ -18,6 +18,9 @@ const UNITS: [(&str, u64); 7] = [
     ("ns", 1),
 ];
 
+/// The form of a duration, as a regular expression of ECMA-262.
+pub(super) const PATTERN: &str = "^\\s*([0-9]+([.][0-9]+)?(d|h|m|s|ms|us|ns)\\s*)+$";
+
 pub(super) fn unit_names() -> String {
     alternatives(UNITS.iter().rev().map(|(name, _)| (*name).to_owned()))
 }

@@ -4,14 +4,23 @@ use std::fmt::{self, Display};
 
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Unexpected, Visitor};
 
-use crate::__internals::ConfigError;
+use super::kind::Kind;
+use super::table::{Invalid, quoted};
 
 /// A kind of value, with its allowed range.
 pub trait Setting {
     type Value;
 
-    /// Returns a description of the allowed values, for errors.
-    fn allowed(&self) -> String;
+    /// Returns the allowed values in words, for the documentation.
+    fn range(&self) -> String;
+
+    /// Returns the allowed values in words, for errors.
+    fn allowed(&self) -> String {
+        self.range()
+    }
+
+    /// Returns the allowed values, for the JSON Schema.
+    fn kind(&self) -> Kind;
 
     /// Reads a value that is neither a table nor a list. `None`: the value is not allowed.
     fn scalar(&self, given: &Scalar<'_>) -> Option<Self::Value>;
@@ -30,6 +39,34 @@ pub trait Setting {
     ) -> Result<Option<Self::Value>, A::Error> {
         let _ = (field, items);
         Ok(None)
+    }
+}
+
+impl<S: Setting> Setting for &S {
+    type Value = S::Value;
+
+    fn range(&self) -> String {
+        (*self).range()
+    }
+
+    fn allowed(&self) -> String {
+        (*self).allowed()
+    }
+
+    fn kind(&self) -> Kind {
+        (*self).kind()
+    }
+
+    fn scalar(&self, given: &Scalar<'_>) -> Option<S::Value> {
+        (*self).scalar(given)
+    }
+
+    fn table<'de, A: MapAccess<'de>>(&self, fields: &mut Fields<A>) -> Result<Option<S::Value>, A::Error> {
+        (*self).table(fields)
+    }
+
+    fn list<'de, A: SeqAccess<'de>>(&self, field: &str, items: &mut A) -> Result<Option<S::Value>, A::Error> {
+        (*self).list(field, items)
     }
 }
 
@@ -101,11 +138,11 @@ impl<'de, A: MapAccess<'de>> Fields<A> {
     /// Fails if the value is not allowed.
     pub fn value<S: Setting>(&mut self, setting: S) -> Result<S::Value, A::Error> {
         let name = self.names.last().map_or("", String::as_str);
-        self.table.next_value_seed(FieldReader { name: format!("{}{name}", self.prefix), setting })
+        self.table.next_value_seed(FieldReader { name: format!("{}{}", self.prefix, quoted(name)), setting })
     }
 
     /// Returns the error for a field that is not in `known`.
-    pub fn unknown(&self, name: &str, known: &[&str]) -> A::Error {
+    pub(super) fn unknown(&self, name: &str, known: &[&str]) -> A::Error {
         A::Error::custom(format_args!(
             "unknown field `{}{name}`; allowed is {}",
             self.prefix,
@@ -114,34 +151,27 @@ impl<'de, A: MapAccess<'de>> Fields<A> {
     }
 
     /// Returns the error for a value that a builder rejected.
-    pub fn invalid(&self, error: &ConfigError) -> A::Error {
+    pub(super) fn invalid(&self, Invalid { path, error }: &Invalid) -> A::Error {
         let (field, value, allowed) = (error.field(), error.value(), error.allowed());
-        A::Error::custom(format_args!("`{}{field}` is {value}; allowed is {allowed}", self.prefix))
+        A::Error::custom(format_args!("`{}{path}{field}` is {value}; allowed is {allowed}", self.prefix))
     }
 
-    /// Returns the value of a required field.
-    ///
-    /// # Errors
-    ///
-    /// Fails if the field is missing.
-    pub fn required<T>(&self, name: &str, value: Option<T>) -> Result<T, A::Error> {
-        value.ok_or_else(|| A::Error::custom(format_args!("field `{}{name}` is missing", self.prefix)))
+    /// Returns the error for a required field that is missing.
+    pub(super) fn missing(&self, name: &str) -> A::Error {
+        A::Error::custom(format_args!("field `{}{name}` is missing", self.prefix))
     }
 
-    /// Returns the value of a table with a single field, after that field was read.
-    ///
-    /// # Errors
-    ///
-    /// Fails if the table has another field.
-    pub fn single<T>(&mut self, value: T) -> Result<Option<T>, A::Error> {
-        match self.next_name()? {
-            None => Ok(Some(value)),
-            Some(name) => Err(A::Error::custom(format_args!(
-                "`{0}{first}` and `{0}{name}` are set; set only one of them",
-                self.prefix,
-                first = self.names.first().map_or("", String::as_str),
-            ))),
-        }
+    /// Returns the error for two fields of which only one may be set.
+    pub(super) fn exclusive(&self, one: &str, other: &str) -> A::Error {
+        A::Error::custom(format_args!(
+            "`{0}{one}` and `{0}{other}` are set; set only one of them",
+            self.prefix
+        ))
+    }
+
+    /// Returns whether the field was read.
+    pub(super) fn contains(&self, name: &str) -> bool {
+        self.names.iter().any(|known| known == name)
     }
 }
 

@@ -7,7 +7,8 @@ use std::time::Duration;
 use serde::de::{MapAccess, SeqAccess};
 use serde::{Serialize, Serializer};
 
-use super::duration::{HumanDuration, unit_names};
+use super::duration::{HumanDuration, PATTERN, unit_names};
+use super::kind::Kind;
 use super::read::{FieldReader, Fields, Scalar, Setting, alternatives};
 
 /// A string with any content.
@@ -17,8 +18,12 @@ pub struct Text;
 impl Setting for Text {
     type Value = String;
 
-    fn allowed(&self) -> String {
+    fn range(&self) -> String {
         "a string".to_owned()
+    }
+
+    fn kind(&self) -> Kind {
+        Kind::Text { pattern: None }
     }
 
     fn scalar(&self, given: &Scalar<'_>) -> Option<String> {
@@ -29,15 +34,22 @@ impl Setting for Text {
     }
 }
 
-/// A list of strings.
+/// A list of strings, whose form is only checked when the settings are checked together.
 #[derive(Debug)]
-pub struct TextList;
+pub struct TextList {
+    /// The form of each string, as a regular expression of ECMA-262.
+    pub pattern: &'static str,
+}
 
 impl Setting for TextList {
     type Value = Vec<String>;
 
-    fn allowed(&self) -> String {
+    fn range(&self) -> String {
         "a list of strings".to_owned()
+    }
+
+    fn kind(&self) -> Kind {
+        Kind::List(Box::new(Kind::Text { pattern: Some(self.pattern) }))
     }
 
     fn scalar(&self, _: &Scalar<'_>) -> Option<Vec<String>> {
@@ -66,8 +78,12 @@ pub struct Bool;
 impl Setting for Bool {
     type Value = bool;
 
-    fn allowed(&self) -> String {
+    fn range(&self) -> String {
         "true or false".to_owned()
+    }
+
+    fn kind(&self) -> Kind {
+        Kind::Bool
     }
 
     fn scalar(&self, given: &Scalar<'_>) -> Option<bool> {
@@ -85,8 +101,12 @@ pub struct Float(pub RangeInclusive<f64>);
 impl Setting for Float {
     type Value = f64;
 
-    fn allowed(&self) -> String {
+    fn range(&self) -> String {
         format!("{:?} to {:?}", self.0.start(), self.0.end())
+    }
+
+    fn kind(&self) -> Kind {
+        Kind::Float(self.0.clone())
     }
 
     fn scalar(&self, given: &Scalar<'_>) -> Option<f64> {
@@ -103,11 +123,17 @@ impl Setting for Float {
 #[derive(Debug)]
 pub struct Integer<T>(pub RangeInclusive<T>);
 
-impl<T: Copy + Debug + PartialOrd + TryFrom<i128>> Setting for Integer<T> {
+impl<T: Copy + Debug + PartialOrd + TryFrom<i128> + TryInto<i128>> Setting for Integer<T> {
     type Value = T;
 
-    fn allowed(&self) -> String {
+    fn range(&self) -> String {
         format!("{:?} to {:?}", self.0.start(), self.0.end())
+    }
+
+    fn kind(&self) -> Kind {
+        // Every type of a setting fits into an `i128`.
+        let end = |end: &T| (*end).try_into().unwrap_or_default();
+        Kind::Integer(end(self.0.start())..=end(self.0.end()))
     }
 
     fn scalar(&self, given: &Scalar<'_>) -> Option<T> {
@@ -127,8 +153,13 @@ pub struct Seed;
 impl Setting for Seed {
     type Value = u64;
 
-    fn allowed(&self) -> String {
+    fn range(&self) -> String {
         format!("0 to {}, in quotes if it is above {}", u64::MAX, i64::MAX)
+    }
+
+    fn kind(&self) -> Kind {
+        let quoted = Kind::Text { pattern: Some("^[+]?[0-9]+$") };
+        Kind::Any(vec![Kind::Integer(0..=u64::MAX.into()), quoted])
     }
 
     fn scalar(&self, given: &Scalar<'_>) -> Option<u64> {
@@ -160,9 +191,17 @@ pub struct DurationIn(pub RangeInclusive<Duration>);
 impl Setting for DurationIn {
     type Value = Duration;
 
-    fn allowed(&self) -> String {
+    fn range(&self) -> String {
         let [least, most] = [self.0.start(), self.0.end()].map(|end| HumanDuration(*end));
-        format!("{least} to {most}, such as \"1m 30s\", with the units {}", unit_names())
+        format!("{least} to {most}")
+    }
+
+    fn allowed(&self) -> String {
+        format!("{}, such as \"1m 30s\", with the units {}", self.range(), unit_names())
+    }
+
+    fn kind(&self) -> Kind {
+        Kind::Text { pattern: Some(PATTERN) }
     }
 
     fn scalar(&self, given: &Scalar<'_>) -> Option<Duration> {
@@ -170,6 +209,31 @@ impl Setting for DurationIn {
             Scalar::Text(text) => HumanDuration::parse(text).filter(|time| self.0.contains(time)),
             _ => None,
         }
+    }
+}
+
+/// A duration within a range, or zero.
+#[derive(Debug)]
+pub struct DurationOrZero(pub RangeInclusive<Duration>);
+
+impl Setting for DurationOrZero {
+    type Value = Duration;
+
+    fn range(&self) -> String {
+        format!("{}, or 0s", DurationIn(self.0.clone()).range())
+    }
+
+    fn allowed(&self) -> String {
+        format!("{}, or 0s", DurationIn(self.0.clone()).allowed())
+    }
+
+    fn kind(&self) -> Kind {
+        DurationIn(self.0.clone()).kind()
+    }
+
+    fn scalar(&self, given: &Scalar<'_>) -> Option<Duration> {
+        let zero = DurationIn(Duration::ZERO..=Duration::ZERO).scalar(given);
+        zero.or_else(|| DurationIn(self.0.clone()).scalar(given))
     }
 }
 
@@ -187,8 +251,12 @@ impl<T: Clone + PartialEq> Choice<T> {
 impl<T: Clone> Setting for Choice<T> {
     type Value = T;
 
-    fn allowed(&self) -> String {
+    fn range(&self) -> String {
         alternatives(self.0.iter().map(|(word, _)| format!("{word:?}")))
+    }
+
+    fn kind(&self) -> Kind {
+        Kind::Words(self.0.iter().map(|(word, _)| *word).collect())
     }
 
     fn scalar(&self, given: &Scalar<'_>) -> Option<T> {
@@ -198,6 +266,34 @@ impl<T: Clone> Setting for Choice<T> {
             }
             _ => None,
         }
+    }
+}
+
+/// A value of the first kind, or of the second. The first kind has neither tables nor lists.
+#[derive(Debug)]
+pub struct Either<A, B>(pub A, pub B);
+
+impl<A: Setting, B: Setting<Value = A::Value>> Setting for Either<A, B> {
+    type Value = A::Value;
+
+    fn range(&self) -> String {
+        format!("{}, or {}", self.0.range(), self.1.range())
+    }
+
+    fn allowed(&self) -> String {
+        format!("{}, or {}", self.0.allowed(), self.1.allowed())
+    }
+
+    fn kind(&self) -> Kind {
+        Kind::Any(vec![self.0.kind(), self.1.kind()])
+    }
+
+    fn scalar(&self, given: &Scalar<'_>) -> Option<A::Value> {
+        self.0.scalar(given).or_else(|| self.1.scalar(given))
+    }
+
+    fn table<'de, M: MapAccess<'de>>(&self, fields: &mut Fields<M>) -> Result<Option<A::Value>, M::Error> {
+        self.1.table(fields)
     }
 }
 
@@ -212,8 +308,16 @@ pub struct OrNone<S>(pub S);
 impl<S: Setting> Setting for OrNone<S> {
     type Value = Option<S::Value>;
 
+    fn range(&self) -> String {
+        format!("{}, or {NONE:?}", self.0.range())
+    }
+
     fn allowed(&self) -> String {
         format!("{}, or {NONE:?} to turn it off", self.0.allowed())
+    }
+
+    fn kind(&self) -> Kind {
+        Kind::Any(vec![self.0.kind(), Kind::Words(vec![NONE])])
     }
 
     fn scalar(&self, given: &Scalar<'_>) -> Option<Option<S::Value>> {
