@@ -28,6 +28,7 @@ pub(crate) enum Hook {
     KeyHash,
     KeyEq,
     KeyDebug,
+    KeyClone,
     KeyDrop,
     ErrorDisplay,
     ErrorSource,
@@ -47,6 +48,7 @@ impl Hook {
         Self::KeyHash,
         Self::KeyEq,
         Self::KeyDebug,
+        Self::KeyClone,
         Self::KeyDrop,
         Self::ErrorDisplay,
         Self::ErrorSource,
@@ -183,6 +185,13 @@ impl fmt::Debug for HostileKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         Hook::KeyDebug.call_back();
         write!(f, "{}", self.0)
+    }
+}
+
+impl Clone for HostileKey {
+    fn clone(&self) -> Self {
+        Hook::KeyClone.call_back();
+        Self(self.0)
     }
 }
 

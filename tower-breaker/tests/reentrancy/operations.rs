@@ -283,6 +283,25 @@ pub(crate) const OPERATIONS: &[Operation] = &[
             drop(target.circuits().get_or_insert(HostileKey::new(fresh_key())));
         }
     }),
+    ("KeyedCircuits::circuit", |target| {
+        for key in [0, fresh_key(), fresh_key()] {
+            drop(target.circuits().circuit(&HostileKey::new(key)));
+            for verdict in [FAILURE, FAILURE, Verdict::Success] {
+                if let Ok(permit) = target.circuits().try_acquire(&HostileKey::new(key)) {
+                    permit.record(verdict);
+                }
+            }
+        }
+    }),
+    ("KeyedCircuits::remove", |target| {
+        drop(target.of_key());
+        drop(target.circuits().remove(&HostileKey::new(0)));
+        drop(target.circuits().remove(&HostileKey::new(fresh_key())));
+    }),
+    ("KeyedCircuits::clear", |target| {
+        drop(target.of_key());
+        target.circuits().clear();
+    }),
     ("KeyedCircuits readers", |target| {
         let circuits = target.circuits();
         for circuit in circuits.circuits() {
@@ -290,6 +309,7 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         }
         let _ = (circuits.len(), circuits.is_empty(), circuits.evicted(), circuits.overflowed());
         drop(circuits.overflow().map(|circuit| circuit.status()));
+        drop(circuits.statuses());
         drop(format!("{circuits:?}"));
     }),
     ("KeyedCircuits::reset_all", |target| target.circuits().reset_all()),
