@@ -150,11 +150,13 @@ fn bytes_per_key(keys: u64, call_each: impl Fn(&KeyedCircuits<u64>, u64)) -> u64
 }
 
 #[test]
-fn number_key_takes_at_most_200_bytes() {
+fn number_key_takes_about_200_bytes() {
     let _alone = run_alone();
     let bytes = bytes_per_key(100_000, |_, _| {});
     println!("{bytes} bytes per key");
-    assert!(bytes <= 200, "{bytes} bytes per key");
+    // The feature `metrics` adds the number of the key's instruments.
+    let most = if cfg!(feature = "metrics") { 208 } else { 200 };
+    assert!(bytes <= most, "{bytes} bytes per key");
 }
 
 /// The documentation of `KeyedBreakerLayer` states about 1 KB.

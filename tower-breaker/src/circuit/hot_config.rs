@@ -98,7 +98,7 @@ impl HotConfig {
 
     /// Returns the flags, without any order to other loads.
     #[inline]
-    pub(super) fn flags(&self) -> Flags {
+    pub(crate) fn flags(&self) -> Flags {
         // Relaxed: a change of the flags needs to apply to the next call only, not to this one. The
         // index of the instruments is written under the circuit's lock, or before any other thread
         // has the circuit.
@@ -111,16 +111,11 @@ impl HotConfig {
         // older than the first epoch in these flags.
         Flags(self.flags.load(Ordering::Acquire))
     }
-
-    /// Returns the instruments of the circuit's name. `None`: there is no recorder.
-    pub(crate) fn instruments(&self) -> Option<&'static Instruments> {
-        self.flags().instruments()
-    }
 }
 
 /// The part of the configuration that a call needs at its begin, in one word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Flags(u64);
+pub struct Flags(u64);
 
 impl Flags {
     /// The flags of storage that no circuit uses.
@@ -163,13 +158,9 @@ impl Flags {
         (self.0 >> FIRST_EPOCH) as u32
     }
 
-    /// Returns whether there is a recorder. Without the feature `metrics` there is none.
-    #[inline]
-    pub(super) fn is_metered(self) -> bool {
-        cfg!(feature = "metrics") && self.0 >> INSTRUMENTS != 0
-    }
-
-    pub(super) fn instruments(self) -> Option<&'static Instruments> {
+    /// Returns the instruments of the circuit's name. `None`: no circuit uses the storage, or the
+    /// feature `metrics` is off.
+    pub(crate) fn instruments(self) -> Option<&'static Instruments> {
         instruments((self.0 >> INSTRUMENTS) as u32)
     }
 }

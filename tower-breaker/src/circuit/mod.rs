@@ -49,6 +49,8 @@ pub(crate) use self::core::Store;
 pub(crate) use self::core::models::{CONFIG, FAILURE, model};
 pub(crate) use self::core::{CallDuration, Core, Denied};
 #[cfg(feature = "keyed")]
+pub(crate) use self::hot_config::Flags;
+#[cfg(feature = "keyed")]
 pub(crate) use self::hot_config::HotConfig;
 #[cfg(feature = "keyed")]
 pub(crate) use self::locked::Locked;

@@ -17,7 +17,7 @@ use crate::config::BreakerConfig;
 use crate::label::Label;
 use crate::machine::{Machine, State, WindowShape};
 use crate::rng::JitterStream;
-use crate::telemetry::{LastFailure, instruments, register};
+use crate::telemetry::{Instruments, LastFailure, instruments, register};
 
 /// The core of a circuit that shares nothing with other circuits.
 pub(crate) type StaticCore = Core<StaticStore>;
@@ -88,6 +88,10 @@ impl Store for StaticStore {
         Some(&self.locked)
     }
 
+    fn instruments(&self, flags: Flags) -> Option<&'static Instruments> {
+        flags.instruments()
+    }
+
     fn key(&self) -> Option<Arc<str>> {
         None
     }
@@ -139,7 +143,7 @@ impl StaticCore {
         // the coarse one, or the reverse.
         let clock = config.clock_for(locked.clock);
         let now = clock.now();
-        let (shape, metered) = (locked.shape, self.hot_config().instruments().is_some());
+        let shape = locked.shape;
         if self.hot_config().limits().load_locked().trip.consecutive_failures_span == 0 {
             // The time of the first failure was not stored. It is stored before the limits, so that
             // a call that reads a new span reads this time or a later one. Release: as for every
@@ -148,18 +152,12 @@ impl StaticCore {
         }
         self.write(&mut locked, config, Some(shape), index, clock);
         locked.jitter.reconfigure(config.seeds.as_ref());
-        let state = locked.machine.state();
         let change = locked.machine.set_disabled(config.is_disabled());
         // Wake the tasks even if the state has not changed: the circuit may now only observe, or
         // reject calls again.
         let wakers = locked.wakers.drain();
         let pending = change.map(|change| self.apply(&mut locked, change, None, None, now));
         drop(locked);
-        // If the recorder was installed after the circuit began, the gauges do not count the
-        // circuit yet.
-        if let Some(instruments) = instruments(index).filter(|_| !metered) {
-            instruments.circuit_created(state);
-        }
         wake(wakers);
         self.notify(pending);
     }
@@ -232,7 +230,7 @@ impl PoolItem for StaticCore {
 
     fn retire(&self) {
         let mut locked = self.locked();
-        let (instruments, state) = (self.hot_config().instruments(), locked.machine.state());
+        let (instruments, state) = (self.hot_config().flags().instruments(), locked.machine.state());
         locked.owner += 1;
         locked.epoch = next_epoch(locked.epoch);
         locked.machine = Machine::new();

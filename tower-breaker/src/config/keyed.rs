@@ -10,6 +10,8 @@ use crate::machine::WindowShape;
 
 /// The allowed values of `max_keys`.
 const MAX_KEYS: RangeInclusive<usize> = 1..=100_000_000;
+/// The allowed values of `key_label`.
+const KEY_LABELS: RangeInclusive<usize> = 1..=100_000;
 
 /// The configuration of keyed circuits: the limits of each circuit, and how many are kept.
 ///
@@ -18,6 +20,7 @@ const MAX_KEYS: RangeInclusive<usize> = 1..=100_000_000;
 /// | [`each`](Self::builder) | `BreakerConfig::default()` | time windows only | the configuration of every circuit |
 /// | [`max_keys`](KeyedConfigBuilder::max_keys) | 10,000 | 1 to 100,000,000 | circuits that are kept at most |
 /// | [`overflow`](KeyedConfigBuilder::overflow) | [`Overflow::Unguarded`] | | how a call with a new key is handled when the map is full |
+/// | [`key_label`](KeyedConfigBuilder::key_label) | none | 1 to 100,000, or none | keys that get their own label in the metrics at most |
 ///
 /// ```
 /// use tower_breaker::keyed::{KeyedConfig, Overflow};
@@ -33,6 +36,7 @@ pub struct KeyedConfig {
     pub(crate) each: BreakerConfig,
     pub(crate) max_keys: usize,
     pub(crate) overflow: Overflow,
+    pub(crate) key_label: Option<usize>,
 }
 
 /// What happens to a call with a new key when the map is full and no circuit can be evicted.
@@ -67,8 +71,8 @@ impl fmt::Display for Overflow {
 impl KeyedConfig {
     /// Returns a builder with these values.
     pub fn to_builder(&self) -> KeyedConfigBuilder {
-        let Self { each, max_keys, overflow } = self.clone();
-        KeyedConfigBuilder { each, max_keys, overflow }
+        let Self { each, max_keys, overflow, key_label } = self.clone();
+        KeyedConfigBuilder { each, max_keys, overflow, key_label }
     }
 
     /// Returns the configuration of every circuit.
@@ -86,9 +90,15 @@ impl KeyedConfig {
         self.overflow
     }
 
+    /// Returns how many keys get their own label in the metrics at most. `None`: the metrics do not
+    /// distinguish keys.
+    pub const fn key_label(&self) -> Option<usize> {
+        self.key_label
+    }
+
     /// Returns a builder with the defaults. `each` is the configuration of every circuit.
     pub const fn builder(each: BreakerConfig) -> KeyedConfigBuilder {
-        KeyedConfigBuilder { each, max_keys: 10_000, overflow: Overflow::Unguarded }
+        KeyedConfigBuilder { each, max_keys: 10_000, overflow: Overflow::Unguarded, key_label: None }
     }
 }
 
@@ -110,6 +120,7 @@ pub struct KeyedConfigBuilder {
     each: BreakerConfig,
     max_keys: usize,
     overflow: Overflow,
+    key_label: Option<usize>,
 }
 
 impl KeyedConfigBuilder {
@@ -167,15 +178,37 @@ impl KeyedConfigBuilder {
         self
     }
 
+    /// Adds the label `key` to the metrics of the circuits, for at most this number of keys.
+    ///
+    /// **Range**: 1 to 100,000, or `None`. **Default**: `None`, and the circuits of all keys share
+    /// the metrics of their name. Without the feature `metrics`, the setting has no effect.
+    ///
+    /// The value of the label is the key's `Debug` text, as in
+    /// [`Transition::key`](crate::telemetry::Transition::key). The first keys get labels of their
+    /// own. All further keys share the label `(other)`. The overflow circuit has the label
+    /// `(overflow)`.
+    ///
+    /// A key keeps its label after its circuit is evicted, because the series of a recorder last as
+    /// long as the program. The limit therefore also limits the number of series, which is about 20
+    /// for each key. All maps with the same name share their labels.
+    ///
+    /// Set it only if you know the keys, such as the names of your servers. Metrics are the wrong
+    /// place for keys that remote clients choose: see
+    /// [`on_transition`](crate::keyed::KeyedCircuits::on_transition).
+    pub fn key_label(mut self, max_labels: impl Into<Option<usize>>) -> Self {
+        self.key_label = max_labels.into();
+        self
+    }
+
     /// Validates all values and returns the configuration.
     ///
     /// # Errors
     ///
-    /// - `max_keys` is out of its range.
+    /// - `max_keys` or `key_label` is out of its range.
     /// - The circuits have a [`count_window`](crate::BreakerConfigBuilder::count_window). Only a
     ///   time window becomes empty by itself, and eviction depends on that.
     pub fn build(self) -> Result<KeyedConfig, ConfigError> {
-        let Self { each, max_keys, overflow } = self;
+        let Self { each, max_keys, overflow, key_label } = self;
         if let WindowShape::Count(calls) = each.window {
             return Err(ConfigError::new(
                 "count_window",
@@ -184,7 +217,10 @@ impl KeyedConfigBuilder {
             ));
         }
         ConfigError::check("max_keys", max_keys, MAX_KEYS)?;
-        Ok(KeyedConfig { each, max_keys, overflow })
+        if let Some(labels) = key_label {
+            ConfigError::check("key_label", labels, KEY_LABELS)?;
+        }
+        Ok(KeyedConfig { each, max_keys, overflow, key_label })
     }
 }
 

@@ -22,8 +22,8 @@ use tower_fault_classify::__internals::sync::{self, AtomicU64, Mutex, Ordering, 
 use tower_fault_classify::__internals::{BucketRing, Clock};
 
 use crate::circuit::{
-    CircuitRef, Core, Denied, HotConfig, LastCalls, Locked, NewestBucket, PackedCells, StateWord, Store,
-    Window, WindowSpan,
+    CircuitRef, Core, Denied, Flags, HotConfig, LastCalls, Locked, NewestBucket, PackedCells, StateWord,
+    Store, Window, WindowSpan,
 };
 use crate::config::{BreakerConfig, Mode};
 use crate::error::Rejection;
@@ -31,7 +31,7 @@ use crate::label::{KeptLabel, Label};
 use crate::machine::{Counts, WindowShape};
 use crate::rng::JitterStream;
 use crate::sealed::Sealed;
-use crate::telemetry::{Instruments, Observers, register};
+use crate::telemetry::{Instruments, KeyInstruments, Observers, register};
 
 /// Formats the label of a key.
 type MakeLabel<K> = fn(&K) -> String;
@@ -77,6 +77,8 @@ pub(crate) struct Common<K> {
     config: BreakerConfig,
     observers: Arc<Observers>,
     label: MakeLabel<K>,
+    /// How many keys the metrics distinguish at most. `None`: they do not distinguish keys.
+    max_key_labels: Option<usize>,
     /// Held while cells are cleared, and while counts of any of the circuits move.
     upkeep: Mutex<()>,
     /// Odd while counts move.
@@ -86,11 +88,11 @@ pub(crate) struct Common<K> {
 }
 
 impl<K> Common<K> {
-    pub(crate) fn new(config: BreakerConfig, label: MakeLabel<K>) -> Self {
+    pub(crate) fn new(config: BreakerConfig, label: MakeLabel<K>, max_key_labels: Option<usize>) -> Self {
         let instruments = register(config.name);
         let hot_config = HotConfig::new(config.fitted_clock(), &config, PackedCells::PARTS, instruments);
         let (observers, upkeep, sequence) = Default::default();
-        Self { hot_config, config, observers, label, upkeep, sequence, is_counted: true }
+        Self { hot_config, config, observers, label, max_key_labels, upkeep, sequence, is_counted: true }
     }
 
     /// Returns what the overflow circuit shares with these circuits. Without `guards`, the overflow
@@ -100,11 +102,15 @@ impl<K> Common<K> {
             if guards { (self.config.mode, self.config.seeds.clone()) } else { (Mode::Disabled, None) };
         let config = BreakerConfig { mode, seeds, ..self.config.clone() };
         let observers = Arc::clone(&self.observers);
-        Self { observers, is_counted: guards, ..Self::new(config, |_| "(overflow)".to_owned()) }
+        // The label of the overflow circuit is not one of the limited labels of keys.
+        let max_key_labels = self.max_key_labels.map(|_| usize::MAX);
+        let common = Self::new(config, |_| "(overflow)".to_owned(), max_key_labels);
+        Self { observers, is_counted: guards, ..common }
     }
 
+    /// Returns the instruments of the name.
     pub(crate) fn instruments(&self) -> Option<&'static Instruments> {
-        self.hot_config.instruments()
+        self.hot_config.flags().instruments()
     }
 
     fn span(&self) -> WindowSpan {
@@ -212,6 +218,8 @@ pub struct KeyedStore<K> {
     /// The numbers of calls and failures.
     calls: PackedCells,
     lazy: OnceLock<Box<LazyState>>,
+    /// Unused if the metrics do not distinguish keys.
+    instruments: KeyInstruments,
     common: Arc<Common<K>>,
 }
 
@@ -249,9 +257,9 @@ impl<K> KeyedStore<K> {
         let state_word = AtomicU64::new(StateWord::initial(common.config.is_disabled()).word());
         let newest = NewestBucket::new(common.hot_config.bucket());
         let is_seeded = common.config.seeds.is_some();
-        let (calls, lazy) = Default::default();
+        let (calls, lazy, instruments) = Default::default();
         let first_failure = AtomicU64::new(0);
-        let store = Self { key, hash, state_word, first_failure, newest, calls, lazy, common };
+        let store = Self { key, hash, state_word, first_failure, newest, calls, lazy, instruments, common };
         if is_seeded {
             // The lazy state takes the circuit's stream of random numbers. It is allocated now, so
             // that the order of creation decides.
@@ -260,16 +268,15 @@ impl<K> KeyedStore<K> {
         store
     }
 
-    /// Counts the circuit in the gauges until it is dropped. This calls the recorder, so it must
-    /// not run under a lock.
+    /// Counts the circuit in the gauges until it is dropped. This calls the recorder and formats
+    /// the key, so it must not run under a lock.
     pub(crate) fn count(&self) {
-        if let Some(instruments) = self.gauges() {
+        if !self.common.is_counted {
+            return;
+        }
+        if let Some(instruments) = self.instruments(self.common.hot_config.flags()) {
             instruments.circuit_created(StateWord::initial(self.common.config.is_disabled()).initial_state());
         }
-    }
-
-    fn gauges(&self) -> Option<&'static Instruments> {
-        self.common.instruments().filter(|_| self.common.is_counted)
     }
 
     pub(crate) const fn key_ref(&self) -> &K {
@@ -423,6 +430,15 @@ impl<K> Store for KeyedStore<K> {
         self.lazy.get().map(|lazy| &lazy.locked)
     }
 
+    #[inline]
+    fn instruments(&self, flags: Flags) -> Option<&'static Instruments> {
+        let Common { max_key_labels, config, .. } = &*self.common;
+        match *max_key_labels {
+            None => flags.instruments(),
+            Some(max) => self.instruments.get_or_register(config.name, max, || self.make_label()),
+        }
+    }
+
     fn key(&self) -> Option<Arc<str>> {
         match self.lazy.get() {
             Some(lazy) => self.kept_label(lazy).map(|label| Arc::clone(label.text())),
@@ -495,7 +511,15 @@ impl<K> Window for KeyedStore<K> {
 
 impl<K> Drop for KeyedStore<K> {
     fn drop(&mut self) {
-        let Some(instruments) = self.gauges() else { return };
+        if !self.common.is_counted {
+            return;
+        }
+        // The key is not formatted for this.
+        let instruments = match self.common.max_key_labels {
+            None => self.common.instruments(),
+            Some(_) => self.instruments.get(),
+        };
+        let Some(instruments) = instruments else { return };
         let state = match self.lazy.get() {
             Some(lazy) => lock(&lazy.locked).state(),
             None => StateWord::initial(self.common.config.is_disabled()).initial_state(),

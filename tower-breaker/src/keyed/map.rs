@@ -121,8 +121,11 @@ impl<K: Eq + fmt::Debug + Hash> KeyedCircuits<K> {
     ///
     /// The label of a key is its `Debug` text, without the surrounding quotes of a string.
     pub fn new(config: KeyedConfig) -> Self {
-        let KeyedConfig { each, max_keys, overflow } = config;
-        let common = Common::new(each, label);
+        let KeyedConfig { each, max_keys, overflow, key_label } = config;
+        let common = Common::new(each, label, key_label);
+        if let Some(instruments) = common.instruments() {
+            instruments.map_created();
+        }
         let guards_overflow = overflow == Overflow::Shared;
         let overflow = common.for_overflow(guards_overflow);
         let inner = Inner {

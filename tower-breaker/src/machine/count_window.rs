@@ -63,6 +63,11 @@ impl CountWindow {
         self.counts.cancelled += 1;
     }
 
+    /// Returns whether the next outcome is stored in the first place.
+    pub(crate) const fn is_at_start(&self) -> bool {
+        self.next == 0
+    }
+
     /// Returns the counts of the window.
     pub(crate) const fn counts(&self) -> Counts {
         self.counts

@@ -1,35 +1,42 @@
 //! Counters and gauges for the recorder of the crate `metrics`. `docs/observability.md` lists
 //! their names.
 //!
-//! The instruments of a circuit name are registered once, and a circuit stores their number. With a
-//! recorder, a counted call costs one look-up. Without a recorder, a call costs one comparison.
+//! Each circuit name has [`Instruments`], and with a label for the keys, so has each key. They
+//! exist without a recorder, so that they know how many circuits are in which state. They are
+//! registered with a recorder when they are first used after the recorder was found. A circuit
+//! stores the number of its instruments.
+//!
+//! | file | |
+//! |---|---|
+//! | `names.rs` | names, descriptions and labels |
+//! | `recorder.rs` | whether there is a recorder |
 
+mod names;
+mod recorder;
+
+use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::sync::{Mutex, OnceLock, PoisonError};
-use std::thread;
+use std::fmt;
+use std::mem;
+#[cfg(feature = "keyed")]
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use metrics::{Counter, Gauge, counter, gauge};
+use metrics::{Counter, Gauge, Key, Label, Recorder, with_recorder};
 use tower_fault_classify::{Health, Verdict};
 
-use super::{TARGET, Transition};
-use crate::machine::CircuitState;
+pub(crate) use self::recorder::{is_recording, recheck_recorder};
 
-/// The instruments of all circuits with one name.
-#[derive(Debug)]
-pub(crate) struct Instruments {
-    success: Counter,
-    failure: Counter,
-    neutral: Counter,
-    cancelled: Counter,
-    slow: Counter,
-    /// In the order of [`STATES`].
-    rejections: [Counter; STATES.len()],
-    circuits: [Gauge; STATES.len()],
-    #[cfg(feature = "keyed")]
-    evictions: Counter,
-    #[cfg(feature = "keyed")]
-    overflows: Counter,
-}
+use self::names::{
+    CALLS, CIRCUIT, CIRCUITS, FROM, KEY, METADATA, OUTCOME, REASON, REJECTIONS, SLOW_CALLS, STATE, TO,
+    TRANSITIONS, describe,
+};
+#[cfg(feature = "keyed")]
+use self::names::{EVICTIONS, OVERFLOWS};
+use self::recorder::find_recorder;
+use super::Transition;
+use crate::machine::CircuitState;
 
 const STATES: [CircuitState; 6] = [
     CircuitState::Closed,
@@ -40,164 +47,392 @@ const STATES: [CircuitState; 6] = [
     CircuitState::Disabled,
 ];
 
+/// The label of all keys beyond the limit on the number of labels.
+#[cfg(feature = "keyed")]
+const OTHER_KEYS: &str = "(other)";
+
 static ALL: boxcar::Vec<Instruments> = boxcar::Vec::new();
 
-/// Returns the number of a name's instruments, and registers them if they are new. 0: there is no
-/// recorder. This function calls the recorder, so it must not run under a lock.
-pub(crate) fn register(circuit: &'static str) -> u32 {
-    static NUMBERS: Mutex<BTreeMap<&'static str, u32>> = Mutex::new(BTreeMap::new());
-    let numbers = || NUMBERS.lock().unwrap_or_else(PoisonError::into_inner);
-    let registered = numbers().get(circuit).copied();
-    if let Some(number) = registered {
-        return number;
-    }
-    if !has_recorder() {
-        return 0;
-    }
-    let instruments = Instruments::new(circuit);
-    let mut numbers = numbers();
-    if let Some(number) = numbers.get(circuit).copied() {
-        // Another thread was first. The instruments are dropped after the lock is released.
-        drop(numbers);
-        return number;
-    }
-    let number = ALL.push(instruments) as u32 + 1;
-    numbers.insert(circuit, number);
-    number
+/// The numbers of the instruments of one circuit name. 0: there are none.
+#[derive(Default)]
+struct Numbers {
+    without_key: u32,
+    #[cfg(feature = "keyed")]
+    by_key: std::collections::HashMap<Arc<str>, u32>,
+    #[cfg(feature = "keyed")]
+    other_keys: u32,
 }
 
-/// Returns the instruments with this number.
+fn numbers() -> MutexGuard<'static, BTreeMap<&'static str, Numbers>> {
+    static NUMBERS: Mutex<BTreeMap<&'static str, Numbers>> = Mutex::new(BTreeMap::new());
+    NUMBERS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Returns the number of a name's instruments, and creates them if the name is new. Also looks for
+/// a recorder.
+pub(crate) fn register(circuit: &'static str) -> u32 {
+    recheck_recorder();
+    let mut numbers = numbers();
+    number_of(&mut numbers.entry(circuit).or_default().without_key, circuit, || None)
+}
+
+/// Returns a number, after it has created the instruments if the number is 0.
+fn number_of(number: &mut u32, circuit: &'static str, key: impl FnOnce() -> Option<Arc<str>>) -> u32 {
+    if *number == 0 {
+        *number = ALL.push(Instruments::new(circuit, key())) as u32 + 1;
+    }
+    *number
+}
+
+/// Returns the instruments with this number. `None`: the number is 0.
 #[inline]
 pub(crate) fn instruments(number: u32) -> Option<&'static Instruments> {
     if number == 0 { None } else { ALL.get(number as usize - 1) }
 }
 
-/// Returns whether a recorder is installed.
-fn has_recorder() -> bool {
-    possible_placeholder().is_none_or(|address| !is_placeholder(address))
-}
-
-/// Returns the address of the current recorder, if the recorder may be the placeholder.
+/// Registers the metrics of all existing circuits with the recorder of the crate `metrics`.
 ///
-/// While no recorder is installed, the crate `metrics` passes a placeholder: a zero-sized static. A
-/// recorder for the whole program is boxed, and a box of a zero-sized value has a dangling address
-/// that equals the alignment.
-fn possible_placeholder() -> Option<usize> {
-    metrics::with_recorder(|recorder| {
-        let address = std::ptr::from_ref(recorder).addr();
-        (size_of_val(recorder) == 0 && address != align_of_val(recorder)).then_some(address)
-    })
+/// Call it after you install a recorder, if circuits may exist already. Their gauges then show the
+/// circuits immediately. Without this function, the metrics of a circuit name are registered at
+/// the next event of one of its circuits: see [Observability]. It does nothing if there is no
+/// recorder.
+///
+/// ```
+/// use tower_breaker::Circuit;
+/// use tower_breaker::telemetry::register_metrics;
+///
+/// let circuit = Circuit::new(tower_breaker::BreakerConfig::default());
+/// // … the program installs a recorder …
+/// register_metrics();
+/// # drop(circuit);
+/// ```
+///
+/// [Observability]: https://github.com/OWNER/tower-resilience-layers/blob/main/docs/observability.md#when-metrics-are-registered
+pub fn register_metrics() {
+    if find_recorder() {
+        for (_, instruments) in &ALL {
+            instruments.register_used();
+        }
+    }
 }
 
-/// Distinguishes the placeholder from a zero-sized recorder that is installed for this thread only.
-/// A new thread has no recorder of its own, so it shows the placeholder. One such thread is spawned
-/// per program.
-fn is_placeholder(address: usize) -> bool {
-    static PLACEHOLDER: OnceLock<usize> = OnceLock::new();
-    if let Some(placeholder) = PLACEHOLDER.get() {
-        return *placeholder == address;
-    }
-    match thread::Builder::new().spawn(possible_placeholder).map(thread::JoinHandle::join) {
-        Ok(Ok(Some(placeholder))) => *PLACEHOLDER.get_or_init(|| placeholder) == address,
-        // A recorder is installed for the whole program: the placeholder is no longer in use.
-        Ok(Ok(None)) => false,
-        // This platform cannot spawn threads.
-        Ok(Err(_)) | Err(_) => true,
-    }
+/// The instruments of all circuits with one name, or of the circuits of one key.
+pub struct Instruments {
+    circuit: &'static str,
+    key: Option<Arc<str>>,
+    of_circuits: OnceLock<CircuitInstruments>,
+    /// The changes of the numbers of circuits by state that the gauges do not show yet.
+    unreported: Mutex<[i32; STATES.len()]>,
+    has_circuits: AtomicBool,
+    #[cfg(feature = "keyed")]
+    of_map: OnceLock<MapInstruments>,
+    #[cfg(feature = "keyed")]
+    has_map: AtomicBool,
+}
+
+/// The instruments of circuits, from a recorder.
+struct CircuitInstruments {
+    success: Counter,
+    failure: Counter,
+    failed_retry: Counter,
+    neutral: Counter,
+    cancelled: Counter,
+    slow: Counter,
+    /// In the order of [`STATES`].
+    rejections: [Counter; STATES.len()],
+    circuits: [Gauge; STATES.len()],
+}
+
+/// The instruments of a map of circuits by key, from a recorder.
+#[cfg(feature = "keyed")]
+struct MapInstruments {
+    evictions: Counter,
+    overflows: Counter,
 }
 
 impl Instruments {
-    fn new(circuit: &'static str) -> Self {
-        let calls = |outcome: &'static str| {
-            let name = "tower_breaker_calls_total";
-            counter!(target: TARGET, name, "circuit" => circuit, "outcome" => outcome)
-        };
+    fn new(circuit: &'static str, key: Option<Arc<str>>) -> Self {
         Self {
-            success: calls("success"),
-            failure: calls("failure"),
-            neutral: calls("neutral"),
-            cancelled: calls("cancelled"),
-            slow: counter!(target: TARGET, "tower_breaker_slow_calls_total", "circuit" => circuit),
-            rejections: STATES.map(|state| {
-                let name = "tower_breaker_rejections_total";
-                counter!(target: TARGET, name, "circuit" => circuit, "state" => state.as_str())
-            }),
-            circuits: STATES.map(|state| {
-                let name = "tower_breaker_circuits";
-                let circuits = gauge!(target: TARGET, name, "circuit" => circuit, "state" => state.as_str());
-                // Registers the gauge, so that it exists before the first circuit.
-                circuits.increment(0.0);
-                circuits
-            }),
+            circuit,
+            key,
+            of_circuits: OnceLock::new(),
+            unreported: Mutex::default(),
+            has_circuits: AtomicBool::new(false),
             #[cfg(feature = "keyed")]
-            evictions: counter!(target: TARGET, "tower_breaker_evictions_total", "circuit" => circuit),
+            of_map: OnceLock::new(),
             #[cfg(feature = "keyed")]
-            overflows: counter!(target: TARGET, "tower_breaker_overflows_total", "circuit" => circuit),
+            has_map: AtomicBool::new(false),
         }
     }
 
-    /// Counts the outcome of an admitted call.
+    /// Returns the instruments of the circuits. `None`: there is no recorder.
     #[inline]
-    pub(crate) fn outcome(&self, verdict: &Verdict) {
+    fn of_circuits(&self) -> Option<&CircuitInstruments> {
+        self.of_circuits.get().or_else(|| self.register_circuits())
+    }
+
+    #[cold]
+    fn register_circuits(&self) -> Option<&CircuitInstruments> {
+        let new = register_new(|recorder| CircuitInstruments::new(self, recorder))?;
+        // Another thread may have been first. The recorder knows that both are the same.
+        drop(self.of_circuits.set(new));
+        self.report();
+        self.of_circuits.get()
+    }
+
+    /// Registers the instruments of circuits and maps that have existed.
+    fn register_used(&self) {
+        // Relaxed: a circuit that is created concurrently registers its instruments itself.
+        if self.has_circuits.load(Ordering::Relaxed) {
+            self.of_circuits();
+        }
+        #[cfg(feature = "keyed")]
+        if self.has_map.load(Ordering::Relaxed) {
+            self.of_map();
+        }
+    }
+
+    /// Changes the numbers of circuits by state, and reports them to the gauges.
+    fn change(&self, changes: impl FnOnce(&mut [i32; STATES.len()])) {
+        changes(&mut self.unreported());
+        if self.of_circuits().is_some() {
+            self.report();
+        }
+    }
+
+    /// Reports the changes of the numbers of circuits to the gauges.
+    ///
+    /// Instruments are registered before they report. So a thread that finds no instruments has
+    /// stored its change before the first report takes it.
+    fn report(&self) {
+        let Some(CircuitInstruments { circuits, .. }) = self.of_circuits.get() else { return };
+        // The lock is released before the recorder runs. Increments may arrive in any order.
+        let changes = mem::take(&mut *self.unreported());
+        for (gauge, change) in circuits.iter().zip(changes) {
+            match change {
+                0 => {}
+                1.. => gauge.increment(change),
+                _ => gauge.decrement(-change),
+            }
+        }
+    }
+
+    fn unreported(&self) -> MutexGuard<'_, [i32; STATES.len()]> {
+        self.unreported.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts the outcome of an admitted call. `is_uncounted_retry`: the call is a retry whose
+    /// failure the circuit does not count.
+    #[inline]
+    pub(crate) fn outcome(&self, verdict: &Verdict, is_uncounted_retry: bool) {
+        let Some(calls) = self.of_circuits() else { return };
         let outcome = match verdict {
-            Verdict::Success => &self.success,
+            Verdict::Success => &calls.success,
             Verdict::Fault(fault) => match fault.health() {
-                Health::Healthy => &self.success,
-                Health::Unhealthy => &self.failure,
-                _ => &self.neutral,
+                Health::Healthy => &calls.success,
+                Health::Unhealthy if is_uncounted_retry => &calls.failed_retry,
+                Health::Unhealthy => &calls.failure,
+                _ => &calls.neutral,
             },
         };
         outcome.increment(1);
     }
 
     pub(crate) fn cancelled(&self) {
-        self.cancelled.increment(1);
+        if let Some(calls) = self.of_circuits() {
+            calls.cancelled.increment(1);
+        }
     }
 
     pub(crate) fn slow(&self) {
-        self.slow.increment(1);
+        if let Some(calls) = self.of_circuits() {
+            calls.slow.increment(1);
+        }
     }
 
     pub(crate) fn rejected(&self, state: CircuitState) {
-        self.rejections[index_of(state)].increment(1);
-    }
-
-    #[cfg(feature = "keyed")]
-    pub(crate) fn evicted(&self) {
-        self.evictions.increment(1);
-    }
-
-    #[cfg(feature = "keyed")]
-    pub(crate) fn overflowed(&self) {
-        self.overflows.increment(1);
+        if let Some(calls) = self.of_circuits() {
+            calls.rejections[index_of(state)].increment(1);
+        }
     }
 
     /// Counts a new circuit.
     pub(crate) fn circuit_created(&self, state: CircuitState) {
-        self.circuits[index_of(state)].increment(1.0);
+        self.has_circuits.store(true, Ordering::Relaxed);
+        self.change(|circuits| circuits[index_of(state)] += 1);
     }
 
     /// Removes a circuit from the gauge of its state.
     pub(crate) fn circuit_dropped(&self, state: CircuitState) {
-        self.circuits[index_of(state)].decrement(1.0);
+        self.change(|circuits| circuits[index_of(state)] -= 1);
     }
 
-    pub(crate) fn transition(&self, Transition { circuit, from, to, reason, .. }: &Transition) {
-        self.circuit_dropped(*from);
-        self.circuit_created(*to);
-        counter!(
-            target: TARGET,
-            "tower_breaker_transitions_total",
-            "circuit" => *circuit,
-            "from" => from.as_str(),
-            "to" => to.as_str(),
-            "reason" => reason.as_str(),
-        )
-        .increment(1);
+    pub(crate) fn transition(&self, Transition { from, to, reason, .. }: &Transition) {
+        recheck_recorder();
+        self.change(|circuits| {
+            circuits[index_of(*from)] -= 1;
+            circuits[index_of(*to)] += 1;
+        });
+        if self.of_circuits.get().is_some() {
+            let labels = [(FROM, from.as_str()), (TO, to.as_str()), (REASON, reason.as_str())];
+            let key = self.key(TRANSITIONS, &labels);
+            with_recorder(|recorder| recorder.register_counter(&key, &METADATA)).increment(1);
+        }
     }
+
+    /// Returns the key of an instrument: the labels of the circuit, and `labels`.
+    fn key(&self, name: &'static str, labels: &[(&'static str, &'static str)]) -> Key {
+        let circuit = Label::from_static_parts(CIRCUIT, self.circuit);
+        let key = self.key.as_ref().map(|key| Label::new(KEY, Arc::clone(key)));
+        let labels = labels.iter().map(|(key, value)| Label::from_static_parts(key, value));
+        Key::from_parts(name, [circuit].into_iter().chain(key).chain(labels).collect::<Vec<_>>())
+    }
+}
+
+impl CircuitInstruments {
+    fn new(circuits: &Instruments, recorder: &dyn Recorder) -> Self {
+        let counter = |name, labels: &[_]| recorder.register_counter(&circuits.key(name, labels), &METADATA);
+        let calls = |outcome| counter(CALLS, &[(OUTCOME, outcome)]);
+        Self {
+            success: calls("success"),
+            failure: calls("failure"),
+            failed_retry: calls("failed_retry"),
+            neutral: calls("neutral"),
+            cancelled: calls("cancelled"),
+            slow: counter(SLOW_CALLS, &[]),
+            rejections: STATES.map(|state| counter(REJECTIONS, &[(STATE, state.as_str())])),
+            circuits: STATES.map(|state| {
+                let key = circuits.key(CIRCUITS, &[(STATE, state.as_str())]);
+                let gauge = recorder.register_gauge(&key, &METADATA);
+                // Some recorders show a gauge only after its first change.
+                gauge.increment(0.0);
+                gauge
+            }),
+        }
+    }
+}
+
+/// Registers instruments. `None`: there is no recorder, or a recorder that runs now was called by
+/// this function, and would be called again.
+fn register_new<T>(register: impl FnOnce(&dyn Recorder) -> T) -> Option<T> {
+    thread_local! {
+        static IS_REGISTERING: Cell<bool> = const { Cell::new(false) };
+    }
+
+    /// Ends the registration, also if the recorder panics.
+    struct Registration;
+
+    impl Drop for Registration {
+        fn drop(&mut self) {
+            IS_REGISTERING.set(false);
+        }
+    }
+
+    if IS_REGISTERING.get() || !find_recorder() {
+        return None;
+    }
+    IS_REGISTERING.set(true);
+    let _registration = Registration;
+    Some(with_recorder(|recorder| {
+        describe(recorder);
+        register(recorder)
+    }))
 }
 
 fn index_of(state: CircuitState) -> usize {
     // `STATES` contains every state.
     STATES.iter().position(|other| *other == state).unwrap_or_default()
+}
+
+/// The metrics of a map of circuits by key.
+#[cfg(feature = "keyed")]
+impl Instruments {
+    fn of_map(&self) -> Option<&MapInstruments> {
+        if self.of_map.get().is_none() {
+            let new = register_new(|recorder| {
+                let counter = |name| recorder.register_counter(&self.key(name, &[]), &METADATA);
+                MapInstruments { evictions: counter(EVICTIONS), overflows: counter(OVERFLOWS) }
+            })?;
+            // As for the instruments of circuits.
+            drop(self.of_map.set(new));
+        }
+        self.of_map.get()
+    }
+
+    /// Registers the metrics of a new map.
+    pub(crate) fn map_created(&self) {
+        self.has_map.store(true, Ordering::Relaxed);
+        self.of_map();
+    }
+
+    pub(crate) fn evicted(&self) {
+        if let Some(map) = self.of_map() {
+            map.evictions.increment(1);
+        }
+    }
+
+    pub(crate) fn overflowed(&self) {
+        if let Some(map) = self.of_map() {
+            map.overflows.increment(1);
+        }
+    }
+}
+
+/// The number of the instruments of one key's circuit, once they have been needed.
+#[cfg(feature = "keyed")]
+#[derive(Debug, Default)]
+pub(crate) struct KeyInstruments(AtomicU32);
+
+#[cfg(feature = "keyed")]
+impl KeyInstruments {
+    /// Returns the instruments, if they have been needed before.
+    pub(crate) fn get(&self) -> Option<&'static Instruments> {
+        // Acquire, with the Release of `get_or_register`: the instruments with this number are
+        // complete.
+        instruments(self.0.load(Ordering::Acquire))
+    }
+
+    /// Returns the instruments, and creates them if they are new.
+    ///
+    /// A name has `max_labels` labels at most, in addition to `(other)`. A key beyond this limit,
+    /// and a key without a label, uses the instruments of the key `(other)`. `label` may run user
+    /// code, so this function must not be called under a lock.
+    pub(crate) fn get_or_register(
+        &self,
+        circuit: &'static str,
+        max_labels: usize,
+        label: impl FnOnce() -> Option<String>,
+    ) -> Option<&'static Instruments> {
+        if let Some(instruments) = self.get() {
+            return Some(instruments);
+        }
+        recheck_recorder();
+        let number = Self::number(circuit, max_labels, label().map(Arc::from));
+        // Release: as above. Another thread may have been first.
+        match self.0.compare_exchange(0, number, Ordering::Release, Ordering::Acquire) {
+            Ok(_) => instruments(number),
+            Err(first) => instruments(first),
+        }
+    }
+
+    fn number(circuit: &'static str, max_labels: usize, label: Option<Arc<str>>) -> u32 {
+        let mut numbers = numbers();
+        let Numbers { by_key, other_keys, .. } = numbers.entry(circuit).or_default();
+        if let Some(label) = label {
+            if let Some(number) = by_key.get(&label) {
+                return *number;
+            }
+            if by_key.len() < max_labels {
+                return number_of(by_key.entry(Arc::clone(&label)).or_default(), circuit, || Some(label));
+            }
+        }
+        number_of(other_keys, circuit, || Some(OTHER_KEYS.into()))
+    }
+}
+
+impl fmt::Debug for Instruments {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { circuit, key, .. } = self;
+        f.debug_struct("Instruments").field("circuit", circuit).field("key", key).finish_non_exhaustive()
+    }
 }

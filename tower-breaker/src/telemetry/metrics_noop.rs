@@ -8,7 +8,15 @@ use crate::machine::CircuitState;
 
 /// The instruments of a circuit name. Uninhabited.
 #[derive(Debug)]
-pub(crate) enum Instruments {}
+pub enum Instruments {}
+
+#[inline]
+pub(crate) const fn is_recording() -> bool {
+    false
+}
+
+#[inline]
+pub(crate) const fn recheck_recorder() {}
 
 pub(crate) const fn register(_: &'static str) -> u32 {
     0
@@ -20,7 +28,7 @@ pub(crate) const fn instruments(_: u32) -> Option<&'static Instruments> {
 }
 
 impl Instruments {
-    pub(crate) const fn outcome(&self, _: &Verdict) {
+    pub(crate) const fn outcome(&self, _: &Verdict, _: bool) {
         match *self {}
     }
 
@@ -47,14 +55,42 @@ impl Instruments {
     pub(crate) const fn transition(&self, _: &Transition) {
         match *self {}
     }
+}
 
-    #[cfg(feature = "keyed")]
+#[cfg(feature = "keyed")]
+impl Instruments {
+    pub(crate) const fn map_created(&self) {
+        match *self {}
+    }
+
     pub(crate) const fn evicted(&self) {
         match *self {}
     }
 
-    #[cfg(feature = "keyed")]
     pub(crate) const fn overflowed(&self) {
         match *self {}
+    }
+}
+
+/// The instruments of one key's circuit. There are none.
+#[cfg(feature = "keyed")]
+#[derive(Debug, Default)]
+pub(crate) struct KeyInstruments;
+
+#[cfg(feature = "keyed")]
+impl KeyInstruments {
+    #[allow(clippy::unused_self, reason = "the same interface as with the feature `metrics`")]
+    pub(crate) const fn get(&self) -> Option<&'static Instruments> {
+        None
+    }
+
+    #[allow(clippy::unused_self, reason = "the same interface as with the feature `metrics`")]
+    pub(crate) fn get_or_register(
+        &self,
+        _: &'static str,
+        _: usize,
+        _: impl FnOnce() -> Option<String>,
+    ) -> Option<&'static Instruments> {
+        None
     }
 }

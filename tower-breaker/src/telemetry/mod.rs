@@ -5,6 +5,7 @@
 //! | [`Transition`] | a change of a circuit's state; observers and streams receive it, and the status contains the last one |
 //! | [`Transitions`], [`Missed`] | a stream of transitions (feature `stream`) |
 //! | [`LastFailure`] | the last failure, if the layer keeps it |
+//! | `register_metrics` | registers the metrics with a recorder that was installed late (feature `metrics`) |
 //!
 //! The events of `tracing` and the metrics have the target `tower_breaker`. A circuit that opens is
 //! logged at `WARN`, other transitions at `INFO`, rejections at `DEBUG`. Observers, recorders and
@@ -19,7 +20,11 @@ mod stream;
 #[cfg_attr(not(feature = "tracing"), path = "tracing_noop.rs")]
 mod tracing;
 
-pub(crate) use metrics::{Instruments, instruments, register};
+#[cfg(feature = "keyed")]
+pub(crate) use metrics::KeyInstruments;
+#[cfg(feature = "metrics")]
+pub use metrics::register_metrics;
+pub(crate) use metrics::{Instruments, instruments, is_recording, recheck_recorder, register};
 pub(crate) use observers::Observers;
 #[cfg(feature = "stream")]
 pub use stream::{Missed, Transitions};

@@ -2,12 +2,12 @@
 
 use tower_fault_classify::Verdict;
 
-use super::{Core, Denied, Store};
+use super::{Admission, Core, Denied, Store};
 use crate::circuit::hot_config::Flags;
 use crate::circuit::state_word::{LAST_EPOCH, StateWord};
 use crate::error::Rejection;
 use crate::machine::CircuitState;
-use crate::telemetry::{Instruments, log_rejection};
+use crate::telemetry::{Instruments, is_recording, log_rejection};
 
 impl<S: Store> Core<S> {
     /// Returns the flags for the outcome of a call. `None`: the call's circuit has ended, and
@@ -25,27 +25,27 @@ impl<S: Store> Core<S> {
 
     /// Returns the instruments for the outcome of a call.
     fn instruments_of(&self, stamp: StateWord) -> Option<&'static Instruments> {
-        self.flags_of(stamp)?.instruments()
+        self.store().instruments(self.flags_of(stamp)?)
     }
 
     // Out of line, to keep the path without a recorder short.
     #[inline(never)]
-    pub(super) fn emit_outcome(&self, stamp: StateWord, verdict: &Verdict) {
-        if let Some(instruments) = self.instruments_of(stamp) {
-            instruments.outcome(verdict);
+    pub(super) fn emit_outcome(&self, admission: Admission, verdict: &Verdict) {
+        if let Some(instruments) = self.instruments_of(admission.stamp) {
+            instruments.outcome(verdict, admission.is_of_closed_circuit() && admission.is_retry());
         }
     }
 
     #[inline(never)]
     fn count_rejection(&self, state: CircuitState) {
-        if let Some(instruments) = self.hot_config().instruments() {
+        if let Some(instruments) = self.store().instruments(self.hot_config().flags()) {
             instruments.rejected(state);
         }
     }
 
     #[inline]
     pub(super) fn emit_cancelled(&self, stamp: StateWord) {
-        if self.hot_config().flags().is_metered()
+        if is_recording()
             && let Some(instruments) = self.instruments_of(stamp)
         {
             instruments.cancelled();
@@ -55,7 +55,7 @@ impl<S: Store> Core<S> {
     #[inline]
     pub(super) fn emit_slow(&self, stamp: StateWord, slow: bool) {
         if slow
-            && self.hot_config().flags().is_metered()
+            && is_recording()
             && let Some(instruments) = self.instruments_of(stamp)
         {
             instruments.slow();
@@ -72,7 +72,7 @@ impl<S: Store> Core<S> {
     /// Counts and logs the rejection of a call.
     #[inline]
     pub(crate) fn emit_rejection(&self, circuit: &'static str, state: CircuitState) {
-        if self.hot_config().flags().is_metered() {
+        if is_recording() {
             self.count_rejection(state);
         }
         log_rejection(|| circuit, || self.key(), state, true);

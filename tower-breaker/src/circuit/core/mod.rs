@@ -107,6 +107,7 @@ use super::state_word::{LAST_EPOCH, StateWord};
 use super::window::Window;
 use crate::label::Label;
 use crate::machine::Ticket;
+use crate::telemetry::{Instruments, is_recording};
 
 /// The storage of a circuit.
 ///
@@ -136,6 +137,10 @@ pub trait Store {
     /// Returns the data of transitions, half-open calls and waiting tasks. `None`: it has not been
     /// allocated.
     fn locked_if_any(&self) -> Option<&Mutex<Locked>>;
+    /// Returns the instruments that count the circuit with these flags. May run user code, so it
+    /// must not be called under a lock. `None`: no circuit uses the storage, or the feature
+    /// `metrics` is off.
+    fn instruments(&self, flags: Flags) -> Option<&'static Instruments>;
     /// Returns the key as text. May run user code, so it must not be called under a lock.
     fn key(&self) -> Option<Arc<str>>;
     /// Returns the key in the form that a rejection carries. May run user code, so it must not be
@@ -271,8 +276,8 @@ impl<S: Store> Core<S> {
     /// Records the outcome of a call.
     #[inline]
     pub(crate) fn record(&self, admission: Admission, verdict: &Verdict) {
-        if self.hot_config().flags().is_metered() {
-            self.emit_outcome(admission.stamp, verdict);
+        if is_recording() {
+            self.emit_outcome(admission, verdict);
         }
         // The usual case, whose arguments are passed in registers.
         if admission.word == 0 && verdict.is_success() {

@@ -15,6 +15,7 @@ use crate::machine::{
     Change, Machine, Moment, Outcome, Reason, RecoveryLimits, Sample, State, Ticket, TripLimits,
     may_reach_slow_rate, min_failures_for_rate, trip_reason,
 };
+use crate::telemetry::is_recording;
 
 impl<S: Store> Core<S> {
     /// Records the outcome of a call whose answer arrived earlier, `duration` after its start.
@@ -24,8 +25,8 @@ impl<S: Store> Core<S> {
         verdict: &Verdict,
         duration: CallDuration,
     ) {
-        if self.hot_config().flags().is_metered() {
-            self.emit_outcome(admission.stamp, verdict);
+        if is_recording() {
+            self.emit_outcome(admission, verdict);
         }
         self.record_slow_path(admission, verdict, duration);
     }

@@ -9,11 +9,12 @@ use tower_fault_classify::__internals::system_time;
 use tower_fault_classify::Fault;
 
 use super::{Core, Store, next_epoch};
+use crate::circuit::hot_config::Flags;
 use crate::circuit::locked::Locked;
 use crate::circuit::state_word::{LAST_EPOCH, StateWord};
 use crate::circuit::window::Window;
 use crate::machine::{Change, CircuitState, Sample, State};
-use crate::telemetry::{Instruments, Observers, Transition, log_transition};
+use crate::telemetry::{Observers, Transition, log_transition};
 
 impl<S: Store> Core<S> {
     /// Publishes the state of a new epoch. The caller holds the lock.
@@ -68,7 +69,7 @@ impl<S: Store> Core<S> {
         }
         locked.last_transition = Some(transition.clone());
         let (wakers, observers) = (locked.wakers.drain(), Arc::clone(&locked.observers));
-        PendingNotification { wakers, observers, instruments: self.hot_config().instruments(), transition }
+        PendingNotification { wakers, observers, flags: self.hot_config().flags(), transition }
     }
 
     /// Returns what a closed circuit has counted in the epoch that ends now.
@@ -90,11 +91,11 @@ impl<S: Store> Core<S> {
     /// Notifies tasks, metrics, logs and observers of a transition. The caller does not hold the
     /// lock.
     pub(in crate::circuit) fn notify(&self, pending: Option<PendingNotification>) {
-        let Some(PendingNotification { wakers, observers, instruments, transition }) = pending else {
+        let Some(PendingNotification { wakers, observers, flags, transition }) = pending else {
             return;
         };
         wake(wakers);
-        if let Some(instruments) = instruments {
+        if let Some(instruments) = self.store().instruments(flags) {
             instruments.transition(&transition);
         }
         let transition = Transition { key: self.store().key(), ..transition };
@@ -113,6 +114,7 @@ pub(in crate::circuit) fn wake(wakers: Vec<Option<Waker>>) {
 pub(in crate::circuit) struct PendingNotification {
     wakers: Vec<Option<Waker>>,
     observers: Arc<Observers>,
-    instruments: Option<&'static Instruments>,
+    /// The flags at the transition, for the instruments.
+    flags: Flags,
     transition: Transition,
 }

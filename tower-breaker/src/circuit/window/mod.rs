@@ -27,6 +27,7 @@ use tower_fault_classify::__internals::{
 
 use super::state_word::LAST_EPOCH;
 use crate::machine::{CountWindow, Counts, WindowShape};
+use crate::telemetry::recheck_recorder;
 
 const ERA_BITS: u32 = 22;
 
@@ -225,6 +226,10 @@ pub trait Window: Sized {
             other => other.insert(LastCalls { epoch, ring: CountWindow::new(span.calls as usize) }),
         };
         change(&mut last.ring);
+        if last.ring.is_at_start() {
+            // As for each new bucket of a time window.
+            recheck_recorder();
+        }
         Recorded::Last(last.ring.counts())
     }
 }
@@ -279,7 +284,11 @@ impl NewestBucket {
             // Release: passes on to readers of the new bucket that the cells of this era were
             // cleared. Acquire: as in `enter`, for the value that another thread has stored.
             match self.0.compare_exchange(newest, tag, Ordering::AcqRel, Ordering::Acquire) {
-                Ok(_) => return Some(tag),
+                Ok(_) => {
+                    // A recorder that was installed since then is found at the next bucket.
+                    recheck_recorder();
+                    return Some(tag);
+                }
                 Err(other) => newest = other,
             }
         }

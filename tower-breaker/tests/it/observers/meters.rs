@@ -4,9 +4,10 @@ use metrics::{Counter, Gauge, Histogram, Key, KeyName, Level, Metadata, Recorder
 
 use super::*;
 
-/// A recorder that keeps the values of all instruments, by name and labels.
+/// A recorder that keeps the values of all instruments, by name and labels, and the names of all
+/// described metrics.
 #[derive(Clone, Default)]
-struct Book(Arc<Mutex<HashMap<String, Entry>>>);
+pub(super) struct Book(Arc<Mutex<HashMap<String, Entry>>>, Arc<Mutex<BTreeSet<String>>>);
 
 #[derive(Clone)]
 struct Entry {
@@ -27,6 +28,12 @@ impl Book {
         Arc::clone(&entry.value)
     }
 
+    fn describe(&self, key: &KeyName, unit: Option<Unit>, text: &str) {
+        assert_eq!(unit, Some(Unit::Count), "{key:?}");
+        assert!(text.ends_with('.'), "{text}");
+        self.1.lock().unwrap().insert(key.as_str().to_owned());
+    }
+
     /// Returns the value of an instrument. `None`: it is not registered.
     fn find(&self, name: &str) -> Option<i64> {
         let Entry { value, is_gauge } = self.0.lock().unwrap().get(name)?.clone();
@@ -35,7 +42,7 @@ impl Book {
     }
 
     /// Returns the value of an instrument. 0: it is not registered.
-    fn count(&self, name: &str) -> i64 {
+    pub(super) fn count(&self, name: &str) -> i64 {
         self.find(name).unwrap_or_default()
     }
 
@@ -46,7 +53,7 @@ impl Book {
     }
 
     /// Returns the gauges of a circuit name: the number of circuits in each of `STATES`.
-    fn circuits(&self, circuit: &str) -> [Option<i64>; 6] {
+    pub(super) fn circuits(&self, circuit: &str) -> [Option<i64>; 6] {
         STATES.map(|state| {
             let state = state.as_str();
             self.find(&format!("tower_breaker_circuits{{circuit={circuit},state={state}}}"))
@@ -80,8 +87,14 @@ fn gauges<const N: usize>(expected: [(CircuitState, i64); N]) -> [Option<i64>; 6
 }
 
 impl Recorder for Book {
-    fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
-    fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn describe_counter(&self, key: KeyName, unit: Option<Unit>, text: SharedString) {
+        self.describe(&key, unit, &text);
+    }
+
+    fn describe_gauge(&self, key: KeyName, unit: Option<Unit>, text: SharedString) {
+        self.describe(&key, unit, &text);
+    }
+
     fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
 
     fn register_counter(&self, key: &Key, metadata: &Metadata<'_>) -> Counter {
@@ -99,7 +112,7 @@ impl Recorder for Book {
 
 /// Runs a test with a recorder. The circuits of each test need unique names, because instruments
 /// are registered once for each name.
-fn with_book<T>(test: impl FnOnce(&Book) -> T) -> T {
+pub(super) fn with_book<T>(test: impl FnOnce(&Book) -> T) -> T {
     let book = Book::default();
     metrics::with_local_recorder(&book, || test(&book))
 }
@@ -189,6 +202,30 @@ fn calls_are_counted_by_outcome() {
         time.advance(OPEN_FOR);
         send(&circuit, 2, Verdict::Success);
         assert_eq!(book.calls("called"), [5, 5, 4, 6], "probes are calls");
+    });
+}
+
+#[test]
+fn failure_of_retry_has_outcome_of_its_own_if_not_counted() {
+    with_book(|book| {
+        let failed_retries =
+            |name| book.count(&format!("tower_breaker_calls_total{{circuit={name},outcome=failed_retry}}"));
+        let (circuit, time) = circuit(config().name("retried"));
+        let retry = |circuit: &Circuit, verdict| {
+            circuit.try_acquire().unwrap().retry().record(verdict);
+        };
+        (0..7).for_each(|_| retry(&circuit, FAILURE));
+        retry(&circuit, Verdict::Success);
+        retry(&circuit, NEUTRAL);
+        assert_eq!((book.calls("retried"), failed_retries("retried")), ([1, 0, 1, 0], 7));
+        send(&circuit, 5, FAILURE);
+        time.advance(OPEN_FOR);
+        retry(&circuit, FAILURE);
+        assert_eq!((book.calls("retried")[1], failed_retries("retried")), (6, 7), "a failed probe counts");
+
+        let (counting, _time) = self::circuit(config().name("counts retries").count_failed_retries(true));
+        retry(&counting, FAILURE);
+        assert_eq!((book.calls("counts retries")[1], failed_retries("counts retries")), (1, 0));
     });
 }
 
@@ -377,11 +414,12 @@ fn metrics_have_exactly_documented_labels() {
             "tower_breaker_slow_calls_total circuit".to_owned(),
             "tower_breaker_rejections_total circuit state".to_owned(),
             "tower_breaker_transitions_total circuit from reason to".to_owned(),
-            "tower_breaker_evictions_total circuit".to_owned(),
-            "tower_breaker_overflows_total circuit".to_owned(),
         ]);
-        assert!(shapes.is_subset(&allowed), "{shapes:?}");
-        assert!(shapes.len() >= 4, "{shapes:?}");
+        assert_eq!(shapes, allowed, "a circuit without a key has no metrics of maps");
+        let described = book.1.lock().unwrap();
+        for shape in allowed {
+            assert!(described.contains(shape.split(' ').next().unwrap()), "{shape}");
+        }
     });
 }
 
@@ -424,20 +462,37 @@ fn permit_of_ended_circuit_is_not_counted_under_next_name() {
 }
 
 #[test]
-fn recorder_installed_late_counts_state_from_reconfigure() {
-    let (config, _time) = timed(config().name("late recorder"));
-    let circuit = Circuit::new(config.clone());
+fn recorder_installed_late_is_used_from_next_event() {
+    let (circuit, _time) = circuit(config().name("late recorder"));
     circuit.trip().unwrap();
     with_book(|book| {
+        assert!(book.of_circuit("late recorder").is_empty());
         circuit.reset().unwrap();
-        assert!(book.of_circuit("late recorder").is_empty(), "the circuit was created without a recorder");
-        circuit.reconfigure(config.clone()).unwrap();
         assert_eq!(book.circuits("late recorder"), gauges([(CircuitState::Closed, 1)]));
-        circuit.reconfigure(config.clone()).unwrap();
         circuit.trip().unwrap();
         assert_eq!(book.circuits("late recorder"), gauges([(CircuitState::Open, 1)]));
         drop(circuit);
         assert_eq!(book.circuits("late recorder"), gauges([]));
+    });
+}
+
+#[test]
+fn late_recorder_counts_all_existing_circuits_of_name() {
+    let circuits: Vec<_> = (0..3).map(|_| circuit(config().name("late many")).0).collect();
+    let (each, _time) = timed(config().name("late many"));
+    let config = KeyedConfig::builder(each).build().unwrap();
+    let layer = KeyedBreakerLayer::<_, _>::new(config, by_number);
+    let mut service = layer.layer(service_fn(respond));
+    (0..2).for_each(|key| drop(call_once(&mut service, (key, false))));
+    (0..5).for_each(|_| drop(call_once(&mut service, (7, true))));
+    circuits[0].trip().unwrap();
+    let (closed, open) = (CircuitState::Closed, CircuitState::Open);
+    with_book(|book| {
+        send(&circuits[1], 1, Verdict::Success);
+        assert_eq!(book.calls("late many"), [1, 0, 0, 0]);
+        assert_eq!(book.circuits("late many"), gauges([(closed, 4), (open, 2)]));
+        drop((service, layer, circuits));
+        assert_eq!(book.circuits("late many"), gauges([]));
     });
 }
 

@@ -2,6 +2,7 @@
 
 mod callbacks;
 mod health;
+mod key_labels;
 mod logs;
 mod meters;
 
