@@ -456,8 +456,9 @@ pub mod telemetry;
 /// | [`Static`](handle::Static) | the circuit of a layer, of a registry, or of its own: the default |
 /// | [`Shared`](keyed::Shared) | one of the circuits of a [`KeyedBreakerLayer`](keyed::KeyedBreakerLayer) (feature `keyed`) |
 /// | [`CircuitRef`](handle::CircuitRef) | the trait of the two, sealed |
+/// | [`WeakCircuit`](handle::WeakCircuit) | a handle that does not keep its circuit alive |
 pub mod handle {
-    pub use crate::circuit::{CircuitRef, Static};
+    pub use crate::circuit::{CircuitRef, Static, WeakCircuit};
 }
 
 /// Keeps others from implementing the traits of this crate, so that the traits can change.

@@ -11,7 +11,7 @@ use crate::circuit::{Circuit, Status};
 use crate::config::BreakerConfig;
 use crate::error::ControlError;
 use crate::machine::HealthReport;
-use crate::telemetry::{Observers, Transition};
+use crate::telemetry::{ObserverId, Observers, Transition};
 
 /// The circuits of a program, by name.
 ///
@@ -182,8 +182,18 @@ impl CircuitRegistry {
     }
 
     /// Adds an observer of the transitions of all circuits: see [`Circuit::on_transition`].
-    pub fn on_transition(&self, observer: impl Fn(&Transition) + Send + Sync + 'static) {
-        self.inner.observers.add(Arc::new(observer));
+    ///
+    /// An observer that holds this registry keeps the registry and its circuits alive until
+    /// [`remove_observer`](Self::remove_observer) removes it.
+    pub fn on_transition(&self, observer: impl Fn(&Transition) + Send + Sync + 'static) -> ObserverId {
+        self.inner.observers.on_transition(observer)
+    }
+
+    /// Removes an observer of this registry. Returns `false` if the registry has no such observer.
+    ///
+    /// Observers of a single circuit are removed with [`Circuit::remove_observer`].
+    pub fn remove_observer(&self, id: ObserverId) -> bool {
+        self.inner.observers.remove(id)
     }
 
     /// Returns a stream of the transitions of all circuits from now on. It never blocks a circuit.

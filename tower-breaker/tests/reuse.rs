@@ -297,3 +297,13 @@ fn key_that_replaces_evicted_key_has_no_state_of_it() {
     assert_eq!((status.consecutive_failures, status.window), (0, Counts::default()));
     assert!(status.last_transition.is_none() && status.last_trip.is_none() && status.last_failure.is_none());
 }
+
+#[test]
+fn weak_handle_never_refers_to_next_circuit() {
+    let storage = Storage::new();
+    let weak = storage.circuit("first").downgrade();
+    assert!(weak.upgrade().is_none());
+    let second = storage.circuit("second");
+    assert!(weak.upgrade().is_none(), "the storage belongs to another circuit now");
+    assert_eq!(second.downgrade().upgrade().unwrap().name(), "second");
+}

@@ -28,6 +28,7 @@
 //! |---|---|
 //! | `status.rs` | [`Status`], a snapshot |
 //! | `core/control.rs` | manual control, health reports, the snapshot |
+//! | `weak.rs` | [`WeakCircuit`], a handle that does not keep its circuit alive |
 //! | `wakers.rs` | the tasks that wait for a change of the circuit |
 //! | `window/packed.rs` | the compact cells of a keyed circuit, whose storage is in `keyed/core.rs` |
 //!
@@ -41,6 +42,7 @@ mod state_word;
 mod static_store;
 mod status;
 mod wakers;
+mod weak;
 mod window;
 
 #[cfg(feature = "keyed")]
@@ -61,11 +63,11 @@ pub(crate) use self::state_word::StateWord;
 pub(crate) use self::static_store::StaticCore;
 pub use self::status::Status;
 pub(crate) use self::wakers::{WakeOn, WakerKey};
+pub use self::weak::WeakCircuit;
 #[cfg(feature = "keyed")]
 pub(crate) use self::window::{LastCalls, NewestBucket, PackedCells, Window, WindowSpan};
 
 use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
 use tower_fault_classify::__internals::{ConfigError, PoolHandle, StripedCounter};
@@ -74,7 +76,7 @@ use crate::config::BreakerConfig;
 use crate::error::{ControlError, Rejection};
 pub(crate) use crate::machine::{Arrival, CircuitState};
 use crate::machine::{Force, HealthReport};
-use crate::telemetry::Transition;
+use crate::telemetry::{ObserverId, Transition};
 
 /// A handle to a circuit: shows its status, controls it manually, and admits calls.
 ///
@@ -120,7 +122,10 @@ impl Circuit {
         Self { owner, name: config.name() }
     }
 
-    /// Adds an observer, which is called after every transition until the circuit ends.
+    /// Adds an observer, which is called after every transition.
+    ///
+    /// The circuit keeps the observer until it ends, or until
+    /// [`remove_observer`](Self::remove_observer) is called with the returned identifier.
     ///
     /// The thread that caused the transition calls the observer, outside of every lock. An observer
     /// should be quick: one that does not return blocks only the operation that caused the
@@ -130,8 +135,19 @@ impl Circuit {
     /// of the transitions.
     ///
     /// A panic of the observer is caught. It affects neither the call nor other observers.
-    pub fn on_transition(&self, observer: impl Fn(&Transition) + Send + Sync + 'static) {
-        self.owner.observers().add(Arc::new(observer));
+    ///
+    /// An observer that needs its own circuit should hold a
+    /// [`WeakCircuit`](crate::handle::WeakCircuit). An observer that holds a `Circuit` keeps the
+    /// circuit alive for as long as the circuit keeps the observer: the circuit never ends.
+    pub fn on_transition(&self, observer: impl Fn(&Transition) + Send + Sync + 'static) -> ObserverId {
+        self.owner.observers().on_transition(observer)
+    }
+
+    /// Removes an observer of this circuit. Returns `false` if the circuit has no such observer.
+    ///
+    /// A notification that has begun on another thread may still call the observer afterwards.
+    pub fn remove_observer(&self, id: ObserverId) -> bool {
+        self.owner.observers().remove(id)
     }
 
     /// Returns a stream of all transitions from now on.

@@ -6,7 +6,7 @@ use std::ops::Deref;
 #[cfg(feature = "keyed")]
 use std::task::Waker;
 
-use tower_fault_classify::__internals::PoolHandle;
+use tower_fault_classify::__internals::{PoolHandle, WeakHandle};
 use tower_fault_classify::{Fault, Health, Kind, Origin, Retryable, Verdict};
 
 use super::core::{Admission, CallDuration, Core, Denied, Store};
@@ -28,6 +28,9 @@ pub trait CircuitRef: Sealed + Sized {
     /// dropped.
     #[doc(hidden)]
     type Owner: Clone + Deref<Target = Core<Self::Store>>;
+    /// A reference to the circuit that does not own it, for a weak handle.
+    #[doc(hidden)]
+    type Weak: Clone;
 
     /// The name of the handle in its `Debug` output.
     #[doc(hidden)]
@@ -36,6 +39,14 @@ pub trait CircuitRef: Sealed + Sized {
     /// Returns a reference to the circuit of an owner.
     #[doc(hidden)]
     fn of(owner: &Self::Owner) -> Self;
+
+    /// Returns a reference that does not own the circuit.
+    #[doc(hidden)]
+    fn downgrade(owner: &Self::Owner) -> Self::Weak;
+
+    /// Returns an owner of the circuit. `None`: the circuit has ended.
+    #[doc(hidden)]
+    fn upgrade(weak: &Self::Weak) -> Option<Self::Owner>;
 
     /// Returns the circuit.
     #[doc(hidden)]
@@ -60,12 +71,21 @@ impl Sealed for Static {}
 impl CircuitRef for Static {
     type Store = StaticStore;
     type Owner = PoolHandle<StaticCore>;
+    type Weak = WeakHandle<StaticCore>;
 
     const HANDLE: &'static str = "Circuit";
 
     #[inline]
     fn of(owner: &PoolHandle<StaticCore>) -> Self {
         Self(owner.as_static())
+    }
+
+    fn downgrade(owner: &PoolHandle<StaticCore>) -> WeakHandle<StaticCore> {
+        owner.downgrade()
+    }
+
+    fn upgrade(weak: &WeakHandle<StaticCore>) -> Option<PoolHandle<StaticCore>> {
+        weak.upgrade()
     }
 
     #[inline]

@@ -189,12 +189,21 @@ impl<K> Sealed for Shared<K> {}
 impl<K> CircuitRef for Shared<K> {
     type Store = KeyedStore<K>;
     type Owner = SharedCore<K>;
+    type Weak = sync::Weak<Core<KeyedStore<K>>>;
 
     const HANDLE: &'static str = "KeyedCircuit";
 
     #[inline]
     fn of(owner: &SharedCore<K>) -> Self {
         Self::new(SharedCore::clone(owner))
+    }
+
+    fn downgrade(owner: &SharedCore<K>) -> sync::Weak<Core<KeyedStore<K>>> {
+        sync::downgrade(owner)
+    }
+
+    fn upgrade(weak: &sync::Weak<Core<KeyedStore<K>>>) -> Option<SharedCore<K>> {
+        weak.upgrade()
     }
 
     #[inline]

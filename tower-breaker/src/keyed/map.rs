@@ -36,7 +36,7 @@ use super::table::Table;
 use crate::circuit::{Circuit, CircuitState, Core, Permit, Status};
 use crate::config::{KeyedConfig, Overflow};
 use crate::error::Rejection;
-use crate::telemetry::Transition;
+use crate::telemetry::{ObserverId, Transition};
 
 /// How many circuits a call with a new key scans at most.
 const SCANNED_PER_CALL: usize = 16;
@@ -522,8 +522,17 @@ impl<K> KeyedCircuits<K> {
     ///
     /// See [`Circuit::on_transition`](crate::Circuit::on_transition). The transitions contain the
     /// label of the key.
-    pub fn on_transition(&self, observer: impl Fn(&Transition) + Send + Sync + 'static) {
-        self.inner.common.observers().add(Arc::new(observer));
+    ///
+    /// An observer that holds these `KeyedCircuits` keeps all circuits alive until
+    /// [`remove_observer`](Self::remove_observer) removes it. An observer that needs the circuit of
+    /// one key should hold the `WeakCircuit` of [`Circuit::downgrade`].
+    pub fn on_transition(&self, observer: impl Fn(&Transition) + Send + Sync + 'static) -> ObserverId {
+        self.inner.common.observers().on_transition(observer)
+    }
+
+    /// Removes an observer. Returns `false` if these circuits have no such observer.
+    pub fn remove_observer(&self, id: ObserverId) -> bool {
+        self.inner.common.observers().remove(id)
     }
 
     /// Returns a stream of the transitions of all circuits from now on. It never blocks a circuit.

@@ -3,6 +3,7 @@
 //! | item | |
 //! |---|---|
 //! | [`Transition`] | a change of a circuit's state; observers and streams receive it, and the status contains the last one |
+//! | [`ObserverId`] | the identifier of an observer, to remove it |
 //! | [`Transitions`], [`Missed`] | a stream of transitions (feature `stream`) |
 //! | [`LastFailure`] | the last failure, if the layer keeps it |
 //! | `register_metrics` | registers the metrics with a recorder that was installed late (feature `metrics`) |
@@ -25,6 +26,7 @@ pub(crate) use metrics::KeyInstruments;
 #[cfg(feature = "metrics")]
 pub use metrics::register_metrics;
 pub(crate) use metrics::{Instruments, instruments, is_recording, recheck_recorder, register};
+pub use observers::ObserverId;
 pub(crate) use observers::Observers;
 #[cfg(feature = "stream")]
 pub use stream::{Missed, Transitions};

@@ -93,7 +93,16 @@ pub(crate) const OPERATIONS: &[Operation] = &[
     ("Circuit::new", |target| drop(Circuit::new(config(target.clock).build().expect("valid configuration")))),
     ("Circuit::status", |target| drop(target.circuit.status())),
     ("Circuit debug", |target| drop(format!("{:?}", target.circuit))),
-    ("Circuit::on_transition", |target| target.circuit.on_transition(|_| ())),
+    ("Circuit::on_transition", |target| {
+        let id = target.circuit.on_transition(observer());
+        ignore(target.circuit.reset());
+        target.circuit.remove_observer(id);
+    }),
+    ("Circuit::downgrade", |target| {
+        let weak = target.circuit.downgrade();
+        drop(weak.upgrade());
+        let _ = weak.name();
+    }),
     ("Circuit calls", |target| {
         for verdict in [FAILURE, Verdict::Success, FAILURE] {
             if let Ok(permit) = target.circuit.try_acquire() {
@@ -222,7 +231,11 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         drop(target.registry.statuses());
         drop(format!("{:?}", target.registry));
     }),
-    ("CircuitRegistry::on_transition", |target| target.registry.on_transition(|_| ())),
+    ("CircuitRegistry::on_transition", |target| {
+        let id = target.registry.on_transition(observer());
+        target.registry.reset_all();
+        target.registry.remove_observer(id);
+    }),
     ("CircuitRegistry::transitions", |target| {
         let mut transitions = target.registry.transitions();
         poll_stream(&mut transitions);
@@ -313,7 +326,12 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         drop(format!("{circuits:?}"));
     }),
     ("KeyedCircuits::reset_all", |target| target.circuits().reset_all()),
-    ("KeyedCircuits::on_transition", |target| target.circuits().on_transition(|_| ())),
+    ("KeyedCircuits::on_transition", |target| {
+        let id = target.circuits().on_transition(observer());
+        drop(target.of_key().map(|circuit| circuit.reset()));
+        target.circuits().remove_observer(id);
+        drop(target.of_key().map(|circuit| circuit.downgrade().upgrade()));
+    }),
     ("KeyedCircuits::transitions", |target| {
         let mut transitions = target.circuits().transitions();
         poll_stream(&mut transitions);

@@ -19,7 +19,7 @@ mod type_name;
 
 pub use clock::{AtomicClock, Clock, ManualClock};
 pub use config_error::ConfigError;
-pub use pool::{Pool, PoolHandle, PoolItem};
+pub use pool::{Pool, PoolHandle, PoolItem, WeakHandle};
 pub use retry_scope::RetryScope;
 pub use striped::{
     BucketRing, CellUpdate, PaddedRing, StripedCounter, TAGS_PER_EPOCH, TimeBuckets, is_in_window,

@@ -23,7 +23,7 @@ use std::collections::VecDeque;
 use std::ops::Deref;
 use std::sync::{Mutex, PoisonError};
 
-use super::sync::{AtomicUsize, Ordering, fence};
+use super::sync::{AtomicU64, Ordering, fence};
 
 /// A value that another owner can reuse.
 pub trait PoolItem: Sized + Sync + 'static {
@@ -58,8 +58,22 @@ impl<T> Pool<T> {
 /// changes with every call.
 #[derive(Debug)]
 struct Node<T> {
-    handles: CachePadded<AtomicUsize>,
+    /// `owner:32 | handles:32`. The owner's number distinguishes the owners of a value. It wraps.
+    handles: CachePadded<AtomicU64>,
     value: T,
+}
+
+/// Adds one to the number of the owner.
+const NEXT_OWNER: u64 = 1 << 32;
+
+/// Returns the number of handles in a word.
+const fn handles(word: u64) -> u32 {
+    word as u32
+}
+
+/// Returns the number of the owner in a word.
+const fn owner(word: u64) -> u32 {
+    (word >> 32) as u32
 }
 
 #[derive(Debug)]
@@ -83,14 +97,23 @@ impl<T: PoolItem> PoolHandle<T> {
 
     /// Creates the first handle to a value that has never been in the pool.
     fn new(value: T) -> Self {
-        Self::of(Box::leak(Box::new(Node { handles: CachePadded(AtomicUsize::new(0)), value })))
+        Self::of(Box::leak(Box::new(Node { handles: CachePadded(AtomicU64::new(0)), value })))
     }
 
     /// Creates the first handle to a value without handles.
     fn of(node: &'static Node<T>) -> Self {
-        // Relaxed: the pool's lock made the drop of the last handle visible.
-        node.handles.0.store(1, Ordering::Relaxed);
+        // Relaxed: the pool's lock made the drop of the last handle visible. While there is no
+        // handle, no other thread changes the word.
+        let word = node.handles.0.load(Ordering::Relaxed);
+        debug_assert!(handles(word) == 0, "a value in the pool must not have handles");
+        node.handles.0.store(word.wrapping_add(NEXT_OWNER) + 1, Ordering::Relaxed);
         Self(node)
+    }
+
+    /// Returns a handle that is not counted.
+    pub fn downgrade(&self) -> WeakHandle<T> {
+        // Relaxed: the owner does not change while this handle exists.
+        WeakHandle { node: self.0, owner: owner(self.0.handles.0.load(Ordering::Relaxed)) }
     }
 
     /// Returns a reference to the value that is valid forever.
@@ -129,7 +152,7 @@ impl<T: PoolItem> Drop for PoolHandle<T> {
     #[inline]
     fn drop(&mut self) {
         // Release and Acquire: the use by each handle happens before `retire`, as in `Arc`.
-        if self.0.handles.0.fetch_sub(1, Ordering::Release) == 1 {
+        if handles(self.0.handles.0.fetch_sub(1, Ordering::Release)) == 1 {
             fence(Ordering::Acquire);
             self.0.value.retire();
             T::pool().nodes().push_back(self.0);
@@ -137,10 +160,40 @@ impl<T: PoolItem> Drop for PoolHandle<T> {
     }
 }
 
+/// A handle that is not counted: it does not keep the value in use.
+///
+/// Once the last counted handle was dropped, the handle refers to nothing, even if the value has
+/// another owner.
+#[derive(Debug)]
+pub struct WeakHandle<T: PoolItem> {
+    node: &'static Node<T>,
+    owner: u32,
+}
+
+impl<T: PoolItem> WeakHandle<T> {
+    /// Returns a counted handle. `None`: the last counted handle was dropped.
+    ///
+    /// If exactly a multiple of 2³² owners have used the value since then, the owner is mistaken.
+    pub fn upgrade(&self) -> Option<PoolHandle<T>> {
+        // Relaxed: the thread that passed on this weak handle has seen the value that its owner has
+        // adopted. The exchange continues the release sequence of the drops before it, and the drop
+        // of the new handle is a Release.
+        let counted = self.node.handles.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |word| {
+            (owner(word) == self.owner && handles(word) > 0).then(|| word + 1)
+        });
+        counted.is_ok().then(|| PoolHandle(self.node))
+    }
+}
+
+impl<T: PoolItem> Clone for WeakHandle<T> {
+    fn clone(&self) -> Self {
+        Self { ..*self }
+    }
+}
+
 #[cfg(all(test, not(loom_models)))]
 mod tests {
     use super::*;
-    use crate::__internals::sync::AtomicU64;
 
     #[derive(Debug, Default)]
     struct Value {
@@ -184,6 +237,19 @@ mod tests {
         assert!(std::ptr::eq(acquire().as_static(), longest));
         assert!(!std::ptr::eq(reused, longest));
         drop(other);
+
+        let handle = acquire();
+        let (value, weak) = (handle.as_static(), handle.downgrade());
+        let upgraded = weak.upgrade().expect("a handle is left");
+        assert!(upgraded.ptr_eq(&handle));
+        drop(handle);
+        drop(weak.clone().upgrade().expect("the upgraded handle is left"));
+        drop(upgraded);
+        assert!(weak.upgrade().is_none(), "the last handle was dropped");
+        let next: Vec<_> = (0..100).map(|_| acquire()).collect();
+        assert!(next.iter().any(|handle| std::ptr::eq(handle.as_static(), value)));
+        assert!(weak.upgrade().is_none(), "the value has another owner");
+        drop(next);
 
         let many = || (0..100).map(|_| acquire()).collect::<Vec<_>>();
         drop(many());
@@ -233,6 +299,50 @@ mod models {
             handle.0.value.0.fetch_add(1, Ordering::Relaxed);
             drop(handle);
             thread.join().unwrap();
+        });
+    }
+
+    /// A value whose word is the number of its owner.
+    #[derive(Debug)]
+    struct Owned {
+        owner: AtomicU64,
+        retired: AtomicU64,
+    }
+
+    static OWNED: Pool<Owned> = Pool::new();
+
+    impl PoolItem for Owned {
+        fn pool() -> &'static Pool<Self> {
+            &OWNED
+        }
+
+        fn retire(&self) {
+            // Release, with the Acquire in the model: they stand for the lock of the pool.
+            self.retired.fetch_add(1, Ordering::Release);
+        }
+    }
+
+    #[test]
+    fn loom_weak_handle_is_never_a_handle_of_the_next_owner() {
+        loom::model(|| {
+            let value = Owned { owner: AtomicU64::new(1), retired: AtomicU64::new(0) };
+            let handle = PoolHandle::new(value);
+            let (node, weak) = (handle.0, handle.downgrade());
+            let thread = loom::thread::spawn(move || {
+                if let Some(handle) = weak.upgrade() {
+                    assert_eq!(handle.owner.load(Ordering::Relaxed), 1);
+                    assert_eq!(handle.retired.load(Ordering::Relaxed), 0, "the value is in use");
+                }
+            });
+            drop(handle);
+            if node.value.retired.load(Ordering::Acquire) == 1 {
+                let next = PoolHandle::of(node);
+                next.owner.store(2, Ordering::Relaxed);
+                thread.join().unwrap();
+                drop(next);
+            } else {
+                thread.join().unwrap();
+            }
         });
     }
 }

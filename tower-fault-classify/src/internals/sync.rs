@@ -9,9 +9,37 @@ pub use loom::sync::{
 };
 #[cfg(not(loom_models))]
 pub use std::sync::{
-    Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard,
+    Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak,
     atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence},
 };
+
+/// Replaces the weak handle in models, because loom has none. It keeps the value alive.
+#[cfg(loom_models)]
+#[derive(Debug)]
+pub struct Weak<T>(Arc<T>);
+
+#[cfg(loom_models)]
+impl<T> Weak<T> {
+    /// Returns a counted handle.
+    pub fn upgrade(&self) -> Option<Arc<T>> {
+        Some(Arc::clone(&self.0))
+    }
+}
+
+#[cfg(loom_models)]
+impl<T> Clone for Weak<T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+/// Returns a handle that does not keep the value alive.
+pub fn downgrade<T>(value: &Arc<T>) -> Weak<T> {
+    #[cfg(loom_models)]
+    return Weak(Arc::clone(value));
+    #[cfg(not(loom_models))]
+    Arc::downgrade(value)
+}
 
 /// Locks a mutex, and ignores poisoning.
 ///

@@ -304,14 +304,14 @@ fn transition_wakes_tasks_and_notifies_outside_the_lock() {
     let mut waker_key = None;
     core.register_waker(&mut waker_key, &waker, WakeOn::Change);
     let observed = Arc::new(std::sync::Mutex::new(Vec::new()));
-    core.observers().add({
+    core.observers().on_transition({
         let (core, observed) = (Arc::downgrade(&core), Arc::clone(&observed));
-        Arc::new(move |transition: &Transition| {
+        move |transition: &Transition| {
             // This would deadlock if the observer were called under the lock.
             let state = core.upgrade().unwrap().snapshot().state;
             observed.lock().unwrap().push((transition.from, transition.to, state));
             panic!("this panic must be caught");
-        })
+        }
     });
     for _ in 0..5 {
         run(&core, FAILURE);

@@ -423,7 +423,7 @@ fn keyed_transition_has_label_of_key() {
         };
         match source {
             "layer" => drop(bench.layer.clone().on_transition(record_transition)),
-            _ => bench.circuits.on_transition(record_transition),
+            _ => drop(bench.circuits.on_transition(record_transition)),
         }
     }
     bench.fail(42, 5);

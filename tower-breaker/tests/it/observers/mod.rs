@@ -3,6 +3,7 @@
 mod callbacks;
 mod health;
 mod key_labels;
+mod lifetime;
 mod logs;
 mod meters;
 
