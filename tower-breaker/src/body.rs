@@ -4,9 +4,11 @@
 //! |---|---|
 //! | [`OnHead`] | the default: records the outcome when the head arrives, before the body is read |
 //! | [`OnBodyEnd`] | records the outcome at the end of the body; set by [`track_body`](crate::BreakerLayer::track_body) |
-//! | [`RecordOutcome`] | the trait that both implement, sealed |
+//! | [`RecordMode`], [`BeginRecord`], [`RecordOutcome`] | the traits that both implement, sealed |
 //! | [`RecordAtEnd`], [`HealthyAfter`] | parts of the type of a tracked body |
 
+use std::any::type_name;
+use std::error::Error;
 use std::fmt;
 use std::marker::PhantomData;
 use std::task::Poll;
@@ -22,22 +24,25 @@ use tower_fault_classify::classifiers::{AsError, TypedError};
 use tower_fault_classify::{Fault, Kind, Origin, Verdict};
 
 use crate::circuit::{CallDuration, CircuitRef, Permit};
-pub use crate::future::{OnHead, RecordOutcome};
+pub use crate::future::{BeginRecord, OnHead, RecordMode, RecordOutcome};
 use crate::sealed::Sealed;
+use crate::telemetry::{KeepError, KeepFailure, LastFailureMode, NoLastFailure};
 
 /// Records the outcome at the end of the response's body.
 ///
-/// Set by [`track_body`](crate::BreakerLayer::track_body).
-pub struct OnBodyEnd<W = NoInspector, K = TypedError> {
+/// Set by [`track_body`](crate::BreakerLayer::track_body). `L` determines whether the last failure
+/// is kept.
+pub struct OnBodyEnd<W = NoInspector, K = TypedError, L = NoLastFailure> {
     clock: Clock,
     /// In nanoseconds.
     healthy_after: u64,
+    last_failure: L,
     kind: PhantomData<fn() -> (W, K)>,
 }
 
-impl<W, K> OnBodyEnd<W, K> {
-    pub(crate) const fn new(clock: Clock, healthy_after: u64) -> Self {
-        Self { clock, healthy_after, kind: PhantomData }
+impl<W, K, L> OnBodyEnd<W, K, L> {
+    pub(crate) const fn new(clock: Clock, healthy_after: u64, last_failure: L) -> Self {
+        Self { clock, healthy_after, last_failure, kind: PhantomData }
     }
 
     pub(crate) fn healthy_after(self, time: Duration) -> Self {
@@ -47,29 +52,48 @@ impl<W, K> OnBodyEnd<W, K> {
 
     /// Sets `V` as the inspector of the bodies' data.
     #[cfg(feature = "llm")]
-    pub(crate) fn with_inspector<V>(self) -> OnBodyEnd<V, K> {
-        OnBodyEnd::new(self.clock, self.healthy_after)
+    pub(crate) fn with_inspector<V>(self) -> OnBodyEnd<V, K, L> {
+        OnBodyEnd::new(self.clock, self.healthy_after, self.last_failure)
     }
 }
 
-impl<W, K> Sealed for OnBodyEnd<W, K> {}
+impl<W, K, L> Sealed for OnBodyEnd<W, K, L> {}
+
+impl<W, K, L> RecordMode for OnBodyEnd<W, K, L> {
+    type With<M> = OnBodyEnd<W, K, M>;
+
+    fn with_last_failure<M>(self, last_failure: M) -> OnBodyEnd<W, K, M> {
+        OnBodyEnd::new(self.clock, self.healthy_after, last_failure)
+    }
+}
+
+impl<Req, W, K, L: LastFailureMode<Req>> BeginRecord<Req> for OnBodyEnd<W, K, L> {
+    type Record = OnBodyEnd<W, K, L::Call>;
+
+    #[inline]
+    fn begin(&self, request: Option<&Req>) -> Self::Record {
+        OnBodyEnd::new(self.clock, self.healthy_after, self.last_failure.begin(request))
+    }
+}
 
 /// The response with a tracked body. `H` is how the permit refers to its circuit.
-type Tracked<Res, C, H, W> =
-    <Res as ReplaceBody<TrackedBody<<Res as TakeBody>::Body, RecordAtEnd<H>, C, HealthyAfter<W>>>>::Response;
+type Tracked<Res, C, H, W, L> = <Res as ReplaceBody<
+    TrackedBody<<Res as TakeBody>::Body, RecordAtEnd<H, L>, C, HealthyAfter<W>>,
+>>::Response;
 
-impl<Res, C, H, W, K> RecordOutcome<Res, C, H> for OnBodyEnd<W, K>
+impl<Res, E, C, H, W, K, L> RecordOutcome<Res, E, C, H> for OnBodyEnd<W, K, L>
 where
     C: Clone,
     H: CircuitRef,
+    L: KeepError<E>,
     W: DataInspector<<Res::Body as Body>::Data>,
-    Res: TakeBody + ReplaceBody<TrackedBody<<Res as TakeBody>::Body, RecordAtEnd<H>, C, HealthyAfter<W>>>,
+    Res: TakeBody + ReplaceBody<TrackedBody<<Res as TakeBody>::Body, RecordAtEnd<H, L>, C, HealthyAfter<W>>>,
     <Res::Body as Body>::Error: AsError<K>,
 {
-    type Response = Tracked<Res, C, H, W>;
+    type Response = Tracked<Res, C, H, W, L>;
 
     fn record(
-        &self,
+        &mut self,
         response: Res,
         permit: Permit<H>,
         verdict: &Verdict,
@@ -79,47 +103,72 @@ where
         let healthy_at = self.clock.now().saturating_add(self.healthy_after);
         let inspector = response.headers().map_or_else(W::default, W::new);
         let inspector = HealthyAfter { inspector, limit: Some((self.clock, healthy_at)) };
-        let hook = RecordAtEnd { duration: permit.duration(), permit, answered: false };
+        let hook = RecordAtEnd {
+            duration: permit.duration(),
+            permit,
+            answered: false,
+            last_failure: self.last_failure.take(),
+            types: || (type_name::<Res>(), <Res::Body as Body>::Error::error_type()),
+        };
         track_response(response, *verdict, inspector, hook, classify, classify_end)
     }
 
-    fn pass<E>(&self, answer: Poll<Result<Res, E>>) -> Poll<Result<Self::Response, E>> {
+    fn record_error(&self, error: &E, permit: Permit<H>, verdict: &Verdict) {
+        self.last_failure.keep_error(&permit, verdict, error);
+        permit.record_by_ref(verdict);
+    }
+
+    fn pass<A>(answer: Poll<Result<Res, A>>) -> Poll<Result<Self::Response, A>> {
         answer
             .map_ok(|response| response.map_body(|body| TrackedBody::finished(body, HealthyAfter::default())))
     }
 }
 
-impl<W, K> Clone for OnBodyEnd<W, K> {
+impl<W, K, L: Clone> Clone for OnBodyEnd<W, K, L> {
     fn clone(&self) -> Self {
-        Self::new(self.clock, self.healthy_after)
+        Self::new(self.clock, self.healthy_after, self.last_failure.clone())
     }
 }
 
-impl<W, K> fmt::Debug for OnBodyEnd<W, K> {
+impl<W, K, L: fmt::Debug> fmt::Debug for OnBodyEnd<W, K, L> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let healthy_after = Duration::from_nanos(self.healthy_after);
-        f.debug_struct("OnBodyEnd").field("healthy_after", &healthy_after).finish_non_exhaustive()
+        f.debug_struct("OnBodyEnd")
+            .field("healthy_after", &healthy_after)
+            .field("last_failure", &self.last_failure)
+            .finish_non_exhaustive()
     }
 }
 
 /// Records the outcome of a call at the end of its body. Part of the type of a tracked body.
 #[derive(Debug)]
-pub struct RecordAtEnd<H: CircuitRef> {
+pub struct RecordAtEnd<H: CircuitRef, L = NoLastFailure> {
     permit: Permit<H>,
     /// The time to the head. Slow calls are classified by this time, so that a long stream is not
     /// slow.
     duration: CallDuration,
     /// Whether the body has delivered data.
     answered: bool,
+    last_failure: L,
+    /// Returns the name of the response's type, and the name of the body's error type, if known.
+    types: fn() -> (&'static str, Option<&'static str>),
 }
 
-impl<H: CircuitRef> OnEnd for RecordAtEnd<H> {
+impl<H: CircuitRef, L: KeepFailure> OnEnd for RecordAtEnd<H, L> {
     #[inline]
     fn on_data(&mut self) {
         self.answered = true;
     }
 
     fn on_end(self, verdict: Verdict) {
+        let (response, _) = (self.types)();
+        self.last_failure.keep_response(&self.permit, &verdict, response);
+        self.permit.record_with_duration(&verdict, self.duration);
+    }
+
+    fn on_error(self, verdict: Verdict, error: &(dyn Error + 'static)) {
+        let (_, error_type) = (self.types)();
+        self.last_failure.keep_body_error(&self.permit, &verdict, error, error_type);
         self.permit.record_with_duration(&verdict, self.duration);
     }
 

@@ -1,5 +1,6 @@
 //! The future of a call. It classifies the result and records the outcome.
 
+use std::any::type_name;
 use std::fmt;
 use std::future::Future;
 use std::marker::PhantomData;
@@ -13,6 +14,7 @@ use tower_fault_classify::{Classify, Verdict};
 use crate::circuit::{CircuitRef, Permit, Static};
 use crate::fallback::RejectionMode;
 use crate::sealed::Sealed;
+use crate::telemetry::{KeepError, LastFailureMode, NoLastFailure};
 
 pin_project! {
     /// Resolves to the inner service's result, or to the answer to a rejected call.
@@ -48,7 +50,6 @@ pin_project! {
         Rejected {
             #[pin]
             answer: J,
-            record: B,
         },
     }
 }
@@ -61,8 +62,8 @@ impl<F, C, R, B, J, H: CircuitRef> ResponseFuture<F, C, R, B, J, H> {
     }
 
     #[inline]
-    pub(crate) const fn rejected(answer: J, record: B) -> Self {
-        Self { state: State::Rejected { answer, record }, reject: PhantomData }
+    pub(crate) const fn rejected(answer: J) -> Self {
+        Self { state: State::Rejected { answer }, reject: PhantomData }
     }
 }
 
@@ -71,7 +72,7 @@ where
     F: Future<Output = Result<Res, E>>,
     C: Classify<Res, E>,
     R: RejectionMode<E>,
-    B: RecordOutcome<Res, C, H>,
+    B: RecordOutcome<Res, E, C, H>,
     J: Future<Output = Result<Res, R::Error>>,
     H: CircuitRef,
 {
@@ -84,7 +85,7 @@ where
                 let result = ready!(Permit::guard(permit, || inner.poll(cx)));
                 Poll::Ready(finish::<R, _, _, _, _, _>(result, permit, classify, record))
             }
-            StateProj::Rejected { answer, record } => record.pass(answer.poll(cx)),
+            StateProj::Rejected { answer } => B::pass(answer.poll(cx)),
         }
     }
 }
@@ -96,12 +97,12 @@ pub(crate) fn finish<R, Res, E, C, B, H>(
     result: Result<Res, E>,
     permit: &mut Option<Permit<H>>,
     classify: &C,
-    record: &B,
+    record: &mut B,
 ) -> Result<B::Response, R::Error>
 where
     C: Classify<Res, E>,
     R: RejectionMode<E>,
-    B: RecordOutcome<Res, C, H>,
+    B: RecordOutcome<Res, E, C, H>,
     H: CircuitRef,
 {
     let verdict = classify.classify(result.as_ref());
@@ -110,16 +111,41 @@ where
     match result {
         Ok(response) => Ok(record.record(response, permit, &verdict, classify, C::classify_end)),
         Err(error) => {
-            permit.record_by_ref(&verdict);
+            record.record_error(&error, permit, &verdict);
             Err(R::inner(error))
         }
     }
 }
 
-/// Determines when the outcome of a call is recorded: at the head, or at the end of the body.
+/// Determines when a layer's services record outcomes, and whether they keep the last failure.
 ///
 /// Sealed: [`OnHead`] and [`OnBodyEnd`](crate::body::OnBodyEnd) implement it.
-pub trait RecordOutcome<Res, C, H: CircuitRef = Static>: Sealed {
+pub trait RecordMode: Sealed {
+    /// The same time of recording, with another [`LastFailureMode`].
+    type With<L>;
+
+    /// Sets whether the last failure is kept.
+    #[doc(hidden)]
+    fn with_last_failure<L>(self, last_failure: L) -> Self::With<L>;
+}
+
+/// Begins the recording of one call with a request of the type `Req`.
+///
+/// Sealed: [`OnHead`] and [`OnBodyEnd`](crate::body::OnBodyEnd) implement it.
+pub trait BeginRecord<Req>: Sealed {
+    /// The part that the call carries; it implements [`RecordOutcome`].
+    type Record;
+
+    /// Begins a call. `None`: the inner service is polled for readiness, without a request.
+    #[doc(hidden)]
+    fn begin(&self, request: Option<&Req>) -> Self::Record;
+}
+
+/// Records the outcome of one call: a response at its head or at the end of its body, and an error
+/// at once.
+///
+/// Sealed: [`OnHead`] and [`OnBodyEnd`](crate::body::OnBodyEnd) implement it.
+pub trait RecordOutcome<Res, E, C, H: CircuitRef = Static>: Sealed {
     /// The response that the caller receives.
     type Response;
 
@@ -128,7 +154,7 @@ pub trait RecordOutcome<Res, C, H: CircuitRef = Static>: Sealed {
     /// end.
     #[doc(hidden)]
     fn record(
-        &self,
+        &mut self,
         response: Res,
         permit: Permit<H>,
         verdict: &Verdict,
@@ -136,28 +162,79 @@ pub trait RecordOutcome<Res, C, H: CircuitRef = Static>: Sealed {
         classify_end: ClassifyEnd<C>,
     ) -> Self::Response;
 
+    /// Records an error with the permit.
+    #[doc(hidden)]
+    fn record_error(&self, error: &E, permit: Permit<H>, verdict: &Verdict);
+
     /// Forwards the answer to a rejected call. There is no permit, and nothing to record.
     #[doc(hidden)]
-    fn pass<E>(&self, answer: Poll<Result<Res, E>>) -> Poll<Result<Self::Response, E>>;
+    fn pass<A>(answer: Poll<Result<Res, A>>) -> Poll<Result<Self::Response, A>>;
 }
 
 /// Records the outcome when the response's head arrives, before the body is read. The default.
+///
+/// `L` determines whether the last failure is kept.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct OnHead;
+pub struct OnHead<L = NoLastFailure> {
+    last_failure: L,
+}
 
-impl Sealed for OnHead {}
+impl OnHead {
+    pub(crate) const fn new() -> Self {
+        Self { last_failure: NoLastFailure }
+    }
+}
 
-impl<Res, C, H: CircuitRef> RecordOutcome<Res, C, H> for OnHead {
+impl<L> OnHead<L> {
+    pub(crate) fn into_last_failure(self) -> L {
+        self.last_failure
+    }
+}
+
+impl<L> Sealed for OnHead<L> {}
+
+impl<L> RecordMode for OnHead<L> {
+    type With<M> = OnHead<M>;
+
+    fn with_last_failure<M>(self, last_failure: M) -> OnHead<M> {
+        OnHead { last_failure }
+    }
+}
+
+impl<Req, L: LastFailureMode<Req>> BeginRecord<Req> for OnHead<L> {
+    type Record = OnHead<L::Call>;
+
+    #[inline]
+    fn begin(&self, request: Option<&Req>) -> OnHead<L::Call> {
+        OnHead { last_failure: self.last_failure.begin(request) }
+    }
+}
+
+impl<Res, E, C, H: CircuitRef, L: KeepError<E>> RecordOutcome<Res, E, C, H> for OnHead<L> {
     type Response = Res;
 
     #[inline]
-    fn record(&self, response: Res, permit: Permit<H>, verdict: &Verdict, _: &C, _: ClassifyEnd<C>) -> Res {
+    fn record(
+        &mut self,
+        response: Res,
+        permit: Permit<H>,
+        verdict: &Verdict,
+        _: &C,
+        _: ClassifyEnd<C>,
+    ) -> Res {
+        self.last_failure.keep_response(&permit, verdict, type_name::<Res>());
         permit.record_by_ref(verdict);
         response
     }
 
     #[inline]
-    fn pass<E>(&self, answer: Poll<Result<Res, E>>) -> Poll<Result<Res, E>> {
+    fn record_error(&self, error: &E, permit: Permit<H>, verdict: &Verdict) {
+        self.last_failure.keep_error(&permit, verdict, error);
+        permit.record_by_ref(verdict);
+    }
+
+    #[inline]
+    fn pass<A>(answer: Poll<Result<Res, A>>) -> Poll<Result<Res, A>> {
         answer
     }
 }

@@ -1,6 +1,7 @@
 //! The layer. It owns the circuit.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::future::Future;
 use std::time::Duration;
 
@@ -11,13 +12,13 @@ use tower_layer::Layer;
 
 use crate::body::OnBodyEnd;
 use crate::circuit::Circuit;
-use crate::classifier::{HealthBy, KeepLastFailure, LastFailureMode, NoLastFailure};
+use crate::classifier::HealthBy;
 use crate::config::BreakerConfig;
 use crate::error::Rejection;
 use crate::fallback::{Fallback, FallbackAsync, GrpcUnavailable, Http503, ReturnError};
-use crate::future::OnHead;
+use crate::future::{OnHead, RecordMode};
 use crate::service::Breaker;
-use crate::telemetry::Transition;
+use crate::telemetry::{KeepLastFailure, KeepLastFailureBy, Transition};
 
 /// A circuit breaker for a service: rejects calls while the service fails, and probes its recovery.
 ///
@@ -46,7 +47,7 @@ use crate::telemetry::Transition;
 /// | [`rule`](Self::rule), [`health`](Self::health) | the classifier alone decides |
 /// | [`fallback`](Self::fallback) and its variants | a rejected call returns an error: a [`BreakerError`](crate::BreakerError), or a boxed [`Rejection`] if the inner error is boxed |
 /// | [`track_body`](Self::track_body) | the outcome is recorded when the response head arrives |
-/// | [`keep_last_failure`](Self::keep_last_failure) | the last failure is not kept |
+/// | [`keep_last_failure`](Self::keep_last_failure), [`keep_last_failure_by`](Self::keep_last_failure_by) | the last failure is not kept |
 /// | `not_ready_when_open` (feature `tokio`) | services are ready while the circuit is open, and reject |
 ///
 /// The type parameters are, in this order: the classifier, how a rejected call is answered, when
@@ -106,13 +107,12 @@ use crate::telemetry::Transition;
 /// [Compile errors](https://github.com/OWNER/tower-resilience-layers/blob/main/docs/compile-errors.md)
 /// lists the compiler's messages with their causes and fixes.
 #[derive(Clone, Debug)]
-pub struct BreakerLayer<C = Auto, R = ReturnError, B = OnHead, L = NoLastFailure> {
+pub struct BreakerLayer<C = Auto, R = ReturnError, B = OnHead> {
     circuit: Circuit,
     not_ready: bool,
     classify: C,
     reject: R,
     record: B,
-    last_failure: L,
 }
 
 impl<KC, KR> BreakerLayer<Auto<KC>, ReturnError<KR>> {
@@ -142,19 +142,19 @@ impl<KC, KR> BreakerLayer<Auto<KC>, ReturnError<KR>> {
     /// from [`Circuit::new`]. All services with this circuit open and close together.
     pub fn with_circuit(circuit: Circuit) -> Self {
         let (classify, reject) = (Auto::new(), ReturnError::new());
-        Self { circuit, not_ready: false, classify, reject, record: OnHead, last_failure: NoLastFailure }
+        Self { circuit, not_ready: false, classify, reject, record: OnHead::new() }
     }
 }
 
-impl<R, B, L> BreakerLayer<Auto<TypedError>, R, B, L> {
+impl<R, B> BreakerLayer<Auto<TypedError>, R, B> {
     /// Sets the classifier, instead of [`Auto`].
-    pub fn classify<C>(self, classify: C) -> BreakerLayer<C, R, B, L> {
-        let Self { circuit, not_ready, reject, record, last_failure, .. } = self;
-        BreakerLayer { circuit, not_ready, classify, reject, record, last_failure }
+    pub fn classify<C>(self, classify: C) -> BreakerLayer<C, R, B> {
+        let Self { circuit, not_ready, reject, record, .. } = self;
+        BreakerLayer { circuit, not_ready, classify, reject, record }
     }
 }
 
-impl<K, R, B, L> BreakerLayer<Auto<K>, R, B, L> {
+impl<K, R, B> BreakerLayer<Auto<K>, R, B> {
     /// Classifies every response as a success, so that the response can have any type.
     ///
     /// Errors are classified as by [`Auto`].
@@ -162,13 +162,13 @@ impl<K, R, B, L> BreakerLayer<Auto<K>, R, B, L> {
     /// Caution: a response that is itself a `Result`, such as that of `tokio::time::timeout`, is
     /// then a success even if it is an `Err`. For such responses, do not call `errors_only`, or use
     /// `.classify(NestedErrors::new())` instead.
-    pub fn errors_only(self) -> BreakerLayer<ErrorsOnly<K>, R, B, L> {
-        let Self { circuit, not_ready, reject, record, last_failure, .. } = self;
-        BreakerLayer { circuit, not_ready, classify: ErrorsOnly::new(), reject, record, last_failure }
+    pub fn errors_only(self) -> BreakerLayer<ErrorsOnly<K>, R, B> {
+        let Self { circuit, not_ready, reject, record, .. } = self;
+        BreakerLayer { circuit, not_ready, classify: ErrorsOnly::new(), reject, record }
     }
 }
 
-impl<C, B, L> BreakerLayer<C, ReturnError<TypedError>, B, L> {
+impl<C, B> BreakerLayer<C, ReturnError<TypedError>, B> {
     /// Answers a rejected call with the closure's return value, instead of an error.
     ///
     /// The error type of the service is then the inner service's error type. **Default**: a
@@ -196,7 +196,7 @@ impl<C, B, L> BreakerLayer<C, ReturnError<TypedError>, B, L> {
     /// # fn check<R, S: tower::Service<R, Error = std::io::Error>>(_: &S) {}
     /// # check::<String, _>(&service);
     /// ```
-    pub fn fallback<Req, Res, F>(self, answer: F) -> BreakerLayer<C, Fallback<F>, B, L>
+    pub fn fallback<Req, Res, F>(self, answer: F) -> BreakerLayer<C, Fallback<F>, B>
     where
         F: Fn(Req, &Rejection) -> Res,
     {
@@ -225,7 +225,7 @@ impl<C, B, L> BreakerLayer<C, ReturnError<TypedError>, B, L> {
     /// # fn check<R, S: tower::Service<R, Error = std::io::Error>>(_: &S) {}
     /// # check::<u32, _>(&service);
     /// ```
-    pub fn fallback_async<Req, F, Fut>(self, answer: F) -> BreakerLayer<C, FallbackAsync<F>, B, L>
+    pub fn fallback_async<Req, F, Fut>(self, answer: F) -> BreakerLayer<C, FallbackAsync<F>, B>
     where
         F: Fn(Req, Rejection) -> Fut,
         Fut: Future,
@@ -255,7 +255,7 @@ impl<C, B, L> BreakerLayer<C, ReturnError<TypedError>, B, L> {
     /// # fn check<R, S: tower::Service<R, Error = Infallible>>(_: &S) {}
     /// # check::<(), _>(&service);
     /// ```
-    pub fn http_fallback(self) -> BreakerLayer<C, Http503, B, L> {
+    pub fn http_fallback(self) -> BreakerLayer<C, Http503, B> {
         self.on_reject(Http503)
     }
 
@@ -265,17 +265,17 @@ impl<C, B, L> BreakerLayer<C, ReturnError<TypedError>, B, L> {
     /// does not admit calls by itself: while it is forced open, or open until it is reset. The
     /// response carries the rejection's verdict, as that of [`http_fallback`](Self::http_fallback)
     /// does. **Default**: a rejected call returns an error.
-    pub fn grpc_fallback(self) -> BreakerLayer<C, GrpcUnavailable, B, L> {
+    pub fn grpc_fallback(self) -> BreakerLayer<C, GrpcUnavailable, B> {
         self.on_reject(GrpcUnavailable)
     }
 
-    fn on_reject<N>(self, reject: N) -> BreakerLayer<C, N, B, L> {
-        let Self { circuit, not_ready, classify, record, last_failure, .. } = self;
-        BreakerLayer { circuit, not_ready, classify, reject, record, last_failure }
+    fn on_reject<N>(self, reject: N) -> BreakerLayer<C, N, B> {
+        let Self { circuit, not_ready, classify, record, .. } = self;
+        BreakerLayer { circuit, not_ready, classify, reject, record }
     }
 }
 
-impl<C, R, L> BreakerLayer<C, R, OnHead, L> {
+impl<C, R, L> BreakerLayer<C, R, OnHead<L>> {
     /// Records the outcome of a call at the end of its response's body, instead of at its head.
     ///
     /// The end decides: a complete body, gRPC's trailers, an error of the body, or a drop before
@@ -307,14 +307,15 @@ impl<C, R, L> BreakerLayer<C, R, OnHead, L> {
     /// # fn check<R, S: tower::Service<R>>(_: &S) {}
     /// # check::<(), _>(&service);
     /// ```
-    pub fn track_body<K>(self) -> BreakerLayer<C, R, OnBodyEnd<NoInspector, K>, L> {
-        let Self { circuit, not_ready, classify, reject, last_failure, .. } = self;
-        let record = OnBodyEnd::new(circuit.core().clock(), circuit.core().probe_lease());
-        BreakerLayer { circuit, not_ready, classify, reject, record, last_failure }
+    pub fn track_body<K>(self) -> BreakerLayer<C, R, OnBodyEnd<NoInspector, K, L>> {
+        let Self { circuit, not_ready, classify, reject, record } = self;
+        let (clock, probe_lease) = (circuit.core().clock(), circuit.core().probe_lease());
+        let record = OnBodyEnd::new(clock, probe_lease, record.into_last_failure());
+        BreakerLayer { circuit, not_ready, classify, reject, record }
     }
 }
 
-impl<C, R, W, K, L> BreakerLayer<C, R, OnBodyEnd<W, K>, L> {
+impl<C, R, W, K, L> BreakerLayer<C, R, OnBodyEnd<W, K, L>> {
     /// Sets how long after its head a stream must still deliver data to be a success.
     ///
     /// The first data after this time records the success. A long stream therefore does not hold a
@@ -328,34 +329,27 @@ impl<C, R, W, K, L> BreakerLayer<C, R, OnBodyEnd<W, K>, L> {
 }
 
 #[cfg(feature = "llm")]
-impl<C, R, K, L> BreakerLayer<C, R, OnBodyEnd<NoInspector, K>, L> {
+impl<C, R, K, L> BreakerLayer<C, R, OnBodyEnd<NoInspector, K, L>> {
     /// Also detects errors inside event streams of LLM APIs.
     ///
     /// The call ends when an error is found. See
     /// [`LlmEvents`](tower_fault_classify::body::LlmEvents).
     pub fn inspect_llm_events(
         self,
-    ) -> BreakerLayer<C, R, OnBodyEnd<tower_fault_classify::body::LlmEvents, K>, L> {
-        let Self { circuit, not_ready, classify, reject, record, last_failure } = self;
-        BreakerLayer { circuit, not_ready, classify, reject, record: record.with_inspector(), last_failure }
+    ) -> BreakerLayer<C, R, OnBodyEnd<tower_fault_classify::body::LlmEvents, K, L>> {
+        let Self { circuit, not_ready, classify, reject, record } = self;
+        BreakerLayer { circuit, not_ready, classify, reject, record: record.with_inspector() }
     }
 }
 
-impl<C, R, B, L> BreakerLayer<C, R, B, L> {
+impl<C, R, B> BreakerLayer<C, R, B> {
     /// Adds a rule that is checked before the classifier and the existing rules.
     ///
     /// A rule classifies an outcome, or returns `None` to leave it to the rules that were added
     /// before it, and then to the classifier.
-    pub fn rule<N>(self, rule: N) -> BreakerLayer<RuleFirst<N, C>, R, B, L> {
-        let Self { circuit, not_ready, classify, reject, record, last_failure } = self;
-        BreakerLayer {
-            circuit,
-            not_ready,
-            classify: RuleFirst::new(rule, classify),
-            reject,
-            record,
-            last_failure,
-        }
+    pub fn rule<N>(self, rule: N) -> BreakerLayer<RuleFirst<N, C>, R, B> {
+        let Self { circuit, not_ready, classify, reject, record } = self;
+        BreakerLayer { circuit, not_ready, classify: RuleFirst::new(rule, classify), reject, record }
     }
 
     /// Sets how the health of a fault is derived, instead of the fault's own health axis.
@@ -377,37 +371,92 @@ impl<C, R, B, L> BreakerLayer<C, R, B, L> {
     ///
     /// It applies to the classifier and to the rules that were added before it. The faults of a
     /// rule that is added later keep their own health.
-    pub fn health<F>(self, health: F) -> BreakerLayer<HealthBy<C, F>, R, B, L>
+    pub fn health<F>(self, health: F) -> BreakerLayer<HealthBy<C, F>, R, B>
     where
         F: Fn(&Fault) -> Health,
     {
-        let Self { circuit, not_ready, classify, reject, record, last_failure } = self;
-        BreakerLayer {
-            circuit,
-            not_ready,
-            classify: HealthBy::new(classify, health),
-            reject,
-            record,
-            last_failure,
-        }
+        let Self { circuit, not_ready, classify, reject, record } = self;
+        BreakerLayer { circuit, not_ready, classify: HealthBy::new(classify, health), reject, record }
     }
 
     /// Keeps the last failure for [`Status::last_failure`](crate::Status::last_failure).
     ///
-    /// It contains the fault, the type of its cause, the text of its error chain, and `label`: for
-    /// example the name of the caller or of the route. **Default**: the last failure is not kept.
+    /// It contains the fault, the type and the text of its error, the time, and `subject`: for
+    /// example the name of the caller or of the route. See
+    /// [`LastFailure`](crate::telemetry::LastFailure). **Default**: the last failure is not kept.
     ///
     /// The verdict is that of the whole classifier, so rules may be added before or after this
-    /// call. A panic counts as a failure, but is not kept.
+    /// call. Each layer of a circuit can have its own subject.
     ///
-    /// Each failure then costs a lock and the text of its errors, with the allocations for it.
+    /// # Costs
+    ///
+    /// A failure costs a lock, and the text of its errors with the allocations for it. Other calls
+    /// cost nothing more, if `subject` is a `&'static str`. A `String` costs each call a reference
+    /// count that all calls share.
     pub fn keep_last_failure<K>(
         self,
-        label: impl Into<Cow<'static, str>>,
-    ) -> BreakerLayer<C, R, B, KeepLastFailure<K>> {
-        let Self { circuit, not_ready, classify, reject, record, .. } = self;
-        let last_failure = KeepLastFailure::new(label.into());
-        BreakerLayer { circuit, not_ready, classify, reject, record, last_failure }
+        subject: impl Into<Cow<'static, str>>,
+    ) -> BreakerLayer<C, R, B::With<KeepLastFailure<K>>>
+    where
+        B: RecordMode,
+    {
+        self.with_last_failure(KeepLastFailure::new(subject.into()))
+    }
+
+    /// Keeps the last failure with a subject that is made from the request.
+    ///
+    /// It works like [`keep_last_failure`](Self::keep_last_failure). The subject of an error of the
+    /// inner service's `poll_ready` is `(readiness)`, because there is no request yet.
+    ///
+    /// ```
+    /// use http::Request;
+    /// use tower::{ServiceBuilder, service_fn};
+    /// use tower_breaker::{BreakerConfig, BreakerLayer};
+    ///
+    /// let layer = BreakerLayer::new(BreakerConfig::default())
+    ///     .keep_last_failure_by(|request: &Request<String>| request.uri().clone());
+    /// let service = ServiceBuilder::new()
+    ///     .layer(layer)
+    ///     .service(service_fn(async |_: Request<String>| Ok::<_, std::io::Error>(http::Response::new(()))));
+    /// # fn check<R, S: tower::Service<R>>(_: &S) {}
+    /// # check::<Request<String>, _>(&service);
+    /// ```
+    ///
+    /// # Costs
+    ///
+    /// The closure runs once for each call that the circuit admits, because the request is gone
+    /// when the call fails. The call carries the closure's return value. Its text is made only if
+    /// the call fails. So return a value that is cheap to make:
+    ///
+    /// | return value | costs each call |
+    /// |---|---|
+    /// | a `&'static str`, a number, an `http::Method` | nothing |
+    /// | an `http::Uri`, an `Arc<str>` | a reference count |
+    /// | a `String`, the output of `format!` | an allocation |
+    ///
+    /// # Panics
+    ///
+    /// A panic of the closure propagates to the caller, from `call`. It counts as a cancelled call.
+    /// A panic of the value's `Display` is caught.
+    pub fn keep_last_failure_by<Req, F, T, K>(
+        self,
+        subject: F,
+    ) -> BreakerLayer<C, R, B::With<KeepLastFailureBy<F, K>>>
+    where
+        B: RecordMode,
+        F: Fn(&Req) -> T,
+        T: fmt::Display,
+    {
+        self.with_last_failure(KeepLastFailureBy::new(subject))
+    }
+
+    fn with_last_failure<L>(self, last_failure: L) -> BreakerLayer<C, R, B::With<L>>
+    where
+        B: RecordMode,
+    {
+        let Self { circuit, not_ready, classify, reject, record } = self;
+        let record = record.with_last_failure(last_failure);
+        BreakerLayer { circuit, not_ready, classify, reject, record }
     }
 
     /// Adds an observer of the circuit's transitions: see [`Circuit::on_transition`].
@@ -469,34 +518,31 @@ impl<C, R, B, L> BreakerLayer<C, R, B, L> {
     ///
     /// - Put the limit above the breaker, so that it limits the breaker itself.
     /// - Put a `Buffer` between the breaker and the inner service: a `Buffer` is `Clone`.
-    pub fn without_clone(self) -> WithoutClone<C, R, B, L> {
+    pub fn without_clone(self) -> WithoutClone<C, R, B> {
         WithoutClone(self)
     }
 }
 
-impl<C, R, B, L> BreakerLayer<C, R, B, L>
+impl<C, R, B> BreakerLayer<C, R, B>
 where
     C: Clone,
     R: Clone,
     B: Clone,
-    L: LastFailureMode,
 {
-    fn service<S>(&self, inner: S, renew: Option<fn(&S) -> S>) -> Breaker<S, L::Classify<C>, R, B> {
-        let Self { circuit, not_ready, classify, reject, record, last_failure } = self.clone();
-        let classify = last_failure.around(classify, &circuit);
+    fn service<S>(&self, inner: S, renew: Option<fn(&S) -> S>) -> Breaker<S, C, R, B> {
+        let Self { circuit, not_ready, classify, reject, record } = self.clone();
         Breaker::new(inner, renew, circuit, classify, reject, record, not_ready)
     }
 }
 
-impl<S, C, R, B, L> Layer<S> for BreakerLayer<C, R, B, L>
+impl<S, C, R, B> Layer<S> for BreakerLayer<C, R, B>
 where
     S: Clone,
     C: Clone,
     R: Clone,
     B: Clone,
-    L: LastFailureMode,
 {
-    type Service = Breaker<S, L::Classify<C>, R, B>;
+    type Service = Breaker<S, C, R, B>;
 
     fn layer(&self, inner: S) -> Self::Service {
         self.service(inner, Some(S::clone))
@@ -505,16 +551,15 @@ where
 
 /// A [`BreakerLayer`] for services that are not `Clone`; see [`BreakerLayer::without_clone`].
 #[derive(Clone, Debug)]
-pub struct WithoutClone<C = Auto, R = ReturnError, B = OnHead, L = NoLastFailure>(BreakerLayer<C, R, B, L>);
+pub struct WithoutClone<C = Auto, R = ReturnError, B = OnHead>(BreakerLayer<C, R, B>);
 
-impl<S, C, R, B, L> Layer<S> for WithoutClone<C, R, B, L>
+impl<S, C, R, B> Layer<S> for WithoutClone<C, R, B>
 where
     C: Clone,
     R: Clone,
     B: Clone,
-    L: LastFailureMode,
 {
-    type Service = Breaker<S, L::Classify<C>, R, B>;
+    type Service = Breaker<S, C, R, B>;
 
     fn layer(&self, inner: S) -> Self::Service {
         self.0.service(inner, None)

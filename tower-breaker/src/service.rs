@@ -3,14 +3,14 @@
 use std::fmt;
 use std::task::{Context, Poll, ready};
 
+use tower_fault_classify::Classify;
 use tower_fault_classify::classifiers::Auto;
-use tower_fault_classify::{Classify, Verdict};
 use tower_service::Service;
 
 use crate::circuit::{Arrival, Circuit, Denied, Permit, Reservation};
 use crate::error::Rejection;
 use crate::fallback::{OnReject, ReturnError};
-use crate::future::{OnHead, RecordOutcome, ResponseFuture};
+use crate::future::{BeginRecord, OnHead, RecordOutcome, ResponseFuture};
 use crate::readiness::Readiness;
 
 /// Guards its inner service with a circuit.
@@ -195,16 +195,21 @@ impl<S, C, R, B> Breaker<S, C, R, B> {
         permit
     }
 
-    fn begin<Req>(&mut self, permit: Permit, request: Req) -> ResponseFuture<S::Future, C, R, B, R::Future>
+    fn begin<Req>(
+        &mut self,
+        permit: Permit,
+        request: Req,
+    ) -> ResponseFuture<S::Future, C, R, B::Record, R::Future>
     where
         S: Service<Req>,
-        B: RecordOutcome<S::Response, C> + Clone,
+        B: BeginRecord<Req>,
         C: Clone,
         R: OnReject<Req, S::Response, S::Error>,
     {
+        let record = self.record.begin(Some(&request));
         let mut permit = Some(permit);
         let inner = Permit::guard(&mut permit, || self.inner.call(request));
-        ResponseFuture::calling(inner, permit, self.classify.clone(), self.record.clone())
+        ResponseFuture::calling(inner, permit, self.classify.clone(), record)
     }
 
     /// Polls the circuit and then the inner service. If `polled` is set, it is the result of the
@@ -218,6 +223,7 @@ impl<S, C, R, B> Breaker<S, C, R, B> {
     where
         S: Service<Req>,
         C: Classify<S::Response, S::Error>,
+        B: BeginRecord<Req, Record: RecordOutcome<S::Response, S::Error, C>>,
         R: OnReject<Req, S::Response, S::Error>,
     {
         loop {
@@ -242,8 +248,7 @@ impl<S, C, R, B> Breaker<S, C, R, B> {
                 }
                 Poll::Ready(Err(error)) => {
                     self.readiness.end_inner_wait();
-                    let verdict = self.classify.classify(Err(&error));
-                    self.record_readiness_error(&verdict);
+                    self.record_readiness_error(&error);
                     return Poll::Ready(Err(R::inner(error)));
                 }
                 Poll::Pending => {}
@@ -258,10 +263,16 @@ impl<S, C, R, B> Breaker<S, C, R, B> {
     }
 
     /// Records an error of the inner service's readiness as the outcome of a call.
-    fn record_readiness_error(&mut self, verdict: &Verdict) {
+    fn record_readiness_error<Req>(&mut self, error: &S::Error)
+    where
+        S: Service<Req>,
+        C: Classify<S::Response, S::Error>,
+        B: BeginRecord<Req, Record: RecordOutcome<S::Response, S::Error, C>>,
+    {
+        let verdict = self.classify.classify(Err(error));
         let reserved = self.readiness.take_reserved().map(Reservation::begin);
         if let Some(permit) = reserved.or_else(|| Permit::if_closed(self.circuit.core())) {
-            permit.record_by_ref(verdict);
+            self.record.begin(None).record_error(error, permit, &verdict);
         }
     }
 
@@ -270,14 +281,14 @@ impl<S, C, R, B> Breaker<S, C, R, B> {
         &self,
         request: Req,
         rejection: Rejection,
-    ) -> ResponseFuture<S::Future, C, R, B, R::Future>
+    ) -> ResponseFuture<S::Future, C, R, B::Record, R::Future>
     where
         S: Service<Req>,
-        B: Clone,
+        B: BeginRecord<Req>,
         R: OnReject<Req, S::Response, S::Error>,
     {
         self.circuit.core().emit_rejection(rejection.circuit(), rejection.state());
-        ResponseFuture::rejected(self.reject.reject(request, rejection), self.record.clone())
+        ResponseFuture::rejected(self.reject.reject(request, rejection))
     }
 
     /// Drops the reservations of the inner service and of the circuit for the next call.
@@ -295,12 +306,12 @@ impl<S, C, R, B, Req> Service<Req> for Breaker<S, C, R, B>
 where
     S: Service<Req>,
     C: Classify<S::Response, S::Error> + Clone,
-    B: RecordOutcome<S::Response, C> + Clone,
+    B: BeginRecord<Req, Record: RecordOutcome<S::Response, S::Error, C>>,
     R: OnReject<Req, S::Response, S::Error>,
 {
-    type Response = B::Response;
+    type Response = <B::Record as RecordOutcome<S::Response, S::Error, C>>::Response;
     type Error = R::Error;
-    type Future = ResponseFuture<S::Future, C, R, B, R::Future>;
+    type Future = ResponseFuture<S::Future, C, R, B::Record, R::Future>;
 
     #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {

@@ -183,7 +183,7 @@ fn failing_later(
     let circuit = layer.circuit();
     let service = layer
         .errors_only()
-        .keep_last_failure("label")
+        .keep_last_failure("subject")
         .layer(service_fn(async |error: oneshot::Receiver<io::Error>| Err::<(), _>(error.await.unwrap())));
     (service, circuit)
 }
@@ -207,10 +207,53 @@ fn last_failure_of_ended_circuit_is_not_shown_by_next() {
 }
 
 #[test]
+fn last_failures_of_thousand_tasks_stay_with_their_circuit() {
+    let storage = Storage::new();
+    let run = |thread: u32| {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let mut tasks = tokio::task::JoinSet::new();
+            for task in 0..250 {
+                let config = storage.config("jobs").build().unwrap();
+                tasks.spawn(keep_own_failures(config, format!("task {task} of thread {thread}")));
+            }
+            tasks.join_all().await;
+        });
+    };
+    std::thread::scope(|scope| (0..4).for_each(|thread| drop(scope.spawn(move || run(thread)))));
+}
+
+/// Checks that a circuit keeps the failures of its own calls, and that another circuit, which may
+/// use its storage next, does not.
+async fn keep_own_failures(config: BreakerConfig, subject: String) {
+    let circuit = Circuit::new(config);
+    let [early, late] = [(); 2].map(|()| circuit.try_acquire().unwrap());
+    tokio::task::yield_now().await;
+    early.fail(&io::Error::other("early"), &subject);
+    tokio::task::yield_now().await;
+    let last = circuit.status().last_failure.expect("the circuit keeps it");
+    assert_eq!((&*last.subject, &*last.message), (&*subject, "early"));
+    drop(circuit);
+    let next = Circuit::new(BreakerConfig::default());
+    tokio::task::yield_now().await;
+    late.fail(&io::Error::other("late"), &subject);
+    tokio::task::yield_now().await;
+    let shown = next.status().last_failure;
+    assert!(shown.is_none(), "{shown:?}");
+}
+
+#[test]
 fn permit_of_ended_circuit_changes_nothing_in_next() {
     type Record = fn(Permit);
-    let records: [Record; 4] =
-        [|permit| permit.record(FAILURE), |permit| permit.record(Verdict::Success), drop, Permit::cancel];
+    let records: [Record; 5] = [
+        |permit| permit.record(FAILURE),
+        |permit| {
+            permit.fail(&io::Error::other("a's secret token"), "a");
+        },
+        |permit| permit.record(Verdict::Success),
+        drop,
+        Permit::cancel,
+    ];
     let times = [1_000 * SECOND, Duration::ZERO, 1_000_000_000 * SECOND];
     for (record, at) in records.into_iter().flat_map(|record| times.map(|at| (record, at))) {
         let mut storage = Storage::new();

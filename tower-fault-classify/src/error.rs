@@ -48,6 +48,11 @@ pub struct BoxedError;
 pub trait AsError<K>: sealed::Sealed<K> {
     /// Returns the error as a `dyn Error`.
     fn as_error(&self) -> &(dyn Error + 'static);
+
+    /// Returns the name of the type of the `dyn Error`. `None`: the type is not known, because the
+    /// error is boxed.
+    #[doc(hidden)]
+    fn error_type() -> Option<&'static str>;
 }
 
 impl<E> AsError<TypedError> for E
@@ -58,6 +63,10 @@ where
     fn as_error(&self) -> &(dyn Error + 'static) {
         self
     }
+
+    fn error_type() -> Option<&'static str> {
+        Some(type_name::<E>())
+    }
 }
 
 impl<E> AsError<BoxedError> for E
@@ -67,6 +76,10 @@ where
     #[inline]
     fn as_error(&self) -> &(dyn Error + 'static) {
         &**self
+    }
+
+    fn error_type() -> Option<&'static str> {
+        None
     }
 }
 

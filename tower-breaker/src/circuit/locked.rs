@@ -6,6 +6,7 @@ use std::task::Waker;
 
 use tower_fault_classify::__internals::Clock;
 
+use super::state_word::LAST_EPOCH;
 use super::wakers::WakerList;
 use crate::config::BreakerConfig;
 #[cfg(feature = "keyed")]
@@ -19,8 +20,6 @@ pub struct Locked {
     pub(crate) name: &'static str,
     /// The configured clock. The circuit may read the precise clock in place of the coarse one.
     pub(crate) clock: Clock,
-    /// The number of circuits that used this core before.
-    pub(crate) owner: u64,
     pub(crate) epoch: u32,
     /// The epoch in which the current circuit began.
     pub(crate) first_epoch: u32,
@@ -37,7 +36,10 @@ pub struct Locked {
     pub(crate) last_transition: Option<Transition>,
     /// The last transition that opened the circuit.
     pub(crate) last_trip: Option<Transition>,
-    pub(crate) last_failure: Option<LastFailure>,
+    pub(crate) last_failure: Option<Arc<LastFailure>>,
+    /// The epoch since which failures are kept: that of the last reset, or the first one. A failed
+    /// call of an earlier epoch is not kept.
+    pub(crate) keeps_failures_since: u32,
 }
 
 impl Locked {
@@ -54,7 +56,6 @@ impl Locked {
         Self {
             name: config.name,
             clock,
-            owner: 0,
             epoch: 0,
             first_epoch: 0,
             machine,
@@ -68,6 +69,7 @@ impl Locked {
             last_transition: None,
             last_trip: None,
             last_failure: None,
+            keeps_failures_since: 0,
         }
     }
 
@@ -87,6 +89,19 @@ impl Locked {
     #[cfg(feature = "keyed")]
     pub(crate) fn is_in_slow_start(&self, now: u64) -> bool {
         self.machine.is_in_slow_start(now)
+    }
+
+    /// Returns whether the failure of a call that began in `epoch` may become the last failure.
+    pub(crate) const fn keeps_failure_of(&self, epoch: u32) -> bool {
+        // Epochs wrap, so their distances from the current one are compared.
+        let age = self.epoch.wrapping_sub(epoch) & LAST_EPOCH;
+        age <= self.epoch.wrapping_sub(self.keeps_failures_since) & LAST_EPOCH
+    }
+
+    /// Removes the last failure. Failures of earlier epochs are not kept any more.
+    pub(crate) fn clear_last_failure(&mut self) -> Option<Arc<LastFailure>> {
+        self.keeps_failures_since = self.epoch;
+        self.last_failure.take()
     }
 
     /// Returns the input of a decision at the time `now`.

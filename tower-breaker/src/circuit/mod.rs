@@ -315,8 +315,8 @@ impl<R: CircuitRef> Circuit<R> {
 
     /// Closes the circuit now, with an empty window and without a slow start.
     ///
-    /// A growing open time starts again at its initial value. Resetting a closed circuit empties
-    /// its window, and is a transition, too.
+    /// A growing open time starts again at its initial value. The last failure is removed from the
+    /// status. Resetting a closed circuit empties its window, and is a transition, too.
     ///
     /// # Errors
     ///

@@ -7,7 +7,8 @@ use std::ops::Deref;
 use std::task::Waker;
 
 use tower_fault_classify::__internals::{PoolHandle, WeakHandle};
-use tower_fault_classify::{Fault, Health, Kind, Origin, Retryable, Verdict};
+use tower_fault_classify::classifiers::AsError;
+use tower_fault_classify::{Fault, Health, Kind, Origin, Retryable, Verdict, classify_error};
 
 use super::core::{Admission, CallDuration, Core, Denied, Store};
 use super::static_store::{StaticCore, StaticStore};
@@ -15,6 +16,7 @@ use super::static_store::{StaticCore, StaticStore};
 use super::wakers::{WakeOn, WakerKey};
 use crate::machine::Arrival;
 use crate::sealed::Sealed;
+use crate::telemetry::{Cause, LastFailure, failure_in};
 
 /// A reference to a circuit: [`Static`], or `Shared` for the circuit of a key.
 ///
@@ -110,11 +112,12 @@ const PANICKED: Fault = Fault::new(Kind::Unknown, Retryable::Never, Health::Unhe
 
 /// A permit for one call through a circuit; it records the outcome of the call.
 ///
-/// [`Circuit::try_acquire`](crate::Circuit::try_acquire) returns it. End it in one of three ways:
+/// [`Circuit::try_acquire`](crate::Circuit::try_acquire) returns it. End it in one of these ways:
 ///
 /// | way | effect |
 /// |---|---|
 /// | [`record`](Self::record) | records the verdict of the call |
+/// | [`fail`](Self::fail), [`fail_as`](Self::fail_as) | records an error, and keeps it as the last failure |
 /// | [`cancel`](Self::cancel) | counts nothing: the call never began |
 /// | drop | records a cancelled call; see [`CancelledPolicy`](crate::CancelledPolicy) |
 ///
@@ -174,6 +177,65 @@ impl<R: CircuitRef> Permit<R> {
     #[inline]
     pub fn record(self, verdict: Verdict) {
         self.record_by_ref(&verdict);
+    }
+
+    /// Records a failed call by its error, and keeps it as the circuit's
+    /// [last failure](crate::Status::last_failure).
+    ///
+    /// The error is classified by its chain of sources. `subject` says what the call was about: it
+    /// becomes [`LastFailure::subject`]. Returns the fault, for example to decide about a retry.
+    ///
+    /// An error that is no failure, because its fault is not unhealthy, is recorded like any other
+    /// outcome. The last failure then stays as it was.
+    ///
+    /// ```
+    /// use std::io::{Error, ErrorKind};
+    /// use tower_breaker::{BreakerConfig, Circuit};
+    ///
+    /// let circuit = Circuit::new(BreakerConfig::default());
+    /// let permit = circuit.try_acquire()?;
+    /// // ... the call, which fails:
+    /// let error = Error::from(ErrorKind::ConnectionRefused);
+    /// permit.fail(&error, "order 7");
+    ///
+    /// let last = circuit.status().last_failure.expect("a call has failed");
+    /// assert_eq!((last.subject.as_str(), last.message.as_str()), ("order 7", "connection refused"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Costs
+    ///
+    /// A failure costs one lock more than with [`record`](Self::record), and the texts of the error
+    /// and of the subject. The texts are made outside of the lock. A panic of their `Display` is
+    /// caught.
+    pub fn fail<E, K>(self, error: &E, subject: impl fmt::Display) -> Fault
+    where
+        E: AsError<K>,
+    {
+        let fault = classify_error(error.as_error());
+        self.fail_as(fault, error, subject);
+        fault
+    }
+
+    /// Records a failed call by a fault of your own, and keeps it as the circuit's last failure.
+    ///
+    /// It works like [`fail`](Self::fail), but does not classify the error. The text and the type
+    /// of the error are kept.
+    pub fn fail_as<E, K>(self, fault: Fault, error: &E, subject: impl fmt::Display)
+    where
+        E: AsError<K>,
+    {
+        let verdict = Verdict::Fault(fault);
+        if let Some(fault) = failure_in(&verdict) {
+            let cause = Cause::Error(error.as_error(), E::error_type());
+            self.keep_failure(LastFailure::new(fault, &cause, &subject));
+        }
+        self.record_by_ref(&verdict);
+    }
+
+    /// Keeps a failure as the last one of the circuit.
+    pub(crate) fn keep_failure(&self, failure: LastFailure) {
+        self.circuit.core().keep_failure(self.admission, failure);
     }
 
     /// Records the outcome of the call without a copy of the verdict.

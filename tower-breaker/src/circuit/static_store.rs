@@ -17,7 +17,7 @@ use crate::config::BreakerConfig;
 use crate::label::Label;
 use crate::machine::{Machine, State, WindowShape};
 use crate::rng::JitterStream;
-use crate::telemetry::{Instruments, LastFailure, instruments, register};
+use crate::telemetry::{Instruments, instruments, register};
 
 /// The core of a circuit that shares nothing with other circuits.
 pub(crate) type StaticCore = Core<StaticStore>;
@@ -204,21 +204,6 @@ impl StaticCore {
     pub(crate) fn configured_clock(&self) -> Clock {
         self.locked().clock
     }
-
-    /// Returns the number of the circuit that uses the core.
-    pub(crate) fn owner(&self) -> u64 {
-        self.locked().owner
-    }
-
-    /// Keeps a failure as the last one, if `owner` still uses the core.
-    pub(crate) fn keep_failure(&self, owner: u64, failure: LastFailure) {
-        let mut locked = self.locked();
-        if locked.owner == owner {
-            let before = locked.last_failure.replace(failure);
-            drop(locked);
-            drop(before);
-        }
-    }
 }
 
 static POOL: Pool<StaticCore> = Pool::new();
@@ -231,7 +216,6 @@ impl PoolItem for StaticCore {
     fn retire(&self) {
         let mut locked = self.locked();
         let (instruments, state) = (self.hot_config().flags().instruments(), locked.machine.state());
-        locked.owner += 1;
         locked.epoch = next_epoch(locked.epoch);
         locked.machine = Machine::new();
         self.publish(State::Closed { slow_start: false }, locked.epoch);
@@ -241,7 +225,7 @@ impl PoolItem for StaticCore {
         self.hot_config().write_flags(Flags::NONE);
         let observers = mem::take(&mut locked.observers);
         let wakers = locked.wakers.drain();
-        let pending = (locked.last_transition.take(), locked.last_trip.take(), locked.last_failure.take());
+        let pending = (locked.last_transition.take(), locked.last_trip.take(), locked.clear_last_failure());
         drop(locked);
         if let Some(instruments) = instruments {
             instruments.circuit_dropped(state);

@@ -66,10 +66,9 @@ pub struct Status {
     ///
     /// It has the reason, the fault, and the counts that led to the transition.
     pub last_trip: Option<Transition>,
-    /// The last failure.
+    /// The last failure since the circuit was created or [reset](crate::Circuit::reset).
     ///
-    /// `None`: there was none, or the layer does not keep it; see
-    /// [`keep_last_failure`](crate::BreakerLayer::keep_last_failure).
+    /// `None`: there was none, or it is not kept; see [`LastFailure`].
     pub last_failure: Option<LastFailure>,
 }
 
@@ -110,7 +109,7 @@ impl Status {
             }),
             last_transition: keyed(snapshot.last_transition),
             last_trip: keyed(snapshot.last_trip),
-            last_failure: snapshot.last_failure,
+            last_failure: snapshot.last_failure.map(Arc::unwrap_or_clone),
             key,
         }
     }
@@ -128,5 +127,5 @@ pub(crate) struct Snapshot {
     pub(crate) lasted: u64,
     pub(crate) last_transition: Option<Transition>,
     pub(crate) last_trip: Option<Transition>,
-    pub(crate) last_failure: Option<LastFailure>,
+    pub(crate) last_failure: Option<Arc<LastFailure>>,
 }

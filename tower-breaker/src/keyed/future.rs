@@ -163,7 +163,7 @@ impl<S, Req, K, C, R, B> Future for KeyedResponseFuture<S, Req, K, C, R, B, S::F
 where
     S: Service<Req>,
     C: Classify<S::Response, S::Error>,
-    B: RecordOutcome<S::Response, C, Shared<K>>,
+    B: RecordOutcome<S::Response, S::Error, C, Shared<K>>,
     R: OnReject<Req, S::Response, S::Error>,
 {
     type Output = Result<B::Response, R::Error>;
@@ -206,7 +206,7 @@ where
                     this.record,
                 ))
             }
-            PhaseProj::Rejected { answer } => this.record.pass(answer.poll(cx)),
+            PhaseProj::Rejected { answer } => B::pass(answer.poll(cx)),
             PhaseProj::Waiting => panic!("`KeyedResponseFuture` polled after completion"),
         }
     }

@@ -1,6 +1,6 @@
 //! The layer. It owns the circuits.
 
-use std::borrow::Borrow;
+use std::borrow::{Borrow, Cow};
 use std::fmt;
 use std::future::Future;
 use std::hash::Hash;
@@ -19,8 +19,8 @@ use crate::classifier::HealthBy;
 use crate::config::KeyedConfig;
 use crate::error::Rejection;
 use crate::fallback::{Fallback, FallbackAsync, GrpcUnavailable, Http503, ReturnError};
-use crate::future::OnHead;
-use crate::telemetry::Transition;
+use crate::future::{OnHead, RecordMode};
+use crate::telemetry::{KeepLastFailure, KeepLastFailureBy, Transition};
 
 /// A circuit breaker with one circuit for each key: a host, route, gRPC method, tenant or model.
 ///
@@ -31,7 +31,7 @@ use crate::telemetry::Transition;
 /// |---|---|
 /// | number of circuits | at most [`max_keys`](crate::keyed::KeyedConfigBuilder::max_keys), by default 10,000; idle circuits are evicted first |
 /// | new key when the map is full | [`Overflow`](crate::keyed::Overflow): by default, the call is sent without a circuit |
-/// | memory | about 200 bytes per circuit with a `u64` key; about 1 KB more once the circuit has had a transition, or a slow, cancelled or half-open call, or from the start with a [`seed`](crate::BreakerConfigBuilder::seed) |
+/// | memory | about 200 bytes per circuit with a `u64` key; about 1 KB more once the circuit has had a transition, or a slow, cancelled or half-open call, or a failure that is [kept](Self::keep_last_failure), or from the start with a [`seed`](crate::BreakerConfigBuilder::seed) |
 /// | call with a known key | no allocation, unless the closure allocates |
 /// | label of a key | its `Debug` text, without the surrounding quotes of a string; part of [`Status`](crate::Status), [`Transition`] and logs |
 /// | hash | [foldhash](https://docs.rs/foldhash), with a random seed for each layer |
@@ -193,7 +193,7 @@ where
 impl<F, K, KC, KR> KeyedBreakerLayer<F, K, Auto<KC>, ReturnError<KR>> {
     fn of(circuits: KeyedCircuits<K>, key: F) -> Self {
         let (classify, reject) = (Auto::new(), ReturnError::new());
-        Self { key, circuits, classify, reject, record: OnHead }
+        Self { key, circuits, classify, reject, record: OnHead::new() }
     }
 }
 
@@ -256,18 +256,18 @@ impl<F, K, C, B> KeyedBreakerLayer<F, K, C, ReturnError<TypedError>, B> {
     }
 }
 
-impl<F, K, C, R> KeyedBreakerLayer<F, K, C, R, OnHead> {
+impl<F, K, C, R, L> KeyedBreakerLayer<F, K, C, R, OnHead<L>> {
     /// Records the outcome of a call at the end of its response's body, instead of at its head.
     ///
     /// See [`BreakerLayer::track_body`](crate::BreakerLayer::track_body).
-    pub fn track_body<M>(self) -> KeyedBreakerLayer<F, K, C, R, OnBodyEnd<NoInspector, M>> {
+    pub fn track_body<M>(self) -> KeyedBreakerLayer<F, K, C, R, OnBodyEnd<NoInspector, M, L>> {
         let common = self.circuits.common();
-        let record = OnBodyEnd::new(common.clock(), common.config().recovery.probe_lease);
-        self.map_record(|_| record)
+        let (clock, probe_lease) = (common.clock(), common.config().recovery.probe_lease);
+        self.map_record(|record| OnBodyEnd::new(clock, probe_lease, record.into_last_failure()))
     }
 }
 
-impl<F, K, C, R, W, M> KeyedBreakerLayer<F, K, C, R, OnBodyEnd<W, M>> {
+impl<F, K, C, R, W, M, L> KeyedBreakerLayer<F, K, C, R, OnBodyEnd<W, M, L>> {
     /// Sets how long after its head a stream must still deliver data to be a success.
     ///
     /// See [`BreakerLayer::healthy_after`](crate::BreakerLayer::healthy_after).
@@ -277,13 +277,13 @@ impl<F, K, C, R, W, M> KeyedBreakerLayer<F, K, C, R, OnBodyEnd<W, M>> {
 }
 
 #[cfg(feature = "llm")]
-impl<F, K, C, R, M> KeyedBreakerLayer<F, K, C, R, OnBodyEnd<NoInspector, M>> {
+impl<F, K, C, R, M, L> KeyedBreakerLayer<F, K, C, R, OnBodyEnd<NoInspector, M, L>> {
     /// Also detects errors inside event streams of LLM APIs.
     ///
     /// See [`BreakerLayer::inspect_llm_events`](crate::BreakerLayer::inspect_llm_events).
     pub fn inspect_llm_events(
         self,
-    ) -> KeyedBreakerLayer<F, K, C, R, OnBodyEnd<tower_fault_classify::body::LlmEvents, M>> {
+    ) -> KeyedBreakerLayer<F, K, C, R, OnBodyEnd<tower_fault_classify::body::LlmEvents, M, L>> {
         self.map_record(OnBodyEnd::with_inspector)
     }
 }
@@ -304,6 +304,40 @@ impl<F, K, C, R, B> KeyedBreakerLayer<F, K, C, R, B> {
         H: Fn(&Fault) -> Health,
     {
         self.map_classify(|classify| HealthBy::new(classify, health))
+    }
+
+    /// Keeps the last failure of each circuit, for [`Status::last_failure`](crate::Status::last_failure).
+    ///
+    /// See [`BreakerLayer::keep_last_failure`](crate::BreakerLayer::keep_last_failure). A circuit
+    /// allocates the memory for its last failure at its first failure.
+    pub fn keep_last_failure<M>(
+        self,
+        subject: impl Into<Cow<'static, str>>,
+    ) -> KeyedBreakerLayer<F, K, C, R, B::With<KeepLastFailure<M>>>
+    where
+        B: RecordMode,
+    {
+        self.map_record(|record| record.with_last_failure(KeepLastFailure::new(subject.into())))
+    }
+
+    /// Keeps the last failure of each circuit, with a subject that is made from the request.
+    ///
+    /// See [`BreakerLayer::keep_last_failure_by`](crate::BreakerLayer::keep_last_failure_by), also
+    /// for the costs.
+    ///
+    /// # Panics
+    ///
+    /// A panic of `subject` propagates to the caller, from `call`. It counts as a cancelled call.
+    pub fn keep_last_failure_by<Req, S, T, M>(
+        self,
+        subject: S,
+    ) -> KeyedBreakerLayer<F, K, C, R, B::With<KeepLastFailureBy<S, M>>>
+    where
+        B: RecordMode,
+        S: Fn(&Req) -> T,
+        T: fmt::Display,
+    {
+        self.map_record(|record| record.with_last_failure(KeepLastFailureBy::new(subject)))
     }
 
     /// Adds an observer of the transitions of all circuits: see [`KeyedCircuits::on_transition`].

@@ -13,7 +13,7 @@ use super::key::PickCircuit;
 use super::map::{KeyedCircuits, KeyedPermit};
 use crate::error::Rejection;
 use crate::fallback::{OnReject, ReturnError};
-use crate::future::{OnHead, RecordOutcome};
+use crate::future::{BeginRecord, OnHead, RecordOutcome};
 
 /// Guards its inner service with one circuit for each key.
 ///
@@ -113,12 +113,12 @@ where
     S: Service<Req> + Clone,
     F: PickCircuit<Req, K>,
     C: Classify<S::Response, S::Error> + Clone,
-    B: RecordOutcome<S::Response, C, Shared<K>> + Clone,
+    B: BeginRecord<Req, Record: RecordOutcome<S::Response, S::Error, C, Shared<K>>>,
     R: OnReject<Req, S::Response, S::Error> + Clone,
 {
-    type Response = B::Response;
+    type Response = <B::Record as RecordOutcome<S::Response, S::Error, C, Shared<K>>>::Response;
     type Error = R::Error;
-    type Future = KeyedResponseFuture<S, Req, K, C, R, B, S::Future, R::Future>;
+    type Future = KeyedResponseFuture<S, Req, K, C, R, B::Record, S::Future, R::Future>;
 
     #[inline]
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
@@ -127,14 +127,15 @@ where
 
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
-        let (classify, reject, record) = (self.classify.clone(), self.reject.clone(), self.record.clone());
+        let (classify, reject) = (self.classify.clone(), self.reject.clone());
         match self.admit(&request) {
             Ok(permit) => {
+                let record = self.record.begin(Some(&request));
                 KeyedResponseFuture::waiting(self.inner.clone(), request, permit, classify, reject, record)
             }
             Err(rejection) => {
                 let answer = reject.reject(request, rejection);
-                KeyedResponseFuture::rejected(answer, classify, reject, record)
+                KeyedResponseFuture::rejected(answer, classify, reject, self.record.begin(None))
             }
         }
     }

@@ -5,13 +5,16 @@
 //! | [`Transition`] | a change of a circuit's state; observers and streams receive it, and the status contains the last one |
 //! | [`ObserverId`] | the identifier of an observer, to remove it |
 //! | [`Transitions`], [`Missed`] | a stream of transitions (feature `stream`) |
-//! | [`LastFailure`] | the last failure, if the layer keeps it |
+//! | [`LastFailure`] | the last failure of a circuit, if it is kept |
+//! | [`NoLastFailure`], [`KeepLastFailure`], [`KeepLastFailureBy`] | part of a layer's type: whether the layer keeps the last failure |
+//! | [`LastFailureMode`], [`KeepFailure`], [`KeepError`], [`FailureKeeper`], [`SameSubject`] | the sealed traits of these types, and what a call carries |
 //! | `register_metrics` | registers the metrics with a recorder that was installed late (feature `metrics`) |
 //!
 //! The events of `tracing` and the metrics have the target `tower_breaker`. A circuit that opens is
 //! logged at `WARN`, other transitions at `INFO`, rejections at `DEBUG`. Observers, recorders and
 //! subscribers are called outside of all locks.
 
+mod last_failure;
 // Each backend behind a feature has an empty twin with the same interface.
 #[cfg_attr(not(feature = "metrics"), path = "metrics_noop.rs")]
 mod metrics;
@@ -21,6 +24,11 @@ mod stream;
 #[cfg_attr(not(feature = "tracing"), path = "tracing_noop.rs")]
 mod tracing;
 
+pub(crate) use last_failure::{Cause, failure_in};
+pub use last_failure::{
+    FailureKeeper, KeepError, KeepFailure, KeepLastFailure, KeepLastFailureBy, LastFailure, LastFailureMode,
+    NoLastFailure, SameSubject,
+};
 #[cfg(feature = "keyed")]
 pub(crate) use metrics::KeyInstruments;
 #[cfg(feature = "metrics")]
@@ -32,7 +40,6 @@ pub(crate) use observers::Observers;
 pub use stream::{Missed, Transitions};
 pub(crate) use tracing::{log_rejection, log_transition};
 
-use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -82,35 +89,4 @@ pub struct Transition {
     ///
     /// The first transition has 1. The number wraps: 0 follows 2²⁴ − 1.
     pub epoch: u32,
-}
-
-/// The last failure that a circuit recorded.
-///
-/// Only present if the layer keeps it: see
-/// [`keep_last_failure`](crate::BreakerLayer::keep_last_failure).
-#[derive(Clone, Debug)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize))]
-#[non_exhaustive]
-pub struct LastFailure {
-    /// The fault of the failure, from the classifier.
-    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serde::one_fault"))]
-    pub fault: Fault,
-    /// The type name of the failure's cause, for display: the innermost error whose type is known.
-    ///
-    /// These types are known:
-    ///
-    /// - the types of the standard library;
-    /// - the types of the clients whose features are enabled;
-    /// - the error type that the classifier received;
-    /// - the error type that the service returns.
-    ///
-    /// For a response, this is the type of the response. The compiler determines the text.
-    pub type_name: &'static str,
-    /// The texts of the error and of its sources, separated by colons.
-    ///
-    /// It omits the text of a `ClassifiedError`, because [`fault`](Self::fault) contains that. For
-    /// a response, this is the text of its fault.
-    pub message: String,
-    /// The label from [`keep_last_failure`](crate::BreakerLayer::keep_last_failure).
-    pub label: Cow<'static, str>,
 }

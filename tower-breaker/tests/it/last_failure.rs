@@ -11,14 +11,16 @@ use std::time::Duration;
 use tokio_test::{assert_ready, task};
 use tower::timeout::TimeoutLayer;
 use tower::{BoxError, Layer, Service, ServiceBuilder, service_fn};
+use tower_breaker::fault_classify::classifiers::AsError;
 use tower_breaker::fault_classify::{ClassifiedError, FaultClassifyLayer, classify_error};
 use tower_breaker::keyed::{KeyedBreakerLayer, KeyedConfig};
 use tower_breaker::telemetry::LastFailure;
 use tower_breaker::{
-    BreakerLayer, Circuit, CircuitState, Counts, Health, HealthReport, Kind, Reason, Verdict,
+    BreakerError, BreakerLayer, Circuit, CircuitState, Counts, Health, HealthReport, Kind, Reason, TimedOut,
+    Verdict,
 };
 
-use crate::support::{FAILURE, config, refused, timed};
+use crate::support::{FAILURE, FAULT, config, refused, timed};
 
 /// A user-defined error with a source.
 #[derive(Debug)]
@@ -53,20 +55,36 @@ where
     circuit.status().last_failure.expect("the layer must keep it")
 }
 
+/// Returns the last failure of a layer whose inner service fails with an error.
+fn failure_of_error<E, K>(error: fn() -> E) -> LastFailure
+where
+    E: AsError<K>,
+    tower_breaker::fallback::ReturnError<K>: tower_breaker::fallback::OnReject<(), (), E>,
+{
+    let layer = BreakerLayer::new(config().build().unwrap()).errors_only();
+    let circuit = layer.circuit();
+    failure_of(layer.keep_last_failure("subject").layer(fails(error)), &circuit)
+}
+
+fn type_and_message(last: &LastFailure) -> (&str, &str) {
+    (last.type_name, &last.message)
+}
+
 #[test]
-fn last_failure_over_recommended_stack_names_innermost_error() {
+fn last_failure_over_recommended_stack_names_known_cause() {
     let layer = BreakerLayer::new(config().build().unwrap());
     let circuit = layer.circuit();
     let service = ServiceBuilder::new()
-        .layer(layer.errors_only().keep_last_failure("label"))
+        .layer(layer.errors_only().keep_last_failure("subject"))
         .layer(FaultClassifyLayer::new().errors_only())
         .layer(TimeoutLayer::new(Duration::from_secs(1)))
         .service(fails(|| QueryError(Some(refused()))));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     let _entered = runtime.enter();
     let last = failure_of(service, &circuit);
-    assert_eq!((last.type_name, last.fault.kind()), (type_name::<io::Error>(), Kind::Unavailable));
-    assert_eq!(last.message, "query failed: connection refused");
+    // The timeout has boxed the outer error, so its type is not known.
+    assert_eq!(type_and_message(&last), (type_name::<io::Error>(), "query failed: connection refused"));
+    assert_eq!(last.fault.kind(), Kind::Unavailable);
 }
 
 #[test]
@@ -74,45 +92,78 @@ fn last_failure_of_classified_error_names_the_wrapped_error() {
     let layer = BreakerLayer::new(config().build().unwrap());
     let circuit = layer.circuit();
     let service = ServiceBuilder::new()
-        .layer(layer.errors_only().keep_last_failure("label"))
+        .layer(layer.errors_only().keep_last_failure("subject"))
+        .layer(FaultClassifyLayer::new().errors_only())
+        .service(fails(|| QueryError(Some(refused()))));
+    let last = failure_of(service, &circuit);
+    assert_eq!(type_and_message(&last), (type_name::<QueryError>(), "query failed: connection refused"));
+}
+
+#[test]
+fn last_failure_of_nested_breakers_names_the_wrapped_error() {
+    let layer = BreakerLayer::new(config().build().unwrap());
+    let circuit = layer.circuit();
+    let inner = || BreakerLayer::new(config().build().unwrap()).errors_only();
+    let classified = ServiceBuilder::new()
+        .layer(layer.clone().errors_only().keep_last_failure("subject"))
+        .layer(inner())
+        .layer(inner())
         .layer(FaultClassifyLayer::new().errors_only())
         .service(fails(|| QueryError(None)));
-    let last = failure_of(service, &circuit);
-    assert_eq!((last.type_name, &*last.message), (type_name::<QueryError>(), "query failed"));
+    let last = failure_of(classified, &circuit);
+    assert_eq!(type_and_message(&last), (type_name::<QueryError>(), "query failed"));
+    let typed = ServiceBuilder::new()
+        .layer(layer.errors_only().keep_last_failure("subject"))
+        .layer(inner())
+        .layer(inner())
+        .service(fails(|| QueryError(Some(refused()))));
+    let last = failure_of(typed, &circuit);
+    assert_eq!(type_and_message(&last), (type_name::<QueryError>(), "query failed: connection refused"));
 }
 
 #[test]
-fn last_failure_of_unknown_boxed_error_names_the_box() {
-    let layer = BreakerLayer::new(config().build().unwrap());
-    let circuit = layer.circuit();
-    let service = ServiceBuilder::new()
-        .layer(layer.errors_only().keep_last_failure("label"))
-        .layer(FaultClassifyLayer::new().errors_only())
-        .service(fails(|| BoxError::from("unknown")));
-    let last = failure_of(service, &circuit);
-    assert_eq!((last.type_name, &*last.message), (type_name::<BoxError>(), "unknown"));
+fn last_failure_of_typed_error_names_outermost_error() {
+    let last = failure_of_error(refused);
+    assert_eq!(type_and_message(&last), (type_name::<io::Error>(), "connection refused"));
+    let last = failure_of_error(|| QueryError(Some(refused())));
+    assert_eq!(type_and_message(&last), (type_name::<QueryError>(), "query failed: connection refused"));
 }
 
 #[test]
-fn last_failure_without_classifier_names_innermost_error() {
-    let layer = BreakerLayer::new(config().build().unwrap());
-    let circuit = layer.circuit();
-    let service = layer.errors_only().keep_last_failure("label").layer(fails(|| QueryError(Some(refused()))));
-    let last = failure_of(service, &circuit);
-    assert_eq!(
-        (last.type_name, &*last.message),
-        (type_name::<io::Error>(), "query failed: connection refused")
-    );
+fn last_failure_of_boxed_error_names_first_known_type() {
+    let last = failure_of_error(|| BoxError::from(refused()));
+    assert_eq!(type_and_message(&last), (type_name::<io::Error>(), "connection refused"));
+    let last = failure_of_error(|| BoxError::from(QueryError(Some(refused()))));
+    assert_eq!(type_and_message(&last), (type_name::<io::Error>(), "query failed: connection refused"));
+    let last = failure_of_error(|| BoxError::from("unknown"));
+    assert_eq!(type_and_message(&last), (type_name::<dyn Error>(), "unknown"));
 }
 
 #[test]
-fn last_failure_of_boxed_classified_error_names_wrapped_error() {
-    let layer = BreakerLayer::new(config().build().unwrap());
-    let circuit = layer.circuit();
-    let boxed = || BoxError::from(ClassifiedError::new(classify_error(&refused()), QueryError(None)));
-    let service = layer.errors_only().keep_last_failure("label").layer(fails(boxed));
-    let last = failure_of(service, &circuit);
-    assert_eq!((last.type_name, &*last.message), (type_name::<QueryError>(), "query failed"));
+fn last_failure_of_boxed_wrapper_names_the_wrapped_error() {
+    let classified = || ClassifiedError::new(classify_error(&refused()), QueryError(None));
+    let errors: [fn(ClassifiedError) -> BoxError; 2] =
+        [BoxError::from, |error| BreakerError::Inner(error).into()];
+    for boxed in errors {
+        let layer = BreakerLayer::new(config().build().unwrap());
+        let circuit = layer.circuit();
+        let service = service_fn(move |()| ready(Err::<(), BoxError>(boxed(classified()))));
+        let last = failure_of(layer.errors_only().keep_last_failure("subject").layer(service), &circuit);
+        assert_eq!(type_and_message(&last), (type_name::<QueryError>(), "query failed"));
+    }
+    let boxed_twice =
+        || ClassifiedError::new(classify_error(&refused()), BoxError::from(QueryError(Some(refused()))));
+    let last = failure_of_error(boxed_twice);
+    assert_eq!(type_and_message(&last), (type_name::<io::Error>(), "query failed: connection refused"));
+}
+
+#[test]
+fn last_failure_of_timeout_of_inner_circuit_names_it() {
+    let last =
+        failure_of_error(|| BreakerError::<io::Error>::TimedOut(TimedOut::new(Duration::from_secs(5))));
+    assert_eq!(type_and_message(&last), (type_name::<TimedOut>(), "call timed out after 5 s"));
+    let last = failure_of_error(|| ClassifiedError::from_fault(FAULT));
+    assert_eq!(type_and_message(&last), (type_name::<ClassifiedError>(), &*FAULT.to_string()));
 }
 
 fn send(circuit: &Circuit, verdicts: &[Verdict]) {
@@ -213,8 +264,8 @@ fn not_found(outcome: Result<&Response, &io::Error>) -> Option<Verdict> {
     outcome.ok().filter(|response| response.status() == 404).map(|_| FAILURE)
 }
 
-/// Calls a service that responds with `code`, and returns the label of the failure that is kept.
-fn label_after<L, S>(layer: L, circuit: &Circuit, code: u16) -> Option<String>
+/// Calls a service that responds with `code`, and returns the subject of the failure that is kept.
+fn subject_after<L, S>(layer: L, circuit: &Circuit, code: u16) -> Option<String>
 where
     L: Layer<tower::util::BoxCloneService<(), Response, io::Error>, Service = S>,
     S: Service<()>,
@@ -224,7 +275,7 @@ where
     assert!(service.poll_ready(&mut Context::from_waker(Waker::noop())).is_ready());
     assert!(assert_ready!(task::spawn(service.call(())).poll()).is_ok());
     assert_eq!(circuit.status().window.failures, 1);
-    circuit.status().last_failure.map(|last| last.label.into_owned())
+    circuit.status().last_failure.map(|last| last.subject)
 }
 
 #[test]
@@ -236,19 +287,19 @@ fn last_failure_is_kept_regardless_of_later_settings() {
     };
     let kept = || Some("stock".to_owned());
     let (layer, circuit) = new();
-    assert_eq!(label_after(layer.rule(not_found), &circuit, 404), kept(), "rule");
+    assert_eq!(subject_after(layer.rule(not_found), &circuit, 404), kept(), "rule");
     let (layer, circuit) = new();
-    assert_eq!(label_after(layer.health(|_| Health::Unhealthy), &circuit, 401), kept(), "health");
+    assert_eq!(subject_after(layer.health(|_| Health::Unhealthy), &circuit, 401), kept(), "health");
     let (layer, circuit) = new();
     let both = layer.health(|_| Health::Neutral).rule(not_found).track_body();
-    assert_eq!(label_after(both, &circuit, 404), kept(), "health, rule and tracked body");
+    assert_eq!(subject_after(both, &circuit, 404), kept(), "health, rule and tracked body");
     let (layer, circuit) = new();
     let classify = |_: Result<&Response, &io::Error>| FAILURE;
-    assert_eq!(label_after(layer.classify(classify), &circuit, 200), kept(), "classifier");
+    assert_eq!(subject_after(layer.classify(classify), &circuit, 200), kept(), "classifier");
     let (layer, circuit) = new();
-    assert_eq!(label_after(layer.errors_only().rule(not_found), &circuit, 404), kept(), "errors only");
+    assert_eq!(subject_after(layer.errors_only().rule(not_found), &circuit, 404), kept(), "errors only");
     let (layer, circuit) = new();
-    assert_eq!(label_after(layer.rule(not_found).without_clone(), &circuit, 404), kept(), "uncloneable");
+    assert_eq!(subject_after(layer.rule(not_found).without_clone(), &circuit, 404), kept(), "uncloneable");
 }
 
 #[test]
@@ -262,9 +313,47 @@ fn last_failure_has_text_written_before_display_failed() {
         }
     }
     impl Error for FailingDisplay {}
-    let layer = BreakerLayer::new(config().build().unwrap());
-    let circuit = layer.circuit();
-    let service = layer.errors_only().keep_last_failure("label").layer(fails(|| FailingDisplay));
-    let last = failure_of(service, &circuit);
+    let last = failure_of_error(|| FailingDisplay);
     assert_eq!((&*last.message, last.fault.kind()), ("query failed", Kind::Unknown));
+}
+
+#[test]
+fn last_failure_of_panicking_display_is_recorded() {
+    /// An error whose `Display` or `source` panics.
+    #[derive(Debug)]
+    struct Panicking {
+        in_source: bool,
+        source: QueryError,
+    }
+    impl fmt::Display for Panicking {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("outer")?;
+            panic!("no text")
+        }
+    }
+    impl Error for Panicking {
+        fn source(&self) -> Option<&(dyn Error + 'static)> {
+            assert!(!self.in_source, "no source");
+            Some(&self.source)
+        }
+    }
+    for (in_source, message) in [(false, "outer: query failed"), (true, "")] {
+        let circuit = Circuit::new(config().build().unwrap());
+        let error = Panicking { in_source, source: QueryError(None) };
+        circuit.try_acquire().unwrap().fail_as(FAULT, &error, PanickingSubject);
+        let status = circuit.status();
+        assert_eq!(status.window.failures, 1);
+        let last = status.last_failure.unwrap();
+        assert_eq!((&*last.message, &*last.subject), (message, "order "));
+    }
+}
+
+/// A subject that panics after it has written its first word.
+struct PanickingSubject;
+
+impl fmt::Display for PanickingSubject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("order ")?;
+        panic!("no number")
+    }
 }

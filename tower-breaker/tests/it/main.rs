@@ -12,6 +12,7 @@ mod control;
 mod errors;
 mod failed_retries;
 mod failure_span;
+mod failure_subjects;
 mod fallback;
 mod half_open;
 mod histories;

@@ -401,7 +401,7 @@ async fn rules_and_health_function_apply_at_end_of_body() {
     let mut body = request(&mut layer.layer(HTTP), &[Fails]).await.into_body();
     assert!(body.frame().await.unwrap().is_err());
     let failure = layer.circuit().status().last_failure.expect("the layer must keep it");
-    assert_eq!((&*failure.label, &*failure.message), ("reader", "connection reset"));
+    assert_eq!((&*failure.subject, &*failure.message), ("reader", "connection reset"));
 }
 
 #[tokio::test]

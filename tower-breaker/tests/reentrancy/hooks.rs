@@ -33,6 +33,8 @@ pub(crate) enum Hook {
     ErrorDisplay,
     ErrorSource,
     ErrorDrop,
+    SubjectDisplay,
+    SubjectDrop,
 }
 
 impl Hook {
@@ -53,6 +55,8 @@ impl Hook {
         Self::ErrorDisplay,
         Self::ErrorSource,
         Self::ErrorDrop,
+        Self::SubjectDisplay,
+        Self::SubjectDrop,
     ];
 
     /// Calls every operation, unless a hook on this thread is already running them.
@@ -222,5 +226,21 @@ impl Error for HostileError {
 impl Drop for HostileError {
     fn drop(&mut self) {
         Hook::ErrorDrop.call_back();
+    }
+}
+
+/// The subject of a call, which calls back from all its trait methods.
+pub(crate) struct HostileSubject;
+
+impl fmt::Display for HostileSubject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Hook::SubjectDisplay.call_back();
+        f.write_str("hostile")
+    }
+}
+
+impl Drop for HostileSubject {
+    fn drop(&mut self) {
+        Hook::SubjectDrop.call_back();
     }
 }

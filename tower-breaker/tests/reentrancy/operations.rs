@@ -16,7 +16,7 @@ use tower_breaker::{
     HealthReport, Kind, ManualClock, Mode, Verdict,
 };
 
-use super::hooks::{HostileError, HostileKey, observer, waker};
+use super::hooks::{HostileError, HostileKey, HostileSubject, observer, waker};
 
 const FAILURE: Verdict =
     Verdict::Fault(Fault::new(Kind::Server, Retryable::Never, Health::Unhealthy, Origin::Remote));
@@ -110,6 +110,15 @@ pub(crate) const OPERATIONS: &[Operation] = &[
             }
         }
     }),
+    ("Permit::fail", |target| {
+        if let Ok(permit) = target.circuit.try_acquire() {
+            permit.fail(&HostileError, HostileSubject);
+        }
+        if let (Ok(permit), Verdict::Fault(fault)) = (target.circuit.try_acquire(), FAILURE) {
+            permit.fail_as(fault, &HostileError, HostileSubject);
+        }
+        ignore(target.circuit.reset());
+    }),
     ("Circuit retries", |target| {
         for verdict in [FAILURE, Verdict::Success] {
             if let Ok(permit) = target.circuit.try_acquire() {
@@ -172,8 +181,9 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         poll_stream(&mut transitions);
     }),
     ("Breaker calls", |target| {
-        let layer =
-            BreakerLayer::with_circuit(target.circuit.clone()).errors_only().keep_last_failure("label");
+        let layer = BreakerLayer::with_circuit(target.circuit.clone())
+            .errors_only()
+            .keep_last_failure_by(|_: &u64| HostileSubject);
         let mut service = layer.layer(service_fn(fails));
         for _ in 0..3 {
             if let Poll::Ready(Ok(())) = service.poll_ready(&mut Context::from_waker(&waker())) {
@@ -259,7 +269,8 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         drop(layer.circuits().get_or_insert(HostileKey::new(0)));
     }),
     ("KeyedBreaker calls", |target| {
-        let mut service = target.keyed.clone().errors_only().layer(service_fn(fails));
+        let layer = target.keyed.clone().errors_only().keep_last_failure_by(|_: &u64| HostileSubject);
+        let mut service = layer.layer(service_fn(fails));
         // All keys that can be kept; then a known key again; then new keys, which evict others or
         // overflow.
         for key in (0..KEPT as u64).chain([0, 0, fresh_key(), fresh_key()]) {

@@ -13,7 +13,8 @@ use crate::upload::excuse_stalled_timeout;
 /// A hook that is called with the verdict on a call, at the end of the response's body.
 ///
 /// A closure that takes a [`Verdict`] implements it. The layer calls exactly one of
-/// [`on_end`](Self::on_end) and [`on_drop`](Self::on_drop), exactly once:
+/// [`on_end`](Self::on_end), [`on_error`](Self::on_error) and [`on_drop`](Self::on_drop), exactly
+/// once:
 ///
 /// - within the body's `poll_frame`, or when the body is dropped;
 /// - before the response is returned, if the head decides, or if the body is empty and is not one
@@ -29,6 +30,17 @@ pub trait OnEnd {
     /// **Default**: does nothing.
     #[inline]
     fn on_data(&mut self) {}
+
+    /// Called instead of [`on_end`](Self::on_end) when reading the body fails with `error`.
+    ///
+    /// **Default**: calls [`on_end`](Self::on_end).
+    fn on_error(self, verdict: Verdict, error: &(dyn Error + 'static))
+    where
+        Self: Sized,
+    {
+        let _ = error;
+        self.on_end(verdict);
+    }
 
     /// Called instead of [`on_end`](Self::on_end) when the reader drops the body before its end.
     ///

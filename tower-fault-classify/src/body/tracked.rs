@@ -142,6 +142,10 @@ impl<H: OnEnd> OnEnd for ObservedHook<H> {
         self.emit(verdict).on_end(verdict);
     }
 
+    fn on_error(self, verdict: Verdict, error: &(dyn Error + 'static)) {
+        self.emit(verdict).on_error(verdict, error);
+    }
+
     fn on_drop(self, verdict: Verdict) {
         self.emit(verdict).on_drop(verdict);
     }
@@ -226,6 +230,7 @@ fn finish<'a, E, H: OnEnd, C>(
         let verdict = (unfinished.classify_end)(&unfinished.classify, &end);
         match end.reason() {
             EndReason::Dropped => unfinished.hook.on_drop(verdict),
+            EndReason::Failed(error) => unfinished.hook.on_error(verdict, error),
             _ => unfinished.hook.on_end(verdict),
         }
     }

@@ -3,6 +3,8 @@
 //!
 //! The numbers ①, ② and ③ are the steps that `core/mod.rs` describes.
 
+use std::sync::Arc;
+
 use tower_fault_classify::__internals::sync::MutexGuard;
 use tower_fault_classify::{Fault, Verdict};
 
@@ -15,7 +17,7 @@ use crate::machine::{
     Change, Machine, Moment, Outcome, Reason, RecoveryLimits, Sample, State, Ticket, TripLimits,
     may_reach_slow_rate, min_failures_for_rate, trip_reason,
 };
-use crate::telemetry::is_recording;
+use crate::telemetry::{LastFailure, is_recording};
 
 impl<S: Store> Core<S> {
     /// Records the outcome of a call whose answer arrived earlier, `duration` after its start.
@@ -29,6 +31,18 @@ impl<S: Store> Core<S> {
             self.emit_outcome(admission, verdict);
         }
         self.record_slow_path(admission, verdict, duration);
+    }
+
+    /// Keeps the failure of a call as the last one, unless the circuit was reset, or has ended,
+    /// since the call began.
+    pub(crate) fn keep_failure(&self, admission: Admission, failure: LastFailure) {
+        let failure = Arc::new(failure);
+        let mut locked = self.locked();
+        if locked.keeps_failure_of(admission.stamp.epoch()) {
+            let before = locked.last_failure.replace(failure);
+            drop(locked);
+            drop(before);
+        }
     }
 
     /// Returns how long a call has taken until now, if a limit needs the duration.

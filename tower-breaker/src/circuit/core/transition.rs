@@ -13,8 +13,8 @@ use crate::circuit::hot_config::Flags;
 use crate::circuit::locked::Locked;
 use crate::circuit::state_word::{LAST_EPOCH, StateWord};
 use crate::circuit::window::Window;
-use crate::machine::{Change, CircuitState, Sample, State};
-use crate::telemetry::{Observers, Transition, log_transition};
+use crate::machine::{Change, CircuitState, Reason, Sample, State};
+use crate::telemetry::{LastFailure, Observers, Transition, log_transition};
 
 impl<S: Store> Core<S> {
     /// Publishes the state of a new epoch. The caller holds the lock.
@@ -63,13 +63,15 @@ impl<S: Store> Core<S> {
             epoch,
         };
         locked.since = now;
+        let cleared = if reason == Reason::Reset { locked.clear_last_failure() } else { None };
         if to == CircuitState::Open {
             locked.jitter.advance();
             locked.last_trip = Some(transition.clone());
         }
         locked.last_transition = Some(transition.clone());
         let (wakers, observers) = (locked.wakers.drain(), Arc::clone(&locked.observers));
-        PendingNotification { wakers, observers, flags: self.hot_config().flags(), transition }
+        let flags = self.hot_config().flags();
+        PendingNotification { wakers, observers, flags, transition, _cleared: cleared }
     }
 
     /// Returns what a closed circuit has counted in the epoch that ends now.
@@ -91,7 +93,7 @@ impl<S: Store> Core<S> {
     /// Notifies tasks, metrics, logs and observers of a transition. The caller does not hold the
     /// lock.
     pub(in crate::circuit) fn notify(&self, pending: Option<PendingNotification>) {
-        let Some(PendingNotification { wakers, observers, flags, transition }) = pending else {
+        let Some(PendingNotification { wakers, observers, flags, transition, .. }) = pending else {
             return;
         };
         wake(wakers);
@@ -117,4 +119,6 @@ pub(in crate::circuit) struct PendingNotification {
     /// The flags at the transition, for the instruments.
     flags: Flags,
     transition: Transition,
+    /// The last failure before a reset, to be dropped once the lock is released.
+    _cleared: Option<Arc<LastFailure>>,
 }

@@ -86,7 +86,7 @@ fn health_function_overrides_health_of_fault() {
 }
 
 #[test]
-fn last_failure_has_type_message_and_label() {
+fn last_failure_has_type_message_and_subject() {
     let (layer, time) = layer(config());
     let circuit = layer.circuit();
     let mut service = layer.keep_last_failure("orders").layer(server());
@@ -96,13 +96,13 @@ fn last_failure_has_type_message_and_label() {
     }
     send(&mut service, 503, SECOND, &time).unwrap();
     let last = circuit.status().last_failure.unwrap();
-    assert_eq!((&*last.label, last.fault.kind()), ("orders", Kind::Unavailable));
+    assert_eq!((&*last.subject, last.fault.kind()), ("orders", Kind::Unavailable));
     assert_eq!(last.message, last.fault.to_string());
     assert!(last.type_name.contains("Response"), "{}", last.type_name);
     send(&mut service, REFUSED, SECOND, &time).unwrap_err();
     send(&mut service, 200, SECOND, &time).unwrap();
     let last = circuit.status().last_failure.unwrap();
-    assert_eq!((&*last.message, &*last.label), ("server is down", "orders"));
+    assert_eq!((&*last.message, &*last.subject), ("server is down", "orders"));
     assert_eq!(last.type_name, std::any::type_name::<io::Error>());
 }
 

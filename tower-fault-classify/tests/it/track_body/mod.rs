@@ -162,6 +162,33 @@ fn hook_is_called_for_each_frame_with_data() {
 }
 
 #[test]
+fn hook_gets_error_of_broken_body() {
+    #[derive(Clone, Default)]
+    struct Errors(Arc<Mutex<Vec<Option<ErrorKind>>>>);
+
+    impl OnEnd for Errors {
+        fn on_end(self, _: Verdict) {
+            self.0.lock().unwrap().push(None);
+        }
+
+        fn on_error(self, verdict: Verdict, error: &(dyn std::error::Error + 'static)) {
+            assert!(!verdict.is_success());
+            self.0.lock().unwrap().push(error.downcast_ref().map(io::Error::kind));
+        }
+    }
+
+    for (last, expected) in
+        [(Step::Fail(ErrorKind::ConnectionReset), Some(ErrorKind::ConnectionReset)), (frame("b"), None)]
+    {
+        let errors = Errors::default();
+        let layer = FaultClassifyLayer::new().track_body(errors.clone());
+        let body = of_type("text/plain", Script::new([frame("a"), last]));
+        read_all(now(through(&layer, body)).into_body());
+        assert_eq!(*errors.0.lock().unwrap(), [expected]);
+    }
+}
+
+#[test]
 fn trailers_code_has_its_row_and_is_never_retried() {
     for (code, expected) in CODES.iter().enumerate() {
         let status = code.to_string();
