@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +22,7 @@ use crate::machine::CircuitState;
 /// circuit breaker `search` is open; retry after 30 s
 /// circuit breaker `search` is in slow start; retry after 1 s
 /// circuit breaker `search` is forced open until it is released
+/// circuit breaker `search` is forced open; retry after 1200 s
 /// circuit breaker `tenants` for key `7` is half-open; retry after 1 s
 /// ```
 ///
@@ -137,7 +139,8 @@ impl Rejection {
     /// | half-open | 1 s, or until the first probe's lease ends if that is sooner: most probes end in milliseconds |
     /// | closed, during a slow start by time | 1 s, or until the slow start ends if that is sooner |
     /// | closed, during a slow start by successes | 1 s, or until the first call's lease ends if that is sooner: most calls end in milliseconds |
-    /// | forced open, or open until it is reset | `None` |
+    /// | forced open for a time | until the manual override ends: after this time, the circuit admits a probe |
+    /// | forced open until it is released, or open until it is reset | `None` |
     ///
     /// Responses carry this time in `Retry-After`, rounded up to whole seconds, and in
     /// `grpc-retry-pushback-ms`.
@@ -200,7 +203,8 @@ const fn condition(state: CircuitState, ends: bool) -> &'static str {
         CircuitState::Open if !ends => "open until it is reset",
         CircuitState::Open => "open",
         CircuitState::HalfOpen => "half-open",
-        CircuitState::ForcedOpen => "forced open until it is released",
+        CircuitState::ForcedOpen if !ends => "forced open until it is released",
+        CircuitState::ForcedOpen => "forced open",
         // These two states reject no calls; `Rejection::in_state` accepts any state.
         CircuitState::ForcedClosed => "forced closed until it is released",
         CircuitState::Disabled => "disabled",
@@ -221,6 +225,7 @@ impl Error for Rejection {
 /// no circuit `biling` in the registry; check the name, or create the circuit first
 /// circuit breaker `billing` is forced open; release it first
 /// circuit breaker `billing` is disabled; configure another mode first
+/// `trip_for` of circuit breaker `billing` is 0ns; allowed is 1ms to 31536000s
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -245,6 +250,18 @@ pub enum ControlError {
         /// The name of the circuit.
         circuit: &'static str,
     },
+    /// The duration of an operation is out of its range. Use one from 1 ms to 365 days.
+    #[non_exhaustive]
+    OutOfRange {
+        /// The name of the circuit.
+        circuit: &'static str,
+        /// The name of the operation, such as `trip_for`.
+        field: &'static str,
+        /// The duration that was given.
+        value: Duration,
+        /// The allowed durations.
+        allowed: RangeInclusive<Duration>,
+    },
 }
 
 impl ControlError {
@@ -260,14 +277,16 @@ impl ControlError {
     pub fn circuit(&self) -> &str {
         match self {
             Self::Unknown { circuit } => circuit,
-            Self::Forced { circuit, .. } | Self::Disabled { circuit } => circuit,
+            Self::Forced { circuit, .. } | Self::Disabled { circuit } | Self::OutOfRange { circuit, .. } => {
+                circuit
+            }
         }
     }
 
-    /// Returns the state of the circuit; `None` if there is no circuit.
+    /// Returns the state that does not allow the operation; `None` if the state is not the reason.
     pub const fn state(&self) -> Option<CircuitState> {
         match self {
-            Self::Unknown { .. } => None,
+            Self::Unknown { .. } | Self::OutOfRange { .. } => None,
             Self::Forced { state, .. } => Some(*state),
             Self::Disabled { .. } => Some(CircuitState::Disabled),
         }
@@ -291,6 +310,14 @@ impl fmt::Display for ControlError {
             }
             Self::Disabled { circuit } => {
                 write!(f, "circuit breaker `{circuit}` is disabled; configure another mode first")
+            }
+            Self::OutOfRange { circuit, field, value, allowed } => {
+                let (shortest, longest) = (allowed.start(), allowed.end());
+                write!(
+                    f,
+                    "`{field}` of circuit breaker `{circuit}` is {value:?}; \
+                     allowed is {shortest:?} to {longest:?}"
+                )
             }
         }
     }
@@ -449,6 +476,12 @@ mod tests {
                 CircuitState::ForcedOpen,
                 None,
                 "circuit breaker `billing` is forced open until it is released",
+            ),
+            (
+                None,
+                CircuitState::ForcedOpen,
+                Some(Duration::from_secs(1_200)),
+                "circuit breaker `billing` is forced open; retry after 1200 s",
             ),
             (
                 None,

@@ -198,14 +198,16 @@
 //! |---|---|
 //! | [`trip`](Circuit::trip), [`reset`](Circuit::reset) | opens or closes the circuit now; its own decisions then continue |
 //! | [`force_open`](Circuit::force_open), [`force_closed`](Circuit::force_closed) | forces the state until [`release`](Circuit::release) |
+//! | [`trip_for`](Circuit::trip_for), [`force_open_for`](Circuit::force_open_for), [`force_closed_for`](Circuit::force_closed_for) | the same for a given time |
+//! | [`probe_now`](Circuit::probe_now) | half-opens an open circuit now |
 //! | [`reconfigure`](Circuit::reconfigure) | changes the limits; state, open deadline, permits and clock stay |
 //! | [`report`](Circuit::report) | applies a health report: critical opens the circuit, recovered admits probes immediately |
 //! | [`Mode::ObserveOnly`], in the configuration | changes the circuit's state, but rejects no call |
 //! | [`Mode::Disabled`], in the configuration | admits all calls and counts none |
 //!
 //! A readiness page should use [`Status::rejects_calls`]. It includes forced open, and is `false`
-//! again when the open time is over. The circuit then waits for the next call, which is a probe.
-//! The instance must become ready to receive that call.
+//! again when the open time or the override is over. The circuit then waits for the next call,
+//! which is a probe. The instance must become ready to receive that call.
 //!
 //! # Without tower
 //!

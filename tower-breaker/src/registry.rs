@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tower_fault_classify::__internals::ConfigError;
 
@@ -219,6 +220,25 @@ impl CircuitRegistry {
         self.existing(name)?.trip()
     }
 
+    /// Opens the circuit with this name for a time: see [`Circuit::trip_for`].
+    ///
+    /// # Errors
+    ///
+    /// The registry has no circuit with this name, the circuit is forced or disabled, or `time` is
+    /// not from 1 ms to 365 days.
+    pub fn trip_for(&self, name: &str, time: Duration) -> Result<(), ControlError> {
+        self.existing(name)?.trip_for(time)
+    }
+
+    /// Half-opens the circuit with this name if it is open: see [`Circuit::probe_now`].
+    ///
+    /// # Errors
+    ///
+    /// The registry has no circuit with this name, or the circuit is forced or disabled.
+    pub fn probe_now(&self, name: &str) -> Result<(), ControlError> {
+        self.existing(name)?.probe_now()
+    }
+
     /// Closes the circuit with this name: see [`Circuit::reset`].
     ///
     /// # Errors
@@ -237,6 +257,16 @@ impl CircuitRegistry {
         self.existing(name)?.force_open()
     }
 
+    /// Forces the circuit with this name open for a time: see [`Circuit::force_open_for`].
+    ///
+    /// # Errors
+    ///
+    /// The registry has no circuit with this name, the circuit is disabled, or `time` is not from
+    /// 1 ms to 365 days.
+    pub fn force_open_for(&self, name: &str, time: Duration) -> Result<(), ControlError> {
+        self.existing(name)?.force_open_for(time)
+    }
+
     /// Forces the circuit with this name closed: see [`Circuit::force_closed`].
     ///
     /// # Errors
@@ -244,6 +274,16 @@ impl CircuitRegistry {
     /// The registry has no circuit with this name, or the circuit is disabled.
     pub fn force_closed(&self, name: &str) -> Result<(), ControlError> {
         self.existing(name)?.force_closed()
+    }
+
+    /// Forces the circuit with this name closed for a time: see [`Circuit::force_closed_for`].
+    ///
+    /// # Errors
+    ///
+    /// The registry has no circuit with this name, the circuit is disabled, or `time` is not from
+    /// 1 ms to 365 days.
+    pub fn force_closed_for(&self, name: &str, time: Duration) -> Result<(), ControlError> {
+        self.existing(name)?.force_closed_for(time)
     }
 
     /// Releases the circuit with this name: see [`Circuit::release`].

@@ -78,11 +78,10 @@ impl Locked {
         self.machine.state()
     }
 
-    /// Returns whether the circuit has been open for twice its last open duration, or half-open for
-    /// as long as its last open duration.
+    /// Returns whether the circuit is idle, although it is not closed: see [`Machine::idle_at`].
     #[cfg(feature = "keyed")]
     pub(crate) fn is_idle(&self, now: u64) -> bool {
-        self.machine.idle_at(self.since).is_some_and(|at| now >= at)
+        self.machine.idle_at(self.since, &self.limits).is_some_and(|at| now >= at)
     }
 
     /// Returns whether a slow start of the circuit is in use.

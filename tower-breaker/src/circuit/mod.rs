@@ -72,7 +72,7 @@ use std::time::Duration;
 
 use tower_fault_classify::__internals::{ConfigError, PoolHandle, StripedCounter};
 
-use crate::config::BreakerConfig;
+use crate::config::{BreakerConfig, DURATIONS};
 use crate::error::{ControlError, Rejection};
 pub(crate) use crate::machine::{Arrival, CircuitState};
 use crate::machine::{Force, HealthReport};
@@ -302,6 +302,8 @@ impl<R: CircuitRef> Circuit<R> {
 
     /// Opens the circuit now; it recovers as usual.
     ///
+    /// To open it for another time than the configured one, use [`trip_for`](Self::trip_for).
+    ///
     /// An open circuit does not change, even if its open time is over and no call has arrived
     /// since.
     ///
@@ -311,6 +313,43 @@ impl<R: CircuitRef> Circuit<R> {
     /// precedence.
     pub fn trip(&self) -> Result<(), ControlError> {
         self.owner.trip_manually().map_err(|state| self.forced(state))
+    }
+
+    /// Opens the circuit now, for exactly `time`; it then recovers as usual.
+    ///
+    /// **Range**: 1 ms to 365 days.
+    ///
+    /// The time has no jitter, and it is no part of a growing open time: the next open period is as
+    /// long as without it.
+    ///
+    /// An open circuit stays open for `time` from now, instead of its remaining time. So a second
+    /// `trip_for` can extend or shorten an open period, and it gives an end to a circuit that is
+    /// open until it is reset. This is no transition: observers are not notified.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if `time` is out of its range, or if the circuit is forced, or disabled by
+    /// its configuration.
+    pub fn trip_for(&self, time: Duration) -> Result<(), ControlError> {
+        let period = self.period("trip_for", time)?;
+        self.owner.trip_for(period).map_err(|state| self.forced(state))
+    }
+
+    /// Half-opens an open circuit now: the next call is a probe.
+    ///
+    /// It applies also to a circuit that is
+    /// [open until it is reset](crate::BreakerConfigBuilder::open_until_reset). A closed or
+    /// half-open circuit does not change.
+    ///
+    /// A [`HealthReport::Recovered`] has the same effect, but ignores a circuit that is forced or
+    /// disabled.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the circuit is forced, or disabled by its configuration. Both take
+    /// precedence. To end a manual override, use [`release`](Self::release).
+    pub fn probe_now(&self) -> Result<(), ControlError> {
+        self.owner.probe_now().map_err(|state| self.forced(state))
     }
 
     /// Closes the circuit now, with an empty window and without a slow start.
@@ -328,31 +367,77 @@ impl<R: CircuitRef> Circuit<R> {
 
     /// Forces the circuit open: it rejects every call until [`release`](Self::release).
     ///
-    /// It replaces an override by [`force_closed`](Self::force_closed). With
+    /// It replaces every other override, also one by [`force_open_for`](Self::force_open_for). With
     /// [`Mode::ObserveOnly`](crate::Mode::ObserveOnly) no call is rejected.
     ///
     /// # Errors
     ///
     /// Returns an error if the circuit is disabled by its configuration.
     pub fn force_open(&self) -> Result<(), ControlError> {
-        self.owner.force(Force::Open).map_err(|state| self.forced(state))
+        self.owner.force(Force::Open, None).map_err(|state| self.forced(state))
+    }
+
+    /// Forces the circuit open for `time`: it rejects every call, and then half-opens.
+    ///
+    /// **Range**: 1 ms to 365 days.
+    ///
+    /// It is [`force_open`](Self::force_open) with an end. The first call or readiness poll after
+    /// the time acts as [`release`](Self::release), and the call is a probe. The circuit has no
+    /// timer of its own: until then it stays in the state
+    /// [`ForcedOpen`](crate::CircuitState::ForcedOpen), with a
+    /// [`retry_after`](crate::Status::retry_after) of zero. A service that waits because it is not
+    /// ready when open wakes at the end.
+    ///
+    /// It replaces every other override. If the circuit is forced open already, only its end
+    /// changes, which is no transition.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if `time` is out of its range, or if the circuit is disabled by its
+    /// configuration.
+    pub fn force_open_for(&self, time: Duration) -> Result<(), ControlError> {
+        let period = self.period("force_open_for", time)?;
+        self.owner.force(Force::Open, Some(period)).map_err(|state| self.forced(state))
     }
 
     /// Forces the circuit closed: it admits every call until [`release`](Self::release).
     ///
-    /// The calls are not counted in the window. It replaces an override by
-    /// [`force_open`](Self::force_open).
+    /// The calls are not counted in the window. It replaces every other override, also one by
+    /// [`force_closed_for`](Self::force_closed_for).
     ///
     /// # Errors
     ///
     /// Returns an error if the circuit is disabled by its configuration.
     pub fn force_closed(&self) -> Result<(), ControlError> {
-        self.owner.force(Force::Closed).map_err(|state| self.forced(state))
+        self.owner.force(Force::Closed, None).map_err(|state| self.forced(state))
+    }
+
+    /// Forces the circuit closed for `time`: it admits every call, and then closes.
+    ///
+    /// **Range**: 1 ms to 365 days.
+    ///
+    /// It is [`force_closed`](Self::force_closed) with an end. The first call or readiness poll
+    /// after the time acts as [`release`](Self::release): the circuit closes with an empty window,
+    /// and counts the call. Until then it stays in the state
+    /// [`ForcedClosed`](crate::CircuitState::ForcedClosed). A call that began before the end is not
+    /// counted.
+    ///
+    /// It replaces every other override. If the circuit is forced closed already, only its end
+    /// changes, which is no transition.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if `time` is out of its range, or if the circuit is disabled by its
+    /// configuration.
+    pub fn force_closed_for(&self, time: Duration) -> Result<(), ControlError> {
+        let period = self.period("force_closed_for", time)?;
+        self.owner.force(Force::Closed, Some(period)).map_err(|state| self.forced(state))
     }
 
     /// Ends a manual override.
     ///
-    /// [`force_open`](Self::force_open) and [`force_closed`](Self::force_closed) set an override.
+    /// [`force_open`](Self::force_open), [`force_closed`](Self::force_closed) and their variants
+    /// for a time set an override. [`Status::override_ends_in`] is its remaining time.
     ///
     /// | state | after `release` |
     /// |---|---|
@@ -369,6 +454,14 @@ impl<R: CircuitRef> Circuit<R> {
     /// A circuit that is forced, or disabled by its configuration, ignores the report.
     pub fn report(&self, report: HealthReport) {
         self.owner.report(report);
+    }
+
+    /// Returns a duration in nanoseconds, or an error if it is out of its range.
+    fn period(&self, field: &'static str, time: Duration) -> Result<u64, ControlError> {
+        if DURATIONS.contains(&time) {
+            return Ok(time.as_nanos() as u64);
+        }
+        Err(ControlError::OutOfRange { circuit: self.name, field, value: time, allowed: DURATIONS })
     }
 
     fn forced(&self, state: CircuitState) -> ControlError {

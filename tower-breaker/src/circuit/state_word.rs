@@ -9,7 +9,8 @@
 //! ```
 //!
 //! The deadline of an open circuit is in a separate word, which is written before the state word:
-//! see [`Core::open_for`](super::Core::open_for).
+//! see [`Core::open_for`](super::Core::open_for). The deadline of a circuit that is forced closed
+//! is in a third word, so that a call that has read an older state word never confuses the two.
 //!
 //! The bit "cancelled" is set while calls have been cancelled since the last completed call. The
 //! failures are those since the last success.
@@ -45,6 +46,8 @@ const OPEN: u64 = 1;
 const HALF_OPEN: u64 = 2;
 const OPEN_INDEFINITELY: u64 = 3;
 const BYPASSED: u64 = 4;
+/// The calls bypass the circuit until the deadline of the manual override.
+const BYPASSED_UNTIL: u64 = 6;
 /// Only in the stamp of a permit: the circuit was closed, and the call holds a slot of its slow
 /// start.
 const SLOW_START_SLOT: u64 = 5;
@@ -74,6 +77,7 @@ impl StateWord {
             State::OpenIndefinitely => Self::pack(epoch, OPEN_INDEFINITELY, 0),
             State::HalfOpen => Self::pack(epoch, HALF_OPEN, 0),
             State::Bypassed => Self::pack(epoch, BYPASSED, 0),
+            State::BypassedUntil(_) => Self::pack(epoch, BYPASSED_UNTIL, 0),
         }
     }
 
@@ -132,6 +136,11 @@ impl StateWord {
         self.state() == BYPASSED
     }
 
+    /// Returns whether the calls bypass the circuit until a deadline. The deadline may have passed.
+    pub(crate) const fn is_bypassed_until_deadline(self) -> bool {
+        self.state() == BYPASSED_UNTIL
+    }
+
     /// Returns the word of a permit that is acquired while this is the state word: a closed word
     /// without its payload.
     #[inline]
@@ -186,13 +195,14 @@ impl StateWord {
 mod tests {
     use super::*;
 
-    const STATES: [State; 6] = [
+    const STATES: [State; 7] = [
         State::Closed { slow_start: false },
         State::Closed { slow_start: true },
         State::OpenUntil(u64::MAX),
         State::OpenIndefinitely,
         State::HalfOpen,
         State::Bypassed,
+        State::BypassedUntil(u64::MAX),
     ];
 
     #[test]
@@ -207,6 +217,7 @@ mod tests {
                 let expected = [index < 2, index == 4, index == 5];
                 assert_eq!(flags, expected, "{state:?}");
                 assert_eq!(word.is_open_until_deadline(), index == 2, "{state:?}");
+                assert_eq!(word.is_bypassed_until_deadline(), index == 6, "{state:?}");
             }
         }
     }

@@ -28,6 +28,7 @@ pub(crate) type StaticCore = Core<StaticStore>;
 pub struct StaticStore {
     state_word: AtomicU64,
     deadline: AtomicU64,
+    bypass_deadline: AtomicU64,
     first_failure: AtomicU64,
     hot_config: HotConfig,
     window: StripedWindow,
@@ -44,6 +45,7 @@ impl StaticStore {
         Self {
             state_word: AtomicU64::new(StateWord::initial(config.is_disabled()).word()),
             deadline: AtomicU64::new(0),
+            bypass_deadline: AtomicU64::new(0),
             first_failure: AtomicU64::new(0),
             hot_config,
             window,
@@ -63,6 +65,10 @@ impl Store for StaticStore {
     #[inline]
     fn deadline(&self) -> &AtomicU64 {
         &self.deadline
+    }
+
+    fn bypass_deadline(&self) -> &AtomicU64 {
+        &self.bypass_deadline
     }
 
     #[inline]
@@ -150,6 +156,8 @@ impl StaticCore {
             // store of this time.
             self.store().first_failure().store(now, Ordering::Release);
         }
+        // Before the new configuration applies: the override was over under the former one.
+        let ended = self.end_override(&mut locked, now);
         self.write(&mut locked, config, Some(shape), index, clock);
         locked.jitter.reconfigure(config.seeds.as_ref());
         let change = locked.machine.set_disabled(config.is_disabled());
@@ -159,6 +167,7 @@ impl StaticCore {
         let pending = change.map(|change| self.apply(&mut locked, change, None, None, now));
         drop(locked);
         wake(wakers);
+        self.notify(ended);
         self.notify(pending);
     }
 

@@ -51,15 +51,26 @@ pub struct Status {
     /// Every transition empties the window. The counts that led to the last trip are in
     /// [`last_trip`](Self::last_trip).
     pub window: Counts,
-    /// How long the circuit stays open.
+    /// How long the circuit stays open or forced open.
     ///
-    /// - Zero: the open time is over, and the next call is a probe.
-    /// - `None`: the circuit is not open, or it is open until it is reset or released.
+    /// - Zero: the time is over, and the next call is a probe.
+    /// - `None`: the circuit is neither, or it stays in this state until it is reset or released.
     #[cfg_attr(
         feature = "serde",
         serde(rename = "retry_after_seconds", serialize_with = "crate::serde::optional_seconds")
     )]
     pub retry_after: Option<Duration>,
+    /// How long the manual override stays in force.
+    ///
+    /// - Zero: the time of [`force_open_for`](crate::Circuit::force_open_for) or
+    ///   [`force_closed_for`](crate::Circuit::force_closed_for) is over. The state stays forced until
+    ///   the next call, readiness poll or manual operation, which ends the override first.
+    /// - `None`: the circuit is not forced, or it is forced until it is released.
+    #[cfg_attr(
+        feature = "serde",
+        serde(rename = "override_ends_in_seconds", serialize_with = "crate::serde::optional_seconds")
+    )]
+    pub override_ends_in: Option<Duration>,
     /// The last transition. `None`: there was none.
     pub last_transition: Option<Transition>,
     /// The last transition to [`Open`](CircuitState::Open).
@@ -75,8 +86,9 @@ pub struct Status {
 impl Status {
     /// Returns whether the circuit rejects the next call because it is open or forced open.
     ///
-    /// When the open time is over, this method returns `false`, although the state stays
-    /// [`Open`](CircuitState::Open) until the next call. That call is a probe.
+    /// When the open time is over, or the time of
+    /// [`force_open_for`](crate::Circuit::force_open_for), this method returns `false`, although the
+    /// state stays until the next call. That call is a probe.
     ///
     /// Use this method for a readiness endpoint. An instance that reports the state alone receives
     /// no calls while it is not ready, and so it would never become ready again.
@@ -96,6 +108,11 @@ impl Status {
     ) -> Self {
         let keyed =
             |transition: Option<Transition>| transition.map(|last| Transition { key: key.clone(), ..last });
+        // The circuit's clock may be late by its resolution.
+        let remaining = |left| match left {
+            0 => Duration::ZERO,
+            left => Duration::from_nanos(left) + slack,
+        };
         Self {
             circuit,
             state: snapshot.state,
@@ -103,10 +120,8 @@ impl Status {
             lasted: Duration::from_nanos(snapshot.lasted),
             consecutive_failures: snapshot.consecutive_failures,
             window: snapshot.counts,
-            retry_after: snapshot.remaining.map(|left| match left {
-                0 => Duration::ZERO,
-                left => Duration::from_nanos(left) + slack,
-            }),
+            retry_after: snapshot.open_remaining.map(remaining),
+            override_ends_in: snapshot.override_remaining.map(remaining),
             last_transition: keyed(snapshot.last_transition),
             last_trip: keyed(snapshot.last_trip),
             last_failure: snapshot.last_failure.map(Arc::unwrap_or_clone),
@@ -122,7 +137,8 @@ pub(crate) struct Snapshot {
     pub(crate) slow_start: Option<f64>,
     pub(crate) consecutive_failures: u64,
     pub(crate) counts: Counts,
-    pub(crate) remaining: Option<u64>,
+    pub(crate) open_remaining: Option<u64>,
+    pub(crate) override_remaining: Option<u64>,
     /// The time since the state began.
     pub(crate) lasted: u64,
     pub(crate) last_transition: Option<Transition>,

@@ -135,7 +135,7 @@ impl KeyedConfigBuilder {
     ///
     /// | order | circuit |
     /// |---|---|
-    /// | 1 | idle: closed with an empty window, no failure since its last success, and no cancelled call since its last completed call; or open for twice its last open duration; or half-open for as long as its last open duration |
+    /// | 1 | idle: closed with an empty window, no failure since its last success, and no cancelled call since its last completed call; or open for twice its last open duration; or half-open for as long as its last open duration, or `open_for` if that is longer |
     /// | 2 | closed, with only successes in its window; the circuit with the fewest successes first |
     /// | 3 | closed, with failed, slow or cancelled calls in its window, failures since its last success, or cancelled calls since its last completed call, the last of them more than a tenth of the window ago; the circuit with the fewest first |
     ///
@@ -144,8 +144,11 @@ impl KeyedConfigBuilder {
     ///
     /// - a circuit with a call in progress, or with a handle to it;
     /// - an open circuit, until it has been open for twice its last open duration;
-    /// - a half-open circuit, until it has been half-open for as long as its last open duration;
-    /// - a circuit that is forced, disabled, or open until it is reset;
+    /// - a half-open circuit, until it has been half-open for as long as its last open duration, or
+    ///   [`open_for`](crate::BreakerConfigBuilder::open_for) if that is longer;
+    /// - a circuit that is forced, until the override ends by itself, and then as long as the
+    ///   half-open or closed circuit that it becomes;
+    /// - a circuit that is disabled, or open until it is reset;
     /// - a circuit in a slow start by time;
     /// - a circuit in a slow start by successes, until it has admitted no call for the time of a
     ///   [`probe_lease`](crate::BreakerConfigBuilder::probe_lease);

@@ -18,10 +18,9 @@ mod keyed;
 mod name;
 
 pub use builder::BreakerConfigBuilder;
+pub(crate) use builder::DURATIONS;
 #[cfg(feature = "serde")]
-pub(crate) use builder::{
-    DURATIONS, GROWTH, PROBES, RETRY_AFTER, SHARES, SLOW_START_SUCCESSES, WINDOW_CALLS,
-};
+pub(crate) use builder::{GROWTH, PROBES, RETRY_AFTER, SHARES, SLOW_START_SUCCESSES, WINDOW_CALLS};
 #[cfg(feature = "keyed")]
 pub use keyed::{KeyedConfig, KeyedConfigBuilder, Overflow};
 

@@ -47,7 +47,8 @@ pub(crate) enum EvictionCost {
     /// - The circuit is closed with an empty window, no failure since its last success, and no
     ///   cancelled call since its last completed call.
     /// - It has been open for twice its last open duration.
-    /// - It has been half-open for as long as its last open duration.
+    /// - It has been half-open for as long as its last open duration, and the configured open time.
+    /// - It was forced, and the circuit that it would be now is idle.
     Idle,
     /// The circuit is closed. Its window holds this number of calls, all fast and successful.
     Successes(u64),
@@ -235,6 +236,7 @@ pub struct KeyedStore<K> {
 /// The state that a circuit does not need while its calls succeed.
 struct LazyState {
     deadline: AtomicU64,
+    bypass_deadline: AtomicU64,
     locked: Mutex<Locked>,
     counts: WideCounts,
     /// The key's label, once it has been needed.
@@ -352,6 +354,7 @@ impl<K> KeyedStore<K> {
             let jitter = JitterStream::of(config.seeds.as_ref());
             Box::new(LazyState {
                 deadline: AtomicU64::new(0),
+                bypass_deadline: AtomicU64::new(0),
                 locked: Mutex::new(Locked::new(config, hot_config.clock(), jitter, Arc::clone(observers))),
                 counts: WideCounts::default(),
                 label: OnceLock::new(),
@@ -370,8 +373,10 @@ impl<K> Core<KeyedStore<K>> {
     /// true:
     ///
     /// - it has been open for less than twice its last open duration;
-    /// - it has been half-open for less than its last open duration;
-    /// - it is forced, disabled, or open until it is reset;
+    /// - it has been half-open for less than its last open duration, or the configured open time;
+    /// - it is forced, and its override has not ended by itself, or it would be half-open for less
+    ///   than this time;
+    /// - it is disabled, or open until it is reset;
     /// - it is in a slow start by time, or in one by successes that has admitted a call within the
     ///   last lease;
     /// - a call failed, was slow or was cancelled in the current tenth of the window or in the
@@ -414,6 +419,10 @@ impl<K> Store for KeyedStore<K> {
     #[inline]
     fn deadline(&self) -> &AtomicU64 {
         &self.lazy().deadline
+    }
+
+    fn bypass_deadline(&self) -> &AtomicU64 {
+        &self.lazy().bypass_deadline
     }
 
     #[inline]

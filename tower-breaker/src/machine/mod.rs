@@ -15,7 +15,8 @@
 //!
 //! The closed state may begin with a slow start, which admits a growing share of the calls, or a
 //! growing number of concurrent calls. From every state except disabled, the circuit can be forced
-//! open or forced closed. After its release it is half-open, closed or disabled.
+//! open or forced closed, until it is released or for a time. Afterwards it is half-open, closed or
+//! disabled.
 //!
 //! A decision is a function of the state, the event, the time and the limits. This module has no
 //! clock, no atomics and no locks, and does not allocate during a call. `circuit/` stores the
@@ -67,7 +68,12 @@ enum StateData {
         until: Option<u64>,
     },
     HalfOpen(ProbeRound),
-    Forced(Force),
+    Forced {
+        force: Force,
+        /// The end of the manual override. `None`: it ends when it is released. The configured mode
+        /// has no end.
+        until: Option<u64>,
+    },
 }
 
 /// A manual override, or the configured mode.
@@ -92,11 +98,14 @@ pub(crate) enum State {
         slow_start: bool,
     },
     OpenUntil(u64),
-    /// Rejects calls until the circuit is reset or released.
+    /// Rejects calls. The first call after the end of a manual override ends it under the lock;
+    /// otherwise the circuit must be reset or released.
     OpenIndefinitely,
     HalfOpen,
     /// Admits all calls and counts none.
     Bypassed,
+    /// Admits all calls and counts none, until the manual override ends at this time.
+    BypassedUntil(u64),
 }
 
 /// How a slow start counts a poll of a service's readiness.
@@ -129,6 +138,22 @@ pub(crate) enum Decision {
     Denied(Option<u64>),
 }
 
+/// The effect of a manual operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Effect {
+    /// The circuit is in the requested state already.
+    Unchanged,
+    /// The state has another deadline, and is the same otherwise: there is no transition.
+    Retimed,
+    Changed(Change),
+}
+
+impl From<Option<Change>> for Effect {
+    fn from(change: Option<Change>) -> Self {
+        change.map_or(Self::Unchanged, Self::Changed)
+    }
+}
+
 /// A change of the state, which `circuit/` applies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Change {
@@ -148,9 +173,9 @@ impl Machine {
             StateData::Closed { .. } => CircuitState::Closed,
             StateData::Open { .. } => CircuitState::Open,
             StateData::HalfOpen(_) => CircuitState::HalfOpen,
-            StateData::Forced(Force::Open) => CircuitState::ForcedOpen,
-            StateData::Forced(Force::Closed) => CircuitState::ForcedClosed,
-            StateData::Forced(Force::Disabled) => CircuitState::Disabled,
+            StateData::Forced { force: Force::Open, .. } => CircuitState::ForcedOpen,
+            StateData::Forced { force: Force::Closed, .. } => CircuitState::ForcedClosed,
+            StateData::Forced { force: Force::Disabled, .. } => CircuitState::Disabled,
         }
     }
 
@@ -158,9 +183,32 @@ impl Machine {
         match self.state {
             StateData::Closed { ref slow_start } => State::Closed { slow_start: slow_start.is_some() },
             StateData::Open { until: Some(until) } => State::OpenUntil(until),
-            StateData::Open { until: None } | StateData::Forced(Force::Open) => State::OpenIndefinitely,
+            StateData::Open { until: None } | StateData::Forced { force: Force::Open, .. } => {
+                State::OpenIndefinitely
+            }
             StateData::HalfOpen(_) => State::HalfOpen,
-            StateData::Forced(Force::Closed | Force::Disabled) => State::Bypassed,
+            StateData::Forced { until: Some(until), .. } => State::BypassedUntil(until),
+            StateData::Forced { until: None, .. } => State::Bypassed,
+        }
+    }
+
+    /// Returns for how many nanoseconds the circuit stays open or forced open. 0: the next call
+    /// changes the state. `None`: the circuit is neither, or it must be reset or released.
+    pub(crate) fn open_remaining(&self, now: u64) -> Option<u64> {
+        match self.state {
+            StateData::Open { until } | StateData::Forced { force: Force::Open, until } => {
+                Some(until?.saturating_sub(now))
+            }
+            _ => None,
+        }
+    }
+
+    /// Returns for how many nanoseconds the manual override stays in force. 0: the next call ends
+    /// it. `None`: there is none, or it has no end.
+    pub(crate) fn override_remaining(&self, now: u64) -> Option<u64> {
+        match self.state {
+            StateData::Forced { until, .. } => Some(until?.saturating_sub(now)),
+            _ => None,
         }
     }
 
@@ -182,22 +230,37 @@ impl Machine {
         }
     }
 
-    /// Decides on a call that is about to begin. An open circuit whose open time is over
-    /// half-opens, and the call is its first probe.
+    /// Ends a manual override whose time is over, as [`release`](Self::release) does. `None`: there
+    /// is none.
+    pub(crate) fn end_override(&mut self, now: u64, limits: &RecoveryLimits) -> Option<Change> {
+        match self.state {
+            StateData::Forced { until: Some(until), .. } if now >= until => {
+                self.end_force(limits, Reason::OverrideEnded)
+            }
+            _ => None,
+        }
+    }
+
+    /// Decides on a call that is about to begin. A manual override whose time is over ends. An open
+    /// circuit whose open time is over half-opens, and the call is its first probe.
     pub(crate) fn admit(&mut self, now: u64, limits: &RecoveryLimits) -> (Decision, Option<Change>) {
+        if let Some(ended) = self.end_override(now, limits) {
+            return (self.admit(now, limits).0, Some(ended));
+        }
         let decision = match &mut self.state {
             StateData::Closed { slow_start } => admit_closed(slow_start, |slow_start| slow_start.admit(now)),
-            StateData::Open { until: None } | StateData::Forced(Force::Open) => Decision::Denied(None),
-            StateData::Open { until: Some(until) } if now < *until => Decision::Denied(Some(*until - now)),
-            StateData::Open { .. } => {
+            StateData::Open { until: Some(until) } if now >= *until => {
                 let change = self.half_open(limits, Reason::OpenTimeOver);
                 return (self.admit(now, limits).0, Some(change));
+            }
+            StateData::Open { until } | StateData::Forced { force: Force::Open, until } => {
+                Decision::Denied(until.map(|until| until - now))
             }
             StateData::HalfOpen(round) => match round.admit(now, limits.probe_lease) {
                 Ok(ticket) => Decision::Probe(ticket),
                 Err(left) => Decision::Denied(Some(left)),
             },
-            StateData::Forced(Force::Closed | Force::Disabled) => Decision::Uncounted,
+            StateData::Forced { force: Force::Closed | Force::Disabled, .. } => Decision::Uncounted,
         };
         (decision, None)
     }
@@ -210,6 +273,9 @@ impl Machine {
         arrival: Arrival,
         limits: &RecoveryLimits,
     ) -> (Decision, Option<Change>) {
+        if let Some(ended) = self.end_override(now, limits) {
+            return (self.reserve(now, arrival, limits).0, Some(ended));
+        }
         let decision = match (&mut self.state, arrival) {
             (StateData::Closed { .. }, Arrival::AtCall) => Decision::Uncounted,
             (StateData::Closed { slow_start }, Arrival::Again) => {
@@ -329,17 +395,48 @@ impl Machine {
     /// # Errors
     ///
     /// Returns the forced state if the circuit is forced or disabled.
-    pub(crate) fn trip_manually(
-        &mut self,
-        at: Moment,
-        limits: &RecoveryLimits,
-    ) -> Result<Option<Change>, Force> {
+    pub(crate) fn trip_manually(&mut self, at: Moment, limits: &RecoveryLimits) -> Result<Effect, Force> {
         match self.state {
             StateData::Closed { .. } | StateData::HalfOpen(_) => {
-                Ok(Some(self.open(Reason::Tripped, None, at, limits)))
+                Ok(Effect::Changed(self.open(Reason::Tripped, None, at, limits)))
             }
-            StateData::Open { .. } => Ok(None),
-            StateData::Forced(force) => Err(force),
+            StateData::Open { .. } => Ok(Effect::Unchanged),
+            StateData::Forced { force, .. } => Err(force),
+        }
+    }
+
+    /// Opens the circuit manually for exactly `period` from now. An open circuit stays open for
+    /// this time from now, instead of its remaining time.
+    ///
+    /// The period is no part of the streak of open periods, so it does not change the next one.
+    ///
+    /// # Errors
+    ///
+    /// Returns the forced state if the circuit is forced or disabled.
+    pub(crate) fn trip_for(&mut self, period: u64, now: u64) -> Result<Effect, Force> {
+        let end = Some(now.saturating_add(period));
+        match &mut self.state {
+            StateData::Closed { .. } | StateData::HalfOpen(_) => {
+                Ok(Effect::Changed(self.transition_to(StateData::Open { until: end }, Reason::Tripped)))
+            }
+            StateData::Open { until } => {
+                *until = end;
+                Ok(Effect::Retimed)
+            }
+            StateData::Forced { force, .. } => Err(*force),
+        }
+    }
+
+    /// Half-opens an open circuit manually. A closed or half-open circuit does not change.
+    ///
+    /// # Errors
+    ///
+    /// Returns the forced state if the circuit is forced or disabled.
+    pub(crate) fn probe_now(&mut self, limits: &RecoveryLimits) -> Result<Effect, Force> {
+        match self.state {
+            StateData::Open { .. } => Ok(Effect::Changed(self.half_open(limits, Reason::ProbeRequested))),
+            StateData::Closed { .. } | StateData::HalfOpen(_) => Ok(Effect::Unchanged),
+            StateData::Forced { force, .. } => Err(force),
         }
     }
 
@@ -367,15 +464,27 @@ impl Machine {
     /// Returns when an unused open or half-open circuit becomes idle. `since` is when the state
     /// began.
     ///
-    /// An open circuit becomes idle after twice its last open duration, a half-open circuit after
-    /// its last open duration. `None` for every other circuit: a circuit that is forced, disabled,
-    /// or open until it is reset never becomes idle; for a closed circuit its window decides.
+    /// - An open circuit becomes idle after twice its open period.
+    /// - A half-open circuit becomes idle after its last open period, or after the configured open
+    ///   time if that is longer: before a first period, or after a manual override.
+    /// - A circuit whose manual override has an end becomes idle as the circuit that it will be
+    ///   then: half-open, or closed with an empty window.
+    ///
+    /// `None` for every other circuit: a circuit that is disabled, forced without an end, or open
+    /// until it is reset never becomes idle; for a closed circuit its window decides.
     #[cfg(feature = "keyed")]
-    pub(crate) fn idle_at(&self, since: u64) -> Option<u64> {
+    pub(crate) fn idle_at(&self, since: u64, limits: &RecoveryLimits) -> Option<u64> {
+        let half_open = self.streak.last_period().max(limits.open.initial);
         match self.state {
-            StateData::Open { until } => Some(until?.saturating_add(self.streak.last_period())),
-            StateData::HalfOpen(_) => Some(since.saturating_add(self.streak.last_period())),
-            StateData::Closed { .. } | StateData::Forced(_) => None,
+            StateData::Open { until } => {
+                let until = until?;
+                Some(until.saturating_add(until.saturating_sub(since)))
+            }
+            StateData::HalfOpen(_) => Some(since.saturating_add(half_open)),
+            StateData::Forced { .. } if self.disabled => None,
+            StateData::Forced { force: Force::Open, until } => Some(until?.saturating_add(half_open)),
+            StateData::Forced { until, .. } => until,
+            StateData::Closed { .. } => None,
         }
     }
 
@@ -386,21 +495,27 @@ impl Machine {
     /// Returns the forced state if the circuit is forced or disabled.
     pub(crate) fn reset(&mut self) -> Result<Change, Force> {
         match self.state {
-            StateData::Forced(force) => Err(force),
+            StateData::Forced { force, .. } => Err(force),
             _ => Ok(self.close(Reason::Reset)),
         }
     }
 
-    /// Forces the circuit open or closed. `None`: it is in this state already.
+    /// Forces the circuit open or closed until a time. `None`: until it is released.
+    ///
+    /// A circuit that is in this state already gets another end.
     ///
     /// # Errors
     ///
     /// Returns [`Force::Disabled`] if the circuit is disabled.
-    pub(crate) fn force(&mut self, force: Force) -> Result<Option<Change>, Force> {
-        match self.state {
-            StateData::Forced(Force::Disabled) => Err(Force::Disabled),
-            StateData::Forced(other) if other == force => Ok(None),
-            _ => Ok(Some(self.transition_to(StateData::Forced(force), Reason::Forced))),
+    pub(crate) fn force(&mut self, force: Force, until: Option<u64>) -> Result<Effect, Force> {
+        match &mut self.state {
+            StateData::Forced { force: Force::Disabled, .. } => Err(Force::Disabled),
+            StateData::Forced { force: current, until: end } if *current == force => {
+                let retimed = *end != until;
+                *end = until;
+                Ok(if retimed { Effect::Retimed } else { Effect::Unchanged })
+            }
+            _ => Ok(Effect::Changed(self.transition_to(StateData::Forced { force, until }, Reason::Forced))),
         }
     }
 
@@ -409,12 +524,16 @@ impl Machine {
     /// After forced open the circuit is half-open, after forced closed it is closed. If its
     /// configuration disables the circuit, it is disabled.
     pub(crate) fn release(&mut self, limits: &RecoveryLimits) -> Option<Change> {
+        self.end_force(limits, Reason::Released)
+    }
+
+    fn end_force(&mut self, limits: &RecoveryLimits, reason: Reason) -> Option<Change> {
         match self.state {
-            StateData::Forced(Force::Open | Force::Closed) if self.disabled => {
-                Some(self.transition_to(StateData::Forced(Force::Disabled), Reason::Released))
+            StateData::Forced { force: Force::Open | Force::Closed, .. } if self.disabled => {
+                Some(self.disable(reason))
             }
-            StateData::Forced(Force::Open) => Some(self.half_open(limits, Reason::Released)),
-            StateData::Forced(Force::Closed) => Some(self.close(Reason::Released)),
+            StateData::Forced { force: Force::Open, .. } => Some(self.half_open(limits, reason)),
+            StateData::Forced { force: Force::Closed, .. } => Some(self.close(reason)),
             _ => None,
         }
     }
@@ -423,12 +542,16 @@ impl Machine {
     pub(crate) fn set_disabled(&mut self, disabled: bool) -> Option<Change> {
         self.disabled = disabled;
         match self.state {
-            StateData::Forced(Force::Open | Force::Closed) => None,
-            StateData::Forced(Force::Disabled) => (!disabled).then(|| self.close(Reason::Reconfigured)),
-            _ => {
-                disabled.then(|| self.transition_to(StateData::Forced(Force::Disabled), Reason::Reconfigured))
+            StateData::Forced { force: Force::Open | Force::Closed, .. } => None,
+            StateData::Forced { force: Force::Disabled, .. } => {
+                (!disabled).then(|| self.close(Reason::Reconfigured))
             }
+            _ => disabled.then(|| self.disable(Reason::Reconfigured)),
         }
+    }
+
+    fn disable(&mut self, reason: Reason) -> Change {
+        self.transition_to(StateData::Forced { force: Force::Disabled, until: None }, reason)
     }
 
     fn open(&mut self, reason: Reason, fault: Option<&Fault>, at: Moment, limits: &RecoveryLimits) -> Change {

@@ -9,8 +9,8 @@ use core::fmt;
 /// | [`Closed`](Self::Closed) | admitted and counted | a limit is reached |
 /// | [`Open`](Self::Open) | rejected | the first call after the open time, which is a probe; if it is [open until it is reset](crate::BreakerConfigBuilder::open_until_reset): [`reset`](crate::Circuit::reset) |
 /// | [`HalfOpen`](Self::HalfOpen) | a few are admitted as probes | enough probes have succeeded, one fails or is slow, or too many are cancelled |
-/// | [`ForcedOpen`](Self::ForcedOpen) | rejected | [`release`](crate::Circuit::release) |
-/// | [`ForcedClosed`](Self::ForcedClosed) | admitted, not counted | [`release`](crate::Circuit::release) |
+/// | [`ForcedOpen`](Self::ForcedOpen) | rejected | [`release`](crate::Circuit::release), or the first call after the time of [`force_open_for`](crate::Circuit::force_open_for), which is a probe |
+/// | [`ForcedClosed`](Self::ForcedClosed) | admitted, not counted | [`release`](crate::Circuit::release), or the first call after the time of [`force_closed_for`](crate::Circuit::force_closed_for) |
 /// | [`Disabled`](Self::Disabled) | admitted, not counted | [`reconfigure`](crate::Circuit::reconfigure) |
 ///
 /// With [`Mode::ObserveOnly`](crate::Mode::ObserveOnly) no call is rejected.
@@ -30,9 +30,9 @@ pub enum CircuitState {
     Open,
     /// A few calls are admitted as probes; all others are rejected.
     HalfOpen,
-    /// Calls are rejected until the manual override is released.
+    /// Calls are rejected until the manual override ends.
     ForcedOpen,
-    /// Calls are admitted and not counted until the manual override is released.
+    /// Calls are admitted and not counted until the manual override ends.
     ForcedClosed,
     /// Calls are admitted and not counted, because the configuration disables the circuit.
     Disabled,
@@ -143,12 +143,17 @@ pub enum Reason {
     ProbeSlow,
     /// The circuit closed: enough probes succeeded.
     ProbesSucceeded,
-    /// The circuit was opened with [`Circuit::trip`](crate::Circuit::trip).
+    /// The circuit was opened with [`Circuit::trip`](crate::Circuit::trip) or
+    /// [`Circuit::trip_for`](crate::Circuit::trip_for).
     Tripped,
+    /// The circuit was half-opened with [`Circuit::probe_now`](crate::Circuit::probe_now).
+    ProbeRequested,
     /// The circuit was forced open or closed.
     Forced,
     /// A manual override was released.
     Released,
+    /// The time of a manual override was over.
+    OverrideEnded,
     /// The circuit was closed with [`Circuit::reset`](crate::Circuit::reset).
     Reset,
     /// A new configuration disabled or enabled the circuit.
@@ -172,8 +177,10 @@ impl Reason {
             Self::ProbeSlow => "probe_slow",
             Self::ProbesSucceeded => "probes_succeeded",
             Self::Tripped => "tripped",
+            Self::ProbeRequested => "probe_requested",
             Self::Forced => "forced",
             Self::Released => "released",
+            Self::OverrideEnded => "override_ended",
             Self::Reset => "reset",
             Self::Reconfigured => "reconfigured",
             Self::ReportedCritical => "reported_critical",

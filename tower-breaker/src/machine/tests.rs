@@ -88,7 +88,14 @@ fn slow_start_by_successes(now: u64) -> Machine {
 /// Returns a forced circuit.
 fn forced(force: Force) -> Machine {
     let mut state = Machine::new();
-    state.force(force).unwrap();
+    state.force(force, None).unwrap();
+    state
+}
+
+/// Returns a circuit that is forced until a time.
+fn forced_until(force: Force, until: u64) -> Machine {
+    let mut state = Machine::new();
+    state.force(force, Some(until)).unwrap();
     state
 }
 
@@ -374,7 +381,7 @@ fn transition_ends_slow_start_by_successes() {
         |state, at| state.trip_manually(at, &LIMITS).is_ok(),
         |state, at| state.report(HealthReport::Critical, at, &LIMITS).is_some(),
         |state, _| state.reset().is_ok(),
-        |state, _| state.force(Force::Closed).is_ok(),
+        |state, _| state.force(Force::Closed, None).is_ok(),
         |state, _| state.set_disabled(true).is_some(),
     ];
     for (number, operation) in operations.into_iter().enumerate() {
@@ -430,9 +437,16 @@ fn health_report_does_not_change_a_forced_circuit() {
 #[test]
 fn circuit_is_idle_after_another_open_period_without_calls() {
     let mut state = open(100 * SECOND);
-    assert_eq!(state.idle_at(110 * SECOND), Some(160 * SECOND), "30 s after the deadline at 130 s");
-    state.admit(130 * SECOND, &LIMITS);
-    assert_eq!(state.idle_at(140 * SECOND), Some(170 * SECOND), "30 s after the state began");
+    let idle_at = |state: &Machine, since| state.idle_at(since * SECOND, &LIMITS).map(|at| at / SECOND);
+    assert_eq!(idle_at(&state, 100), Some(160), "30 s after the deadline at 130 s");
+    state.trip_for(50 * SECOND, 110 * SECOND).unwrap();
+    assert_eq!(idle_at(&state, 100), Some(220), "60 s after the deadline at 160 s");
+    state.admit(160 * SECOND, &LIMITS);
+    assert_eq!(idle_at(&state, 170), Some(200), "30 s after the state began");
+    assert_eq!(idle_at(&forced_until(Force::Open, 7 * SECOND), 0), Some(37), "it half-opens at 7 s");
+    assert_eq!(idle_at(&forced_until(Force::Closed, 7 * SECOND), 0), Some(7), "it closes at 7 s");
+    let mut disabled = forced_until(Force::Closed, 7 * SECOND);
+    disabled.set_disabled(true);
     let until_reset = RecoveryLimits { open: OpenDuration { until_reset: true, ..LIMITS.open }, ..LIMITS };
     let mut indefinitely_open = Machine::new();
     indefinitely_open.trip(Reason::FailureRate, Some(&FAULT), at(0), &until_reset).unwrap();
@@ -442,8 +456,9 @@ fn circuit_is_idle_after_another_open_period_without_calls() {
         forced(Force::Open),
         forced(Force::Closed),
         forced(Force::Disabled),
+        disabled,
     ] {
-        assert_eq!(state.idle_at(0), None, "{state:?}");
+        assert_eq!(idle_at(&state, 0), None, "{state:?}");
     }
 }
 
@@ -626,8 +641,10 @@ fn transition_reasons_have_names_in_snake_case() {
         (Reason::ProbeSlow, "probe_slow"),
         (Reason::ProbesSucceeded, "probes_succeeded"),
         (Reason::Tripped, "tripped"),
+        (Reason::ProbeRequested, "probe_requested"),
         (Reason::Forced, "forced"),
         (Reason::Released, "released"),
+        (Reason::OverrideEnded, "override_ended"),
         (Reason::Reset, "reset"),
         (Reason::Reconfigured, "reconfigured"),
         (Reason::ReportedCritical, "reported_critical"),
@@ -686,9 +703,9 @@ fn manual_trip_opens_closed_and_half_open_circuits() {
     for mut state in [Machine::new(), half_open(now)] {
         let from = state.state();
         let change = Change { from, to: CircuitState::Open, reason: Reason::Tripped };
-        assert_eq!(state.trip_manually(at(now), &LIMITS), Ok(Some(change)));
+        assert_eq!(state.trip_manually(at(now), &LIMITS), Ok(Effect::Changed(change)));
         assert_eq!(opened_until(&state), 130 * SECOND);
-        assert_eq!(state.trip_manually(at(110 * SECOND), &LIMITS), Ok(None));
+        assert_eq!(state.trip_manually(at(110 * SECOND), &LIMITS), Ok(Effect::Unchanged));
         assert_eq!(opened_until(&state), 130 * SECOND, "an open circuit does not change");
     }
     for force in [Force::Open, Force::Closed, Force::Disabled] {
@@ -719,16 +736,19 @@ fn force_changes_every_state_but_disabled() {
     let states = [Machine::new(), open(0), half_open(30 * SECOND)];
     for mut state in states {
         let from = state.state();
-        let change = |from, to| Ok(Some(Change { from, to, reason: Reason::Forced }));
-        assert_eq!(state.force(Force::Open), change(from, CircuitState::ForcedOpen));
-        assert_eq!(state.force(Force::Open), Ok(None), "it is forced open already");
+        let change = |from, to| Ok(Effect::Changed(Change { from, to, reason: Reason::Forced }));
+        assert_eq!(state.force(Force::Open, None), change(from, CircuitState::ForcedOpen));
+        assert_eq!(state.force(Force::Open, None), Ok(Effect::Unchanged), "it is forced open already");
         assert_eq!(state.admit(u64::MAX, &LIMITS), (Decision::Denied(None), None));
-        assert_eq!(state.force(Force::Closed), change(CircuitState::ForcedOpen, CircuitState::ForcedClosed));
-        assert_eq!(state.force(Force::Closed), Ok(None));
+        assert_eq!(
+            state.force(Force::Closed, None),
+            change(CircuitState::ForcedOpen, CircuitState::ForcedClosed)
+        );
+        assert_eq!(state.force(Force::Closed, None), Ok(Effect::Unchanged));
         assert_eq!(state.admit(0, &LIMITS), (Decision::Uncounted, None));
     }
     for force in [Force::Open, Force::Closed, Force::Disabled] {
-        assert_eq!(forced(Force::Disabled).force(force), Err(Force::Disabled));
+        assert_eq!(forced(Force::Disabled).force(force, None), Err(Force::Disabled));
     }
 }
 
@@ -740,6 +760,155 @@ fn release_half_opens_forced_open_and_closes_forced_closed() {
     assert_eq!(release(Force::Disabled), None);
     for mut state in [Machine::new(), open(0), half_open(30 * SECOND)] {
         assert_eq!(state.release(&LIMITS), None, "it is not forced");
+    }
+}
+
+#[test]
+fn trip_for_opens_for_exactly_its_time_and_replaces_remaining_time() {
+    let (now, jittered) =
+        (100 * SECOND, RecoveryLimits { open: OpenDuration { jitter: 1.0, ..LIMITS.open }, ..LIMITS });
+    for mut state in [Machine::new(), half_open(now)] {
+        let from = state.state();
+        let change = Change { from, to: CircuitState::Open, reason: Reason::Tripped };
+        assert_eq!(state.trip_for(7 * SECOND, now), Ok(Effect::Changed(change)));
+        assert_eq!(opened_until(&state), 107 * SECOND);
+        for period in [90 * SECOND, 2 * SECOND] {
+            assert_eq!(state.trip_for(period, now + SECOND), Ok(Effect::Retimed));
+            assert_eq!(opened_until(&state), now + SECOND + period, "it is extended, then shortened");
+        }
+        assert_eq!(state.admit(now, &jittered).0, Decision::Denied(Some(3 * SECOND)));
+        assert_eq!(state.admit(103 * SECOND, &LIMITS).1.unwrap().reason, Reason::OpenTimeOver);
+    }
+    let mut until_reset = Machine::new();
+    let limits = RecoveryLimits { open: OpenDuration { until_reset: true, ..LIMITS.open }, ..LIMITS };
+    until_reset.trip(Reason::FailureRate, None, at(now), &limits).unwrap();
+    assert_eq!(until_reset.trip_for(SECOND, now), Ok(Effect::Retimed));
+    assert_eq!(opened_until(&until_reset), now + SECOND);
+    for force in [Force::Open, Force::Closed, Force::Disabled] {
+        assert_eq!(forced(force).trip_for(SECOND, now), Err(force));
+    }
+}
+
+#[test]
+fn trip_for_is_no_part_of_open_streak() {
+    let open_duration = OpenDuration { multiplier: 2.0, max: 300 * SECOND, ..LIMITS.open };
+    let growing = RecoveryLimits { open: open_duration, successes_to_close: 1, ..LIMITS };
+    let mut state = Machine::new();
+    let mut now = 0;
+    // The periods in seconds. `None`: the configured one.
+    for (period, expected) in [(None, 30), (Some(500), 500), (None, 60), (Some(1), 1), (None, 120)] {
+        match period {
+            None => drop(state.trip(Reason::FailureRate, Some(&FAULT), at(now), &growing)),
+            Some(period) => assert!(state.trip_for(period * SECOND, now).is_ok()),
+        }
+        assert_eq!(opened_until(&state), now + expected * SECOND);
+        now = opened_until(&state);
+        let (Decision::Probe(ticket), Some(_)) = state.admit(now, &growing) else { panic!("no probe") };
+        state.record_probe(ticket, Outcome::Success, at(now), &growing).unwrap();
+        now += SECOND;
+    }
+}
+
+#[test]
+fn probe_now_half_opens_only_an_open_circuit() {
+    let mut until_reset = Machine::new();
+    let limits = RecoveryLimits { open: OpenDuration { until_reset: true, ..LIMITS.open }, ..LIMITS };
+    until_reset.trip(Reason::FailureRate, None, at(0), &limits).unwrap();
+    for mut state in [open(0), until_reset] {
+        let (from, to) = (CircuitState::Open, CircuitState::HalfOpen);
+        let change = Change { from, to, reason: Reason::ProbeRequested };
+        assert_eq!(state.probe_now(&LIMITS), Ok(Effect::Changed(change)));
+        probe(&mut state, 0);
+    }
+    for mut state in [Machine::new(), half_open(30 * SECOND), slow_start(100 * SECOND)] {
+        let before = format!("{state:?}");
+        assert_eq!(state.probe_now(&LIMITS), Ok(Effect::Unchanged));
+        assert_eq!(format!("{state:?}"), before);
+    }
+    for force in [Force::Open, Force::Closed, Force::Disabled] {
+        assert_eq!(forced(force).probe_now(&LIMITS), Err(force));
+    }
+}
+
+#[test]
+fn forced_open_until_a_time_then_half_opens() {
+    let until = 10 * SECOND;
+    for arrival in [None, Some(Arrival::AtCall), Some(Arrival::Now), Some(Arrival::Again)] {
+        let mut state = forced_until(Force::Open, until);
+        let mut decide = |now| match arrival {
+            None => state.admit(now, &LIMITS),
+            Some(arrival) => state.reserve(now, arrival, &LIMITS),
+        };
+        assert_eq!(decide(until - 1), (Decision::Denied(Some(1)), None));
+        let (decision, change) = decide(until);
+        assert!(matches!(decision, Decision::Probe(_)), "{decision:?}");
+        let (from, to) = (CircuitState::ForcedOpen, CircuitState::HalfOpen);
+        assert_eq!(change, Some(Change { from, to, reason: Reason::OverrideEnded }));
+    }
+}
+
+#[test]
+fn forced_closed_until_a_time_then_closes() {
+    let until = 10 * SECOND;
+    for (arrival, expected) in [
+        (None, Decision::Admitted),
+        (Some(Arrival::AtCall), Decision::Uncounted),
+        (Some(Arrival::Now), Decision::Admitted),
+        (Some(Arrival::Again), Decision::Admitted),
+    ] {
+        let mut state = forced_until(Force::Closed, until);
+        assert_eq!(state.published_state(), State::BypassedUntil(until));
+        let mut decide = |now| match arrival {
+            None => state.admit(now, &LIMITS),
+            Some(arrival) => state.reserve(now, arrival, &LIMITS),
+        };
+        assert_eq!(decide(until - 1), (Decision::Uncounted, None));
+        let (from, to) = (CircuitState::ForcedClosed, CircuitState::Closed);
+        let change = Change { from, to, reason: Reason::OverrideEnded };
+        assert_eq!(decide(until), (expected, Some(change)));
+        assert_eq!(state.published_state(), State::Closed { slow_start: false });
+    }
+}
+
+#[test]
+fn override_is_replaced_by_every_later_one() {
+    for force in [Force::Open, Force::Closed] {
+        let other = if force == Force::Open { Force::Closed } else { Force::Open };
+        let mut state = forced_until(force, 10 * SECOND);
+        assert_eq!(state.force(force, Some(10 * SECOND)), Ok(Effect::Unchanged));
+        for until in [Some(20 * SECOND), Some(5 * SECOND), None, Some(7 * SECOND)] {
+            assert_eq!(state.force(force, until), Ok(Effect::Retimed));
+            assert_eq!(state.override_remaining(0), until);
+            assert_eq!(state.end_override(until.map_or(u64::MAX, |until| until - 1), &LIMITS), None);
+        }
+        assert!(matches!(state.force(other, None), Ok(Effect::Changed(_))));
+        assert_eq!(state.end_override(u64::MAX, &LIMITS), None, "the last override has no end");
+    }
+}
+
+#[test]
+fn remaining_times_end_at_zero() {
+    let remaining = |state: &Machine, now| (state.open_remaining(now), state.override_remaining(now));
+    let forced_open = forced_until(Force::Open, 10 * SECOND);
+    assert_eq!(remaining(&forced_open, 4 * SECOND), (Some(6 * SECOND), Some(6 * SECOND)));
+    assert_eq!(remaining(&forced_open, 11 * SECOND), (Some(0), Some(0)));
+    let forced_closed = forced_until(Force::Closed, 10 * SECOND);
+    assert_eq!(remaining(&forced_closed, 4 * SECOND), (None, Some(6 * SECOND)));
+    assert_eq!(remaining(&open(0), 29 * SECOND), (Some(SECOND), None));
+    for state in [Machine::new(), half_open(30 * SECOND), forced(Force::Open), forced(Force::Disabled)] {
+        assert_eq!(remaining(&state, 0), (None, None), "{state:?}");
+    }
+}
+
+#[test]
+fn override_of_circuit_disabled_meanwhile_ends_disabled() {
+    for force in [Force::Open, Force::Closed] {
+        let mut state = forced_until(force, 10 * SECOND);
+        let from = state.state();
+        state.set_disabled(true);
+        let change = Change { from, to: CircuitState::Disabled, reason: Reason::OverrideEnded };
+        assert_eq!(state.admit(10 * SECOND, &LIMITS), (Decision::Uncounted, Some(change)));
+        assert_eq!(state.end_override(u64::MAX, &LIMITS), None, "the configured mode has no end");
     }
 }
 
@@ -780,6 +949,11 @@ enum Step {
     Admit,
     RecordOutcome(usize, Option<bool>),
     Wait(u64),
+    /// The durations are in seconds.
+    TripFor(u64),
+    ForceFor(Force, u64),
+    ProbeNow,
+    Release,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -788,6 +962,13 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (any::<usize>(), prop_oneof![Just(None), Just(Some(true)), Just(Some(true)), Just(Some(false))])
             .prop_map(|(which, outcome)| Step::RecordOutcome(which, outcome)),
         2 => (0..40_u64).prop_map(Step::Wait),
+        1 => prop_oneof![
+            (1..60_u64).prop_map(Step::TripFor),
+            (1..60_u64).prop_map(|period| Step::ForceFor(Force::Open, period)),
+            (1..60_u64).prop_map(|period| Step::ForceFor(Force::Closed, period)),
+            Just(Step::ProbeNow),
+            Just(Step::Release),
+        ],
     ]
 }
 
@@ -834,13 +1015,24 @@ proptest! {
                         round += 1;
                     }
                 },
+                step => {
+                    let ended = state.end_override(now, &limits);
+                    let effect = match step {
+                        Step::TripFor(period) => state.trip_for(period * SECOND, now),
+                        Step::ForceFor(force, period) => state.force(force, Some(now + period * SECOND)),
+                        Step::ProbeNow => state.probe_now(&limits),
+                        _ => Ok(state.release(&limits).into()),
+                    };
+                    round += u32::from(ended.is_some()) + u32::from(matches!(effect, Ok(Effect::Changed(_))));
+                }
             }
             if state.state() == CircuitState::Closed {
                 state.trip(Reason::FailureRate, Some(&FAULT), at(now), &limits).unwrap();
             }
         }
         for _ in 0..=successes_to_close {
-            now += limits.open.initial.max(limits.probe_lease);
+            // Longer than the last period or override.
+            now += 60 * SECOND + limits.open.initial.max(limits.probe_lease);
             if let (Decision::Probe(ticket), _) = state.admit(now, &limits) {
                 state.record_probe(ticket, Outcome::Success, at(now), &limits);
             }

@@ -23,6 +23,7 @@ mod last_failure;
 mod not_ready;
 #[cfg(all(feature = "metrics", feature = "tracing"))]
 mod observers;
+mod overrides;
 mod policies;
 mod readiness;
 mod registry;

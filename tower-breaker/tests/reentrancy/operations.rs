@@ -158,6 +158,22 @@ pub(crate) const OPERATIONS: &[Operation] = &[
     ("Circuit::reset", |target| ignore(target.circuit.reset())),
     ("Circuit::force_open", |target| ignore(target.circuit.force_open())),
     ("Circuit::force_closed", |target| ignore(target.circuit.force_closed())),
+    ("Circuit::trip_for", |target| {
+        ignore(target.circuit.trip_for(Duration::from_secs(90)));
+        ignore(target.circuit.trip_for(Duration::from_secs(1)));
+    }),
+    ("Circuit::probe_now", |target| ignore(target.circuit.probe_now())),
+    ("Circuit overrides that end", |target| {
+        for force in [Circuit::force_open_for, Circuit::force_closed_for] {
+            ignore(force(&target.circuit, Duration::from_secs(90)));
+            ignore(force(&target.circuit, Duration::from_secs(1)));
+            target.time.advance(Duration::from_secs(2));
+            drop(target.circuit.try_acquire());
+            ignore(force(&target.circuit, Duration::from_secs(1)));
+            target.time.advance(Duration::from_secs(2));
+            ignore(target.circuit.reset());
+        }
+    }),
     ("Circuit::release", |target| target.circuit.release()),
     ("Circuit::report", |target| {
         target.circuit.report(HealthReport::Critical);
@@ -259,6 +275,11 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         ignore(target.registry.force_open(name));
         ignore(target.registry.force_closed(name));
         ignore(target.registry.release(name));
+        ignore(target.registry.trip_for(name, Duration::from_secs(1)));
+        ignore(target.registry.probe_now(name));
+        ignore(target.registry.force_open_for(name, Duration::from_secs(1)));
+        ignore(target.registry.force_closed_for(name, Duration::from_secs(1)));
+        target.time.advance(Duration::from_secs(2));
         ignore(target.registry.report(name, HealthReport::Critical));
         target.registry.reset_all();
     }),

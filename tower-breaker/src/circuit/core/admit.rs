@@ -26,7 +26,7 @@ impl Denied {
     /// Returns how long the caller of a rejected call should wait. `slack` is how late the
     /// circuit's clock may be.
     ///
-    /// For a state other than open, the result is at most one second:
+    /// For a state other than open and forced open, the result is at most one second:
     ///
     /// - A half-open circuit admits the next call as soon as a probe slot is free, at the latest
     ///   when a lease ends.
@@ -38,7 +38,7 @@ impl Denied {
         const SOON: Duration = Duration::from_secs(1);
 
         let left = Duration::from_nanos(self.left?) + slack;
-        Some(if self.state == CircuitState::Open { left } else { left.min(SOON) })
+        Some(if self.state.is_open() { left } else { left.min(SOON) })
     }
 }
 
@@ -56,7 +56,7 @@ impl<S: Store> Core<S> {
         let now = self.hot_config().now();
         match self.open_for(word, now) {
             Some(left) => self.deny(Denied { state: CircuitState::Open, left: Some(left) }, word.epoch()),
-            None => self.admit_slow_path(now),
+            None => self.admit_slow_path(word, now),
         }
     }
 
@@ -77,6 +77,9 @@ impl<S: Store> Core<S> {
             return Ok(None);
         }
         let now = self.hot_config().now();
+        if self.is_bypassed_at(word, now) {
+            return Ok(None);
+        }
         let decision = match self.open_for(word, now) {
             Some(left) => Err(Denied { state: CircuitState::Open, left: Some(left) }),
             None => self
@@ -115,6 +118,17 @@ impl<S: Store> Core<S> {
         (left > 0).then_some(left)
     }
 
+    /// Returns whether a manual override with an end admits all calls at the time `now`.
+    ///
+    /// If the circuit has been forced closed again since `word` was read, the deadline may be a
+    /// later one than that of `word`. This does no harm, because the circuit is forced closed now,
+    /// too.
+    fn is_bypassed_at(&self, word: StateWord, now: u64) -> bool {
+        // Relaxed: the state word was read with Acquire, and the deadline was written before that
+        // word.
+        word.is_bypassed_until_deadline() && now < self.store.bypass_deadline().load(Ordering::Relaxed)
+    }
+
     /// Rejects a call, or admits it uncounted if the circuit only observes.
     #[inline]
     fn deny(&self, denied: Denied, epoch: u32) -> Result<Admission, Denied> {
@@ -126,7 +140,10 @@ impl<S: Store> Core<S> {
     }
 
     #[inline(never)]
-    fn admit_slow_path(&self, now: u64) -> Result<Admission, Denied> {
+    fn admit_slow_path(&self, word: StateWord, now: u64) -> Result<Admission, Denied> {
+        if self.is_bypassed_at(word, now) {
+            return Ok(Admission::uncounted(word.epoch()));
+        }
         self.decide(now, |machine, limits| machine.admit(now, limits))
             .or_else(|(denied, epoch)| self.deny(denied, epoch))
     }

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use tower_fault_classify::__internals::sync::lock;
 
-use super::{Core, Store};
+use super::{Core, Store, wake};
 use crate::circuit::locked::Locked;
 use crate::circuit::status::Snapshot;
 use crate::circuit::window::Window;
-use crate::machine::{Change, CircuitState, Force, HealthReport, Machine, Moment, RecoveryLimits};
+use crate::machine::{CircuitState, Effect, Force, HealthReport, Machine, Moment, RecoveryLimits};
 use crate::telemetry::Observers;
 
 impl<S: Store> Core<S> {
@@ -25,41 +25,69 @@ impl<S: Store> Core<S> {
         self.control(Machine::trip_manually)
     }
 
-    /// Closes the circuit manually; see [`Machine::reset`].
-    pub(crate) fn reset(&self) -> Result<(), CircuitState> {
-        self.control(|machine, _, _| machine.reset().map(Some))
+    /// Opens the circuit manually for this many nanoseconds; see [`Machine::trip_for`].
+    pub(crate) fn trip_for(&self, period: u64) -> Result<(), CircuitState> {
+        self.control(|machine, at, _| machine.trip_for(period, at.now))
     }
 
-    pub(crate) fn force(&self, force: Force) -> Result<(), CircuitState> {
-        self.control(|machine, _, _| machine.force(force))
+    /// Half-opens the circuit manually; see [`Machine::probe_now`].
+    pub(crate) fn probe_now(&self) -> Result<(), CircuitState> {
+        self.control(|machine, _, limits| machine.probe_now(limits))
+    }
+
+    /// Closes the circuit manually; see [`Machine::reset`].
+    pub(crate) fn reset(&self) -> Result<(), CircuitState> {
+        self.control(|machine, _, _| machine.reset().map(Effect::Changed))
+    }
+
+    /// Forces the circuit for this many nanoseconds; see [`Machine::force`]. `None`: until it is
+    /// released.
+    pub(crate) fn force(&self, force: Force, period: Option<u64>) -> Result<(), CircuitState> {
+        self.control(|machine, at, _| {
+            machine.force(force, period.map(|period| at.now.saturating_add(period)))
+        })
     }
 
     pub(crate) fn release(&self) {
-        let released = self.control(|machine, _, limits| Ok(machine.release(limits)));
+        let released = self.control(|machine, _, limits| Ok(machine.release(limits).into()));
         debug_assert!(released.is_ok(), "release must not fail");
     }
 
     /// Applies the report of a health checker; see [`Machine::report`].
     pub(crate) fn report(&self, report: HealthReport) {
-        let reported = self.control(|machine, at, limits| Ok(machine.report(report, at, limits)));
+        let reported = self.control(|machine, at, limits| Ok(machine.report(report, at, limits).into()));
         debug_assert!(reported.is_ok(), "report must not fail");
     }
 
-    /// Applies an operation to the machine. The error is the state that does not allow the
-    /// operation.
+    /// Applies an operation to the machine. A manual override whose time is over ends first. The
+    /// error is the state that does not allow the operation.
     fn control(
         &self,
-        operation: impl FnOnce(&mut Machine, Moment, &RecoveryLimits) -> Result<Option<Change>, Force>,
+        operation: impl FnOnce(&mut Machine, Moment, &RecoveryLimits) -> Result<Effect, Force>,
     ) -> Result<(), CircuitState> {
         let now = self.hot_config().now();
         let mut locked = self.locked();
+        let ended = self.end_override(&mut locked, now);
         let at = locked.moment(now);
         let Locked { machine, limits, .. } = &mut *locked;
-        let Ok(change) = operation(machine, at, limits) else { return Err(machine.state()) };
-        let pending = change.map(|change| self.apply(&mut locked, change, None, None, now));
+        let effect = operation(machine, at, limits).map_err(|_| machine.state());
+        let (mut pending, mut wakers) = (None, Vec::new());
+        match effect {
+            Ok(Effect::Changed(change)) => {
+                pending = Some(self.apply(&mut locked, change, None, None, now));
+            }
+            Ok(Effect::Retimed) => {
+                self.publish(locked.machine.published_state(), locked.epoch);
+                // The timers of waiting tasks may end after the new deadline.
+                wakers = locked.wakers.drain();
+            }
+            Ok(Effect::Unchanged) | Err(_) => {}
+        }
         drop(locked);
+        self.notify(ended);
+        wake(wakers);
         self.notify(pending);
-        Ok(())
+        effect.map(|_| ())
     }
 
     pub(crate) fn snapshot(&self) -> Snapshot {
@@ -81,7 +109,8 @@ impl<S: Store> Core<S> {
             slow_start: locked.machine.slow_start_share(now),
             consecutive_failures,
             counts,
-            remaining: word.is_open_until_deadline().then(|| self.open_for(word, now).unwrap_or(0)),
+            open_remaining: locked.machine.open_remaining(now),
+            override_remaining: locked.machine.override_remaining(now),
             lasted: now.saturating_sub(locked.since),
             last_transition: locked.last_transition.clone(),
             last_trip: locked.last_trip.clone(),

@@ -124,6 +124,9 @@ pub trait Store {
     /// Returns the time at which an open circuit admits probes. It is written before the state word
     /// of the open state.
     fn deadline(&self) -> &AtomicU64;
+    /// Returns the time at which the manual override of a circuit that is forced closed ends. It is
+    /// written before the state word.
+    fn bypass_deadline(&self) -> &AtomicU64;
     /// Returns the time of the first failure since the last success. It is kept only while the
     /// configuration has a `consecutive_failures_span`.
     fn first_failure(&self) -> &AtomicU64;

@@ -359,7 +359,7 @@ fn loom_force_concurrent_with_failure_takes_precedence() {
         let admission = core.admit().unwrap();
         let other = Arc::clone(&core);
         let thread = thread::spawn(move || other.record(admission, &FAILURE));
-        core.force(Force::Open).unwrap();
+        core.force(Force::Open, None).unwrap();
         thread.join().unwrap();
         assert_eq!(consistent_state(&core), CircuitState::ForcedOpen);
         assert!(core.admit().is_err());
@@ -377,7 +377,7 @@ fn loom_outcomes_of_calls_before_release_change_nothing() {
     model(|| {
         let (core, _time) = core(1, None);
         let early = core.admit().unwrap();
-        core.force(Force::Closed).unwrap();
+        core.force(Force::Closed, None).unwrap();
         let uncounted = core.admit().unwrap();
         let other = Arc::clone(&core);
         let thread = thread::spawn(move || {
@@ -402,7 +402,7 @@ fn loom_probe_before_force_does_not_count_after_release() {
             let (core, time) = tripped();
             time.advance(Duration::from_secs(30));
             let early = core.admit().unwrap();
-            core.force(Force::Open).unwrap();
+            core.force(Force::Open, None).unwrap();
             let other = Arc::clone(&core);
             let thread = thread::spawn(move || other.record(early, &verdict));
             core.release();

@@ -17,11 +17,14 @@ use crate::machine::{Change, CircuitState, Reason, Sample, State};
 use crate::telemetry::{LastFailure, Observers, Transition, log_transition};
 
 impl<S: Store> Core<S> {
-    /// Publishes the state of a new epoch. The caller holds the lock.
+    /// Publishes the state of a new epoch, or another deadline in the current epoch of a circuit
+    /// that is not closed. The caller holds the lock.
     pub(in crate::circuit) fn publish(&self, state: State, epoch: u32) {
-        if let State::OpenUntil(until) = state {
-            // Relaxed: the Release exchange below publishes the deadline.
-            self.store.deadline().store(until, Ordering::Relaxed);
+        // Relaxed: the Release exchange below publishes the deadline.
+        match state {
+            State::OpenUntil(until) => self.store.deadline().store(until, Ordering::Relaxed),
+            State::BypassedUntil(until) => self.store.bypass_deadline().store(until, Ordering::Relaxed),
+            _ => {}
         }
         let word = StateWord::of(state, epoch);
         // Release, with the Acquire of `state_word`: a thread that reads this epoch sees what was
@@ -72,6 +75,18 @@ impl<S: Store> Core<S> {
         let (wakers, observers) = (locked.wakers.drain(), Arc::clone(&locked.observers));
         let flags = self.hot_config().flags();
         PendingNotification { wakers, observers, flags, transition, _cleared: cleared }
+    }
+
+    /// Ends a manual override whose time is over. The caller holds the lock, and sends the
+    /// notification once it has released the lock.
+    pub(in crate::circuit) fn end_override(
+        &self,
+        locked: &mut Locked,
+        now: u64,
+    ) -> Option<PendingNotification> {
+        let Locked { machine, limits, .. } = locked;
+        let change = machine.end_override(now, limits)?;
+        Some(self.apply(locked, change, None, None, now))
     }
 
     /// Returns what a closed circuit has counted in the epoch that ends now.

@@ -162,6 +162,10 @@ enum Step {
     Reset,
     ForceOpen,
     ForceClosed,
+    TripFor(u64),
+    ForceOpenFor(u64),
+    ForceClosedFor(u64),
+    ProbeNow,
     Release,
     Reconfigure(usize),
 }
@@ -178,7 +182,12 @@ fn step() -> impl Strategy<Value = Step> {
         Step::ForceClosed,
         Step::Release,
         Step::Release,
+        Step::ProbeNow,
     ];
+    let timed_controls = (
+        prop::sample::select(vec![Step::TripFor, Step::ForceOpenFor, Step::ForceClosedFor]),
+        prop::sample::select(vec![500, 2_000, 10_000, 20_000]),
+    );
     let forward = prop::sample::select(vec![500, 500, 1_000, 1_500, 2_000, 5_000, 10_000, 16_000, 40_000]);
     prop_oneof![
         20 => prop::bool::weighted(0.3).prop_map(|is_retry| Step::Admit { is_retry }),
@@ -186,6 +195,7 @@ fn step() -> impl Strategy<Value = Step> {
         10 => forward.prop_map(Step::Forward),
         1 => prop::sample::select(vec![500, 3_000, 20_000, 900_000]).prop_map(Step::Back),
         2 => prop::sample::select(controls),
+        2 => timed_controls.prop_map(|(step, period): (fn(u64) -> Step, u64)| step(period)),
         1 => (0..3_usize).prop_map(Step::Reconfigure),
     ]
 }
@@ -246,6 +256,10 @@ impl Pair {
             Step::Reset => self.circuit.reset(),
             Step::ForceOpen => self.circuit.force_open(),
             Step::ForceClosed => self.circuit.force_closed(),
+            Step::TripFor(period) => self.circuit.trip_for(millis(period)),
+            Step::ForceOpenFor(period) => self.circuit.force_open_for(millis(period)),
+            Step::ForceClosedFor(period) => self.circuit.force_closed_for(millis(period)),
+            Step::ProbeNow => self.circuit.probe_now(),
             _ => {
                 self.circuit.release();
                 Ok(())
@@ -270,6 +284,9 @@ impl Pair {
         prop_assert_eq!([calls, failures, slow, cancelled], self.naive.counts(self.now()));
         prop_assert_eq!(status.consecutive_failures, self.naive.consecutive_failures);
         prop_assert_eq!(status.slow_start, self.naive.slow_start(self.now()));
+        let [retry_after, override_ends_in] = self.naive.remaining(self.now());
+        prop_assert_eq!(status.retry_after, retry_after.map(millis));
+        prop_assert_eq!(status.override_ends_in, override_ends_in.map(millis));
         Ok(())
     }
 

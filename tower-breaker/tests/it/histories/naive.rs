@@ -38,9 +38,14 @@ pub(crate) struct Lease {
 pub(crate) enum State {
     Closed(Closed),
     Open(Option<u64>),
-    HalfOpen { slots: Vec<Option<Lease>>, successes: u32, cancelled: u32 },
-    ForcedOpen,
-    ForcedClosed,
+    HalfOpen {
+        slots: Vec<Option<Lease>>,
+        successes: u32,
+        cancelled: u32,
+    },
+    /// Until this time. `None`: until it is released.
+    ForcedOpen(Option<u64>),
+    ForcedClosed(Option<u64>),
     Disabled,
 }
 
@@ -140,8 +145,41 @@ impl Naive {
         self.become_state(State::HalfOpen { slots, successes: 0, cancelled: 0 });
     }
 
+    /// Ends a manual override.
+    fn release(&mut self) {
+        match self.state {
+            State::ForcedOpen(_) | State::ForcedClosed(_) if self.limits.mode == Mode::Disabled => {
+                self.become_state(State::Disabled);
+            }
+            State::ForcedOpen(_) => self.half_open(),
+            State::ForcedClosed(_) => self.close_manually(),
+            _ => {}
+        }
+    }
+
+    /// Ends a manual override whose time is over.
+    fn end_override(&mut self, now: u64) {
+        if let State::ForcedOpen(Some(until)) | State::ForcedClosed(Some(until)) = self.state
+            && now >= until
+        {
+            self.release();
+        }
+    }
+
+    /// Returns the remaining time in the open states, and that of a manual override.
+    pub(crate) fn remaining(&self, now: u64) -> [Option<u64>; 2] {
+        let left = |until: Option<u64>| until.map(|until| until.saturating_sub(now));
+        match self.state {
+            State::Open(until) => [left(until), None],
+            State::ForcedOpen(until) => [left(until); 2],
+            State::ForcedClosed(until) => [None, left(until)],
+            _ => [None, None],
+        }
+    }
+
     /// Returns the call, or the `retry_after` of its rejection.
     pub(crate) fn admit(&mut self, is_retry: bool, now: u64) -> Result<Call, Option<u64>> {
+        self.end_override(now);
         if let State::Open(Some(until)) = self.state
             && now >= until
         {
@@ -149,9 +187,9 @@ impl Naive {
         }
         let mut began = now;
         let kind = match &mut self.state {
-            State::ForcedOpen | State::Open(None) => Err(None),
-            State::Open(Some(until)) => Err(Some(*until - now)),
-            State::ForcedClosed | State::Disabled => Ok(CallKind::Uncounted),
+            State::ForcedOpen(None) | State::Open(None) => Err(None),
+            State::ForcedOpen(Some(until)) | State::Open(Some(until)) => Err(Some(*until - now)),
+            State::ForcedClosed(_) | State::Disabled => Ok(CallKind::Uncounted),
             State::Closed(Closed::AdmitsAll) => Ok(CallKind::Normal),
             State::Closed(Closed::ByTime(since, credit)) => {
                 let passed = now.saturating_sub(*since);
@@ -388,26 +426,34 @@ impl Naive {
 
     /// Applies a manual control. Returns whether it is allowed.
     pub(crate) fn control(&mut self, step: Step, now: u64) -> bool {
-        let disabled = self.limits.mode == Mode::Disabled;
-        match (step, &self.state) {
-            (Step::Release, State::ForcedOpen | State::ForcedClosed) if disabled => {
-                self.become_state(State::Disabled);
+        self.end_override(now);
+        let force = match step {
+            Step::ForceOpen => Some(State::ForcedOpen(None)),
+            Step::ForceOpenFor(period) => Some(State::ForcedOpen(Some(now + period))),
+            Step::ForceClosed => Some(State::ForcedClosed(None)),
+            Step::ForceClosedFor(period) => Some(State::ForcedClosed(Some(now + period))),
+            _ => None,
+        };
+        match (step, &self.state, force) {
+            (Step::Release, _, _) => self.release(),
+            (_, State::Disabled, _) | (_, State::ForcedOpen(_) | State::ForcedClosed(_), None) => {
+                return false;
             }
-            (Step::Release, State::ForcedOpen) => self.half_open(),
-            (Step::Reset, State::Closed(_) | State::Open(_) | State::HalfOpen { .. })
-            | (Step::Release, State::ForcedClosed) => self.close_manually(),
-            (_, State::Disabled) => return matches!(step, Step::Release),
-            (Step::ForceOpen, State::ForcedOpen) | (Step::ForceClosed, State::ForcedClosed) => {}
-            (Step::ForceOpen, _) => self.become_state(State::ForcedOpen),
-            (Step::ForceClosed, _) => self.become_state(State::ForcedClosed),
-            (Step::Trip | Step::Reset, State::ForcedOpen | State::ForcedClosed) => return false,
-            (Step::Trip, State::Closed(_) | State::HalfOpen { .. }) => self.open(now),
+            (_, State::ForcedOpen(_), Some(forced @ State::ForcedOpen(_)))
+            | (_, State::ForcedClosed(_), Some(forced @ State::ForcedClosed(_))) => self.state = forced,
+            (_, _, Some(forced)) => self.become_state(forced),
+            (Step::Reset, _, _) => self.close_manually(),
+            (Step::ProbeNow, State::Open(_), _) => self.half_open(),
+            (Step::Trip, State::Closed(_) | State::HalfOpen { .. }, _) => self.open(now),
+            (Step::TripFor(period), State::Open(_), _) => self.state = State::Open(Some(now + period)),
+            (Step::TripFor(period), _, _) => self.become_state(State::Open(Some(now + period))),
             _ => {}
         }
         true
     }
 
     pub(crate) fn reconfigure(&mut self, limits: Limits, now: u64) {
+        self.end_override(now);
         if self.limits.span == 0 {
             self.first_failure = now;
         }
@@ -430,8 +476,8 @@ impl Naive {
             State::Closed(_) => CircuitState::Closed,
             State::Open(_) => CircuitState::Open,
             State::HalfOpen { .. } => CircuitState::HalfOpen,
-            State::ForcedOpen => CircuitState::ForcedOpen,
-            State::ForcedClosed => CircuitState::ForcedClosed,
+            State::ForcedOpen(_) => CircuitState::ForcedOpen,
+            State::ForcedClosed(_) => CircuitState::ForcedClosed,
             State::Disabled => CircuitState::Disabled,
         }
     }

@@ -174,6 +174,44 @@ fn forced_circuit_is_never_evicted() {
 }
 
 #[test]
+fn circuit_forced_for_a_time_is_kept_until_its_override_ends() {
+    type Operation = fn(&Bench, Duration);
+    // What is done with the circuit, and how long it is kept after the end of the time.
+    let operations: [(Operation, Duration); 3] = [
+        (
+            |bench, time| bench.circuits.get_or_insert(0).unwrap().force_closed_for(time).unwrap(),
+            Duration::ZERO,
+        ),
+        (|bench, time| bench.circuits.get_or_insert(0).unwrap().force_open_for(time).unwrap(), OPEN_FOR),
+        (|bench, time| bench.circuits.get_or_insert(0).unwrap().trip_for(time).unwrap(), 100 * SECOND),
+    ];
+    for (number, (operation, kept_for)) in operations.into_iter().enumerate() {
+        for (millis_left, kept) in [(1, true), (0, false)] {
+            let mut bench = Bench::of(1);
+            operation(&bench, 100 * SECOND);
+            let end = 100 * SECOND + kept_for;
+            bench.time.advance(end.saturating_sub(Duration::from_millis(millis_left)));
+            bench.succeed_new_keys(10);
+            assert_eq!(bench.circuits.get(&0).is_some(), kept, "operation {number}");
+        }
+    }
+}
+
+#[test]
+fn half_open_circuit_that_was_never_open_is_kept_for_its_open_time() {
+    for (millis_left, kept) in [(1, true), (0, false)] {
+        let mut bench = Bench::of(1);
+        let circuit = bench.circuits.get_or_insert(0).unwrap();
+        circuit.force_open().unwrap();
+        circuit.release();
+        drop(circuit);
+        bench.time.advance(OPEN_FOR.saturating_sub(Duration::from_millis(millis_left)));
+        bench.succeed_new_keys(10);
+        assert_eq!(bench.circuits.get(&0).is_some(), kept);
+    }
+}
+
+#[test]
 fn circuit_with_running_call_is_never_evicted() {
     let mut bench = Bench::new(config().consecutive_failures(1), 2, Overflow::Unguarded);
     let permit = bench.circuits.get_or_insert(0).unwrap().try_acquire().unwrap();

@@ -30,7 +30,7 @@ fn manual_trip_opens_half_open_circuit() {
 #[test]
 fn forced_circuit_keeps_its_state_until_released() {
     let (core, time) = core(TRIP);
-    core.force(Force::Open).unwrap();
+    core.force(Force::Open, None).unwrap();
     time.advance(Duration::from_secs(100_000));
     assert_eq!(core.admit().unwrap_err(), Denied { state: CircuitState::ForcedOpen, left: None });
     assert_eq!(core.trip_manually(), Err(CircuitState::ForcedOpen));
@@ -40,7 +40,7 @@ fn forced_circuit_keeps_its_state_until_released() {
     run(&core, Verdict::Success);
     run(&core, Verdict::Success);
 
-    core.force(Force::Closed).unwrap();
+    core.force(Force::Closed, None).unwrap();
     for _ in 0..100 {
         assert!(run(&core, FAILURE));
     }
@@ -60,7 +60,7 @@ fn forced_circuit_keeps_its_state_until_released() {
 fn calls_admitted_before_force_change_nothing() {
     let (core, _time) = core(TRIP);
     let admissions: Vec<_> = (0..10).map(|_| core.admit().unwrap()).collect();
-    core.force(Force::Closed).unwrap();
+    core.force(Force::Closed, None).unwrap();
     let uncounted = core.admit().unwrap();
     core.release();
     for admission in admissions {
@@ -74,12 +74,12 @@ fn calls_admitted_before_force_change_nothing() {
 #[test]
 fn force_replaces_another_force() {
     let (core, _time) = core(TRIP);
-    core.force(Force::Open).unwrap();
-    core.force(Force::Closed).unwrap();
+    core.force(Force::Open, None).unwrap();
+    core.force(Force::Closed, None).unwrap();
     assert!(core.admit().is_ok());
-    core.force(Force::Open).unwrap();
+    core.force(Force::Open, None).unwrap();
     let epoch = core.snapshot().last_transition.unwrap().epoch;
-    core.force(Force::Open).unwrap();
+    core.force(Force::Open, None).unwrap();
     assert_eq!(core.snapshot().last_transition.unwrap().epoch, epoch, "forcing the same state is no change");
 }
 
@@ -142,7 +142,7 @@ fn disabled_circuit_admits_all_and_counts_none() {
         assert!(run(&core, FAILURE));
     }
     assert_eq!((state(&core), core.snapshot().counts), (CircuitState::Disabled, Counts::default()));
-    assert_eq!(core.force(Force::Open), Err(CircuitState::Disabled));
+    assert_eq!(core.force(Force::Open, None), Err(CircuitState::Disabled));
     core.release();
     assert_eq!(state(&core), CircuitState::Disabled, "release does not enable a disabled circuit");
     core.reconfigure(&CONFIG);
@@ -195,7 +195,7 @@ fn reconfigured_window_of_another_shape_starts_empty() {
 #[test]
 fn manual_override_precedes_configuration() {
     let (core, _time) = core(TRIP);
-    core.force(Force::Open).unwrap();
+    core.force(Force::Open, None).unwrap();
     core.reconfigure(&BreakerConfig { mode: Mode::Disabled, ..CONFIG });
     assert_eq!(state(&core), CircuitState::ForcedOpen);
     core.release();
