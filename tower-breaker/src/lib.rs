@@ -410,7 +410,7 @@
 //! | `tracing` | events for transitions and rejections |
 //! | `serde` | reads and writes [`BreakerConfig`]; writes [`Status`] and [`Transition`](telemetry::Transition), with durations in seconds (`retry_after_seconds`) |
 //! | `llm` | with `track_body`: finds errors in the event streams of LLM APIs |
-//! | `h2`, `hyper`, `hyper-util`, `reqwest`, `reqwest-middleware`, `tower`, `tower-http` | classifies the errors and responses of these crates: see [`fault_classify`] |
+//! | `h2`, `hyper`, `hyper-util`, `reqwest`, `reqwest-middleware`, `tower`, `tower-http` | classifies the errors and responses of these crates: see [`fault_classify`]. `tower` also passes on `tower::load::Load` |
 //!
 //! # Platforms
 //!

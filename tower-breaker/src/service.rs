@@ -142,6 +142,11 @@ impl<S, C, R, B> Breaker<S, C, R, B> {
         &self.inner
     }
 
+    /// Returns a mutable reference to the inner service.
+    pub const fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
     /// Returns the inner service.
     pub fn into_inner(self) -> S {
         self.inner
@@ -353,6 +358,16 @@ where
             Ok(permit) => self.begin(permit, request),
             Err(denied) => self.rejected(request, self.circuit.rejection(denied)),
         }
+    }
+}
+
+/// Passes on the load of the inner service.
+#[cfg(feature = "tower")]
+impl<S: tower::load::Load, C, R, B> tower::load::Load for Breaker<S, C, R, B> {
+    type Metric = S::Metric;
+
+    fn load(&self) -> S::Metric {
+        self.inner.load()
     }
 }
 

@@ -81,3 +81,13 @@ where
         ResponseFuture::new(self.inner.call(request), classify, peek, track)
     }
 }
+
+/// Passes on the load of the inner service.
+#[cfg(feature = "tower")]
+impl<S: tower::load::Load, C, M, P, B> tower::load::Load for FaultClassify<S, C, M, P, B> {
+    type Metric = S::Metric;
+
+    fn load(&self) -> S::Metric {
+        self.inner.load()
+    }
+}

@@ -100,3 +100,13 @@ where
         ResponseFuture::new(attempt, call, replayable, classify.clone(), resend.clone())
     }
 }
+
+/// Passes on the load of the inner service.
+#[cfg(feature = "tower")]
+impl<S: tower::load::Load, C, Q> tower::load::Load for JitterRetry<S, C, Q> {
+    type Metric = S::Metric;
+
+    fn load(&self) -> S::Metric {
+        self.inner.load()
+    }
+}

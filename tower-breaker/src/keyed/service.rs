@@ -93,6 +93,11 @@ impl<S, F, K, C, R, B> KeyedBreaker<S, F, K, C, R, B> {
         &self.inner
     }
 
+    /// Returns a mutable reference to the inner service.
+    pub const fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
     /// Returns the inner service.
     pub fn into_inner(self) -> S {
         self.inner
@@ -138,6 +143,16 @@ where
                 KeyedResponseFuture::rejected(answer, classify, reject, self.record.begin(None))
             }
         }
+    }
+}
+
+/// Passes on the load of the inner service.
+#[cfg(feature = "tower")]
+impl<S: tower::load::Load, F, K, C, R, B> tower::load::Load for KeyedBreaker<S, F, K, C, R, B> {
+    type Metric = S::Metric;
+
+    fn load(&self) -> S::Metric {
+        self.inner.load()
     }
 }
 

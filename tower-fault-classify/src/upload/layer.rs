@@ -50,6 +50,23 @@ pub struct Upload<S> {
     inner: S,
 }
 
+impl<S> Upload<S> {
+    /// Returns a reference to the inner service.
+    pub const fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// Returns a mutable reference to the inner service.
+    pub const fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    /// Returns the inner service.
+    pub fn into_inner(self) -> S {
+        self.inner
+    }
+}
+
 impl<S, R> Service<R> for Upload<S>
 where
     R: TrackUpload,
@@ -66,6 +83,16 @@ where
     fn call(&mut self, request: R) -> Self::Future {
         let Tracking(request, source) = request.track();
         ResponseFuture { inner: Some(self.inner.call(request)), source }
+    }
+}
+
+/// Passes on the load of the inner service.
+#[cfg(feature = "tower")]
+impl<S: tower::load::Load> tower::load::Load for Upload<S> {
+    type Metric = S::Metric;
+
+    fn load(&self) -> S::Metric {
+        self.inner.load()
     }
 }
 

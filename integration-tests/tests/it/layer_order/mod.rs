@@ -3,6 +3,7 @@
 
 mod buffers;
 mod limits;
+mod load;
 mod page;
 mod redirects;
 mod retries_and_breakers;
