@@ -307,6 +307,7 @@
 //! | [`error_mode`] | whether the layer wraps errors |
 //! | [`hint`] | the delays that a server asks for in its headers |
 //! | [`middleware`] (feature `reqwest-middleware`) | tower layers inside reqwest-middleware's chain |
+//! | [`request`] | settings of one request, in its extensions |
 //! | [`rules`] | rules that change parts of the tables |
 //! | [`tables`] | the built-in tables |
 //! | [`upload`] | request bodies that fail or wait |
@@ -339,7 +340,7 @@
 //! | `reqwest-middleware` | the crates of `reqwest`, async-trait, reqwest-middleware | its error; adds `middleware::TowerMiddleware` |
 //! | `tokio` | tokio's time | `tokio::time::error::Elapsed` |
 //! | `tonic` | tonic, hyper, h2 | `Status`, `ConnectError`, `TimeoutExpired` |
-//! | `tower` | tower's timeout, load shed and buffer | `Elapsed`, `Overloaded`, `Closed`, `ServiceError` |
+//! | `tower` | tower's timeout, load shed and buffer; also passes on `tower::load::Load` | `Elapsed`, `Overloaded`, `Closed`, `ServiceError` |
 //! | `tower-http` | tower-http's timeout | the `TimeoutError` of its bodies; adds `TowerHttp`, which turns classifiers of `tower_http::classify` into rules |
 //!
 //! | feature | compiles | adds |
@@ -394,6 +395,7 @@ mod layer;
 #[cfg(feature = "reqwest-middleware")]
 pub mod middleware;
 mod outcome;
+pub mod request;
 pub mod rules;
 mod service;
 mod system_time;

@@ -31,6 +31,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::error::BoxError;
+use crate::request::RequestExt;
 
 /// A middleware of `reqwest-middleware` that runs a tower layer.
 ///
@@ -40,6 +41,9 @@ use crate::error::BoxError;
 /// | any other error | an [`Error::Middleware`], with a [`LayerError`] whose source is the layer's error |
 ///
 /// The request's extensions are those of the attempt that ended last.
+///
+/// The layers see the extensions of the chain in the request: set them with
+/// `RequestBuilder::with_extension`. See [`request`](crate::request).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct TowerMiddleware<L> {
     layer: L,
@@ -65,10 +69,13 @@ where
 {
     async fn handle(
         &self,
-        request: Request,
+        mut request: Request,
         extensions: &mut Extensions,
         next: Next<'_>,
     ) -> reqwest_middleware::Result<Response> {
+        if !extensions.is_empty() {
+            request.edit_extensions(|own| add_missing(own, extensions.clone()));
+        }
         let lent = LentExtensions { shared: Mutex::new(mem::take(extensions)), home: extensions };
         let mut service = self.layer.layer(NextService { next, extensions: &lent.shared });
         // The error's type contains the borrow, so the error is converted before the borrow ends.
@@ -78,6 +85,12 @@ where
             Err(error) => Err(error),
         }
     }
+}
+
+/// Adds extensions that are not there yet.
+fn add_missing(own: &mut Extensions, mut others: Extensions) {
+    others.extend(mem::take(own));
+    *own = others;
 }
 
 fn into_chain_error(error: impl Into<BoxError>) -> Error {

@@ -5,16 +5,18 @@ use std::fmt;
 use std::hash::Hash;
 use std::marker::PhantomData;
 
+use tower_fault_classify::request::RequestExt;
+
 use super::map::{KeyedCircuits, PickedCircuit};
 use crate::sealed::Sealed;
 
 /// Selects the circuit of a request by its key.
 ///
-/// Sealed: [`ByValue`] and [`ByRef`] implement it.
+/// Sealed: [`ByValue`], [`ByRef`] and [`ExtensionFirst`] implement it.
 pub trait PickCircuit<Req, K>: Sealed {
     /// Returns the circuit of the request's key.
     #[doc(hidden)]
-    fn pick(&self, request: &Req, circuits: &KeyedCircuits<K>) -> PickedCircuit<K>;
+    fn pick(&self, request: &mut Req, circuits: &KeyedCircuits<K>) -> PickedCircuit<K>;
 }
 
 /// Selects the circuit by a key that a closure returns.
@@ -31,7 +33,7 @@ where
     K: Eq + Hash,
 {
     #[inline]
-    fn pick(&self, request: &Req, circuits: &KeyedCircuits<K>) -> PickedCircuit<K> {
+    fn pick(&self, request: &mut Req, circuits: &KeyedCircuits<K>) -> PickedCircuit<K> {
         circuits.find_or_insert((self.0)(request))
     }
 }
@@ -65,7 +67,7 @@ where
     K: Borrow<Q> + Eq + Hash,
 {
     #[inline]
-    fn pick(&self, request: &Req, circuits: &KeyedCircuits<K>) -> PickedCircuit<K> {
+    fn pick(&self, request: &mut Req, circuits: &KeyedCircuits<K>) -> PickedCircuit<K> {
         circuits.find_or_insert_ref((self.key)(request))
     }
 }
@@ -79,5 +81,27 @@ impl<F: Clone, Q: ?Sized> Clone for ByRef<F, Q> {
 impl<F, Q: ?Sized> fmt::Debug for ByRef<F, Q> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("ByRef")
+    }
+}
+
+/// Selects the circuit by an extension of the request, and otherwise by `F`.
+///
+/// Set by [`KeyedBreakerLayer::key_from_extension`](crate::keyed::KeyedBreakerLayer::key_from_extension).
+#[derive(Clone, Copy, Debug)]
+pub struct ExtensionFirst<F>(pub(super) F);
+
+impl<F> Sealed for ExtensionFirst<F> {}
+
+impl<F, Req, K> PickCircuit<Req, K> for ExtensionFirst<F>
+where
+    F: PickCircuit<Req, K>,
+    Req: RequestExt,
+    K: Clone + Eq + Hash + Send + Sync + 'static,
+{
+    fn pick(&self, request: &mut Req, circuits: &KeyedCircuits<K>) -> PickedCircuit<K> {
+        match request.extension() {
+            Some(key) => circuits.find_or_insert(key),
+            None => self.0.pick(request, circuits),
+        }
     }
 }

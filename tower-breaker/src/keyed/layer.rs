@@ -11,7 +11,7 @@ use tower_fault_classify::classifiers::{Auto, ErrorsOnly, RuleFirst, TypedError}
 use tower_fault_classify::{Fault, Health};
 use tower_layer::Layer;
 
-use super::key::{ByRef, ByValue};
+use super::key::{ByRef, ByValue, ExtensionFirst};
 use super::map::KeyedCircuits;
 use super::service::KeyedBreaker;
 use crate::body::OnBodyEnd;
@@ -194,6 +194,43 @@ impl<F, K, KC, KR> KeyedBreakerLayer<F, K, Auto<KC>, ReturnError<KR>> {
     fn of(circuits: KeyedCircuits<K>, key: F) -> Self {
         let (classify, reject) = (Auto::new(), ReturnError::new());
         Self { key, circuits, classify, reject, record: OnHead::new() }
+    }
+}
+
+impl<F, K, C, R, B> KeyedBreakerLayer<F, K, C, R, B> {
+    /// Uses a key of one request in place of the closure's key.
+    ///
+    /// The key is an extension of the request, with the type of the layer's keys. A request without
+    /// such an extension has the key that the closure returns. Use a key type of your own, so that
+    /// no extension of another purpose has its type.
+    ///
+    /// The request is an `http::Request`, a `reqwest::Request` (feature `reqwest`), or a type of
+    /// your own that implements [`RequestExt`](tower_fault_classify::request::RequestExt). A key is
+    /// cloned for each call.
+    ///
+    /// ```
+    /// use tower::{ServiceBuilder, service_fn};
+    /// use tower_breaker::fault_classify::request::RequestExt;
+    /// use tower_breaker::keyed::{KeyedBreakerLayer, KeyedConfig};
+    ///
+    /// #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+    /// struct Upstream(String);
+    ///
+    /// fn host(request: &http::Request<()>) -> Upstream {
+    ///     Upstream(request.uri().host().unwrap_or_default().to_owned())
+    /// }
+    ///
+    /// let service = ServiceBuilder::new()
+    ///     .layer(KeyedBreakerLayer::new(KeyedConfig::default(), host).key_from_extension())
+    ///     .service(service_fn(async |_: http::Request<()>| Ok::<_, std::io::Error>(http::Response::new(()))));
+    /// # fn check<R, S: tower::Service<R>>(_: &S) {}
+    /// # check::<http::Request<()>, _>(&service);
+    ///
+    /// let request = http::Request::new(()).with_extension(Upstream("reports".to_owned()));
+    /// ```
+    pub fn key_from_extension(self) -> KeyedBreakerLayer<ExtensionFirst<F>, K, C, R, B> {
+        let Self { key, circuits, classify, reject, record } = self;
+        KeyedBreakerLayer { key: ExtensionFirst(key), circuits, classify, reject, record }
     }
 }
 

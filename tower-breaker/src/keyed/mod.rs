@@ -5,7 +5,7 @@
 //! | [`KeyedBreakerLayer`], [`KeyedBreaker`], [`KeyedResponseFuture`] | the layer, its services and their futures |
 //! | [`KeyedConfig`], [`KeyedConfigBuilder`], [`Overflow`] | the configuration: limits of each circuit, number of keys, behavior when the map is full |
 //! | [`KeyedCircuits`], [`KeyedCircuit`], [`KeyedPermit`] | handles to the circuits: status, manual control, permits |
-//! | [`ByValue`], [`ByRef`], [`PickCircuit`] | how a layer obtains the key of a request |
+//! | [`ByValue`], [`ByRef`], [`ExtensionFirst`], [`PickCircuit`] | how a layer obtains the key of a request |
 //! | [`Shared`] | how handles and permits refer to a keyed circuit |
 //!
 //! ```
@@ -34,7 +34,7 @@ mod table;
 pub use self::core::Shared;
 pub use crate::config::{KeyedConfig, KeyedConfigBuilder, Overflow};
 pub use future::KeyedResponseFuture;
-pub use key::{ByRef, ByValue, PickCircuit};
+pub use key::{ByRef, ByValue, ExtensionFirst, PickCircuit};
 pub use layer::KeyedBreakerLayer;
 pub use map::{KeyedCircuit, KeyedCircuits, KeyedPermit};
 pub use service::KeyedBreaker;

@@ -105,7 +105,7 @@ impl<S, F, K, C, R, B> KeyedBreaker<S, F, K, C, R, B> {
 
     /// Returns the permit of a call, or its rejection.
     #[inline]
-    fn admit<Req>(&self, request: &Req) -> Result<KeyedPermit<K>, Rejection>
+    fn admit<Req>(&self, request: &mut Req) -> Result<KeyedPermit<K>, Rejection>
     where
         F: PickCircuit<Req, K>,
     {
@@ -131,9 +131,9 @@ where
     }
 
     #[inline]
-    fn call(&mut self, request: Req) -> Self::Future {
+    fn call(&mut self, mut request: Req) -> Self::Future {
         let (classify, reject) = (self.classify.clone(), self.reject.clone());
-        match self.admit(&request) {
+        match self.admit(&mut request) {
             Ok(permit) => {
                 let record = self.record.begin(Some(&request));
                 KeyedResponseFuture::waiting(self.inner.clone(), request, permit, classify, reject, record)

@@ -33,7 +33,7 @@ pub struct Mark<'a> {
     pub header: Option<&'a HeaderName>,
 }
 
-/// The time limit of one call, as an extension of its `http::Request`.
+/// The time limit of one call, as an extension of its `http::Request` or `reqwest::Request`.
 ///
 /// - No retry is sent after the deadline. If a delay would not end before it, the caller
 ///   immediately gets the outcome of the last attempt.
@@ -50,9 +50,9 @@ pub struct Mark<'a> {
 /// ```
 /// use std::time::Duration;
 /// use tower_jitter_retry::Deadline;
+/// use tower_jitter_retry::request::RequestExt;
 ///
-/// let mut request = http::Request::new(());
-/// request.extensions_mut().insert(Deadline::within(Duration::from_millis(300)));
+/// let request = http::Request::new(()).with_extension(Deadline::within(Duration::from_millis(300)));
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Deadline(When);

@@ -6,6 +6,7 @@
 //! | [`RequestInfo`] | what a layer reads from a request and writes on it ([`Notes`], [`Mark`]); implement it for your own request type |
 //! | [`RetrySafety`], [`NonIdempotent`] | the faults after which a request may be sent again |
 //! | [`Deadline`] | the time limit of one request |
+//! | [`RequestExt`] | sets the two above for one request, also for a `reqwest::Request` |
 //! | [`Attempt`], [`remove_marker`] | the mark by which nested retry layers recognize each other |
 //! | [`RetryRequest`] | a request that can be sent again; implemented for `http::Request` ([`SavedHttp`]) and `reqwest::Request` |
 //! | [`Resend`], [`ByTrait`], [`CloneRequests`] | how a layer copies requests |
@@ -25,6 +26,7 @@ pub use self::info::{Deadline, Mark, Notes, RequestInfo};
 pub(crate) use self::redirect::is_same_resource;
 pub use self::safety::{Attempt, NonIdempotent, RetrySafety};
 pub(crate) use self::safety::{Coverage, OuterMark, ResendAfter};
+pub use tower_fault_classify::request::RequestExt;
 
 /// A request that can be sent again.
 ///

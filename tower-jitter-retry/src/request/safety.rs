@@ -13,14 +13,15 @@ use tower_fault_classify::classifiers::ResponseCoverage;
 /// Whether one request may be sent more than once.
 ///
 /// Set it for a policy with [`RetryPolicyBuilder::safety`](crate::RetryPolicyBuilder::safety). As
-/// an extension of an `http::Request`, it applies to that request and takes precedence over the
-/// policy:
+/// an extension of an `http::Request` or a `reqwest::Request`, it applies to that request and takes
+/// precedence over the policy:
 ///
 /// ```
 /// use tower_jitter_retry::RetrySafety;
+/// use tower_jitter_retry::request::RequestExt;
 ///
-/// let mut request = http::Request::post("/orders/42/confirm").body(String::new())?;
-/// request.extensions_mut().insert(RetrySafety::Always);
+/// let request = http::Request::post("/orders/42/confirm").body(String::new())?;
+/// let request = request.with_extension(RetrySafety::Always);
 /// # Ok::<(), http::Error>(())
 /// ```
 ///

@@ -11,17 +11,18 @@ use http_body_util::Full;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use integration_tests::{FrozenTime, TIMEOUT, retry_at_once};
-use reqwest::Method;
+use reqwest::{Method, Request};
 use reqwest_middleware::ClientBuilder;
 use test_servers::{Action, Http};
 use tokio::task::{JoinSet, yield_now};
 use tokio::time::advance;
 use tower::{ServiceBuilder, ServiceExt, service_fn};
-use tower_breaker::{BreakerLayer, Clock};
+use tower_breaker::keyed::{KeyedBreakerLayer, KeyedConfig};
+use tower_breaker::{BreakerConfig, BreakerLayer, CircuitState, Clock};
 use tower_fault_classify::classifiers::Auto;
 use tower_fault_classify::middleware::TowerMiddleware;
 use tower_fault_classify::{ClassifiedError, FaultClassifyLayer};
-use tower_jitter_retry::request::Attempt;
+use tower_jitter_retry::request::{Attempt, RequestExt};
 use tower_jitter_retry::{
     Budget, Deadline, Jitter, JitterRetryLayer, ReplayBody, RetryPolicy, RetryPolicyBuilder, RetrySafety,
 };
@@ -32,34 +33,82 @@ fn retry<K>(policy: RetryPolicyBuilder) -> JitterRetryLayer<Auto<K>> {
     JitterRetryLayer::new(policy.build().unwrap())
 }
 
-/// A `reqwest::Request` has no access to its extensions, but keeps those of an `http::Request`.
 #[tokio::test(start_paused = true)]
 async fn safety_and_deadline_on_reqwest_request_apply() {
     let _frozen = FrozenTime::start();
     let requests_sent =
-        async |method: Method, extend: fn(&mut http::Extensions), policy: RetryPolicyBuilder| {
+        async |method: Method, settings: fn(Request) -> Request, policy: RetryPolicyBuilder| {
             let server = Http::start().await;
             server.set_default(Action::status(503));
-            let mut request = http::Request::new("the body");
-            *request.method_mut() = method;
-            *request.uri_mut() = server.url().parse().unwrap();
-            extend(request.extensions_mut());
+            let request = client().request(method, server.url()).body("the body").build().unwrap();
             let stack = ServiceBuilder::new().layer(retry(policy)).service(client());
-            let response = stack.oneshot(request.try_into().unwrap()).await.unwrap();
+            let response = stack.oneshot(settings(request)).await.unwrap();
             assert_eq!(response.status(), 503);
             server.requests().len()
         };
-    assert_eq!(requests_sent(Method::POST, |_| {}, retry_at_once()).await, 1);
-    let always = |extensions: &mut http::Extensions| _ = extensions.insert(RetrySafety::Always);
+    assert_eq!(requests_sent(Method::POST, |request| request, retry_at_once()).await, 1);
+    let always = |request: Request| request.with_extension(RetrySafety::Always);
     assert_eq!(requests_sent(Method::POST, always, retry_at_once()).await, 3);
-    let never = |extensions: &mut http::Extensions| _ = extensions.insert(RetrySafety::Never);
+    let never = |request: Request| request.with_extension(RetrySafety::Never);
     assert_eq!(requests_sent(Method::PUT, never, retry_at_once()).await, 1);
-    let soon = |extensions: &mut http::Extensions| _ = extensions.insert(Deadline::within(SECOND));
-    assert_eq!(
-        requests_sent(Method::GET, soon, retry_at_once().initial_backoff(2 * SECOND).max_backoff(2 * SECOND))
-            .await,
-        1
-    );
+    let soon = |request: Request| request.with_extension(Deadline::within(SECOND));
+    let slow = retry_at_once().initial_backoff(2 * SECOND).max_backoff(2 * SECOND);
+    assert_eq!(requests_sent(Method::GET, soon, slow).await, 1);
+}
+
+/// A chain of reqwest-middleware has its own way to set extensions.
+#[tokio::test(start_paused = true)]
+async fn safety_deadline_and_key_in_reqwest_chain_apply() {
+    #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+    struct Tenant(&'static str);
+
+    let _frozen = FrozenTime::start();
+    let server = Http::start().await;
+    server.set_default(Action::status(503));
+    let config = KeyedConfig::default();
+    let breakers = KeyedBreakerLayer::new(config, |_: &Request| Tenant("other")).key_from_extension();
+    let circuits = breakers.circuits();
+    let layers = ServiceBuilder::new().layer(retry(retry_at_once())).layer(breakers).into_inner();
+    let chain = ClientBuilder::new(client()).with(TowerMiddleware::new(layers)).build();
+    let post = || chain.post(server.url()).body("the body");
+
+    post().with_extension(Tenant("blue")).send().await.unwrap();
+    assert_eq!(server.requests().len(), 1);
+    assert!(circuits.get(&Tenant("blue")).is_some() && circuits.get(&Tenant("other")).is_none());
+    let passed = Deadline::within(Duration::ZERO);
+    post().with_extension(RetrySafety::Always).with_extension(passed).send().await.unwrap();
+    assert_eq!(server.requests().len(), 2, "no retry follows after the deadline");
+    assert!(circuits.get(&Tenant("other")).is_some());
+    post().with_extension(RetrySafety::Always).send().await.unwrap();
+    assert_eq!(server.requests().len(), 5);
+}
+
+#[tokio::test]
+async fn key_on_reqwest_request_selects_circuit_of_each_attempt() {
+    #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+    struct Tenant(String);
+
+    let server = Http::start().await;
+    server.set_default(Action::status(503));
+    let each = BreakerConfig::builder()
+        .consecutive_failures(1)
+        .consecutive_failures_span(Duration::ZERO)
+        .build()
+        .unwrap();
+    let config = KeyedConfig::builder(each).build().unwrap();
+    let host = |request: &Request| Tenant(request.url().host_str().unwrap_or_default().to_owned());
+    let breakers = KeyedBreakerLayer::new(config, host).key_from_extension();
+    let circuits = breakers.circuits();
+    let stack = ServiceBuilder::new().layer(retry(retry_at_once())).layer(breakers).service(client());
+    let get = || client().get(server.url()).build().unwrap();
+
+    let blue = get().with_extension(Tenant("blue".to_owned()));
+    stack.clone().oneshot(blue).await.unwrap();
+    assert_eq!(server.requests().len(), 1, "the second attempt is rejected by the circuit of the key");
+    stack.clone().oneshot(get()).await.unwrap();
+    assert_eq!(server.requests().len(), 2, "the circuit of the host is closed");
+    let state = |key: &str| circuits.get(&Tenant(key.to_owned())).map(|circuit| circuit.status().state);
+    assert_eq!((state("blue"), state("127.0.0.1")), (Some(CircuitState::Open), Some(CircuitState::Open)));
 }
 
 /// `Retry-After` headers of a server, with the range of the delay before the retry. The range
