@@ -3,6 +3,7 @@
 
 mod answered_uploads;
 mod axum_route;
+mod boxed;
 mod errors;
 mod failed_retries;
 mod hyper_client;
