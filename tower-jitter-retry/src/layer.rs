@@ -3,7 +3,7 @@
 use tower_fault_classify::classifiers::{Auto, ErrorsOnly, RuleFirst, TypedError};
 use tower_layer::Layer;
 
-use crate::policy::RetryPolicy;
+use crate::policy::{CachedPolicy, PolicyHandle, RetryPolicy};
 use crate::request::{ByTrait, CloneRequests};
 use crate::service::JitterRetry;
 
@@ -50,7 +50,7 @@ use crate::service::JitterRetry;
 /// ```
 #[derive(Clone, Debug)]
 pub struct JitterRetryLayer<C = Auto, Q = ByTrait> {
-    policy: RetryPolicy,
+    policy: CachedPolicy,
     classify: C,
     resend: Q,
 }
@@ -58,7 +58,14 @@ pub struct JitterRetryLayer<C = Auto, Q = ByTrait> {
 impl<K> JitterRetryLayer<Auto<K>> {
     /// Creates a layer that classifies outcomes with [`Auto`].
     pub fn new(policy: RetryPolicy) -> Self {
-        Self { policy, classify: Auto::new(), resend: ByTrait }
+        Self::with_handle(PolicyHandle::new(policy))
+    }
+
+    /// Creates a layer that shares its policy with the other users of the handle.
+    ///
+    /// It classifies outcomes with [`Auto`].
+    pub fn with_handle(handle: PolicyHandle) -> Self {
+        Self { policy: CachedPolicy::new(handle), classify: Auto::new(), resend: ByTrait }
     }
 }
 
@@ -110,11 +117,16 @@ impl<C, Q> JitterRetryLayer<C, Q> {
 impl<C, Q> JitterRetryLayer<C, Q> {
     /// Removes the marks of other retry layers from every request.
     ///
-    /// It turns on [`RetryPolicyBuilder::remove_marker`](crate::RetryPolicyBuilder::remove_marker)
-    /// of this layer's policy.
-    pub fn remove_marker(mut self) -> Self {
-        self.policy.remove_marker = true;
-        self
+    /// It has the effect of
+    /// [`RetryPolicyBuilder::remove_marker`](crate::RetryPolicyBuilder::remove_marker) for this
+    /// layer, with every policy that the layer has later.
+    pub fn remove_marker(self) -> Self {
+        Self { policy: self.policy.remove_marker(), ..self }
+    }
+
+    /// Returns a handle to the policy, which can replace it while services use it.
+    pub fn handle(&self) -> PolicyHandle {
+        self.policy.handle()
     }
 }
 

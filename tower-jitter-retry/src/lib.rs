@@ -79,9 +79,10 @@
 //!   otherwise.
 //! - [`RetrySafety`] overrides that, for one request or for a layer. `RetrySafety::Never` means
 //!   that the request is sent once, even if it could not be sent at all.
-//! - For one request, `RetrySafety` and [`Deadline`] are extensions of the `http::Request`. A
-//!   `reqwest::Request` has no access to its extensions: create it from an `http::Request`
-//!   (`try_into()`), which keeps them.
+//! - For one request, `RetrySafety` and [`Deadline`] are extensions of the request:
+//!   `request.with_extension(RetrySafety::Always)`, with
+//!   [`RequestExt`](request::RequestExt) for `http::Request` and `reqwest::Request`. For
+//!   reqwest-middleware, use `with_extension` of its `RequestBuilder`.
 //! - [`non_idempotent`](RetryPolicyBuilder::non_idempotent) sets the faults after which a request
 //!   that is not idempotent is sent again.
 //! - gRPC sends every call by POST. [`idempotent_methods`](RetryPolicyBuilder::idempotent_methods)
@@ -260,6 +261,7 @@
 //! |---|---|
 //! | [`JitterRetryLayer`], [`JitterRetry`], [`ResponseFuture`] | the layer, its service, and the service's future |
 //! | [`RetryPolicy`], [`RetryPolicyBuilder`] | the policy: limits, backoff, budget, safety |
+//! | [`PolicyHandle`] | replaces the policy of running services |
 //! | [`RetrySafety`], [`NonIdempotent`], [`Deadline`], [`RequestInfo`] | what may be sent again, until when; your own request types |
 //! | [`RetryEvent`], [`Retried`], [`GiveUp`] | reports on a retry, on a call, and the reason for its end |
 //! | [`Retrier`], [`Retrying`] | retries without tower |
@@ -336,7 +338,7 @@
 //! | `tonic` | retries of `http::Request` with tonic's body; classifies tonic's errors |
 //! | `reqwest`, `reqwest-middleware` | retries of `reqwest::Request`, and of `http::Request` with reqwest's body; classifies reqwest's responses and the errors of these crates |
 //! | `follow-redirect` | recognizes responses after a redirect that tower-http's `FollowRedirect` followed |
-//! | `h2`, `hyper`, `hyper-util`, `tower`, `tower-http` | classifies the errors of these crates: see [`fault_classify`] |
+//! | `h2`, `hyper`, `hyper-util`, `tower`, `tower-http` | classifies the errors of these crates: see [`fault_classify`]. `tower` also passes on `tower::load::Load` |
 //! | `metrics`, `tracing` | counters and a histogram for the `metrics` crate; events for retries |
 //! | `serde` | reads and writes [`RetryPolicy`] |
 //! | `tower-retry` | a policy for tower's own retry layer |
@@ -383,7 +385,7 @@ pub use backoff::Jitter;
 pub use budget::Budget;
 pub use future::ResponseFuture;
 pub use layer::JitterRetryLayer;
-pub use policy::{GiveUp, RetryEvent, RetryPolicy, RetryPolicyBuilder};
+pub use policy::{GiveUp, PolicyHandle, RetryEvent, RetryPolicy, RetryPolicyBuilder};
 pub use replay::ReplayBody;
 pub use request::{Deadline, NonIdempotent, RequestInfo, RetrySafety};
 pub use retrier::{Retrier, Retrying};

@@ -472,6 +472,7 @@ impl Serialize for RetryPolicy {
         let Self {
             hot,
             clock: _,
+            has_own_clock: _,
             budget,
             seeds,
             replay_limit,

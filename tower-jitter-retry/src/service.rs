@@ -8,7 +8,7 @@ use tower_service::Service;
 
 use crate::attempt::AttemptState;
 use crate::future::{Replayable, ResponseFuture};
-use crate::policy::{GiveUp, RetryPolicy};
+use crate::policy::{CachedPolicy, GiveUp, PolicyHandle};
 use crate::request::{ByTrait, Coverage, Deadline, RequestInfo, Resend, ResendAfter};
 
 /// Retries failed requests of its inner service.
@@ -20,14 +20,19 @@ use crate::request::{ByTrait, Coverage, Deadline, RequestInfo, Resend, ResendAft
 #[derive(Clone, Debug)]
 pub struct JitterRetry<S, C = Auto, Q = ByTrait> {
     inner: S,
-    policy: RetryPolicy,
+    policy: CachedPolicy,
     classify: C,
     resend: Q,
 }
 
 impl<S, C, Q> JitterRetry<S, C, Q> {
-    pub(crate) const fn new(inner: S, policy: RetryPolicy, classify: C, resend: Q) -> Self {
+    pub(crate) const fn new(inner: S, policy: CachedPolicy, classify: C, resend: Q) -> Self {
         Self { inner, policy, classify, resend }
+    }
+
+    /// Returns a handle to the policy, which can replace it while services use it.
+    pub fn handle(&self) -> PolicyHandle {
+        self.policy.handle()
     }
 
     /// Returns a reference to the inner service.
@@ -65,6 +70,7 @@ where
     #[inline]
     fn call(&mut self, mut request: Req) -> Self::Future {
         let Self { inner, policy, classify, resend } = self;
+        let policy = policy.current();
         let limits = &policy.hot.limits;
         if policy.remove_marker {
             request.unmark(policy.marker_header());

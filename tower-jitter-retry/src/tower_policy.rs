@@ -13,7 +13,7 @@ use tower_fault_classify::Classify;
 use tower_fault_classify::classifiers::{Auto, ErrorsOnly, RuleFirst, TypedError};
 
 use crate::attempt::{AttemptState, RetryDelay};
-use crate::policy::{AttemptOutcome, RetryPolicy, before_redirect};
+use crate::policy::{AttemptOutcome, CachedPolicy, PolicyHandle, RetryPolicy, before_redirect};
 use crate::request::{ByTrait, CloneRequests, Deadline, OuterMark, RequestInfo, Resend};
 
 impl RetryPolicy {
@@ -50,14 +50,25 @@ impl RetryPolicy {
     /// # Ok::<(), tower_jitter_retry::ConfigError>(())
     /// ```
     pub fn for_tower<K>(&self) -> TowerPolicy<Auto<K>> {
-        TowerPolicy { policy: self.clone(), classify: Auto::new(), resend: ByTrait, call: None }
+        PolicyHandle::new(self.clone()).for_tower()
+    }
+}
+
+impl PolicyHandle {
+    /// Returns the policy in a form that tower's own retry layer accepts.
+    ///
+    /// See [`RetryPolicy::for_tower`]. A policy that replaces this one applies to the calls that
+    /// begin afterwards.
+    pub fn for_tower<K>(&self) -> TowerPolicy<Auto<K>> {
+        let policy = CachedPolicy::new(self.clone());
+        TowerPolicy { policy, classify: Auto::new(), resend: ByTrait, call: None }
     }
 }
 
 /// A [`RetryPolicy`] that implements tower's [`Policy`]; returned by [`RetryPolicy::for_tower`].
 #[derive(Clone)]
 pub struct TowerPolicy<C = Auto, Q = ByTrait> {
-    policy: RetryPolicy,
+    policy: CachedPolicy,
     classify: C,
     resend: Q,
     /// The state of the request that this clone is for. The policy of the service itself holds the
@@ -138,8 +149,9 @@ where
     fn clone_request(&mut self, request: &Req) -> Option<Req> {
         let Self { policy, resend, call, .. } = self;
         if call.as_ref().is_some_and(|running| running.begun) {
-            return resend.duplicate(request, policy.replay_limit);
+            return resend.duplicate(request, policy.last().replay_limit);
         }
+        let policy = policy.current();
         if policy.hot.limits.max_attempts == 1 {
             return None;
         }

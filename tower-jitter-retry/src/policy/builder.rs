@@ -162,7 +162,7 @@ impl RetryPolicyBuilder {
             non_idempotent: policy.non_idempotent(),
             follows_redirects: policy.follows_redirects(),
             budget: BudgetChoice::Given(policy.budget().cloned()),
-            clock: Some(policy.clock()),
+            clock: policy.has_own_clock.then_some(policy.clock()),
             seed: policy.seed(),
             replay_limit: policy.replay_limit(),
             track_uploads: policy.track_uploads(),
@@ -503,6 +503,7 @@ impl RetryPolicyBuilder {
         Ok(RetryPolicy {
             hot: HotConfig { limits, budget_ref: budget.as_ref().and_then(Budget::budget_ref) },
             clock,
+            has_own_clock: self.clock.is_some(),
             budget,
             seeds: self.seed.map(Seeds::from),
             replay_limit: self.replay_limit,

@@ -86,10 +86,18 @@ use crate::rng::Seeds;
 /// and [`on_retry`](super::RetryPolicyBuilder::on_retry) are not written. A policy with a custom
 /// budget cannot be written. Ratios with more than 15 digits need a format that reads them exactly:
 /// TOML does, and `serde_json` with its feature `float_roundtrip`.
+///
+/// # Replacing a policy
+///
+/// A policy never changes. To replace the policy of running services, for example after its
+/// configuration file has changed, use [`PolicyHandle::reconfigure`](crate::PolicyHandle).
 #[derive(Clone, Debug)]
 pub struct RetryPolicy {
     pub(crate) hot: HotConfig,
     pub(crate) clock: Clock,
+    /// Whether the clock was set. A policy without one takes over the clock of the policy that it
+    /// replaces.
+    pub(crate) has_own_clock: bool,
     pub(crate) budget: Option<Budget>,
     pub(crate) seeds: Option<Seeds>,
     pub(crate) replay_limit: usize,

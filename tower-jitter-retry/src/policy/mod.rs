@@ -4,6 +4,7 @@ mod builder;
 mod config;
 mod decide;
 mod grpc_methods;
+mod handle;
 #[cfg(all(test, not(loom_models)))]
 mod tests;
 
@@ -14,3 +15,5 @@ pub(crate) use config::{ColdConfig, HotConfig, Observer};
 pub use config::{RetryEvent, RetryPolicy};
 pub use decide::GiveUp;
 pub(crate) use decide::{AttemptOutcome, CallProgress, Limits, before_redirect, is_rejection};
+pub(crate) use handle::CachedPolicy;
+pub use handle::PolicyHandle;

@@ -13,6 +13,7 @@ mod grpc;
 mod last_outcome;
 mod nested_layers;
 mod readiness;
+mod reconfigure;
 mod requests;
 mod retry_scope;
 mod safety;
