@@ -18,7 +18,7 @@ use crate::error::Rejection;
 use crate::fallback::{Fallback, FallbackAsync, GrpcUnavailable, Http503, ReturnError};
 use crate::future::{OnHead, RecordMode};
 use crate::service::Breaker;
-use crate::telemetry::{KeepLastFailure, KeepLastFailureBy, Transition};
+use crate::telemetry::{Failure, KeepLastFailure, KeepLastFailureBy, Transition};
 
 /// A circuit breaker for a service: rejects calls while the service fails, and probes its recovery.
 ///
@@ -462,6 +462,13 @@ impl<C, R, B> BreakerLayer<C, R, B> {
     /// Adds an observer of the circuit's transitions: see [`Circuit::on_transition`].
     pub fn on_transition(self, observer: impl Fn(&Transition) + Send + Sync + 'static) -> Self {
         self.circuit.on_transition(observer);
+        self
+    }
+
+    /// Adds an observer of the calls that the circuit counts as failures: see
+    /// [`Circuit::on_failure`].
+    pub fn on_failure(self, observer: impl Fn(&Failure) + Send + Sync + 'static) -> Self {
+        self.circuit.on_failure(observer);
         self
     }
 

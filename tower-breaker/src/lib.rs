@@ -138,7 +138,7 @@
 //! | [`fallback`] | responses in place of errors |
 //! | [`handle`] | how handles and permits refer to a circuit |
 //! | [`keyed`] (feature `keyed`) | a circuit for each key of a request |
-//! | [`telemetry`] | transitions, as values and as a stream; the last failure |
+//! | [`telemetry`] | transitions, as values and as a stream; failures; the last failure |
 //! | [`fault_classify`] | the crate `tower-fault-classify`; [`Verdict`], [`Fault`], [`Kind`] and [`Health`] are its types |
 //!
 //! # Guides

@@ -12,7 +12,7 @@ use crate::circuit::{Circuit, Status};
 use crate::config::BreakerConfig;
 use crate::error::ControlError;
 use crate::machine::HealthReport;
-use crate::telemetry::{ObserverId, Observers, Transition};
+use crate::telemetry::{Failure, ObserverId, Observers, Transition};
 
 /// The circuits of a program, by name.
 ///
@@ -104,11 +104,14 @@ impl CircuitRegistry {
             // any code. It is therefore created outside of the lock.
             let circuit = Circuit::new(config.clone());
             let observers = Arc::clone(&self.inner.observers);
-            circuit.on_transition(move |transition| observers.notify(transition));
+            circuit.set_registry(observers);
             let mut entries = self.entries();
             planned = plan(&entries);
             if matches!(&planned, Plan::Create(current) if *current == config) {
                 entries.insert(name, Entry::Created(circuit.clone()));
+                drop(entries);
+                // An observer of failures may have been added since the circuit was created.
+                circuit.publish_observes_failures();
                 return circuit;
             }
             // Another thread has created or configured the circuit in the meantime. The lock is
@@ -190,11 +193,26 @@ impl CircuitRegistry {
         self.inner.observers.on_transition(observer)
     }
 
+    /// Adds an observer of the failures of all circuits: see [`Circuit::on_failure`].
+    ///
+    /// It is not notified of the failures of a circuit that was [removed](Self::remove) earlier.
+    pub fn on_failure(&self, observer: impl Fn(&Failure) + Send + Sync + 'static) -> ObserverId {
+        let id = self.inner.observers.on_failure(observer);
+        self.publish_observes_failures();
+        id
+    }
+
     /// Removes an observer of this registry. Returns `false` if the registry has no such observer.
     ///
     /// Observers of a single circuit are removed with [`Circuit::remove_observer`].
     pub fn remove_observer(&self, id: ObserverId) -> bool {
-        self.inner.observers.remove(id)
+        let removed = self.inner.observers.remove(id);
+        self.publish_observes_failures();
+        removed
+    }
+
+    fn publish_observes_failures(&self) {
+        self.circuits().iter().for_each(Circuit::publish_observes_failures);
     }
 
     /// Returns a stream of the transitions of all circuits from now on. It never blocks a circuit.

@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-use tower_fault_classify::__internals::sync::{AtomicU64, Ordering, fence};
+use tower_fault_classify::__internals::sync::{AtomicBool, AtomicU64, Ordering, fence};
 use tower_fault_classify::__internals::{AtomicClock, Clock, TimeBuckets};
 
 use super::window::WindowSpan;
@@ -38,6 +38,8 @@ pub struct HotConfig {
     flags: AtomicU64,
     limits: AtomicLimits,
     clock: AtomicClock,
+    /// Whether the circuit has an observer of failures.
+    observes_failures: AtomicBool,
 }
 
 impl HotConfig {
@@ -49,6 +51,7 @@ impl HotConfig {
             flags: AtomicU64::new(Flags::of(config, instruments, 0).0),
             limits: AtomicLimits::new(&limits),
             clock: AtomicClock::new(clock),
+            observes_failures: AtomicBool::new(false),
         }
     }
 
@@ -63,6 +66,18 @@ impl HotConfig {
         // Release, with the Acquire of `flags_acquire`: a thread that has read these flags reads a
         // state word that is not older than the first epoch in the flags.
         self.flags.store(flags.0, Ordering::Release);
+    }
+
+    /// Returns whether the circuit has an observer of failures.
+    #[inline]
+    pub(super) fn observes_failures(&self) -> bool {
+        // Relaxed: a change needs to apply only to failures that happen after it.
+        self.observes_failures.load(Ordering::Relaxed)
+    }
+
+    /// Sets whether the circuit has an observer of failures.
+    pub(crate) fn set_observes_failures(&self, observes: bool) {
+        self.observes_failures.store(observes, Ordering::Relaxed);
     }
 
     /// Returns the clock of the circuit.

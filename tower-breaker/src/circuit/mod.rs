@@ -68,6 +68,7 @@ pub use self::weak::WeakCircuit;
 pub(crate) use self::window::{LastCalls, NewestBucket, PackedCells, Window, WindowSpan};
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tower_fault_classify::__internals::{ConfigError, PoolHandle, StripedCounter};
@@ -76,7 +77,7 @@ use crate::config::{BreakerConfig, DURATIONS};
 use crate::error::{ControlError, Rejection};
 pub(crate) use crate::machine::{Arrival, CircuitState};
 use crate::machine::{Force, HealthReport};
-use crate::telemetry::{ObserverId, Transition};
+use crate::telemetry::{Failure, ObserverId, Observers, Transition};
 
 /// A handle to a circuit: shows its status, controls it manually, and admits calls.
 ///
@@ -143,11 +144,59 @@ impl Circuit {
         self.owner.observers().on_transition(observer)
     }
 
+    /// Adds an observer, which is called after every call that the circuit counts as a failure.
+    ///
+    /// | call | a failure |
+    /// |---|---|
+    /// | an unhealthy fault, a panic | yes |
+    /// | a cancelled call | if the [`CancelledPolicy`](crate::CancelledPolicy) counts it as a failure |
+    /// | a slow call | if it also failed |
+    /// | a retry that fails in a closed circuit | with [`count_failed_retries`](crate::BreakerConfigBuilder::count_failed_retries) |
+    /// | a call that was admitted before the last transition | no |
+    /// | a call through a circuit that is forced closed or disabled | no |
+    ///
+    /// The observer is called on the thread of the call, outside of every lock. If the failure
+    /// opens the circuit, the observers of transitions are called first. A panic of the observer is
+    /// caught.
+    ///
+    /// Without such an observer, a failure costs one comparison more. An observer adds nothing to a
+    /// success.
+    ///
+    /// As for [`on_transition`](Self::on_transition), an observer that needs its own circuit should
+    /// hold a [`WeakCircuit`](crate::handle::WeakCircuit), and
+    /// [`remove_observer`](Self::remove_observer) removes the observer.
+    ///
+    /// ```
+    /// use tower_breaker::{BreakerConfig, Circuit};
+    ///
+    /// let circuit = Circuit::new(BreakerConfig::default());
+    /// circuit.on_failure(|failure| {
+    ///     eprintln!("{}: {} ({} in a row)", failure.circuit, failure.fault, failure.consecutive_failures);
+    /// });
+    /// ```
+    pub fn on_failure(&self, observer: impl Fn(&Failure) + Send + Sync + 'static) -> ObserverId {
+        let id = self.owner.observers().on_failure(observer);
+        self.owner.publish_observes_failures();
+        id
+    }
+
     /// Removes an observer of this circuit. Returns `false` if the circuit has no such observer.
     ///
     /// A notification that has begun on another thread may still call the observer afterwards.
     pub fn remove_observer(&self, id: ObserverId) -> bool {
-        self.owner.observers().remove(id)
+        let removed = self.owner.observers().remove(id);
+        self.owner.publish_observes_failures();
+        removed
+    }
+
+    /// Sets the registry whose observers are notified, too.
+    pub(crate) fn set_registry(&self, observers: Arc<Observers>) {
+        self.owner.observers().set_registry(observers);
+        self.owner.publish_observes_failures();
+    }
+
+    pub(crate) fn publish_observes_failures(&self) {
+        self.owner.publish_observes_failures();
     }
 
     /// Returns a stream of all transitions from now on.
@@ -260,6 +309,15 @@ impl<R: CircuitRef> Circuit<R> {
     /// Returns the name from the configuration.
     pub const fn name(&self) -> &'static str {
         self.name
+    }
+
+    /// Returns the current configuration.
+    ///
+    /// After [`reconfigure`](Circuit::reconfigure) it is the new configuration. If that has no
+    /// clock, the returned configuration has the clock that the circuit was given before. Passing
+    /// it to `reconfigure` changes nothing.
+    pub fn config(&self) -> BreakerConfig {
+        self.owner.store().config()
     }
 
     /// Returns a snapshot of the circuit.

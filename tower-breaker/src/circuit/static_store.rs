@@ -5,19 +5,19 @@
 use std::mem;
 use std::sync::Arc;
 
-use tower_fault_classify::__internals::sync::{AtomicU64, Mutex, Ordering};
+use tower_fault_classify::__internals::sync::{AtomicU64, Mutex, Ordering, lock};
 use tower_fault_classify::__internals::{Clock, Pool, PoolItem, StripedCounter};
 
 use super::core::{Core, Store, next_epoch, wake};
 use super::hot_config::{Flags, HotConfig, Limits};
 use super::locked::Locked;
-use super::state_word::StateWord;
+use super::state_word::{LAST_EPOCH, StateWord};
 use super::window::{StripedWindow, Window, WindowSpan};
 use crate::config::BreakerConfig;
 use crate::label::Label;
 use crate::machine::{Machine, State, WindowShape};
 use crate::rng::JitterStream;
-use crate::telemetry::{Instruments, instruments, register};
+use crate::telemetry::{Instruments, Observers, instruments, register};
 
 /// The core of a circuit that shares nothing with other circuits.
 pub(crate) type StaticCore = Core<StaticStore>;
@@ -33,6 +33,8 @@ pub struct StaticStore {
     hot_config: HotConfig,
     window: StripedWindow,
     locked: Mutex<Locked>,
+    /// The current configuration. Changed under the lock of `locked`.
+    config: Mutex<BreakerConfig>,
 }
 
 impl StaticStore {
@@ -50,6 +52,7 @@ impl StaticStore {
             hot_config,
             window,
             locked: Mutex::new(locked),
+            config: Mutex::new(config.clone()),
         }
     }
 }
@@ -98,6 +101,16 @@ impl Store for StaticStore {
         flags.instruments()
     }
 
+    fn observers_of(&self, epoch: u32) -> Option<(&'static str, Arc<Observers>)> {
+        let locked = lock(&self.locked);
+        let age = |epoch: u32| epoch.wrapping_sub(locked.first_epoch) & LAST_EPOCH;
+        (age(epoch) <= age(locked.epoch)).then(|| (locked.name, Arc::clone(&locked.observers)))
+    }
+
+    fn config(&self) -> BreakerConfig {
+        lock(&self.config).clone()
+    }
+
     fn key(&self) -> Option<Arc<str>> {
         None
     }
@@ -127,6 +140,8 @@ impl StaticCore {
         locked.first_epoch = locked.epoch;
         locked.since = clock.now();
         locked.jitter = JitterStream::of(config.seeds.as_ref());
+        self.hot_config().set_observes_failures(false);
+        lock(&self.store().config).clone_from(config);
         self.write(&mut locked, config, None, index, clock);
         // The state is published without a notification: this is the initial state, not a
         // transition.
@@ -159,6 +174,9 @@ impl StaticCore {
         // Before the new configuration applies: the override was over under the former one.
         let ended = self.end_override(&mut locked, now);
         self.write(&mut locked, config, Some(shape), index, clock);
+        let mut kept = lock(&self.store().config);
+        *kept = BreakerConfig { clock: config.clock.or(kept.clock), ..config.clone() };
+        drop(kept);
         locked.jitter.reconfigure(config.seeds.as_ref());
         let change = locked.machine.set_disabled(config.is_disabled());
         // Wake the tasks even if the state has not changed: the circuit may now only observe, or

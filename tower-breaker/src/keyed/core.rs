@@ -156,6 +156,11 @@ impl<K> Common<K> {
         self.hot_config.clock()
     }
 
+    /// Sets whether the circuits have an observer of failures.
+    pub(crate) fn set_observes_failures(&self, observes: bool) {
+        self.hot_config.set_observes_failures(observes);
+    }
+
     /// The duration of one part of a window, in nanoseconds; 0 for a count window.
     pub(crate) const fn bucket(&self) -> u64 {
         match self.config.window {
@@ -455,6 +460,14 @@ impl<K> Store for KeyedStore<K> {
             None => flags.instruments(),
             Some(max) => self.instruments.get_or_register(config.name, max, || self.make_label()),
         }
+    }
+
+    fn observers_of(&self, _: u32) -> Option<(&'static str, Arc<Observers>)> {
+        Some((self.common.config.name, Arc::clone(&self.common.observers)))
+    }
+
+    fn config(&self) -> BreakerConfig {
+        self.common.config.clone()
     }
 
     fn key(&self) -> Option<Arc<str>> {

@@ -20,7 +20,7 @@ use crate::config::KeyedConfig;
 use crate::error::Rejection;
 use crate::fallback::{Fallback, FallbackAsync, GrpcUnavailable, Http503, ReturnError};
 use crate::future::{OnHead, RecordMode};
-use crate::telemetry::{KeepLastFailure, KeepLastFailureBy, Transition};
+use crate::telemetry::{Failure, KeepLastFailure, KeepLastFailureBy, Transition};
 
 /// A circuit breaker with one circuit for each key: a host, route, gRPC method, tenant or model.
 ///
@@ -380,6 +380,12 @@ impl<F, K, C, R, B> KeyedBreakerLayer<F, K, C, R, B> {
     /// Adds an observer of the transitions of all circuits: see [`KeyedCircuits::on_transition`].
     pub fn on_transition(self, observer: impl Fn(&Transition) + Send + Sync + 'static) -> Self {
         self.circuits.on_transition(observer);
+        self
+    }
+
+    /// Adds an observer of the failures of all circuits: see [`KeyedCircuits::on_failure`].
+    pub fn on_failure(self, observer: impl Fn(&Failure) + Send + Sync + 'static) -> Self {
+        self.circuits.on_failure(observer);
         self
     }
 

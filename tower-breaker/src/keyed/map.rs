@@ -36,7 +36,7 @@ use super::table::Table;
 use crate::circuit::{Circuit, CircuitState, Core, Permit, Status};
 use crate::config::{KeyedConfig, Overflow};
 use crate::error::Rejection;
-use crate::telemetry::{ObserverId, Transition};
+use crate::telemetry::{Failure, ObserverId, Transition};
 
 /// How many circuits a call with a new key scans at most.
 const SCANNED_PER_CALL: usize = 16;
@@ -530,9 +530,28 @@ impl<K> KeyedCircuits<K> {
         self.inner.common.observers().on_transition(observer)
     }
 
+    /// Adds an observer, which is notified of the failures of all circuits.
+    ///
+    /// See [`Circuit::on_failure`](crate::Circuit::on_failure).
+    pub fn on_failure(&self, observer: impl Fn(&Failure) + Send + Sync + 'static) -> ObserverId {
+        let id = self.inner.common.observers().on_failure(observer);
+        self.publish_observes_failures();
+        id
+    }
+
     /// Removes an observer. Returns `false` if these circuits have no such observer.
     pub fn remove_observer(&self, id: ObserverId) -> bool {
-        self.inner.common.observers().remove(id)
+        let removed = self.inner.common.observers().remove(id);
+        self.publish_observes_failures();
+        removed
+    }
+
+    fn publish_observes_failures(&self) {
+        let Inner { common, overflow, .. } = &*self.inner;
+        common.observers().publish_observes_failures(|observes| {
+            common.set_observes_failures(observes);
+            overflow.common.set_observes_failures(observes);
+        });
     }
 
     /// Returns a stream of the transitions of all circuits from now on. It never blocks a circuit.

@@ -3,6 +3,7 @@
 //! | item | |
 //! |---|---|
 //! | [`Transition`] | a change of a circuit's state; observers and streams receive it, and the status contains the last one |
+//! | [`Failure`] | a call that a circuit counted as a failure; observers receive it |
 //! | [`ObserverId`] | the identifier of an observer, to remove it |
 //! | [`Transitions`], [`Missed`] | a stream of transitions (feature `stream`) |
 //! | [`LastFailure`] | the last failure of a circuit, if it is kept |
@@ -11,8 +12,8 @@
 //! | `register_metrics` | registers the metrics with a recorder that was installed late (feature `metrics`) |
 //!
 //! The events of `tracing` and the metrics have the target `tower_breaker`. A circuit that opens is
-//! logged at `WARN`, other transitions at `INFO`, rejections at `DEBUG`. Observers, recorders and
-//! subscribers are called outside of all locks.
+//! logged at `WARN`, other transitions at `INFO`, failures and rejections at `DEBUG`. Observers,
+//! recorders and subscribers are called outside of all locks.
 
 mod last_failure;
 // Each backend behind a feature has an empty twin with the same interface.
@@ -38,7 +39,7 @@ pub use observers::ObserverId;
 pub(crate) use observers::Observers;
 #[cfg(feature = "stream")]
 pub use stream::{Missed, Transitions};
-pub(crate) use tracing::{log_rejection, log_transition};
+pub(crate) use tracing::{log_failure, log_rejection, log_transition, logs_failures};
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -89,4 +90,29 @@ pub struct Transition {
     ///
     /// The first transition has 1. The number wraps: 0 follows 2²⁴ − 1.
     pub epoch: u32,
+}
+
+/// A call that a circuit has counted as a failure.
+///
+/// [`Circuit::on_failure`](crate::Circuit::on_failure) lists which calls are failures.
+#[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct Failure {
+    /// The circuit's name.
+    pub circuit: &'static str,
+    /// The label of the key, for a keyed circuit: see [`Transition::key`].
+    pub key: Option<Arc<str>>,
+    /// The fault of the call.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serde::one_fault"))]
+    pub fault: Fault,
+    /// The state in which the circuit counted the failure.
+    ///
+    /// It is [`Closed`](CircuitState::Closed), or [`HalfOpen`](CircuitState::HalfOpen) for a probe.
+    pub state: CircuitState,
+    /// The number of failures since the last success, with this one. 0: the call was a probe.
+    pub consecutive_failures: u64,
+    /// The wall-clock time of the failure, for display. No decision uses it.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serde::time"))]
+    pub at: SystemTime,
 }

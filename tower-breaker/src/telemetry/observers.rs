@@ -1,12 +1,12 @@
-//! The observers of a circuit: closures that the circuit calls after a transition.
+//! The observers of a circuit: closures that it calls after a transition or a failure.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::Transition;
 use super::stream::Broadcast;
+use super::{Failure, Transition};
 
 /// The identifier of an observer, with which it can be removed.
 ///
@@ -33,7 +33,7 @@ type Observe<E> = dyn Fn(&E) + Send + Sync;
 
 /// The observers of one circuit or of several circuits.
 #[derive(Default)]
-pub(crate) struct Observers {
+pub struct Observers {
     lists: Mutex<Lists>,
     broadcast: Broadcast,
 }
@@ -41,6 +41,9 @@ pub(crate) struct Observers {
 #[derive(Default)]
 struct Lists {
     transitions: Vec<Observer<Transition>>,
+    failures: Vec<Observer<Failure>>,
+    /// The observers of the registry that created the circuit.
+    registry: Option<Arc<Observers>>,
 }
 
 impl Observers {
@@ -49,11 +52,36 @@ impl Observers {
         add(&mut self.lists().transitions, Arc::new(observe))
     }
 
-    /// Removes an observer. Returns `false` if there is no such observer.
+    /// Adds an observer of failures. The caller then calls
+    /// [`publish_observes_failures`](Self::publish_observes_failures).
+    pub(crate) fn on_failure(&self, observe: impl Fn(&Failure) + Send + Sync + 'static) -> ObserverId {
+        add(&mut self.lists().failures, Arc::new(observe))
+    }
+
+    /// Removes an observer. Returns `false` if there is no such observer. The caller then calls
+    /// [`publish_observes_failures`](Self::publish_observes_failures).
     pub(crate) fn remove(&self, id: ObserverId) -> bool {
-        let removed = take(&mut self.lists().transitions, id);
-        // The observer is dropped here, after the lock was released: its `Drop` may run any code.
-        removed.is_some()
+        let mut lists = self.lists();
+        let transition = take(&mut lists.transitions, id);
+        let failure = take(&mut lists.failures, id);
+        // The observer is dropped after the lock was released: its `Drop` may run any code.
+        drop(lists);
+        transition.is_some() || failure.is_some()
+    }
+
+    /// Sets the observers of the registry that created the circuit, which are notified, too.
+    pub(crate) fn set_registry(&self, registry: Arc<Self>) {
+        let former = self.lists().registry.replace(registry);
+        drop(former);
+    }
+
+    /// Calls `publish` with whether there is an observer of failures.
+    ///
+    /// The lock is held, so that of two concurrent changes the later one publishes last. `publish`
+    /// must not run user code.
+    pub(crate) fn publish_observes_failures(&self, publish: impl FnOnce(bool)) {
+        let lists = self.lists();
+        publish(lists.observes_failures());
     }
 
     /// Returns a stream of the transitions from now on.
@@ -64,13 +92,42 @@ impl Observers {
 
     /// Notifies all observers of a transition, outside of every lock.
     pub(crate) fn notify(&self, transition: &Transition) {
-        let observers = clone_all(&self.lists().transitions);
+        let (observers, registry) = self.lists().cloned(|lists| &lists.transitions);
         self.broadcast.send(transition);
         call_all(observers, transition);
+        if let Some(registry) = registry {
+            registry.notify(transition);
+        }
+    }
+
+    /// Notifies all observers of a failure, outside of every lock.
+    pub(crate) fn notify_failure(&self, failure: &Failure) {
+        let (observers, registry) = self.lists().cloned(|lists| &lists.failures);
+        call_all(observers, failure);
+        if let Some(registry) = registry {
+            registry.notify_failure(failure);
+        }
     }
 
     fn lists(&self) -> MutexGuard<'_, Lists> {
         self.lists.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Lists {
+    fn observes_failures(&self) -> bool {
+        // The lock of a circuit's observers is always taken before the lock of its registry's.
+        let registry = || self.registry.as_ref().is_some_and(|registry| registry.lists().observes_failures());
+        !self.failures.is_empty() || registry()
+    }
+
+    /// Returns the observers of one list, and those of the registry.
+    fn cloned<E>(
+        &self,
+        list: impl FnOnce(&Self) -> &Vec<Observer<E>>,
+    ) -> (Vec<Arc<Observe<E>>>, Option<Arc<Observers>>) {
+        let observers = list(self).iter().map(|observer| Arc::clone(&observer.observe)).collect();
+        (observers, self.registry.clone())
     }
 }
 
@@ -83,10 +140,6 @@ fn add<E>(list: &mut Vec<Observer<E>>, observe: Arc<Observe<E>>) -> ObserverId {
 fn take<E>(list: &mut Vec<Observer<E>>, id: ObserverId) -> Option<Observer<E>> {
     let place = list.iter().position(|observer| observer.id == id)?;
     Some(list.remove(place))
-}
-
-fn clone_all<E>(list: &[Observer<E>]) -> Vec<Arc<Observe<E>>> {
-    list.iter().map(|observer| Arc::clone(&observer.observe)).collect()
 }
 
 /// Calls observers. A panic of an observer affects neither the call that caused the event nor the

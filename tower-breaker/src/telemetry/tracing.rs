@@ -1,8 +1,9 @@
-//! Events for `tracing`: openings at `WARN`, other transitions at `INFO`, rejections at `DEBUG`.
+//! Events for `tracing`: openings at `WARN`, other transitions at `INFO`, failures and rejections
+//! at `DEBUG`.
 
 use std::sync::Arc;
 
-use super::{TARGET, Transition};
+use super::{Failure, TARGET, Transition};
 use crate::machine::CircuitState;
 
 /// Logs a transition at a level, which must be a constant.
@@ -33,6 +34,26 @@ pub(crate) fn log_transition(transition: &Transition) {
         CircuitState::Open | CircuitState::ForcedOpen => log_at!(::tracing::Level::WARN, transition),
         _ => log_at!(::tracing::Level::INFO, transition),
     }
+}
+
+/// Returns whether failures are logged.
+#[inline]
+pub(crate) fn logs_failures() -> bool {
+    ::tracing::enabled!(target: TARGET, ::tracing::Level::DEBUG)
+}
+
+/// Logs a call that a circuit has counted as a failure.
+pub(crate) fn log_failure(Failure { circuit, key, fault, state, consecutive_failures, .. }: &Failure) {
+    ::tracing::debug!(
+        target: TARGET,
+        circuit,
+        key = key.as_deref(),
+        state = state.as_str(),
+        "error.type" = fault.kind().as_str(),
+        "fault.origin" = fault.origin().as_str(),
+        consecutive_failures,
+        "call failed",
+    );
 }
 
 /// Logs a rejected call, or a call that a circuit in `Mode::ObserveOnly` would have rejected.

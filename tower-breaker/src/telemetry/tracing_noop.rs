@@ -2,10 +2,17 @@
 
 use std::sync::Arc;
 
-use super::Transition;
+use super::{Failure, Transition};
 use crate::machine::CircuitState;
 
 pub(crate) const fn log_transition(_: &Transition) {}
+
+#[inline]
+pub(crate) const fn logs_failures() -> bool {
+    false
+}
+
+pub(crate) const fn log_failure(_: &Failure) {}
 
 #[inline]
 pub(crate) fn log_rejection(

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio_test::task;
 use tower::{Layer, Service, service_fn};
+use tower_breaker::keyed::{KeyedBreakerLayer, KeyedConfig};
 use tower_breaker::{
     BreakerConfigBuilder, BreakerError, BreakerLayer, Circuit, CircuitState, Clock, ControlError, Counts,
     ManualClock, Mode, Reason, Verdict,
@@ -417,4 +418,40 @@ fn force_open_rejects_service_already_ready() {
         panic!("a rejection is immediate")
     };
     assert!(matches!(result, Err(BreakerError::Rejected(_))));
+}
+
+#[test]
+fn config_is_the_current_one_and_keeps_clock() {
+    let (clock, _time) = Clock::manual();
+    let timed = config().name("search").clock(clock).build().unwrap();
+    let circuit = Circuit::new(timed.clone());
+    assert_eq!(circuit.config(), timed);
+
+    let new = config().name("search").probes(7).mode(Mode::ObserveOnly).build().unwrap();
+    assert_eq!(new.clock(), None);
+    circuit.reconfigure(new.clone()).unwrap();
+    let current = circuit.config();
+    assert_eq!((current.probes(), current.mode(), current.clock()), (7, Mode::ObserveOnly, Some(clock)));
+    assert_eq!(circuit.reconfigure(current.clone()), Ok(()));
+    assert_eq!(circuit.config(), current);
+
+    let (other, _time) = Clock::manual();
+    circuit.reconfigure(config().name("search").clock(other).build().unwrap()).unwrap_err();
+    assert_eq!(circuit.config(), current, "a refused configuration changes nothing");
+
+    let untimed = Circuit::new(new.clone());
+    assert_eq!(untimed.config(), new);
+}
+
+#[test]
+fn keyed_circuit_and_next_circuit_have_their_own_config() {
+    let each = config().name("tenants").probes(9).build().unwrap();
+    let keyed = KeyedConfig::builder(each.clone()).build().unwrap();
+    let circuits = KeyedBreakerLayer::<_, _>::new(keyed, |key: &u64| *key).circuits();
+    assert_eq!(circuits.get_or_insert(1).unwrap().config(), each);
+
+    for probes in 1..20 {
+        let config = config().probes(probes).build().unwrap();
+        assert_eq!(Circuit::new(config.clone()).config(), config);
+    }
 }

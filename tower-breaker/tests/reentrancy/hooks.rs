@@ -9,7 +9,6 @@ use std::task::{Wake, Waker};
 use metrics::{
     Counter, CounterFn, Gauge, GaugeFn, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit,
 };
-use tower_breaker::telemetry::Transition;
 
 use super::operations::OPERATIONS;
 use super::{ARMED, RAN};
@@ -143,7 +142,7 @@ impl Drop for HostileInstrument {
 }
 
 /// Returns an observer that calls back when it is called and when it is dropped.
-pub(crate) fn observer() -> impl Fn(&Transition) + Send + Sync + 'static {
+pub(crate) fn observer<E>() -> impl Fn(&E) + Send + Sync + 'static {
     let captured = HostileObserver;
     move |_| {
         let HostileObserver = &captured;

@@ -98,6 +98,14 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         ignore(target.circuit.reset());
         target.circuit.remove_observer(id);
     }),
+    ("Circuit::on_failure", |target| {
+        let id = target.circuit.on_failure(observer());
+        if let Ok(permit) = target.circuit.try_acquire() {
+            permit.record(FAILURE);
+        }
+        target.circuit.remove_observer(id);
+        drop(target.circuit.config());
+    }),
     ("Circuit::downgrade", |target| {
         let weak = target.circuit.downgrade();
         drop(weak.upgrade());
@@ -262,6 +270,13 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         target.registry.reset_all();
         target.registry.remove_observer(id);
     }),
+    ("CircuitRegistry::on_failure", |target| {
+        let id = target.registry.on_failure(observer());
+        if let Ok(permit) = target.registry.circuit("kept").try_acquire() {
+            permit.record(FAILURE);
+        }
+        target.registry.remove_observer(id);
+    }),
     ("CircuitRegistry::transitions", |target| {
         let mut transitions = target.registry.transitions();
         poll_stream(&mut transitions);
@@ -363,6 +378,13 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         drop(target.of_key().map(|circuit| circuit.reset()));
         target.circuits().remove_observer(id);
         drop(target.of_key().map(|circuit| circuit.downgrade().upgrade()));
+    }),
+    ("KeyedCircuits::on_failure", |target| {
+        let id = target.circuits().on_failure(observer());
+        if let Some(permit) = target.of_key().and_then(|circuit| circuit.try_acquire().ok()) {
+            permit.record(FAILURE);
+        }
+        target.circuits().remove_observer(id);
     }),
     ("KeyedCircuits::transitions", |target| {
         let mut transitions = target.circuits().transitions();

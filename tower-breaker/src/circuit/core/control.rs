@@ -20,6 +20,12 @@ impl<S: Store> Core<S> {
         Arc::clone(&self.locked().observers)
     }
 
+    /// Publishes whether the circuit has observers of failures. Called after they have changed.
+    pub(crate) fn publish_observes_failures(&self) {
+        self.observers()
+            .publish_observes_failures(|observes| self.hot_config().set_observes_failures(observes));
+    }
+
     /// Opens the circuit manually; see [`Machine::trip_manually`].
     pub(crate) fn trip_manually(&self) -> Result<(), CircuitState> {
         self.control(Machine::trip_manually)

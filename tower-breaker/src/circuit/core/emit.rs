@@ -1,13 +1,15 @@
-//! Metrics and logs of calls. Without the features `metrics` and `tracing` they do nothing.
+//! Metrics and logs of calls, and the observers of failures. Without the features `metrics` and
+//! `tracing`, the metrics and logs do nothing.
 
-use tower_fault_classify::Verdict;
+use tower_fault_classify::__internals::system_time;
+use tower_fault_classify::{Fault, Verdict};
 
 use super::{Admission, Core, Denied, Store};
 use crate::circuit::hot_config::Flags;
 use crate::circuit::state_word::{LAST_EPOCH, StateWord};
 use crate::error::Rejection;
 use crate::machine::CircuitState;
-use crate::telemetry::{Instruments, is_recording, log_rejection};
+use crate::telemetry::{Failure, Instruments, is_recording, log_failure, log_rejection, logs_failures};
 
 impl<S: Store> Core<S> {
     /// Returns the flags for the outcome of a call. `None`: the call's circuit has ended, and
@@ -60,6 +62,28 @@ impl<S: Store> Core<S> {
         {
             instruments.slow();
         }
+    }
+
+    /// Logs a failure that the circuit has counted, and notifies its observers. The caller does not
+    /// hold the lock.
+    ///
+    /// `consecutive_failures` is 0 for a probe.
+    #[inline]
+    pub(super) fn emit_failure(&self, stamp: StateWord, fault: &Fault, consecutive_failures: u64) {
+        if self.hot_config().observes_failures() || logs_failures() {
+            self.notify_failure(stamp, fault, consecutive_failures);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn notify_failure(&self, stamp: StateWord, fault: &Fault, consecutive_failures: u64) {
+        let Some((circuit, observers)) = self.store().observers_of(stamp.epoch()) else { return };
+        let state = if stamp.is_half_open() { CircuitState::HalfOpen } else { CircuitState::Closed };
+        let (key, fault, at) = (self.key(), *fault, system_time());
+        let failure = Failure { circuit, key, fault, state, consecutive_failures, at };
+        log_failure(&failure);
+        observers.notify_failure(&failure);
     }
 
     /// Returns the rejection of a call by the circuit with the name `circuit`.

@@ -105,9 +105,10 @@ use super::hot_config::{Flags, HotConfig, Limits};
 use super::locked::Locked;
 use super::state_word::{LAST_EPOCH, StateWord};
 use super::window::Window;
+use crate::config::BreakerConfig;
 use crate::label::Label;
 use crate::machine::Ticket;
-use crate::telemetry::{Instruments, is_recording};
+use crate::telemetry::{Instruments, Observers, is_recording};
 
 /// The storage of a circuit.
 ///
@@ -144,6 +145,11 @@ pub trait Store {
     /// must not be called under a lock. `None`: no circuit uses the storage, or the feature
     /// `metrics` is off.
     fn instruments(&self, flags: Flags) -> Option<&'static Instruments>;
+    /// Returns the name and the observers of the circuit to which a call of this epoch belongs.
+    /// `None`: the circuit has ended.
+    fn observers_of(&self, epoch: u32) -> Option<(&'static str, Arc<Observers>)>;
+    /// Returns the current configuration.
+    fn config(&self) -> BreakerConfig;
     /// Returns the key as text. May run user code, so it must not be called under a lock.
     fn key(&self) -> Option<Arc<str>>;
     /// Returns the key in the form that a rejection carries. May run user code, so it must not be

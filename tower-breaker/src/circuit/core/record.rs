@@ -188,6 +188,7 @@ impl<S: Store> Core<S> {
             let seen = (limits.span == thresholds.span).then_some(seen);
             self.trip_if_limit_reached(stamp, &limits.trip, sample, seen, Some(fault), now);
         }
+        self.emit_failure(stamp, fault, sample.consecutive_failures);
     }
 
     #[inline(never)]
@@ -201,6 +202,7 @@ impl<S: Store> Core<S> {
         let counted = self.count_failure(stamp, limits.trip.consecutive_failures_span, now); // ②
         if let Some(sample) = counted {
             self.trip_if_limit_reached(stamp, &limits.trip, sample, Some(seen), Some(fault), now);
+            self.emit_failure(stamp, fault, sample.consecutive_failures);
         }
     }
 
@@ -279,7 +281,7 @@ impl<S: Store> Core<S> {
     fn record_probe(&self, stamp: StateWord, ticket: Ticket, outcome: Outcome<'_>, duration: CallDuration) {
         let now = self.hot_config().now();
         let limits = self.limits().trip;
-        let mut slow = false;
+        let (mut slow, mut failed) = (false, None);
         self.update_probe(stamp, now, |machine, at, recovery| {
             let outcome = match outcome {
                 Outcome::Success
@@ -294,8 +296,12 @@ impl<S: Store> Core<S> {
                 Outcome::Failure(fault) => Some(*fault),
                 _ => None,
             };
+            failed = fault;
             (machine.record_probe(ticket, outcome, at, recovery), fault)
         });
+        if let Some(fault) = failed {
+            self.emit_failure(stamp, &fault, 0);
+        }
         self.emit_slow(stamp, slow);
     }
 

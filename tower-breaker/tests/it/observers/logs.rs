@@ -79,10 +79,16 @@ fn logged(work: impl FnOnce()) -> Vec<Event> {
     log.0.lock().unwrap().drain(..).collect()
 }
 
+/// Returns the logged events other than failures.
+fn logged_changes(work: impl FnOnce()) -> Vec<Event> {
+    let events = logged(work).into_iter();
+    events.filter(|event| event.field("message") != "call failed").collect()
+}
+
 #[test]
 fn transition_is_one_event_with_level_states_and_reason() {
     let (circuit, time) = circuit(config().name("search"));
-    let events = logged(|| {
+    let events = logged_changes(|| {
         send(&circuit, 5, FAILURE);
         time.advance(OPEN_FOR);
         send(&circuit, 2, Verdict::Success);
@@ -127,7 +133,46 @@ fn rejection_is_one_debug_event_with_circuit_and_state() {
         assert_eq!(event.field("state"), "open", "{event:?}");
     }
     circuit.reset().unwrap();
-    assert!(logged(|| send(&circuit, 4, FAILURE)).is_empty(), "calls are not logged");
+    assert!(logged(|| send(&circuit, 4, Verdict::Success)).is_empty(), "successes are not logged");
+}
+
+#[test]
+fn failure_is_one_debug_event_with_fault_and_state() {
+    let (circuit, time) = circuit(config().name("search"));
+    let events = logged(|| {
+        send(&circuit, 5, FAILURE);
+        time.advance(OPEN_FOR);
+        send(&circuit, 1, NEUTRAL);
+        send(&circuit, 1, FAILURE);
+    });
+    let failures: Vec<_> = events.iter().filter(|event| event.field("message") == "call failed").collect();
+    assert_eq!(failures.len(), 6, "{events:?}");
+    for (number, event) in (1..).zip(&failures[..5]) {
+        assert_eq!(
+            (event.field("state"), event.field("consecutive_failures")),
+            ("closed", &*number.to_string())
+        );
+    }
+    let probe = failures[5];
+    assert_eq!((probe.field("state"), probe.field("consecutive_failures")), ("half_open", "0"));
+    for event in failures {
+        assert_eq!((event.level, event.field("circuit")), (tracing::Level::DEBUG, "search"), "{event:?}");
+        assert_eq!(
+            (event.field("error.type"), event.field("fault.origin")),
+            ("overloaded", "remote"),
+            "{event:?}"
+        );
+    }
+}
+
+#[test]
+fn keyed_failure_event_has_key() {
+    let (each, _time) = timed(config().name("tenants"));
+    let layer = KeyedBreakerLayer::<_, _>::new(KeyedConfig::builder(each).build().unwrap(), by_number);
+    let mut service = layer.layer(service_fn(respond));
+    let events = logged(|| drop(call_once(&mut service, (4_711, true))));
+    assert_eq!(events.len(), 1, "{events:?}");
+    assert_eq!((events[0].field("message"), events[0].field("key")), ("call failed", "4711"));
 }
 
 #[test]
@@ -145,7 +190,7 @@ fn keyed_events_have_key() {
     let (each, _time) = timed(config().name("tenants"));
     let layer = KeyedBreakerLayer::<_, _>::new(KeyedConfig::builder(each).build().unwrap(), by_number);
     let mut service = layer.layer(service_fn(respond));
-    let events = logged(|| (0..6).for_each(|_| drop(call_once(&mut service, (4_711, true)))));
+    let events = logged_changes(|| (0..6).for_each(|_| drop(call_once(&mut service, (4_711, true)))));
     let levels: Vec<_> = events.iter().map(|event| event.level).collect();
     assert_eq!(levels, [tracing::Level::WARN, tracing::Level::DEBUG], "{events:?}");
     for event in events {
@@ -157,7 +202,7 @@ fn keyed_events_have_key() {
 #[test]
 fn observe_only_logs_would_be_rejections() {
     let (circuit, _time) = circuit(config().mode(Mode::ObserveOnly));
-    let events = logged(|| {
+    let events = logged_changes(|| {
         send(&circuit, 5, FAILURE);
         send(&circuit, 2, Verdict::Success);
     });
