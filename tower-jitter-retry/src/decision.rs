@@ -109,7 +109,7 @@ use tower_fault_classify::{Fault, Verdict};
 use crate::backoff::{Position, nanos};
 use crate::budget::{RetryBudget, Ticket};
 use crate::policy::{CallProgress, ColdConfig, GiveUp, HotConfig, Limits, RetryPolicy};
-use crate::request::ResendAfter;
+use crate::request::{ResendAfter, RetrySafety};
 use crate::rng::Randomness;
 
 impl RetryPolicy {
@@ -122,7 +122,7 @@ impl RetryPolicy {
     ///
     /// With a [`seed`](crate::RetryPolicyBuilder::seed), the order in which calls begin determines
     /// their delays. The settings for requests and reports have no effect: `on_retry`,
-    /// `follows_redirects`, `idempotent_methods`, the marks and `track_uploads`.
+    /// `follows_redirects`, the marks and `track_uploads`.
     ///
     /// ```
     /// use std::time::Duration;
@@ -134,9 +134,10 @@ impl RetryPolicy {
     /// let mut call = policy.begin(CallOptions::new(), Duration::ZERO);
     /// assert_eq!(call.record(&Verdict::Success, Duration::from_millis(3)), Decision::Done);
     /// ```
-    pub fn begin(&self, options: CallOptions, now: Duration) -> RetryCall {
-        let CallOptions { idempotent, deadline } = options;
-        RetryCall::new(self, self.resend_if(idempotent), Some(nanos(now)), deadline)
+    pub fn begin(&self, options: CallOptions<'_>, now: Duration) -> RetryCall {
+        let CallOptions { idempotent, grpc_method, safety, deadline } = options;
+        let idempotent = grpc_method.map_or(idempotent, |method| self.lists_grpc_method(method));
+        RetryCall::new(self, self.resend_if(safety, idempotent), Some(nanos(now)), deadline)
     }
 }
 
@@ -145,28 +146,69 @@ impl RetryPolicy {
 /// | setting | sets | range | default |
 /// |---|---|---|---|
 /// | [`idempotent`](Self::idempotent) | whether the request may be sent twice | on or off | on |
+/// | [`grpc_method`](Self::grpc_method) | the gRPC method that the request calls | `/package.Service/Method` | none |
+/// | [`safety`](Self::safety) | the call's own safety | [`RetrySafety`] | none: that of the policy |
 /// | [`deadline`](Self::deadline) | the time limit of the call | any `Duration` | none |
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_jitter_retry::decision::CallOptions;
+/// use tower_jitter_retry::{RetryPolicy, RetrySafety};
+///
+/// let policy = RetryPolicy::builder().idempotent_methods(["shop.Orders/Get"]).build()?;
+///
+/// // Sent again after any fault that may be retried, because the policy lists the method.
+/// let get = CallOptions::new().grpc_method("/shop.Orders/Get");
+/// // Sent again only if it was not processed.
+/// let create = CallOptions::new().grpc_method("/shop.Orders/Create");
+/// // Sent once.
+/// let once = CallOptions::new().safety(RetrySafety::Never).deadline(Duration::from_secs(2));
+/// # for options in [get, create, once] { let _ = policy.begin(options, Duration::ZERO); }
+/// # Ok::<(), tower_jitter_retry::ConfigError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
-pub struct CallOptions {
+pub struct CallOptions<'a> {
     idempotent: bool,
+    grpc_method: Option<&'a str>,
+    safety: Option<RetrySafety>,
     deadline: Option<Duration>,
 }
 
-impl CallOptions {
+impl<'a> CallOptions<'a> {
     /// Creates the options of an idempotent request without a deadline.
     pub const fn new() -> Self {
-        Self { idempotent: true, deadline: None }
+        Self { idempotent: true, grpc_method: None, safety: None, deadline: None }
     }
 
     /// Sets whether sending the request twice has the same effect as sending it once.
     ///
     /// A request that is not idempotent is sent again only after the faults that the policy's
-    /// [`non_idempotent`](crate::RetryPolicyBuilder::non_idempotent) allows. The policy's
-    /// [`safety`](crate::RetryPolicyBuilder::safety) takes precedence if it is `Always` or `Never`.
+    /// [`non_idempotent`](crate::RetryPolicyBuilder::non_idempotent) allows. A safety of `Always`
+    /// or `Never` takes precedence, and so does a [`grpc_method`](Self::grpc_method).
     /// **Default**: `true`.
     pub const fn idempotent(mut self, idempotent: bool) -> Self {
         self.idempotent = idempotent;
+        self
+    }
+
+    /// Sets the gRPC method that the request calls, as `/package.Service/Method`.
+    ///
+    /// The request then counts as idempotent only if the policy's
+    /// [`idempotent_methods`](crate::RetryPolicyBuilder::idempotent_methods) list the method.
+    /// **Default**: none, and [`idempotent`](Self::idempotent) applies.
+    pub const fn grpc_method(mut self, method: &'a str) -> Self {
+        self.grpc_method = Some(method);
+        self
+    }
+
+    /// Sets whether the request may be sent more than once, in place of the policy's
+    /// [`safety`](crate::RetryPolicyBuilder::safety).
+    ///
+    /// With [`RetrySafety::ByRequest`] and [`RetrySafety::ByMethod`], the two settings above
+    /// decide. **Default**: none, and the policy's safety applies.
+    pub const fn safety(mut self, safety: RetrySafety) -> Self {
+        self.safety = Some(safety);
         self
     }
 
@@ -179,7 +221,7 @@ impl CallOptions {
     }
 }
 
-impl Default for CallOptions {
+impl Default for CallOptions<'_> {
     fn default() -> Self {
         Self::new()
     }

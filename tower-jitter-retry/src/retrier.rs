@@ -161,7 +161,7 @@ impl<C> Retrier<C> {
 }
 
 fn new_state(policy: &RetryPolicy) -> AttemptState {
-    AttemptState::new(policy, policy.resend_if(true), None)
+    AttemptState::new(policy, policy.resend_if(None, true), None)
 }
 
 /// Marks the current attempt for breakers in the closure, unless it is the first one.

@@ -247,9 +247,15 @@ impl RetryPolicy {
         OuterMark::new(if self.hot.limits.marker { notes.attempt } else { None })
     }
 
-    /// Returns the faults after which a call without a request may be repeated.
-    pub(crate) fn resend_if(&self, idempotent: bool) -> ResendAfter {
-        ResendAfter::of(None, self.safety, self.non_idempotent, idempotent, || false)
+    /// Returns the faults after which a call without a request may be repeated. `own` is the call's
+    /// own [`RetrySafety`].
+    pub(crate) fn resend_if(&self, own: Option<RetrySafety>, idempotent: bool) -> ResendAfter {
+        ResendAfter::of(own, self.safety, self.non_idempotent, idempotent, || false)
+    }
+
+    /// Returns whether the policy lists a gRPC method, as `/package.Service/Method`.
+    pub(crate) fn lists_grpc_method(&self, method: &str) -> bool {
+        self.methods.as_deref().is_some_and(|methods| methods.contains(method))
     }
 
     /// Returns the faults after which a request may be sent again. `own` is the request's own
@@ -257,9 +263,9 @@ impl RetryPolicy {
     #[inline]
     pub(crate) fn resend_after(&self, request: &impl RequestInfo, own: Option<RetrySafety>) -> ResendAfter {
         let listed = || {
-            let listed =
-                |methods: &GrpcMethods| request.grpc_method().is_some_and(|method| methods.contains(method));
-            self.methods.as_deref().is_some_and(listed)
+            // The method is read only if there is a list.
+            self.methods.is_some()
+                && request.grpc_method().is_some_and(|method| self.lists_grpc_method(method))
         };
         let idempotent = request.is_idempotent() || listed();
         let has_key = || request.has_idempotency_key();

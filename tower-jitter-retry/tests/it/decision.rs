@@ -93,6 +93,38 @@ fn policy_safety_overrides_idempotency() {
 }
 
 #[test]
+fn grpc_method_is_idempotent_if_the_policy_lists_it() {
+    let policy = exact().idempotent_methods(["shop.Orders/Get"]).build().unwrap();
+    let decision = |options: CallOptions<'_>, policy: &RetryPolicy| {
+        fail(&mut policy.begin(options, Duration::ZERO), FAULT, 0)
+    };
+    let stopped = Decision::GiveUp(GiveUp::NotIdempotent);
+    let (get, create) = ("/shop.Orders/Get", "/shop.Orders/Create");
+    for idempotent in [false, true] {
+        let options = CallOptions::new().idempotent(idempotent);
+        assert_eq!(decision(options.grpc_method(get), &policy), retry_after(100));
+        assert_eq!(decision(options.grpc_method(create), &policy), stopped);
+        assert_eq!(decision(options.grpc_method(get), &exact().build().unwrap()), stopped);
+    }
+}
+
+#[test]
+fn own_safety_overrides_policy_and_idempotency() {
+    let stopped = Decision::GiveUp(GiveUp::NotIdempotent);
+    let own = CallOptions::new().grpc_method("/shop.Orders/Create");
+    for policy in [RetrySafety::ByRequest, RetrySafety::Always, RetrySafety::Never] {
+        let policy = exact().safety(policy).build().unwrap();
+        let decision = |safety| {
+            let mut call = policy.begin(own.safety(safety), Duration::ZERO);
+            fail(&mut call, FAULT, 0)
+        };
+        assert_eq!(decision(RetrySafety::Always), retry_after(100));
+        assert_eq!(decision(RetrySafety::Never), stopped);
+        assert_eq!(decision(RetrySafety::ByRequest), stopped);
+    }
+}
+
+#[test]
 fn max_elapsed_counts_from_the_beginning() {
     let policy = exact().max_elapsed(SECOND).build().unwrap();
     for begun in [Duration::ZERO, 1_000_000 * SECOND] {
