@@ -317,7 +317,7 @@ impl<R: CircuitRef> Circuit<R> {
     /// clock, the returned configuration has the clock that the circuit was given before. Passing
     /// it to `reconfigure` changes nothing.
     pub fn config(&self) -> BreakerConfig {
-        self.owner.store().config()
+        self.owner.config()
     }
 
     /// Returns a snapshot of the circuit.

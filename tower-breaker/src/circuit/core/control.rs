@@ -8,12 +8,17 @@ use super::{Core, Store, wake};
 use crate::circuit::locked::Locked;
 use crate::circuit::status::Snapshot;
 use crate::circuit::window::Window;
+use crate::config::BreakerConfig;
 use crate::machine::{CircuitState, Effect, Force, HealthReport, Machine, Moment, RecoveryLimits};
 use crate::telemetry::Observers;
 
 impl<S: Store> Core<S> {
     pub(crate) fn key(&self) -> Option<Arc<str>> {
         self.store().key()
+    }
+
+    pub(crate) fn config(&self) -> BreakerConfig {
+        self.store().config()
     }
 
     pub(crate) fn observers(&self) -> Arc<Observers> {
