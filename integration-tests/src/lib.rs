@@ -58,6 +58,9 @@ mod guides {
     #[doc = include_str!("../../docs/compile-errors.md")]
     struct CompileErrors;
 
+    #[doc = include_str!("../../docs/configuration.md")]
+    struct Configuration;
+
     #[doc = include_str!("../../docs/errors.md")]
     struct Errors;
 

@@ -408,7 +408,8 @@
 //! | `metrics` | counters and gauges for the `metrics` crate |
 //! | `stream` | transitions as a stream: `Circuit::transitions` |
 //! | `tracing` | events for transitions and rejections |
-//! | `serde` | reads and writes [`BreakerConfig`]; writes [`Status`] and [`Transition`](telemetry::Transition), with durations in seconds (`retry_after_seconds`) |
+//! | `serde` | reads and writes [`BreakerConfig`] and `KeyedConfig`; writes [`Status`] and [`Transition`](telemetry::Transition), with durations in seconds (`retry_after_seconds`) |
+//! | `schemars` | JSON Schemas of [`BreakerConfig`] and `KeyedConfig` |
 //! | `llm` | with `track_body`: finds errors in the event streams of LLM APIs |
 //! | `h2`, `hyper`, `hyper-util`, `reqwest`, `reqwest-middleware`, `tower`, `tower-http` | classifies the errors and responses of these crates: see [`fault_classify`]. `tower` also passes on `tower::load::Load` |
 //!

@@ -340,7 +340,8 @@
 //! | `follow-redirect` | recognizes responses after a redirect that tower-http's `FollowRedirect` followed |
 //! | `h2`, `hyper`, `hyper-util`, `tower`, `tower-http` | classifies the errors of these crates: see [`fault_classify`]. `tower` also passes on `tower::load::Load` |
 //! | `metrics`, `tracing` | counters and a histogram for the `metrics` crate; events for retries |
-//! | `serde` | reads and writes [`RetryPolicy`] |
+//! | `serde` | reads and writes [`RetryPolicy`] and [`Budget`] |
+//! | `schemars` | JSON Schemas of [`RetryPolicy`] and [`Budget`] |
 //! | `tower-retry` | a policy for tower's own retry layer |
 //!
 //! # Platforms

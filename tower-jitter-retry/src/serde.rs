@@ -1,11 +1,15 @@
 //! Serialization of policies: fields have the setters' names, and durations are readable strings.
 
+#[cfg(feature = "schemars")]
+use std::borrow::Cow;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use ::serde::ser::{Error as _, SerializeMap, SerializeStructVariant};
 use ::serde::{Deserialize, Deserializer, Serialize, Serializer};
 use http::HeaderName;
+#[cfg(feature = "schemars")]
+use tower_fault_classify::__internals::settings::TableSchema;
 use tower_fault_classify::__internals::settings::{
     Bool, Choice, DurationIn, Either, Float, HumanDuration, Integer, Invalid, Kind, Nested, OneOf, OrNone,
     Presets, Scalar, Seed, Setting, Table, TextList, Visit, WrittenSeed, read_table,
@@ -454,6 +458,75 @@ impl Setting for Header {
     }
 }
 
+#[cfg(feature = "schemars")]
+impl schemars::JsonSchema for RetryPolicy {
+    fn schema_name() -> Cow<'static, str> {
+        "RetryPolicy".into()
+    }
+
+    fn schema_id() -> Cow<'static, str> {
+        "tower_jitter_retry::RetryPolicy".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        let schema = TableSchema::new(&Policy, "The settings of a retry policy.");
+        let budgets = default_budgets().into_iter();
+        budgets
+            .fold(schema, |schema, budget| schema.with_defaults_in("budget", &budget))
+            .with_defaults(&Self::default())
+            .into()
+    }
+}
+
+#[cfg(feature = "schemars")]
+impl schemars::JsonSchema for Budget {
+    fn schema_name() -> Cow<'static, str> {
+        "Budget".into()
+    }
+
+    fn schema_id() -> Cow<'static, str> {
+        "tower_jitter_retry::Budget".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        let schema = TableSchema::one_of(&BudgetTable, "The settings of a retry budget.");
+        default_budgets().into_iter().fold(schema, |schema, budget| schema.with_defaults(&budget)).into()
+    }
+}
+
+/// Returns a budget of each kind with its defaults.
+#[cfg(feature = "schemars")]
+fn default_budgets() -> Vec<Budget> {
+    let budgets =
+        [Budget::tokens().build(), Budget::window().build(), Budget::grpc().build(), Budget::aws().build()];
+    budgets.into_iter().flatten().collect()
+}
+
+/// Reads a budget from a file, as in the field `budget` of a [`RetryPolicy`].
+///
+/// Give it to several policies with [`RetryPolicyBuilder::budget`] to limit their retries together.
+impl<'de> Deserialize<'de> for Budget {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        read_table(OneOf(BudgetTable), from)
+    }
+}
+
+/// Writes the settings of a budget to a file, as in the field `budget` of a [`RetryPolicy`].
+///
+/// # Errors
+///
+/// Returns an error if the budget is a custom budget.
+impl Serialize for Budget {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let settings = self.settings().ok_or_else(|| {
+            S::Error::custom(
+                "`budget` is a custom budget, which cannot be written; use a built-in budget or none",
+            )
+        })?;
+        WrittenBudget(settings).serialize(to)
+    }
+}
+
 /// Reads a policy from a file; see [`RetryPolicy`](RetryPolicy#configuration-files).
 impl<'de> Deserialize<'de> for RetryPolicy {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
@@ -495,13 +568,6 @@ impl Serialize for RetryPolicy {
         let Backoff { initial, multiplier, max, jitter } = backoff;
         let header =
             cold.as_deref().and_then(|ColdConfig { budget: _, observer: _, header }| header.as_ref());
-        let budget = budget.as_ref().map(|budget| {
-            budget.settings().map(WrittenBudget).ok_or_else(|| {
-                S::Error::custom(
-                    "`budget` is a custom budget, which cannot be written; use a built-in budget or none",
-                )
-            })
-        });
         let seed = seeds.as_ref().map(|seeds| WrittenSeed(seeds.first()));
         let methods: Vec<_> = methods.iter().flat_map(|methods| methods.names()).collect();
         let mut table = to.serialize_map(None)?;
@@ -517,7 +583,7 @@ impl Serialize for RetryPolicy {
         if let Some(follows) = follows_redirects {
             table.serialize_entry("follows_redirects", follows)?;
         }
-        table.serialize_entry("budget", &OrNone(budget.transpose()?))?;
+        table.serialize_entry("budget", &OrNone(budget.as_ref()))?;
         table.serialize_entry("seed", &OrNone(seed))?;
         table.serialize_entry("replay_limit", replay_limit)?;
         table.serialize_entry("idempotent_methods", &methods)?;
@@ -719,6 +785,25 @@ mod tests {
     }
 
     #[test]
+    fn budget_of_its_own_is_read_and_written() {
+        let settings = |budget: Budget| budget.settings();
+        for json in
+            [r#"{"tokens": {"capacity": 20}}"#, r#"{"window": {}}"#, r#"{"grpc": {}}"#, r#"{"aws": {}}"#]
+        {
+            let budget: Budget = serde_json::from_str(json).unwrap();
+            let written = serde_json::to_string(&budget).unwrap();
+            assert_eq!(settings(serde_json::from_str(&written).unwrap()), settings(budget), "{written}");
+        }
+        let error = serde_json::from_str::<Budget>(r#"{"tokens": {"capacity": 0}}"#).unwrap_err();
+        assert!(
+            error.to_string().starts_with("`tokens.capacity` is 0; allowed is 1 to 1000000000"),
+            "{error}"
+        );
+        let error = serde_json::from_str::<Budget>("{}").unwrap_err();
+        assert!(error.to_string().starts_with("invalid type: map, expected a table such as"), "{error}");
+    }
+
+    #[test]
     fn custom_budget_is_not_written() {
         #[derive(Debug)]
         struct Custom;
@@ -749,7 +834,11 @@ mod tests {
             "`initial_backoff` is 5; allowed is 0s to 365d, such as \"1m 30s\", with the units ns, us, ms, s, m, h or d",
         ),
         ("initial_backoff", "\"soon\"", "`initial_backoff` is \"soon\"; allowed is 0s to 365d"),
-        ("initial_backoff", "\"11s\"", "`initial_backoff` is 11s; allowed is 0ns to 10s"),
+        (
+            "initial_backoff",
+            "\"11s\"",
+            "`initial_backoff` is 11s; allowed is 0ns to 10s, because `max_backoff` is 10s",
+        ),
         ("backoff_multiplier", "0.5", "`backoff_multiplier` is 0.5; allowed is 1.0 to 1000.0"),
         ("backoff_multiplier", "\"2\"", "`backoff_multiplier` is \"2\"; allowed is 1.0 to 1000.0"),
         ("max_backoff", "\"366d\"", "`max_backoff` is \"366d\"; allowed is 0s to 365d"),
@@ -844,7 +933,7 @@ mod tests {
         (r#"{"budget": {"tokens": {"initial": 11}}}"#, "`budget.tokens.initial` is 11; allowed is 0 to 10"),
         (
             r#"{"budget": {"tokens": {"initial": 5, "capacity": 4}}}"#,
-            "`budget.tokens.initial` is 5; allowed is 0 to 4",
+            "`budget.tokens.initial` is 5; allowed is 0 to 4, because `capacity` is 4",
         ),
         (
             r#"{"budget": {"tokens": {"per_success": 1000.5}}}"#,

@@ -519,10 +519,10 @@ impl BreakerConfigBuilder {
         if let Some(rate) = self.failure_rate {
             ConfigError::check("failure_rate", rate, SHARES)?;
         }
-        let (window, most_calls) = match self.window {
-            WindowSetting::Time(span) => (WindowShape::Time(time("time_window", span)?), u32::MAX),
+        let window = match self.window {
+            WindowSetting::Time(span) => WindowShape::Time(time("time_window", span)?),
             WindowSetting::Calls(calls) => {
-                (WindowShape::Count(ConfigError::check("count_window", calls, WINDOW_CALLS)?), calls)
+                WindowShape::Count(ConfigError::check("count_window", calls, WINDOW_CALLS)?)
             }
         };
         let slow = match self.slow_call_rate {
@@ -536,12 +536,17 @@ impl BreakerConfigBuilder {
             time("cancelled", after)?;
         }
         let minimum_calls = self.minimum_calls.unwrap_or(self.default_minimum_calls());
+        match window {
+            WindowShape::Time(_) => ConfigError::check("minimum_calls", minimum_calls, 1..=u32::MAX)?,
+            WindowShape::Count(calls) => ConfigError::check("minimum_calls", minimum_calls, 1..=calls)
+                .map_err(|error| error.because("count_window", calls))?,
+        };
         let trip = TripLimits {
             consecutive_failures: self.consecutive_failures,
             consecutive_failures_span: failures_span,
             failure_rate: self.failure_rate,
             slow,
-            minimum_calls: ConfigError::check("minimum_calls", minimum_calls, 1..=most_calls)?,
+            minimum_calls,
             cancelled: self.cancelled,
         };
         let initial = time("open_for", self.open_for)?;
@@ -549,10 +554,9 @@ impl BreakerConfigBuilder {
             None => (1.0, initial),
             Some((multiplier, max)) => {
                 ConfigError::check("open_backoff", multiplier, GROWTH)?;
-                (
-                    multiplier,
-                    nanos(ConfigError::check("open_backoff", max, self.open_for..=*DURATIONS.end())?),
-                )
+                let max = ConfigError::check("open_backoff", max, self.open_for..=*DURATIONS.end())
+                    .map_err(|error| error.because("open_for", self.open_for))?;
+                (multiplier, nanos(max))
             }
         };
         let jitter = ConfigError::check("open_jitter", self.open_jitter, SHARES)?;
@@ -714,7 +718,10 @@ mod tests {
             assert_eq!(build_error(config().open_backoff(multiplier, minute)).0, "open_backoff");
         }
         let (field, text) = build_error(config().open_backoff(2.0, Duration::from_secs(2)));
-        assert_eq!((field, &*text), ("open_backoff", "`open_backoff` is 2s; allowed is 3s to 31536000s"));
+        assert_eq!(
+            (field, &*text),
+            ("open_backoff", "`open_backoff` is 2s; allowed is 3s to 31536000s, because `open_for` is 3s")
+        );
         assert_eq!(build_error(config().open_jitter(1.5)).0, "open_jitter");
         let (field, text) = build_error(config().max_retry_after(century));
         assert_eq!(field, "max_retry_after");
@@ -723,7 +730,10 @@ mod tests {
         assert_eq!(build_error(config().count_window(1_000_001)).0, "count_window");
         assert_eq!(build_error(config().minimum_calls(0)).0, "minimum_calls");
         let (field, text) = build_error(config().count_window(20).minimum_calls(21));
-        assert_eq!((field, &*text), ("minimum_calls", "`minimum_calls` is 21; allowed is 1 to 20"));
+        assert_eq!(
+            (field, &*text),
+            ("minimum_calls", "`minimum_calls` is 21; allowed is 1 to 20, because `count_window` is 20")
+        );
         assert_eq!(build_error(config().probes(0)).0, "probes");
         assert_eq!(build_error(config().probes(10_001)).0, "probes");
         assert_eq!(build_error(config().successes_to_close(0)).0, "successes_to_close");

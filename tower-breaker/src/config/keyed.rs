@@ -9,9 +9,10 @@ use super::BreakerConfig;
 use crate::machine::WindowShape;
 
 /// The allowed values of `max_keys`.
-const MAX_KEYS: RangeInclusive<usize> = 1..=100_000_000;
+pub(crate) const MAX_KEYS: RangeInclusive<usize> = 1..=100_000_000;
+
 /// The allowed values of `key_label`.
-const KEY_LABELS: RangeInclusive<usize> = 1..=100_000;
+pub(crate) const KEY_LABELS: RangeInclusive<usize> = 1..=100_000;
 
 /// The configuration of keyed circuits: the limits of each circuit, and how many are kept.
 ///
@@ -30,6 +31,27 @@ const KEY_LABELS: RangeInclusive<usize> = 1..=100_000;
 /// let each = BreakerConfig::builder().name("upstreams").build()?;
 /// let config = KeyedConfig::builder(each).max_keys(500).overflow(Overflow::Shared).build()?;
 /// # Ok::<(), tower_breaker::ConfigError>(())
+/// ```
+///
+/// # Configuration files
+///
+/// With the feature `serde`, a configuration can be read from a file and written to a file. The
+/// table `each` has the settings of a [`BreakerConfig`](BreakerConfig#configuration-files).
+///
+/// ```
+/// # #[cfg(feature = "serde")] {
+/// # use tower_breaker::keyed::KeyedConfig;
+/// let file = r#"
+///     max_keys = 500
+///     overflow = "shared"
+///
+///     [each]
+///     name = "upstreams"
+///     failure_rate = 0.8
+/// "#;
+/// let config: KeyedConfig = toml::from_str(file)?;
+/// # }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct KeyedConfig {
@@ -53,7 +75,7 @@ pub enum Overflow {
 }
 
 impl Overflow {
-    /// Returns the name in `snake_case`.
+    /// Returns the name in `snake_case`, as in configuration files.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Unguarded => "unguarded",
@@ -124,6 +146,14 @@ pub struct KeyedConfigBuilder {
 }
 
 impl KeyedConfigBuilder {
+    /// Sets the configuration of every circuit.
+    ///
+    /// It replaces the configuration that was passed to [`KeyedConfig::builder`].
+    pub fn each(mut self, each: BreakerConfig) -> Self {
+        self.each = each;
+        self
+    }
+
     /// Sets how many circuits are kept at most.
     ///
     /// **Range**: 1 to 100,000,000. **Default**: 10,000.
@@ -251,6 +281,8 @@ mod tests {
             KeyedConfig::builder(each.clone()).max_keys(7).overflow(Overflow::Shared).build().unwrap();
         assert_eq!((config.each(), config.max_keys(), config.overflow()), (&each, 7, Overflow::Shared));
         assert_eq!(config.to_builder().build().unwrap(), config);
+        let other = config.to_builder().each(BreakerConfig::default()).build().unwrap();
+        assert_eq!((other.each(), other.max_keys()), (&BreakerConfig::default(), 7));
         let more = config.to_builder().max_keys(8).build().unwrap();
         assert_eq!((more.max_keys(), more.overflow()), (8, Overflow::Shared));
     }

@@ -21,6 +21,8 @@ pub use builder::BreakerConfigBuilder;
 pub(crate) use builder::DURATIONS;
 #[cfg(feature = "serde")]
 pub(crate) use builder::{GROWTH, PROBES, RETRY_AFTER, SHARES, SLOW_START_SUCCESSES, WINDOW_CALLS};
+#[cfg(all(feature = "keyed", feature = "serde"))]
+pub(crate) use keyed::{KEY_LABELS, MAX_KEYS};
 #[cfg(feature = "keyed")]
 pub use keyed::{KeyedConfig, KeyedConfigBuilder, Overflow};
 

@@ -37,6 +37,14 @@ impl ConfigError {
         }
     }
 
+    /// Adds the setting on which the allowed values depend, and its value.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn because(mut self, field: &str, value: impl fmt::Debug) -> Self {
+        self.allowed = format!("{}, because `{field}` is {value:?}", self.allowed);
+        self
+    }
+
     /// Returns the name of the setting, which is the name of its setter.
     pub const fn field(&self) -> &'static str {
         self.field
@@ -70,6 +78,9 @@ mod tests {
         let error = ConfigError::check("failure_rate", 1.5, 0.0..=1.0).unwrap_err();
         assert_eq!(error.to_string(), "`failure_rate` is 1.5; allowed is 0.0 to 1.0");
         assert_eq!((error.field(), error.value(), error.allowed()), ("failure_rate", "1.5", "0.0 to 1.0"));
+        let error = error.because("mode", "strict");
+        let expected = "`failure_rate` is 1.5; allowed is 0.0 to 1.0, because `mode` is \"strict\"";
+        assert_eq!(error.to_string(), expected);
         assert!(ConfigError::check("failure_rate", f64::NAN, 0.0..=1.0).is_err());
         assert_eq!(ConfigError::check("failure_rate", 1.0, 0.0..=1.0), Ok(1.0));
     }

@@ -350,10 +350,12 @@ impl TokenBudgetBuilder {
     /// Returns the first setting that is out of its range, with its field, value and allowed range.
     pub fn build(self) -> Result<Budget, ConfigError> {
         let capacity = ConfigError::check("capacity", self.capacity, TOKEN_RANGE)?;
-        let initial = ConfigError::check("initial", self.initial.unwrap_or(capacity), 0..=capacity)?;
+        let by_capacity = |error: ConfigError| error.because("capacity", capacity);
+        let initial = ConfigError::check("initial", self.initial.unwrap_or(capacity), 0..=capacity)
+            .map_err(by_capacity)?;
         ConfigError::check("per_success", self.per_success, PER_SUCCESS_RANGE)?;
         let timeout_cost = self.timeout_cost.unwrap_or_else(|| default_timeout_cost(capacity));
-        ConfigError::check("timeout_cost", timeout_cost, 1.0..=f64::from(capacity))?;
+        ConfigError::check("timeout_cost", timeout_cost, 1.0..=f64::from(capacity)).map_err(by_capacity)?;
         let scheme = Scheme::Tokens {
             initial: thousandths(initial),
             per_success: rounded(self.per_success),
@@ -493,9 +495,10 @@ impl AwsBudgetBuilder {
     /// Returns the first setting that is out of its range, with its field, value and allowed range.
     pub fn build(self) -> Result<Budget, ConfigError> {
         let capacity = ConfigError::check("capacity", self.capacity, TOKEN_RANGE)?;
-        ConfigError::check("cost", self.cost, 1..=capacity)?;
-        ConfigError::check("timeout_cost", self.timeout_cost, 1..=capacity)?;
-        ConfigError::check("increment", self.increment, 0..=capacity)?;
+        let by_capacity = |error: ConfigError| error.because("capacity", capacity);
+        ConfigError::check("cost", self.cost, 1..=capacity).map_err(by_capacity)?;
+        ConfigError::check("timeout_cost", self.timeout_cost, 1..=capacity).map_err(by_capacity)?;
+        ConfigError::check("increment", self.increment, 0..=capacity).map_err(by_capacity)?;
         let scheme = Scheme::Aws {
             increment: thousandths(self.increment),
             cost: thousandths(self.cost),
@@ -554,8 +557,14 @@ mod tests {
         let capacity = |value| error(Budget::tokens().capacity(value));
         assert_eq!(capacity(0), "`capacity` is 0; allowed is 1 to 1000000000");
         assert_eq!(capacity(1_000_000_001), "`capacity` is 1000000001; allowed is 1 to 1000000000");
-        assert_eq!(error(Budget::tokens().initial(11)), "`initial` is 11; allowed is 0 to 10");
-        assert_eq!(error(Budget::tokens().initial(5).capacity(4)), "`initial` is 5; allowed is 0 to 4");
+        assert_eq!(
+            error(Budget::tokens().initial(11)),
+            "`initial` is 11; allowed is 0 to 10, because `capacity` is 10"
+        );
+        assert_eq!(
+            error(Budget::tokens().initial(5).capacity(4)),
+            "`initial` is 5; allowed is 0 to 4, because `capacity` is 4"
+        );
         for (value, shown) in
             [(-0.001, "-0.001"), (1_000.001, "1000.001"), (f64::NAN, "NaN"), (f64::INFINITY, "inf")]
         {
@@ -563,11 +572,12 @@ mod tests {
             assert_eq!(error(Budget::tokens().per_success(value)), expected);
         }
         for (value, shown) in [(0.999, "0.999"), (10.001, "10.001"), (f64::NAN, "NaN")] {
-            let expected = format!("`timeout_cost` is {shown}; allowed is 1.0 to 10.0");
+            let expected =
+                format!("`timeout_cost` is {shown}; allowed is 1.0 to 10.0, because `capacity` is 10");
             assert_eq!(error(Budget::tokens().timeout_cost(value)), expected);
         }
         let above_capacity = error(Budget::tokens().capacity(5).timeout_cost(6.0));
-        assert_eq!(above_capacity, "`timeout_cost` is 6.0; allowed is 1.0 to 5.0");
+        assert_eq!(above_capacity, "`timeout_cost` is 6.0; allowed is 1.0 to 5.0, because `capacity` is 5");
     }
 
     #[test]

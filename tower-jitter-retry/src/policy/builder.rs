@@ -466,7 +466,8 @@ impl RetryPolicyBuilder {
             None => UNLIMITED_ATTEMPTS,
         };
         ConfigError::check("max_backoff", self.max_backoff, Duration::ZERO..=MAX_DURATION)?;
-        ConfigError::check("initial_backoff", self.initial_backoff, Duration::ZERO..=self.max_backoff)?;
+        ConfigError::check("initial_backoff", self.initial_backoff, Duration::ZERO..=self.max_backoff)
+            .map_err(|error| error.because("max_backoff", self.max_backoff))?;
         ConfigError::check("backoff_multiplier", self.backoff_multiplier, MULTIPLIER_RANGE)?;
         check_jitter(self.jitter)?;
         if let Some(time) = self.max_elapsed {

@@ -251,7 +251,10 @@ fn policy_value_out_of_range_names_field_and_range() {
         assert_eq!(field(policy().jitter(jitter)), "jitter");
     }
     let error = policy().initial_backoff(Duration::from_secs(11)).build().unwrap_err();
-    assert_eq!(error.to_string(), "`initial_backoff` is 11s; allowed is 0ns to 10s");
+    assert_eq!(
+        error.to_string(),
+        "`initial_backoff` is 11s; allowed is 0ns to 10s, because `max_backoff` is 10s"
+    );
     for builder in [
         policy().max_backoff(Duration::MAX),
         policy().max_elapsed(Duration::MAX),

@@ -21,10 +21,13 @@ fn invalid_policy_names_field_value_and_range() {
         (policy().backoff_multiplier(0.5), "`backoff_multiplier` is 0.5; allowed is 1.0 to 1000.0"),
         (policy().backoff_multiplier(f64::NAN), "`backoff_multiplier` is NaN; allowed is 1.0 to 1000.0"),
         (policy().backoff_multiplier(f64::INFINITY), "`backoff_multiplier` is inf; allowed is 1.0 to 1000.0"),
-        (policy().initial_backoff(11 * SECOND), "`initial_backoff` is 11s; allowed is 0ns to 10s"),
+        (
+            policy().initial_backoff(11 * SECOND),
+            "`initial_backoff` is 11s; allowed is 0ns to 10s, because `max_backoff` is 10s",
+        ),
         (
             policy().initial_backoff(SECOND).max_backoff(SECOND / 2),
-            "`initial_backoff` is 1s; allowed is 0ns to 500ms",
+            "`initial_backoff` is 1s; allowed is 0ns to 500ms, because `max_backoff` is 500ms",
         ),
         (policy().jitter(Jitter::Proportional(f64::NAN)), "`jitter` is NaN; allowed is 0.0 to 1.0"),
         (policy().max_backoff(CENTURY), "`max_backoff` is 3153600000s; allowed is 0ns to 31536000s"),

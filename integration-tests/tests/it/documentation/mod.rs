@@ -13,6 +13,7 @@ mod manual_control;
 mod migrating;
 mod pages;
 mod retry;
+mod schema;
 mod unknown_errors;
 
 use std::time::Duration;

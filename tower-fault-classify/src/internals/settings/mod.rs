@@ -14,12 +14,16 @@
 mod duration;
 mod kind;
 mod read;
+#[cfg(feature = "__internals-schemars")]
+mod schema;
 mod table;
 mod values;
 
 pub use duration::HumanDuration;
 pub use kind::Kind;
 pub use read::{Fields, Scalar, Setting, read_table};
+#[cfg(feature = "__internals-schemars")]
+pub use schema::TableSchema;
 pub use table::{Changes, Invalid, Keyed, Nested, OneOf, Overrides, Presets, Table, Visit};
 pub use values::{
     Bool, Choice, DurationIn, DurationOrZero, Either, Float, Integer, OrNone, Seed, Text, TextList,

@@ -1,0 +1,176 @@
+//! The settings of keyed circuits in a file.
+
+#[cfg(feature = "schemars")]
+use std::borrow::Cow;
+
+use ::serde::ser::SerializeMap;
+use ::serde::{Deserialize, Deserializer, Serialize, Serializer};
+#[cfg(feature = "schemars")]
+use tower_fault_classify::__internals::settings::TableSchema;
+use tower_fault_classify::__internals::settings::{
+    Changes, Choice, Integer, Invalid, Nested, OrNone, Overrides, Table, Visit, read_table,
+};
+
+use super::breaker::Breaker;
+use crate::config::{
+    BreakerConfig, BreakerConfigBuilder, KEY_LABELS, KeyedConfig, KeyedConfigBuilder, MAX_KEYS, Overflow,
+};
+
+const OVERFLOWS: Choice<Overflow> = Choice(&[
+    (Overflow::Unguarded.as_str(), Overflow::Unguarded),
+    (Overflow::Shared.as_str(), Overflow::Shared),
+]);
+
+/// The table of a keyed configuration.
+struct Keyed;
+
+/// The settings of a file. Those of the circuits are applied last.
+struct KeyedSettings {
+    builder: KeyedConfigBuilder,
+    each: Changes<BreakerConfigBuilder>,
+}
+
+impl KeyedSettings {
+    fn map(self, set: impl FnOnce(KeyedConfigBuilder) -> KeyedConfigBuilder) -> Self {
+        Self { builder: set(self.builder), ..self }
+    }
+}
+
+impl Table for Keyed {
+    type Builder = KeyedSettings;
+    type Value = KeyedConfig;
+
+    fn allowed(&self) -> String {
+        "a table with the settings of keyed circuits".to_owned()
+    }
+
+    fn start(&self) -> KeyedSettings {
+        let builder = KeyedConfig::builder(BreakerConfig::default());
+        KeyedSettings { builder, each: Changes::default() }
+    }
+
+    fn visit(&self, to: &mut impl Visit<KeyedSettings>) {
+        to.setting(
+            "max_keys",
+            "largest number of circuits that are kept",
+            Integer(MAX_KEYS),
+            |settings, keys| settings.map(|builder| builder.max_keys(keys)),
+        );
+        to.setting(
+            "overflow",
+            "if no circuit can be evicted: the call is sent without a circuit, or through one circuit that these keys share",
+            OVERFLOWS,
+            |settings, overflow| settings.map(|builder| builder.overflow(overflow)),
+        );
+        to.setting(
+            "key_label",
+            "how many keys get a label of their own in the metrics at most: see [keys as labels](https://github.com/OWNER/tower-resilience-layers/blob/main/docs/observability.md#keys-as-labels)",
+            OrNone(Integer(KEY_LABELS)),
+            |settings, keys| settings.map(|builder| builder.key_label(keys)),
+        );
+        to.setting(
+            "each",
+            "the settings of every circuit. A `count_window` is an error",
+            Overrides(Breaker),
+            |settings, each| KeyedSettings { each, ..settings },
+        );
+    }
+
+    fn build(&self, settings: KeyedSettings) -> Result<KeyedConfig, Invalid> {
+        let in_each = |error| Invalid::from(error).within("each");
+        let each = settings.each.apply(Breaker.start()).build().map_err(in_each)?;
+        // The ranges of the other settings were checked when they were read.
+        settings.builder.each(each).build().map_err(in_each)
+    }
+}
+
+#[cfg(feature = "schemars")]
+impl schemars::JsonSchema for KeyedConfig {
+    fn schema_name() -> Cow<'static, str> {
+        "KeyedConfig".into()
+    }
+
+    fn schema_id() -> Cow<'static, str> {
+        "tower_breaker::keyed::KeyedConfig".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        TableSchema::new(&Keyed, "The settings of circuits by key.").with_defaults(&Self::default()).into()
+    }
+}
+
+/// Reads a configuration from a file; see [`KeyedConfig`](KeyedConfig#configuration-files).
+impl<'de> Deserialize<'de> for KeyedConfig {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        read_table(Nested(Keyed), from)
+    }
+}
+
+/// Writes all settings, so that reading them again gives the same configuration.
+impl Serialize for KeyedConfig {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        // Destructured, so that a new setting does not compile until it is written.
+        let Self { each, max_keys, overflow, key_label } = self;
+        let mut table = to.serialize_map(None)?;
+        table.serialize_entry("max_keys", max_keys)?;
+        table.serialize_entry("overflow", overflow.as_str())?;
+        table.serialize_entry("key_label", &OrNone(*key_label))?;
+        table.serialize_entry("each", each)?;
+        table.end()
+    }
+}
+
+#[cfg(all(test, not(loom_models)))]
+mod tests {
+    use super::*;
+
+    fn from_json(text: &str) -> Result<KeyedConfig, String> {
+        serde_json::from_str(text).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn keyed_file_builds_same_configuration_as_code() {
+        assert_eq!(from_json("{}"), Ok(KeyedConfig::default()));
+        let each = BreakerConfig::builder().name("hosts").failure_rate(0.8).build().unwrap();
+        let built =
+            KeyedConfig::builder(each).max_keys(500).overflow(Overflow::Shared).key_label(9).build().unwrap();
+        let read = toml::from_str(
+            "max_keys = 500\noverflow = \"shared\"\nkey_label = 9\n[each]\nname = \"hosts\"\nfailure_rate = 0.8\n",
+        );
+        assert_eq!(read.as_ref(), Ok(&built));
+        assert_eq!(from_json(&serde_json::to_string(&built).unwrap()).as_ref(), Ok(&built));
+        assert_eq!(toml::from_str(&toml::to_string(&built).unwrap()).as_ref(), Ok(&built));
+    }
+
+    #[test]
+    fn keyed_file_can_use_preset_for_each_circuit() {
+        let read = from_json(r#"{"each": {"preset": "single_flight"}}"#).unwrap();
+        assert_eq!(*read.each(), BreakerConfig::single_flight().build().unwrap());
+    }
+
+    #[test]
+    fn keyed_file_error_names_table_and_field() {
+        for (file, expected) in [
+            (r#"{"max_keys": 0}"#, "`max_keys` is 0; allowed is 1 to 100000000"),
+            (r#"{"overflow": "open"}"#, "`overflow` is \"open\"; allowed is \"unguarded\" or \"shared\""),
+            (r#"{"each": 5}"#, "`each` is 5; allowed is a table with the settings of a circuit breaker"),
+            (r#"{"each": {"probes": 0}}"#, "`each.probes` is 0; allowed is 1 to 10000"),
+            (r#"{"each": {"probe": 1}}"#, "unknown field `each.probe`; allowed is `preset`, `name`,"),
+            (
+                r#"{"each": {"open_backoff": {"multiplier": 2, "max": "1s"}}}"#,
+                "`each.open_backoff` is 1s; allowed is 3s to 31536000s, because `open_for` is 3s",
+            ),
+            (
+                r#"{"each": {"count_window": 5}}"#,
+                "`each.count_window` is 5; allowed is none: circuits by key need a `time_window`",
+            ),
+            (
+                r#"{"keys": 5}"#,
+                "unknown field `keys`; allowed is `max_keys`, `overflow`, `key_label` or `each`",
+            ),
+        ] {
+            let error = from_json(file).unwrap_err();
+            assert!(error.starts_with(expected), "{error}\n{expected}");
+        }
+    }
+}
