@@ -2,6 +2,7 @@
 
 mod cancelled;
 mod failure_span;
+mod overrides;
 mod slow_start;
 
 use std::sync::Arc as StdArc;

@@ -24,7 +24,7 @@ fn circuit_with(trip: TripLimits) -> (SharedCore<u32>, ManualClock) {
     let (clock, manual_clock) = Clock::manual();
     manual_clock.set(Duration::from_secs(1_000));
     let config = BreakerConfig { trip, clock: Some(clock), ..CONFIG };
-    let common = Common::new(config, |key: &u32| key.to_string());
+    let common = Common::new(config, |key: &u32| key.to_string(), None);
     let core = SharedCore::new(Core::new(KeyedStore::new(7, 7, StdArc::new(common))));
     // Loom does not see the synchronization of std's `OnceLock`, so the cell is filled before.
     core.store().lazy();
