@@ -14,7 +14,7 @@ use crate::classify::Classify;
 use crate::error_mode::ErrorMode;
 use crate::fault::{Fault, Verdict};
 use crate::outcome::{CarriedVerdict, Outcome, classify_response};
-use crate::telemetry;
+use crate::telemetry::Reporter;
 
 pin_project! {
     /// The response future of [`FaultClassify`](crate::FaultClassify).
@@ -30,6 +30,7 @@ pin_project! {
         state: State<F, P, R>,
         classify: C,
         track: B,
+        reporter: Reporter,
         errors: PhantomData<fn() -> M>,
     }
 }
@@ -52,8 +53,8 @@ pin_project! {
 }
 
 impl<F, C, M, P, B, R> ResponseFuture<F, C, M, P, B, R> {
-    pub(crate) const fn new(inner: F, classify: C, peek: P, track: B) -> Self {
-        Self { state: State::Calling { inner, peek }, classify, track, errors: PhantomData }
+    pub(crate) const fn new(inner: F, classify: C, peek: P, track: B, reporter: Reporter) -> Self {
+        Self { state: State::Calling { inner, peek }, classify, track, reporter, errors: PhantomData }
     }
 }
 
@@ -69,6 +70,7 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
+        let reporter = *this.reporter;
         loop {
             let (response, verdict, status) = match this.state.as_mut().project() {
                 StateProj::Calling { inner, peek } => match ready!(inner.poll(cx)) {
@@ -88,7 +90,8 @@ where
                         }
                     }
                     Err(error) => {
-                        let classify = |error: &Err| classify_and_emit::<C, Res, _>(this.classify, error);
+                        let classify =
+                            |error: &Err| classify_and_emit::<C, Res, _>(this.classify, reporter, error);
                         return Poll::Ready(Err(M::map_error(error, classify)));
                     }
                 },
@@ -98,22 +101,29 @@ where
                 }
             };
             if let Some(fault) = verdict.fault() {
-                telemetry::emit(fault, status);
+                reporter.emit(fault, status);
             }
-            return Poll::Ready(Ok(this.track.track(response, verdict, this.classify, C::classify_end)));
+            let classify_end = C::classify_end;
+            return Poll::Ready(Ok(this.track.track(
+                response,
+                verdict,
+                this.classify,
+                classify_end,
+                reporter,
+            )));
         }
     }
 }
 
 /// Classifies an error, and reports its fault to metrics and tracing.
-pub(crate) fn classify_and_emit<C, Res, Err>(classify: &C, error: &Err) -> Option<Fault>
+pub(crate) fn classify_and_emit<C, Res, Err>(classify: &C, reporter: Reporter, error: &Err) -> Option<Fault>
 where
     C: Classify<Res, Err>,
 {
     let verdict = classify.classify(Err(error));
     let fault = verdict.fault().copied();
     if let Some(fault) = &fault {
-        telemetry::emit(fault, None);
+        reporter.emit(fault, None);
     }
     fault
 }

@@ -1,5 +1,6 @@
 //! The layer and its settings.
 
+use std::borrow::Cow;
 use std::marker::PhantomData;
 
 use tower_layer::Layer;
@@ -9,6 +10,7 @@ use crate::classifiers::{Auto, ErrorsOnly, RuleFirst};
 use crate::error::TypedError;
 use crate::error_mode::{KeepErrors, WrapErrors};
 use crate::service::FaultClassify;
+use crate::telemetry::Reporter;
 
 /// A layer that classifies each outcome once, and passes the verdict to the layers above.
 ///
@@ -30,6 +32,7 @@ use crate::service::FaultClassify;
 ///
 /// | method | **Default** | changes |
 /// |---|---|---|
+/// | [`name`](Self::name) | `"classify"` | the name in metrics and logs |
 /// | [`classify`](FaultClassifyLayer::classify) | [`Auto`] | the classifier |
 /// | [`errors_only`](FaultClassifyLayer::errors_only) | off | whether responses are classified |
 /// | [`rule`](Self::rule) | none | the verdict on some outcomes |
@@ -75,12 +78,19 @@ pub struct FaultClassifyLayer<C = Auto, M = WrapErrors, P = Head, B = Head> {
     errors: PhantomData<fn() -> M>,
     peek: P,
     track: B,
+    reporter: Reporter,
 }
 
 impl<K> FaultClassifyLayer<Auto<K>> {
     /// Creates a layer that classifies by [`Auto`] and wraps errors.
     pub const fn new() -> Self {
-        Self { classify: Auto::new(), errors: PhantomData, peek: Head, track: Head }
+        Self {
+            classify: Auto::new(),
+            errors: PhantomData,
+            peek: Head,
+            track: Head,
+            reporter: Reporter::UNNAMED,
+        }
     }
 }
 
@@ -90,8 +100,8 @@ impl<M, P, B> FaultClassifyLayer<Auto<TypedError>, M, P, B> {
     /// **Default**: [`Auto`]. To change the verdict on some outcomes only, add a
     /// [`rule`](Self::rule) instead.
     pub fn classify<C>(self, classify: C) -> FaultClassifyLayer<C, M, P, B> {
-        let Self { errors, peek, track, .. } = self;
-        FaultClassifyLayer { classify, errors, peek, track }
+        let Self { errors, peek, track, reporter, .. } = self;
+        FaultClassifyLayer { classify, errors, peek, track, reporter }
     }
 }
 
@@ -104,20 +114,31 @@ impl<K, M, P, B> FaultClassifyLayer<Auto<K>, M, P, B> {
     ///
     /// **Default**: responses are classified too.
     pub fn errors_only(self) -> FaultClassifyLayer<ErrorsOnly<K>, M, P, B> {
-        let Self { errors, peek, track, .. } = self;
-        FaultClassifyLayer { classify: ErrorsOnly::new(), errors, peek, track }
+        let Self { errors, peek, track, reporter, .. } = self;
+        FaultClassifyLayer { classify: ErrorsOnly::new(), errors, peek, track, reporter }
     }
 }
 
 impl<C, M, P, B> FaultClassifyLayer<C, M, P, B> {
+    /// Sets the name of the layer: the label and the field `layer` in metrics and logs.
+    ///
+    /// Give each layer a name if a program has several. Without the features `metrics` and
+    /// `tracing`, the name has no effect. A name that is built at run time is leaked: the program
+    /// keeps one copy of each distinct name until it ends.
+    ///
+    /// **Default**: `"classify"`.
+    pub fn name(self, name: impl Into<Cow<'static, str>>) -> Self {
+        Self { reporter: Reporter::new(name.into()), ..self }
+    }
+
     /// Adds a rule that is checked before the existing rules and the classifier.
     ///
     /// The first verdict decides. The rule that was added last is checked first.
     ///
     /// **Default**: no rules.
     pub fn rule<R>(self, rule: R) -> FaultClassifyLayer<RuleFirst<R, C>, M, P, B> {
-        let Self { classify, errors, peek, track } = self;
-        FaultClassifyLayer { classify: RuleFirst::new(rule, classify), errors, peek, track }
+        let Self { classify, errors, peek, track, reporter } = self;
+        FaultClassifyLayer { classify: RuleFirst::new(rule, classify), errors, peek, track, reporter }
     }
 
     /// Returns each error unchanged, so that the service keeps the inner error type.
@@ -127,8 +148,8 @@ impl<C, M, P, B> FaultClassifyLayer<C, M, P, B> {
     ///
     /// **Default**: errors are wrapped in [`ClassifiedError`](crate::ClassifiedError).
     pub fn keep_errors(self) -> FaultClassifyLayer<C, KeepErrors, P, B> {
-        let Self { classify, peek, track, .. } = self;
-        FaultClassifyLayer { classify, errors: PhantomData, peek, track }
+        let Self { classify, peek, track, reporter, .. } = self;
+        FaultClassifyLayer { classify, errors: PhantomData, peek, track, reporter }
     }
 }
 
@@ -166,8 +187,8 @@ impl<C, M, B> FaultClassifyLayer<C, M, Head, B> {
         self,
         bodies: crate::body::ErrorBodies<R>,
     ) -> FaultClassifyLayer<C, M, crate::body::ErrorBodies<R>, B> {
-        let Self { classify, errors, track, .. } = self;
-        FaultClassifyLayer { classify, errors, peek: bodies, track }
+        let Self { classify, errors, track, reporter, .. } = self;
+        FaultClassifyLayer { classify, errors, peek: bodies, track, reporter }
     }
 }
 
@@ -207,8 +228,8 @@ impl<C, M, P> FaultClassifyLayer<C, M, P, Head> {
     ///
     /// [`TrackedBody`]: crate::body::TrackedBody
     pub fn track_body<H, K>(self, hook: H) -> FaultClassifyLayer<C, M, P, TrackBody<H, NoInspector, K>> {
-        let Self { classify, errors, peek, .. } = self;
-        FaultClassifyLayer { classify, errors, peek, track: TrackBody::new(hook) }
+        let Self { classify, errors, peek, reporter, .. } = self;
+        FaultClassifyLayer { classify, errors, peek, track: TrackBody::new(hook), reporter }
     }
 }
 
@@ -223,8 +244,8 @@ impl<C, M, P, H, K> FaultClassifyLayer<C, M, P, TrackBody<H, NoInspector, K>> {
     ///
     /// **Default**: off.
     pub fn inspect_llm_events(self) -> FaultClassifyLayer<C, M, P, TrackBody<H, crate::body::LlmEvents, K>> {
-        let Self { classify, errors, peek, track } = self;
-        FaultClassifyLayer { classify, errors, peek, track: track.with_inspector() }
+        let Self { classify, errors, peek, track, reporter } = self;
+        FaultClassifyLayer { classify, errors, peek, track: track.with_inspector(), reporter }
     }
 }
 
@@ -237,6 +258,7 @@ where
     type Service = FaultClassify<S, C, M, P, B>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        FaultClassify::new(inner, self.classify.clone(), self.peek.clone(), self.track.clone())
+        let Self { classify, peek, track, reporter, .. } = self;
+        FaultClassify::new(inner, classify.clone(), peek.clone(), track.clone(), *reporter)
     }
 }

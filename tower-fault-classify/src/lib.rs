@@ -348,7 +348,7 @@
 //! | `follow-redirect` | tower-http's timeout and `FollowRedirect` | the URL of a response after a redirect, which the retry layer compares with the request's |
 //! | `error-body` | tokio's time | `read_error_bodies` |
 //! | `llm` | tokio's time, `serde`, `serde_json`, memchr | `LlmErrors`, `inspect_llm_events` |
-//! | `metrics` | metrics | the counter `tower_fault_classify_faults_total` by `error.type` (the kind) and `fault.origin` |
+//! | `metrics` | metrics | the counter `tower_fault_classify_faults_total` by `layer` ([`name`](FaultClassifyLayer::name)), `error.type` (the kind) and `fault.origin` |
 //! | `tracing` | tracing | an event at debug level for each fault; its fields are named as in OpenTelemetry where OpenTelemetry has a name |
 //! | `draft-ratelimit` | nothing more | the `RateLimit` field of an IETF draft |
 //!
@@ -394,6 +394,8 @@ pub mod hint;
 mod layer;
 #[cfg(feature = "reqwest-middleware")]
 pub mod middleware;
+#[cfg(any(feature = "__internals", feature = "metrics", feature = "tracing"))]
+mod name;
 mod outcome;
 pub mod request;
 pub mod rules;

@@ -11,6 +11,7 @@ use crate::classify::Classify;
 use crate::error::BoxedError;
 use crate::error_mode::{ErrorMode, WrapErrors};
 use crate::future::{ResponseFuture, classify_and_emit};
+use crate::telemetry::Reporter;
 
 /// A service that classifies the outcomes of its inner service.
 ///
@@ -33,12 +34,13 @@ pub struct FaultClassify<S, C = Auto<BoxedError>, M = WrapErrors, P = Head, B = 
     classify: C,
     peek: P,
     track: B,
+    reporter: Reporter,
     errors: PhantomData<fn() -> M>,
 }
 
 impl<S, C, M, P, B> FaultClassify<S, C, M, P, B> {
-    pub(crate) const fn new(inner: S, classify: C, peek: P, track: B) -> Self {
-        Self { inner, classify, peek, track, errors: PhantomData }
+    pub(crate) const fn new(inner: S, classify: C, peek: P, track: B, reporter: Reporter) -> Self {
+        Self { inner, classify, peek, track, reporter, errors: PhantomData }
     }
 
     /// Returns a reference to the inner service.
@@ -71,14 +73,16 @@ where
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         self.inner.poll_ready(cx).map_err(|error| {
-            M::map_error(error, |error| classify_and_emit::<C, S::Response, _>(&self.classify, error))
+            M::map_error(error, |error| {
+                classify_and_emit::<C, S::Response, _>(&self.classify, self.reporter, error)
+            })
         })
     }
 
     fn call(&mut self, request: Req) -> Self::Future {
-        let Self { classify, peek, track, .. } = self;
+        let Self { classify, peek, track, reporter, .. } = self;
         let (classify, peek, track) = (classify.clone(), peek.clone(), track.clone());
-        ResponseFuture::new(self.inner.call(request), classify, peek, track)
+        ResponseFuture::new(self.inner.call(request), classify, peek, track, *reporter)
     }
 }
 

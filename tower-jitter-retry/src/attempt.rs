@@ -17,7 +17,7 @@ use tower_fault_classify::{ClassifiedError, Classify, Fault, Verdict};
 use crate::decision::{Decision, RetryCall};
 use crate::policy::{GiveUp, RetryEvent, RetryPolicy, is_rejection};
 use crate::request::{Attempt, Coverage, Mark, OuterMark, ResendAfter};
-use crate::telemetry::{self, Retried};
+use crate::telemetry::{ENABLED, Reporter, Retried};
 
 /// The state of a running call: a [`RetryCall`] with the policy's clock, and with reports. It holds
 /// no counted reference unless the policy has a setting that needs one.
@@ -31,6 +31,7 @@ pub(crate) struct AttemptState {
     clock: Clock,
     /// The fault of the last attempt that was not rejected on this side.
     last_sent: Option<Fault>,
+    reporter: Reporter,
 }
 
 impl AttemptState {
@@ -42,7 +43,8 @@ impl AttemptState {
     pub(crate) fn new(policy: &RetryPolicy, resend_after: ResendAfter, deadline: Option<Duration>) -> Self {
         let clock = policy.clock;
         let started = deadline.map(|_| clock.now());
-        Self { call: RetryCall::new(policy, resend_after, started, deadline), clock, last_sent: None }
+        let call = RetryCall::new(policy, resend_after, started, deadline);
+        Self { call, clock, last_sent: None, reporter: policy.reporter }
     }
 
     /// Replaces tokio's clock with the system's clock, for a thread that sleeps. Such a thread's
@@ -68,7 +70,7 @@ impl AttemptState {
     /// Records that the first attempt was a success.
     #[inline]
     pub(crate) fn record_first_success(&self) {
-        telemetry::record_attempt();
+        self.reporter.attempt();
         self.call.record_first_success();
     }
 
@@ -85,7 +87,7 @@ impl AttemptState {
         verdict: &Verdict,
         blocked: impl FnOnce() -> Option<GiveUp>,
     ) -> Result<(Fault, Duration), Option<GiveUp>> {
-        telemetry::record_attempt();
+        self.reporter.attempt();
         let clock = self.clock;
         let decision = self.call.record_unless(verdict, || clock.now(), blocked);
         let Verdict::Fault(fault) = *verdict else {
@@ -98,7 +100,7 @@ impl AttemptState {
         match decision {
             Decision::Retry { delay } => Ok((fault, delay)),
             Decision::GiveUp(reason) => {
-                telemetry::emit_give_up(reason, &fault, self.call.attempts());
+                self.reporter.give_up(reason, &fault, self.call.attempts());
                 Err(Some(reason))
             }
             Decision::Done => Err(None),
@@ -140,16 +142,16 @@ impl AttemptState {
     /// Reports the scheduled retry, before its delay begins.
     pub(crate) fn report_retry(&self, fault: &Fault, delay: Duration) {
         let observer = self.call.cold().and_then(|cold| cold.observer.as_ref());
-        if telemetry::ENABLED || observer.is_some() {
+        if ENABLED || observer.is_some() {
             let (attempt, elapsed) = (self.retries(), self.elapsed());
-            telemetry::emit_retry(&RetryEvent { attempt, fault: *fault, delay, elapsed }, observer);
+            self.reporter.retry(&RetryEvent { attempt, fault: *fault, delay, elapsed }, observer);
         }
     }
 
     /// Records that the request of the scheduled retry cannot be created. Returns the reason.
     pub(crate) fn cancel_retry(&mut self, fault: &Fault) -> GiveUp {
         self.call.cancel_retry();
-        telemetry::emit_give_up(GiveUp::NotReplayable, fault, self.call.attempts());
+        self.reporter.give_up(GiveUp::NotReplayable, fault, self.call.attempts());
         GiveUp::NotReplayable
     }
 
@@ -166,7 +168,7 @@ impl AttemptState {
     {
         let LastOutcome { mut result, fault } = last;
         self.call.cancel_retry();
-        telemetry::emit_give_up(reason, &fault, self.call.attempts());
+        self.reporter.give_up(reason, &fault, self.call.attempts());
         self.attach(classify, &mut result, Some(reason));
         result
     }

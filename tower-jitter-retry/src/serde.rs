@@ -12,7 +12,7 @@ use http::HeaderName;
 use tower_fault_classify::__internals::settings::TableSchema;
 use tower_fault_classify::__internals::settings::{
     Bool, Choice, DurationIn, Either, Float, HumanDuration, Integer, Invalid, Kind, Nested, OneOf, OrNone,
-    Presets, Scalar, Seed, Setting, Table, TextList, Visit, WrittenSeed, read_table,
+    Presets, Scalar, Seed, Setting, Table, Text, TextList, Visit, WrittenSeed, read_table,
 };
 
 use crate::backoff::{Backoff, Jitter};
@@ -74,6 +74,7 @@ impl Table for Policy {
     }
 
     fn visit(&self, to: &mut impl Visit<RetryPolicyBuilder>) {
+        to.setting("name", "name in metrics and logs", Text, RetryPolicyBuilder::name);
         visit_attempts(to);
         visit_requests(to);
         visit_marks(to);
@@ -543,6 +544,8 @@ impl Serialize for RetryPolicy {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         // Destructured, so that a new setting does not compile until it is written here.
         let Self {
+            name,
+            reporter: _,
             hot,
             clock: _,
             has_own_clock: _,
@@ -571,6 +574,7 @@ impl Serialize for RetryPolicy {
         let seed = seeds.as_ref().map(|seeds| WrittenSeed(seeds.first()));
         let methods: Vec<_> = methods.iter().flat_map(|methods| methods.names()).collect();
         let mut table = to.serialize_map(None)?;
+        table.serialize_entry("name", name)?;
         table.serialize_entry("max_attempts", &OrNone(self.max_attempts()))?;
         table.serialize_entry("initial_backoff", &human(*initial))?;
         table.serialize_entry("backoff_multiplier", multiplier)?;
@@ -672,6 +676,7 @@ mod tests {
     /// The parts of a policy that a file contains.
     #[derive(Debug, PartialEq)]
     struct Parts {
+        name: &'static str,
         limits: Limits,
         budget: Option<BudgetSettings>,
         seed: Option<u64>,
@@ -686,6 +691,7 @@ mod tests {
     impl Parts {
         fn of(policy: &RetryPolicy) -> Self {
             Self {
+                name: policy.name,
                 limits: policy.hot.limits,
                 budget: policy.budget.as_ref().map(|budget| budget.settings().unwrap()),
                 seed: policy.seeds.as_ref().map(crate::rng::Seeds::first),
@@ -956,10 +962,7 @@ mod tests {
             "`budget.grpc.max_tokens` is 1001; allowed is 1 to 1000",
         ),
         (r#"{"budget": {"aws": {"cost": 501}}}"#, "`budget.aws.cost` is 501; allowed is 1 to 500"),
-        (
-            r#"{"attempts": 5}"#,
-            "unknown field `attempts`; allowed is `preset`, `max_attempts`, `initial_backoff`,",
-        ),
+        (r#"{"attempts": 5}"#, "unknown field `attempts`; allowed is `preset`, `name`, `max_attempts`,"),
     ];
 
     #[test]
@@ -1034,6 +1037,7 @@ mod tests {
     prop_compose! {
         /// Any valid policy without a custom budget.
         fn policy()(
+            name in ".*",
             (attempts, one, other, factor) in (proptest::option::of(ATTEMPT_RANGE), duration(TIME_RANGE), duration(TIME_RANGE), MULTIPLIER_RANGE),
             (jitter, max_elapsed) in (jitter(), proptest::option::of(duration(TIME_RANGE))),
             max_retry_after in duration(TIME_RANGE),
@@ -1048,6 +1052,7 @@ mod tests {
             header in proptest::option::of("[a-z][a-z0-9-]{0,9}"),
         ) -> RetryPolicy {
             let builder = RetryPolicy::builder()
+                .name(name)
                 .max_attempts(attempts.or(max_elapsed.is_none().then_some(1)))
                 .initial_backoff(one.min(other))
                 .max_backoff(one.max(other))

@@ -3,13 +3,11 @@
 //! The names are those of OpenTelemetry where it defines one: `error.type` is the kind of a fault,
 //! and `http.request.resend_count` is the number of a retry, from 1.
 //!
-//! | metric (feature `metrics`) | kind | labels |
-//! |---|---|---|
-//! | `tower_jitter_retry_attempts_total` | counter | |
-//! | `tower_jitter_retry_retries_total` | counter | `error.type` |
-//! | `tower_jitter_retry_delay_seconds` | histogram | |
-//! | `tower_jitter_retry_budget_refusals_total` | counter | |
-//! | `tower_jitter_retry_give_ups_total` | counter | `reason` ([`GiveUp`]), `error.type` |
+//! `telemetry/metrics.rs` has a table of all metrics.
+
+#[cfg_attr(not(feature = "metrics"), path = "telemetry/metrics_noop.rs")]
+#[cfg_attr(feature = "metrics", path = "telemetry/metrics.rs")]
+mod metrics;
 
 use std::error::Error;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -17,6 +15,7 @@ use std::time::Duration;
 
 use tower_fault_classify::{ClassifiedError, Fault};
 
+use self::metrics::PolicyMetrics;
 use crate::policy::{GiveUp, Observer, RetryEvent};
 
 /// The history of a call that was retried, attached to its response or its error.
@@ -84,125 +83,39 @@ const TARGET: &str = "tower_jitter_retry";
 /// Whether retries are counted or traced.
 pub(crate) const ENABLED: bool = cfg!(any(feature = "metrics", feature = "tracing"));
 
-/// Counts an attempt that has ended.
-#[inline]
-pub(crate) fn record_attempt() {
-    counters::attempt();
+/// Reports the attempts of the policies with one name. It has no size without the features
+/// `metrics` and `tracing`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reporter {
+    #[cfg(feature = "tracing")]
+    policy: &'static str,
+    metrics: PolicyMetrics,
 }
 
-/// Reports a retry.
-pub(crate) fn emit_retry(event: &RetryEvent, observer: Option<&Observer>) {
-    counters::retry(event);
-    events::retry(event);
-    if let Some(observer) = observer {
-        // The panic hook has already reported the panic, which must not affect the call.
-        drop(catch_unwind(AssertUnwindSafe(|| observer.notify(event))));
-    }
-}
-
-/// Reports that no attempt follows after a fault.
-pub(crate) fn emit_give_up(reason: GiveUp, fault: &Fault, attempts: u32) {
-    counters::give_up(reason, fault);
-    events::give_up(reason, fault, attempts);
-}
-
-/// The metrics.
-#[cfg(feature = "metrics")]
-mod counters {
-    use std::cell::RefCell;
-    use std::collections::HashMap;
-    use std::rc::Rc;
-
-    use metrics::{Key, Label, Level, Metadata, with_recorder};
-    use tower_fault_classify::{Fault, Kind};
-
-    use crate::policy::{GiveUp, RetryEvent};
-
-    const METADATA: Metadata<'static> = Metadata::new(super::TARGET, Level::INFO, Some(module_path!()));
-
-    static ATTEMPTS: Key = Key::from_static_name("tower_jitter_retry_attempts_total");
-    static DELAYS: Key = Key::from_static_name("tower_jitter_retry_delay_seconds");
-    static REFUSALS: Key = Key::from_static_name("tower_jitter_retry_budget_refusals_total");
-
-    /// The keys by their labels.
-    type Keys = HashMap<(Kind, Option<GiveUp>), Rc<Key>>;
-
-    thread_local! {
-        /// A key with labels allocates. There are few of them, so each thread creates each key
-        /// once.
-        static KEYS: RefCell<Keys> = RefCell::default();
-    }
-
-    pub(super) fn attempt() {
-        increment(&ATTEMPTS);
-    }
-
-    pub(super) fn retry(event: &RetryEvent) {
-        labelled(&event.fault, None);
-        with_recorder(|recorder| recorder.register_histogram(&DELAYS, &METADATA))
-            .record(event.delay.as_secs_f64());
-    }
-
-    pub(super) fn give_up(reason: GiveUp, fault: &Fault) {
-        labelled(fault, Some(reason));
-        if reason == GiveUp::Budget {
-            increment(&REFUSALS);
+impl Reporter {
+    /// Returns the reporter of policies with this name.
+    pub(crate) fn of(policy: &'static str) -> Self {
+        Self {
+            #[cfg(feature = "tracing")]
+            policy,
+            metrics: PolicyMetrics::of(policy),
         }
     }
 
-    fn labelled(fault: &Fault, reason: Option<GiveUp>) {
-        let key = KEYS.with_borrow_mut(|keys| {
-            let key = keys.entry((fault.kind(), reason)).or_insert_with(|| {
-                let mut labels = vec![Label::from_static_parts("error.type", fault.kind().as_str())];
-                Rc::new(match reason {
-                    None => Key::from_parts("tower_jitter_retry_retries_total", labels),
-                    Some(reason) => {
-                        labels.push(Label::from_static_parts("reason", reason.as_str()));
-                        Key::from_parts("tower_jitter_retry_give_ups_total", labels)
-                    }
-                })
-            });
-            Rc::clone(key)
-        });
-        // After the borrow has ended: the recorder may make calls of its own, which are counted
-        // too.
-        increment(&key);
+    /// Counts an attempt that has ended.
+    #[inline]
+    pub(crate) fn attempt(self) {
+        self.metrics.attempt();
     }
 
-    fn increment(key: &Key) {
-        with_recorder(|recorder| recorder.register_counter(key, &METADATA)).increment(1);
-    }
-}
-
-/// No metrics.
-#[cfg(not(feature = "metrics"))]
-mod counters {
-    use tower_fault_classify::Fault;
-
-    use crate::policy::{GiveUp, RetryEvent};
-
-    #[inline]
-    pub(super) const fn attempt() {}
-
-    #[inline]
-    pub(super) const fn retry(_: &RetryEvent) {}
-
-    #[inline]
-    pub(super) const fn give_up(_: GiveUp, _: &Fault) {}
-}
-
-/// The events for `tracing`.
-#[cfg(feature = "tracing")]
-mod events {
-    use tower_fault_classify::Fault;
-
-    use super::TARGET;
-    use crate::policy::{GiveUp, RetryEvent};
-
-    pub(super) fn retry(event: &RetryEvent) {
+    /// Reports a retry.
+    pub(crate) fn retry(self, event: &RetryEvent, observer: Option<&Observer>) {
+        self.metrics.retry(event);
+        #[cfg(feature = "tracing")]
         tracing::debug!(
             target: TARGET,
             {
+                policy = self.policy,
                 "http.request.resend_count" = event.attempt,
                 "error.type" = event.fault.kind().as_str(),
                 "fault.origin" = event.fault.origin().as_str(),
@@ -211,12 +124,20 @@ mod events {
             },
             "retry",
         );
+        if let Some(observer) = observer {
+            // The panic hook has already reported the panic, which must not affect the call.
+            drop(catch_unwind(AssertUnwindSafe(|| observer.notify(event))));
+        }
     }
 
-    pub(super) fn give_up(reason: GiveUp, fault: &Fault, attempts: u32) {
+    /// Reports that no attempt follows after a fault.
+    pub(crate) fn give_up(self, reason: GiveUp, fault: &Fault, attempts: u32) {
+        self.metrics.give_up(reason, fault);
+        #[cfg(feature = "tracing")]
         tracing::debug!(
             target: TARGET,
             {
+                policy = self.policy,
                 "retry.reason" = reason.as_str(),
                 "retry.attempts" = attempts,
                 "error.type" = fault.kind().as_str(),
@@ -224,19 +145,6 @@ mod events {
             },
             "no retry",
         );
+        let _ = attempts;
     }
-}
-
-/// No events.
-#[cfg(not(feature = "tracing"))]
-mod events {
-    use tower_fault_classify::Fault;
-
-    use crate::policy::{GiveUp, RetryEvent};
-
-    #[inline]
-    pub(super) const fn retry(_: &RetryEvent) {}
-
-    #[inline]
-    pub(super) const fn give_up(_: GiveUp, _: &Fault, _: u32) {}
 }

@@ -27,7 +27,9 @@ struct Fields(String);
 
 impl Visit for Fields {
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        if ["message", "http.request.resend_count", "error.type", "retry.reason"].contains(&field.name()) {
+        if ["message", "policy", "http.request.resend_count", "error.type", "retry.reason"]
+            .contains(&field.name())
+        {
             let _ = write!(self.0, "{}={value:?} ", field.name());
         }
     }
@@ -56,15 +58,15 @@ impl Subscriber for RecordedEvents {
 fn tracing_events_carry_resend_count_and_reason() {
     let events = RecordedEvents::default();
     tracing::subscriber::with_default(events.clone(), || {
-        let mut service = JitterRetryLayer::new(immediate().build().unwrap())
+        let mut service = JitterRetryLayer::new(immediate().name("search").build().unwrap())
             .layer(service_fn(async |_: Request<String>| Ok::<_, io::Error>(response(503))));
         block_on(send(&mut service, request(Method::GET))).unwrap();
     });
     let events = events.0.lock().unwrap();
     let expected = [
-        "message=retry http.request.resend_count=1 error.type=\"unavailable\" ",
-        "message=retry http.request.resend_count=2 error.type=\"unavailable\" ",
-        "message=no retry retry.reason=\"attempts\" error.type=\"unavailable\" ",
+        "message=retry policy=\"search\" http.request.resend_count=1 error.type=\"unavailable\" ",
+        "message=retry policy=\"search\" http.request.resend_count=2 error.type=\"unavailable\" ",
+        "message=no retry policy=\"search\" retry.reason=\"attempts\" error.type=\"unavailable\" ",
     ];
     assert_eq!(*events, expected);
 }

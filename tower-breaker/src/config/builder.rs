@@ -4,9 +4,8 @@ use std::borrow::Cow;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use tower_fault_classify::__internals::{Clock, ConfigError};
+use tower_fault_classify::__internals::{Clock, ConfigError, intern};
 
-use super::name::intern;
 use super::{BreakerConfig, CancelledPolicy, Mode};
 use crate::machine::{OpenDuration, RecoveryLimits, SlowCallLimits, SlowStartKind, TripLimits, WindowShape};
 use crate::rng::Seeds;

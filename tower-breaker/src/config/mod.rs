@@ -15,7 +15,6 @@ mod builder;
 mod getters;
 #[cfg(feature = "keyed")]
 mod keyed;
-mod name;
 
 pub use builder::BreakerConfigBuilder;
 pub(crate) use builder::DURATIONS;
@@ -30,9 +29,8 @@ use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
-use tower_fault_classify::__internals::Clock;
+use tower_fault_classify::__internals::{Clock, intern};
 
-use self::name::intern;
 use crate::machine::{RecoveryLimits, SlowStartKind, TripLimits, WindowShape};
 use crate::rng::Seeds;
 

@@ -4,6 +4,7 @@ use std::future::{Future, Pending};
 
 use super::end::ClassifyEnd;
 use crate::fault::Verdict;
+use crate::telemetry::Reporter;
 
 /// A body mode that decides whether the layer tracks the body of a response.
 ///
@@ -12,13 +13,15 @@ pub trait Track<Res, C>: sealed::Sealed {
     /// The response that the layer returns.
     type Response;
 
-    /// Wraps the body of a response whose head was classified.
+    /// Wraps the body of a response whose head was classified. `reporter` reports a fault at the
+    /// end of the body.
     fn track(
         &self,
         response: Res,
         head: Verdict,
         classify: &C,
         classify_end: ClassifyEnd<C>,
+        reporter: Reporter,
     ) -> Self::Response;
 }
 
@@ -30,7 +33,7 @@ impl<Res, C> Track<Res, C> for Head {
     type Response = Res;
 
     #[inline]
-    fn track(&self, response: Res, _: Verdict, _: &C, _: ClassifyEnd<C>) -> Res {
+    fn track(&self, response: Res, _: Verdict, _: &C, _: ClassifyEnd<C>, _: Reporter) -> Res {
         response
     }
 }

@@ -17,7 +17,7 @@ use super::replace::{ReplaceBody, TakeBody};
 use crate::error::{AsError, TypedError};
 use crate::fault::Verdict;
 use crate::grpc;
-use crate::telemetry;
+use crate::telemetry::Reporter;
 use crate::upload::{self, UploadGuard, UploadSource};
 
 /// A body mode that calls a hook at the end of each response's body.
@@ -59,10 +59,11 @@ where
         head: Verdict,
         classify: &C,
         classify_end: ClassifyEnd<C>,
+        reporter: Reporter,
     ) -> Self::Response {
         // A fault of the head has already been reported.
-        let emits = head.is_success();
-        let hook = ObservedHook { hook: self.hook.clone(), emits, status: response.status() };
+        let reporter = head.is_success().then_some(reporter);
+        let hook = ObservedHook { hook: self.hook.clone(), reporter, status: response.status() };
         let inspector = response.headers().map_or_else(W::default, W::new);
         track_response(response, head, inspector, hook, classify, classify_end)
     }
@@ -118,15 +119,15 @@ impl<H, W, K> fmt::Debug for TrackBody<H, W, K> {
 #[derive(Clone, Copy, Debug)]
 pub struct ObservedHook<H> {
     hook: H,
-    emits: bool,
+    reporter: Option<Reporter>,
     status: Option<StatusCode>,
 }
 
 impl<H> ObservedHook<H> {
     /// Reports the fault, and returns the hook.
     fn emit(self, verdict: Verdict) -> H {
-        if let Some(fault) = verdict.fault().filter(|_| self.emits) {
-            telemetry::emit(fault, self.status);
+        if let (Some(fault), Some(reporter)) = (verdict.fault(), self.reporter) {
+            reporter.emit(fault, self.status);
         }
         self.hook
     }

@@ -30,5 +30,6 @@ pub use type_name::{error_chain, error_type_name};
 pub use crate::duration::DisplayDuration;
 pub use crate::error_chain::error_text;
 pub use crate::grpc::pushback_value;
+pub use crate::name::intern;
 pub use crate::system_time::now as system_time;
 pub use crate::upload::UploadGuard;

@@ -22,7 +22,8 @@ fn metrics_count_faults_by_kind_and_origin() {
             for status in [200, 503, 503, 404, 0] {
                 let _ = wrapping.ready().await.unwrap().call(status).await;
             }
-            let mut keeping = FaultClassifyLayer::new().keep_errors().layer(service_fn(respond));
+            let mut keeping =
+                FaultClassifyLayer::new().name("search".to_owned()).keep_errors().layer(service_fn(respond));
             keeping.ready().await.unwrap().call(0).await.unwrap_err();
         });
     });
@@ -30,8 +31,10 @@ fn metrics_count_faults_by_kind_and_origin() {
         .snapshot()
         .into_vec()
         .into_iter()
-        .map(|(key, _, _, value)| {
+        .map(|(key, unit, text, value)| {
             assert_eq!(key.key().name(), "tower_fault_classify_faults_total");
+            assert_eq!(unit, Some(metrics::Unit::Count));
+            assert!(text.is_some_and(|text| text.ends_with('.')));
             let labels = key.key().labels().map(|label| format!("{}={}", label.key(), label.value()));
             let DebugValue::Counter(count) = value else { panic!("the metric is not a counter") };
             (labels.collect::<Vec<_>>().join(" "), count)
@@ -39,11 +42,32 @@ fn metrics_count_faults_by_kind_and_origin() {
         .collect();
     counts.sort();
     let expected = [
-        ("error.type=client fault.origin=caller", 1),
-        ("error.type=unavailable fault.origin=remote", 2),
-        ("error.type=unavailable fault.origin=transport", 2),
+        ("layer=classify error.type=client fault.origin=caller", 1),
+        ("layer=classify error.type=unavailable fault.origin=remote", 2),
+        ("layer=classify error.type=unavailable fault.origin=transport", 1),
+        ("layer=search error.type=unavailable fault.origin=transport", 1),
     ];
     assert_eq!(counts, expected.map(|(labels, count)| (labels.to_owned(), count)));
+}
+
+#[test]
+fn end_of_tracked_body_is_counted_with_name_of_layer() {
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    metrics::with_local_recorder(&recorder, || {
+        let respond = async |()| {
+            let response = http::Response::builder().header("content-type", "application/grpc");
+            Ok::<_, io::Error>(response.body(String::new()).unwrap())
+        };
+        let layer =
+            FaultClassifyLayer::new().name("streams").track_body(|_: tower_fault_classify::Verdict| ());
+        let response = tokio_test::block_on(layer.layer(service_fn(respond)).oneshot(())).unwrap();
+        // The call has no gRPC status, which is a fault at the end of its body.
+        tokio_test::block_on(http_body_util::BodyExt::collect(response)).unwrap();
+    });
+    let counted: Vec<_> = snapshotter.snapshot().into_vec();
+    let [(key, ..)] = &counted[..] else { panic!("{counted:?}") };
+    assert!(key.key().labels().any(|label| (label.key(), label.value()) == ("layer", "streams")), "{key:?}");
 }
 
 /// A recorder that makes a call for each count, like a recorder that sends its counts to a server.

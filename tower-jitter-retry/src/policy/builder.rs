@@ -1,11 +1,12 @@
 //! The builder of a [`RetryPolicy`], and the methods of [`RetryPolicy`] that return one.
 
+use std::borrow::Cow;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderName;
-use tower_fault_classify::__internals::{Clock, ConfigError};
+use tower_fault_classify::__internals::{Clock, ConfigError, intern};
 
 use super::config::{ColdConfig, HotConfig, Observer, RetryEvent, RetryPolicy};
 use super::decide::Limits;
@@ -14,6 +15,7 @@ use crate::backoff::{Backoff, Jitter, nanos};
 use crate::budget::{Budget, TokenBudgetBuilder};
 use crate::request::{NonIdempotent, RetrySafety};
 use crate::rng::Seeds;
+use crate::telemetry::Reporter;
 
 pub(crate) const ATTEMPT_RANGE: RangeInclusive<u32> = 1..=1_000;
 
@@ -32,6 +34,7 @@ pub(crate) const REPLAY_LIMIT_RANGE: RangeInclusive<usize> = 0..=1 << 30;
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct RetryPolicyBuilder {
+    name: Cow<'static, str>,
     max_attempts: Option<u32>,
     initial_backoff: Duration,
     backoff_multiplier: f64,
@@ -122,6 +125,7 @@ impl Default for RetryPolicy {
 impl Default for RetryPolicyBuilder {
     fn default() -> Self {
         Self {
+            name: Cow::Borrowed("retry"),
             max_attempts: Some(3),
             initial_backoff: Duration::from_millis(100),
             backoff_multiplier: 2.0,
@@ -151,6 +155,7 @@ impl RetryPolicyBuilder {
     fn from_policy(policy: &RetryPolicy) -> Self {
         let backoff = policy.backoff();
         Self {
+            name: Cow::Borrowed(policy.name()),
             max_attempts: policy.max_attempts(),
             initial_backoff: backoff.initial_backoff(),
             backoff_multiplier: backoff.backoff_multiplier(),
@@ -172,6 +177,17 @@ impl RetryPolicyBuilder {
             remove_marker: policy.remove_marker(),
             observer: policy.cold.as_ref().and_then(|cold| cold.observer.clone()),
         }
+    }
+
+    /// Sets the name of the policy: the label and the field `policy` in metrics and logs.
+    ///
+    /// Give each policy a name if a program has several. **Default**: `"retry"`.
+    ///
+    /// A name that is built at run time is leaked: the program keeps one copy of each distinct name
+    /// until it ends.
+    pub fn name(mut self, name: impl Into<Cow<'static, str>>) -> Self {
+        self.name = name.into();
+        self
     }
 
     /// Sets how many times a request is sent at most, including the first attempt.
@@ -501,7 +517,10 @@ impl RetryPolicyBuilder {
             observer: self.observer,
             header: self.header,
         };
+        let name = intern(self.name);
         Ok(RetryPolicy {
+            name,
+            reporter: Reporter::of(name),
             hot: HotConfig { limits, budget_ref: budget.as_ref().and_then(Budget::budget_ref) },
             clock,
             has_own_clock: self.clock.is_some(),

@@ -15,6 +15,7 @@ use crate::backoff::Backoff;
 use crate::budget::{Budget, BudgetRef, RetryBudget};
 use crate::request::{Attempt, Mark, NonIdempotent, Notes, OuterMark, RequestInfo, ResendAfter, RetrySafety};
 use crate::rng::Seeds;
+use crate::telemetry::Reporter;
 
 /// Decides which requests are retried, how many times and after which delay.
 ///
@@ -22,6 +23,7 @@ use crate::rng::Seeds;
 ///
 /// | setting | sets | range | default |
 /// |---|---|---|---|
+/// | [`name`](super::RetryPolicyBuilder::name) | name in metrics and logs | any text | `"retry"` |
 /// | [`max_attempts`](super::RetryPolicyBuilder::max_attempts) | attempts per request, including the first | 1 to 1,000, or `None` with a `max_elapsed` | 3 |
 /// | [`initial_backoff`](super::RetryPolicyBuilder::initial_backoff) | ceiling of the delay before the first retry | 0 to `max_backoff` | 100 ms |
 /// | [`backoff_multiplier`](super::RetryPolicyBuilder::backoff_multiplier) | growth of the ceiling with every further retry | 1 to 1,000 | 2 |
@@ -93,6 +95,8 @@ use crate::rng::Seeds;
 /// configuration file has changed, use [`PolicyHandle::reconfigure`](crate::PolicyHandle).
 #[derive(Clone, Debug)]
 pub struct RetryPolicy {
+    pub(crate) name: &'static str,
+    pub(crate) reporter: Reporter,
     pub(crate) hot: HotConfig,
     pub(crate) clock: Clock,
     /// Whether the clock was set. A policy without one takes over the clock of the policy that it
@@ -136,6 +140,11 @@ impl ColdConfig {
 }
 
 impl RetryPolicy {
+    /// Returns the name of the policy.
+    pub const fn name(&self) -> &'static str {
+        self.name
+    }
+
     /// Returns how many times a request is sent at most, including the first attempt.
     ///
     /// `None`: only time limits the number of attempts.

@@ -287,6 +287,7 @@ fn policy_to_builder_keeps_every_setting() {
     let name = http::HeaderName::from_static("x-attempt");
     let clock = Clock::manual().0;
     let policy = RetryPolicy::builder()
+        .name("search")
         .max_attempts(7)
         .initial_backoff(Duration::from_millis(20))
         .backoff_multiplier(3.0)
@@ -311,6 +312,7 @@ fn policy_to_builder_keeps_every_setting() {
         .unwrap();
     for policy in [policy.clone(), policy.to_builder().build().unwrap()] {
         let backoff = policy.backoff();
+        assert_eq!(policy.name(), "search");
         assert_eq!(policy.max_attempts(), Some(7));
         assert_eq!(backoff.initial_backoff(), Duration::from_millis(20));
         assert!((backoff.backoff_multiplier() - 3.0).abs() < f64::EPSILON);

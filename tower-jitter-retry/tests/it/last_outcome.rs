@@ -582,5 +582,5 @@ fn rejection_and_readiness_error_are_counted_with_reason() {
     let mut reasons: Vec<Vec<_>> =
         give_ups.map(|key| key.key().labels().map(|label| label.value().to_owned()).collect()).collect();
     reasons.sort();
-    assert_eq!(reasons, [["local", "not_ready"], ["rejected", "rejected"]]);
+    assert_eq!(reasons, [["retry", "local", "not_ready"], ["retry", "rejected", "rejected"]]);
 }

@@ -149,22 +149,56 @@ fn metrics_count_attempts_retries_delays_and_give_ups() {
         counted.insert(format!("{name}{{{}}}", labels.collect::<Vec<_>>().join(",")), value);
     }
     let expected = [
-        ("attempts_total{}", 12),
-        ("budget_refusals_total{}", 1),
-        ("delay_seconds{}", 4),
-        ("give_ups_total{error.type=client,reason=not_retryable}", 1),
-        ("give_ups_total{error.type=throttled,reason=attempts}", 1),
-        ("give_ups_total{error.type=timeout,reason=not_replayable}", 1),
-        ("give_ups_total{error.type=unavailable,reason=attempts}", 1),
-        ("give_ups_total{error.type=unavailable,reason=budget}", 1),
-        ("give_ups_total{error.type=unavailable,reason=not_idempotent}", 1),
-        ("give_ups_total{error.type=unavailable,reason=max_elapsed}", 1),
-        ("retries_total{error.type=throttled}", 2),
-        ("retries_total{error.type=unavailable}", 2),
+        ("attempts_total{policy=retry}", 12),
+        ("budget_refusals_total{policy=retry}", 1),
+        ("delay_seconds{policy=retry}", 4),
+        ("give_ups_total{policy=retry,error.type=client,reason=not_retryable}", 1),
+        ("give_ups_total{policy=retry,error.type=throttled,reason=attempts}", 1),
+        ("give_ups_total{policy=retry,error.type=timeout,reason=not_replayable}", 1),
+        ("give_ups_total{policy=retry,error.type=unavailable,reason=attempts}", 1),
+        ("give_ups_total{policy=retry,error.type=unavailable,reason=budget}", 1),
+        ("give_ups_total{policy=retry,error.type=unavailable,reason=not_idempotent}", 1),
+        ("give_ups_total{policy=retry,error.type=unavailable,reason=max_elapsed}", 1),
+        ("retries_total{policy=retry,error.type=throttled}", 2),
+        ("retries_total{policy=retry,error.type=unavailable}", 2),
     ];
     let expected: BTreeMap<_, _> =
         expected.into_iter().map(|(name, count)| (name.to_owned(), count)).collect();
     assert_eq!(counted, expected);
+}
+
+#[cfg(feature = "metrics")]
+#[test]
+fn metrics_have_name_of_policy_and_descriptions() {
+    use metrics::Unit;
+    use metrics_util::debugging::{DebugValue, DebuggingRecorder};
+
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    metrics::with_local_recorder(&recorder, || {
+        // A name that is built at run time.
+        for name in ["search".to_owned(), "stock".to_owned()] {
+            let policy = immediate().name(name).build().unwrap();
+            assert_eq!(policy.to_builder().build().unwrap().name(), policy.name());
+            let refused = || Err::<(), _>(io::Error::from(io::ErrorKind::ConnectionRefused));
+            policy.retry_blocking(refused).unwrap_err();
+        }
+    });
+    let mut attempts = Vec::new();
+    for (key, unit, text, value) in snapshotter.snapshot().into_vec() {
+        let name = key.key().name().to_owned();
+        let policy = key.key().labels().find(|label| label.key() == "policy");
+        let policy = policy.unwrap_or_else(|| panic!("{name} has no policy")).value().to_owned();
+        let expected = if name.ends_with("_seconds") { Unit::Seconds } else { Unit::Count };
+        assert_eq!(unit, Some(expected), "{name}");
+        assert!(text.is_some_and(|text| text.ends_with('.')), "{name}");
+        if name == "tower_jitter_retry_attempts_total" {
+            let DebugValue::Counter(count) = value else { panic!("{name} is not a counter") };
+            attempts.push((policy, count));
+        }
+    }
+    attempts.sort();
+    assert_eq!(attempts, [("search".to_owned(), 3), ("stock".to_owned(), 3)]);
 }
 
 /// A recorder that makes a call of its own for each count, like a recorder that sends its counts to

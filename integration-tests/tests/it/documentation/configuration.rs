@@ -92,6 +92,7 @@ fn retry_files_on_page_are_complete_and_equal() {
     let [toml, json] = ["toml", "json"].map(|language| blocks(&page, "Retry file", language).remove(0));
     let budget = Budget::tokens().capacity(20).initial(5).per_success(0.1).timeout_cost(3.0).build().unwrap();
     let built = RetryPolicy::builder()
+        .name("search")
         .max_attempts(5)
         .initial_backoff(Duration::from_millis(50))
         .backoff_multiplier(1.5)

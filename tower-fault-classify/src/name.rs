@@ -1,4 +1,4 @@
-//! Names with a `'static` lifetime, so that a rejection contains one without reference counting.
+//! Names with a `'static` lifetime, so that each call has one without reference counting.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -6,7 +6,8 @@ use std::sync::{Mutex, PoisonError};
 
 /// Returns the name as a `'static` string. A name that is built at run time is leaked once,
 /// regardless of how often it is used.
-pub(crate) fn intern(name: Cow<'static, str>) -> &'static str {
+#[allow(unreachable_pub, reason = "the feature `__internals` exports it")]
+pub fn intern(name: Cow<'static, str>) -> &'static str {
     static NAMES: Mutex<Option<HashSet<&'static str>>> = Mutex::new(None);
     let name = match name {
         Cow::Borrowed(name) => return name,
