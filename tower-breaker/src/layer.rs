@@ -479,7 +479,7 @@ impl<C, R, B> BreakerLayer<C, R, B> {
     ///
     /// A service becomes ready again without further action:
     ///
-    /// - when the open duration is over, by a timer of the waiting service;
+    /// - when the open duration or a manual override is over, by a timer of the waiting service;
     /// - when a probe slot is free;
     /// - when the circuit is released, reset or closed.
     ///

@@ -532,5 +532,10 @@ mod tests {
         let left = status["retry_after_seconds"].as_f64().unwrap();
         assert!((2.0..=4.6).contains(&left), "{status}");
         assert!(status["lasted_seconds"].as_f64().unwrap() < 1.0, "{status}");
+        assert!(status["override_ends_in_seconds"].is_null());
+        circuit.force_closed_for(Duration::from_secs(9)).unwrap();
+        let status = serde_json::to_value(circuit.status()).unwrap();
+        let left = status["override_ends_in_seconds"].as_f64().unwrap();
+        assert!((8.0..=9.1).contains(&left), "{status}");
     }
 }

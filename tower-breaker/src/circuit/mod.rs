@@ -230,7 +230,7 @@ impl Circuit {
     ///
     /// A manual override stays in force:
     ///
-    /// - `Mode::Disabled` applies after [`release`](Self::release).
+    /// - `Mode::Disabled` applies after [`release`](Self::release), or when the override ends.
     /// - `Mode::ObserveOnly` applies immediately: even a circuit that is forced open admits calls.
     ///
     /// A circuit that is [open until it is reset](crate::BreakerConfigBuilder::open_until_reset)
