@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use proptest::prelude::*;
 use tower::{Layer, Service, service_fn};
 use tower_breaker::keyed::{KeyedBreakerLayer, KeyedCircuit, KeyedConfig};
 use tower_breaker::{Circuit, CircuitState, Kind, Mode, Permit, Verdict};
@@ -291,6 +292,75 @@ fn observer_of_trip_sees_failure_that_caused_it() {
     assert_eq!(seen.lock().unwrap().as_deref(), Some("5"));
     circuit.reset().unwrap();
     assert_eq!(*seen.lock().unwrap(), None);
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Acquire,
+    /// Fails one of the acquired permits.
+    Fail(usize),
+    Trip,
+    Reset,
+    ForceClosed,
+    Release,
+    /// Ends the circuit, and begins another one, which may use its storage.
+    Replace,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        6 => Just(Step::Acquire),
+        6 => (0..8_usize).prop_map(Step::Fail),
+        1 => Just(Step::Trip),
+        1 => Just(Step::Reset),
+        1 => Just(Step::ForceClosed),
+        1 => Just(Step::Release),
+        1 => Just(Step::Replace),
+    ];
+    prop::collection::vec(step, 1..60)
+}
+
+proptest! {
+    #[test]
+    fn last_failure_agrees_with_model(steps in steps()) {
+        let (config, time) = timed(config());
+        let mut circuit = Circuit::new(config.clone());
+        // Each permit with the number of resets and ends before it was acquired.
+        let mut permits = Vec::new();
+        let (mut generation, mut expected) = (0, None);
+        for (number, step) in steps.into_iter().enumerate() {
+            match step {
+                Step::Acquire => {
+                    // An open circuit then admits a probe.
+                    time.advance(OPEN_FOR);
+                    permits.extend(circuit.try_acquire().map(|permit| (permit, generation)));
+                }
+                Step::Fail(index) => {
+                    if index < permits.len() {
+                        let (permit, began) = permits.remove(index);
+                        permit.fail(&refused(), number);
+                        if began == generation {
+                            expected = Some(number.to_string());
+                        }
+                    }
+                }
+                Step::Trip => drop(circuit.trip()),
+                Step::Reset => {
+                    if circuit.reset().is_ok() {
+                        (generation, expected) = (generation + 1, None);
+                    }
+                }
+                Step::ForceClosed => circuit.force_closed().unwrap(),
+                Step::Release => circuit.release(),
+                Step::Replace => {
+                    drop(circuit);
+                    circuit = Circuit::new(config.clone());
+                    (generation, expected) = (generation + 1, None);
+                }
+            }
+            prop_assert_eq!(subject(&circuit), expected.clone());
+        }
+    }
 }
 
 #[cfg(feature = "serde")]
