@@ -208,6 +208,8 @@ proptest! {
         let (bucket, span) = if keyed { (buckets(window)[1], 11) } else { (buckets(window)[0], 16) };
         let idle_times = idle_times(window);
         let mut events: Vec<(u128, u8)> = Vec::new();
+        // Ten cancelled calls in a row would open the circuit.
+        let mut cancelled_in_a_row = 0;
         for (idle, calls) in phases {
             time.advance(*idle.get(&idle_times));
             if clock.now() > 1 << 62 {
@@ -215,6 +217,8 @@ proptest! {
             }
             for (tenths, end) in calls {
                 time.advance(Duration::from_nanos(bucket * tenths / 10));
+                let end = if end == 2 && cancelled_in_a_row == 9 { 0 } else { end };
+                cancelled_in_a_row = if end == 2 { cancelled_in_a_row + 1 } else { 0 };
                 guard.run([End::Success, End::Failure, End::Cancelled][usize::from(end)]);
                 // The number of the bucket, rounded as in the window.
                 let scale = u128::from(u64::MAX / bucket + 1);
