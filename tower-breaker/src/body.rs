@@ -163,13 +163,13 @@ impl<H: CircuitRef, L: KeepFailure> OnEnd for RecordAtEnd<H, L> {
     fn on_end(self, verdict: Verdict) {
         let (response, _) = (self.types)();
         self.last_failure.keep_response(&self.permit, &verdict, response);
-        self.permit.record_with_duration(&verdict, self.duration);
+        self.permit.record_measured(&verdict, self.duration);
     }
 
     fn on_error(self, verdict: Verdict, error: &(dyn Error + 'static)) {
         let (_, error_type) = (self.types)();
         self.last_failure.keep_body_error(&self.permit, &verdict, error, error_type);
-        self.permit.record_with_duration(&verdict, self.duration);
+        self.permit.record_measured(&verdict, self.duration);
     }
 
     fn on_drop(self, verdict: Verdict) {

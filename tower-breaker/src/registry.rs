@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tower_fault_classify::__internals::ConfigError;
+use tower_fault_classify::Verdict;
 
 use crate::circuit::{Circuit, Status};
 use crate::config::BreakerConfig;
@@ -321,6 +322,32 @@ impl CircuitRegistry {
     /// The registry has no circuit with this name.
     pub fn report(&self, name: &str, report: HealthReport) -> Result<(), ControlError> {
         self.existing(name)?.report(report);
+        Ok(())
+    }
+
+    /// Records an outcome in the circuit with this name: see [`Circuit::record`].
+    ///
+    /// # Errors
+    ///
+    /// The registry has no circuit with this name.
+    pub fn record(&self, name: &str, verdict: Verdict) -> Result<(), ControlError> {
+        self.existing(name)?.record(verdict);
+        Ok(())
+    }
+
+    /// Records an outcome and its duration in the circuit with this name: see
+    /// [`Circuit::record_with_duration`].
+    ///
+    /// # Errors
+    ///
+    /// The registry has no circuit with this name.
+    pub fn record_with_duration(
+        &self,
+        name: &str,
+        verdict: Verdict,
+        duration: Duration,
+    ) -> Result<(), ControlError> {
+        self.existing(name)?.record_with_duration(verdict, duration);
         Ok(())
     }
 

@@ -72,6 +72,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tower_fault_classify::__internals::{ConfigError, PoolHandle, StripedCounter};
+use tower_fault_classify::Verdict;
 
 use crate::config::{BreakerConfig, DURATIONS};
 use crate::error::{ControlError, Rejection};
@@ -347,6 +348,62 @@ impl<R: CircuitRef> Circuit<R> {
             self.owner.emit_rejection(self.name, denied.state);
             self.rejection(denied)
         })
+    }
+
+    /// Records the outcome of a call that did not run through the circuit.
+    ///
+    /// Use it for outcomes that other code observes, such as a client with its own connection
+    /// handling, a message consumer, or a monitor of traffic.
+    ///
+    /// | state of the circuit | effect |
+    /// |---|---|
+    /// | closed | counts as the outcome of a call; in a slow start, it takes no slot and no share |
+    /// | open | ignored |
+    /// | open, and the open time is over | the circuit half-opens, and the outcome counts as that of a probe |
+    /// | half-open | counts as the outcome of a probe, but takes no probe slot: also while all slots are taken |
+    /// | forced, or disabled by the configuration | ignored |
+    ///
+    /// [`Permit::record`] says how a verdict counts. Metrics count an outcome unless it is ignored.
+    /// The outcome is never slow, because its duration is not known: see
+    /// [`record_with_duration`](Self::record_with_duration).
+    ///
+    /// The circuit cannot see when the call began. A failure of a call from before the circuit
+    /// opened can therefore open a half-open circuit again. If the call's duration is known, use
+    /// `record_with_duration`, which prevents that.
+    ///
+    /// If your code can ask the circuit before the call, use [`try_acquire`](Self::try_acquire)
+    /// instead: otherwise an open circuit stops no call.
+    ///
+    /// ```
+    /// use tower_breaker::fault_classify::classify_error;
+    /// use tower_breaker::{BreakerConfig, Circuit, Verdict};
+    ///
+    /// /// A consumer reports the result of each delivery.
+    /// fn on_delivery(circuit: &Circuit, result: &std::io::Result<()>) {
+    ///     let verdict = match result {
+    ///         Ok(()) => Verdict::Success,
+    ///         Err(error) => classify_error(error).into(),
+    ///     };
+    ///     circuit.record(verdict);
+    /// }
+    ///
+    /// let circuit = Circuit::new(BreakerConfig::default());
+    /// on_delivery(&circuit, &Err(std::io::ErrorKind::ConnectionRefused.into()));
+    /// assert_eq!(circuit.status().window.failures, 1);
+    /// ```
+    pub fn record(&self, verdict: Verdict) {
+        self.owner.record_unadmitted(&verdict, None);
+    }
+
+    /// Records the outcome of a call that did not run through the circuit, and took `duration`.
+    ///
+    /// The call ended just now. It works like [`record`](Self::record), with two differences:
+    ///
+    /// - The [slow-call limit](crate::BreakerConfigBuilder::slow_call_rate) applies to `duration`.
+    /// - While the circuit is open or half-open, the outcome is ignored if the call began before
+    ///   the   circuit entered that state.
+    pub fn record_with_duration(&self, verdict: Verdict, duration: Duration) {
+        self.owner.record_unadmitted(&verdict, Some(duration));
     }
 
     pub(crate) fn admit(&self) -> Result<Permit<R>, Denied> {

@@ -5,6 +5,7 @@ use std::mem::{self, ManuallyDrop};
 use std::ops::Deref;
 #[cfg(feature = "keyed")]
 use std::task::Waker;
+use std::time::Duration;
 
 use tower_fault_classify::__internals::{PoolHandle, WeakHandle};
 use tower_fault_classify::classifiers::AsError;
@@ -116,7 +117,7 @@ const PANICKED: Fault = Fault::new(Kind::Unknown, Retryable::Never, Health::Unhe
 ///
 /// | way | effect |
 /// |---|---|
-/// | [`record`](Self::record) | records the verdict of the call |
+/// | [`record`](Self::record), [`record_with_duration`](Self::record_with_duration) | records the verdict of the call |
 /// | [`fail`](Self::fail), [`fail_as`](Self::fail_as) | records an error, and keeps it as the last failure |
 /// | [`cancel`](Self::cancel) | counts nothing: the call never began |
 /// | drop | records a cancelled call; see [`CancelledPolicy`](crate::CancelledPolicy) |
@@ -173,10 +174,20 @@ impl<R: CircuitRef> Permit<R> {
     ///
     /// Every outcome frees the slot of a probe, or of a call in a slow start by successes.
     ///
-    /// The duration that the slow-call limit applies to starts when the permit is acquired.
+    /// The duration that the slow-call limit applies to starts when the permit is acquired. To use
+    /// another duration, call [`record_with_duration`](Self::record_with_duration).
     #[inline]
     pub fn record(self, verdict: Verdict) {
         self.record_by_ref(&verdict);
+    }
+
+    /// Records the outcome of the call, and how long the call took.
+    ///
+    /// It works like [`record`](Self::record), but the [slow-call
+    /// limit](crate::BreakerConfigBuilder::slow_call_rate) applies to `duration`. Use it if the call
+    /// began later than the permit was acquired, or ended before its outcome was known.
+    pub fn record_with_duration(self, verdict: Verdict, duration: Duration) {
+        self.record_measured(&verdict, CallDuration::of(duration));
     }
 
     /// Records a failed call by its error, and keeps it as the circuit's
@@ -248,7 +259,7 @@ impl<R: CircuitRef> Permit<R> {
     }
 
     /// Records the outcome of a call whose answer arrived earlier, `duration` after its start.
-    pub(crate) fn record_with_duration(self, verdict: &Verdict, duration: CallDuration) {
+    pub(crate) fn record_measured(self, verdict: &Verdict, duration: CallDuration) {
         self.finish(|core, admission| core.record_with_duration(admission, verdict, duration));
     }
 

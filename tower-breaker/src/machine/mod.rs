@@ -265,6 +265,16 @@ impl Machine {
         (decision, None)
     }
 
+    /// Half-opens an open circuit whose open time is over.
+    pub(crate) fn half_open_if_due(&mut self, now: u64, limits: &RecoveryLimits) -> Option<Change> {
+        match self.state {
+            StateData::Open { until: Some(until) } if now >= until => {
+                Some(self.half_open(limits, Reason::OpenTimeOver))
+            }
+            _ => None,
+        }
+    }
+
     /// Decides on a call whose service is polled for readiness. `arrival` says how a slow start
     /// counts the poll.
     pub(crate) fn reserve(
@@ -332,8 +342,19 @@ impl Machine {
         at: Moment,
         limits: &RecoveryLimits,
     ) -> Option<Change> {
+        self.release_probe(ticket);
+        self.record_unadmitted(outcome, at, limits)
+    }
+
+    /// Records the outcome of a call that holds no slot. In the half-open state, it counts as the
+    /// outcome of a probe.
+    pub(crate) fn record_unadmitted(
+        &mut self,
+        outcome: Outcome<'_>,
+        at: Moment,
+        limits: &RecoveryLimits,
+    ) -> Option<Change> {
         let StateData::HalfOpen(round) = &mut self.state else { return None };
-        round.release_probe(ticket);
         match outcome {
             Outcome::Neutral => None,
             Outcome::Answered => {

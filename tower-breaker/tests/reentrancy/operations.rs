@@ -127,6 +127,16 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         }
         ignore(target.circuit.reset());
     }),
+    ("Circuit::record", |target| {
+        for verdict in [FAILURE, FAILURE, Verdict::Success] {
+            target.circuit.record(verdict);
+            target.circuit.record_with_duration(verdict, Duration::ZERO);
+            target.time.advance(Duration::from_secs(30));
+        }
+        if let Ok(permit) = target.circuit.try_acquire() {
+            permit.record_with_duration(FAILURE, Duration::ZERO);
+        }
+    }),
     ("Circuit retries", |target| {
         for verdict in [FAILURE, Verdict::Success] {
             if let Ok(permit) = target.circuit.try_acquire() {
@@ -296,6 +306,8 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         ignore(target.registry.force_closed_for(name, Duration::from_secs(1)));
         target.time.advance(Duration::from_secs(2));
         ignore(target.registry.report(name, HealthReport::Critical));
+        ignore(target.registry.record(name, FAILURE));
+        ignore(target.registry.record_with_duration(name, FAILURE, Duration::ZERO));
         target.registry.reset_all();
     }),
     ("KeyedBreakerLayer::new", |target| {

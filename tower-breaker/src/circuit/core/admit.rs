@@ -123,7 +123,7 @@ impl<S: Store> Core<S> {
     /// If the circuit has been forced closed again since `word` was read, the deadline may be a
     /// later one than that of `word`. This does no harm, because the circuit is forced closed now,
     /// too.
-    fn is_bypassed_at(&self, word: StateWord, now: u64) -> bool {
+    pub(super) fn is_bypassed_at(&self, word: StateWord, now: u64) -> bool {
         // Relaxed: the state word was read with Acquire, and the deadline was written before that
         // word.
         word.is_bypassed_until_deadline() && now < self.store.bypass_deadline().load(Ordering::Relaxed)

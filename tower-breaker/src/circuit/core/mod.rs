@@ -96,6 +96,7 @@ pub(crate) use admit::Denied;
 pub(super) use transition::wake;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tower_fault_classify::__internals::sync::{AtomicU64, Mutex, MutexGuard, Ordering, lock};
 use tower_fault_classify::__internals::{Clock, RetryScope};
@@ -244,6 +245,10 @@ pub(crate) enum CallDuration {
 }
 
 impl CallDuration {
+    pub(crate) fn of(duration: Duration) -> Self {
+        Self::Measured(Some(nanos(duration)))
+    }
+
     fn or(self, until_now: impl FnOnce() -> Option<u64>) -> Option<u64> {
         match self {
             Self::UntilNow => until_now(),
@@ -387,6 +392,10 @@ const fn start_word(now: u64) -> u64 {
 #[inline]
 fn retry_mark(flags: Flags) -> u64 {
     if !flags.counts_failed_retries() && RetryScope::is_active() { RETRY } else { 0 }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 pub(super) const fn next_epoch(epoch: u32) -> u32 {

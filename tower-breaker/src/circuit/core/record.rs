@@ -4,12 +4,13 @@
 //! The numbers ①, ② and ③ are the steps that `core/mod.rs` describes.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tower_fault_classify::__internals::sync::MutexGuard;
 use tower_fault_classify::{Fault, Verdict};
 
 use super::transition::wake;
-use super::{Admission, CallDuration, Core, Store};
+use super::{Admission, CallDuration, Core, Store, nanos};
 use crate::circuit::locked::Locked;
 use crate::circuit::state_word::StateWord;
 use crate::circuit::window::{Recorded, Window};
@@ -61,7 +62,7 @@ impl<S: Store> Core<S> {
         } else if admission.stamp.has_slow_start_slot() {
             self.record_with_slow_start_slot(admission, verdict, duration);
         } else if let Some(ticket) = admission.ticket() {
-            self.record_probe(admission.stamp, ticket, Outcome::of(verdict), duration);
+            self.record_probe(admission.stamp, Some(ticket), Outcome::of(verdict), duration);
         }
     }
 
@@ -277,16 +278,22 @@ impl<S: Store> Core<S> {
         self.notify(pending);
     }
 
+    /// Records the outcome of a probe. `ticket` is `None` for a call that holds no slot.
     #[inline(never)]
-    fn record_probe(&self, stamp: StateWord, ticket: Ticket, outcome: Outcome<'_>, duration: CallDuration) {
+    fn record_probe(
+        &self,
+        stamp: StateWord,
+        ticket: Option<Ticket>,
+        outcome: Outcome<'_>,
+        duration: CallDuration,
+    ) {
         let now = self.hot_config().now();
         let limits = self.limits().trip;
         let (mut slow, mut failed) = (false, None);
         self.update_probe(stamp, now, |machine, at, recovery| {
+            let until_now = || machine.probe_duration(ticket?, now, recovery);
             let outcome = match outcome {
-                Outcome::Success
-                    if limits.is_slow(duration.or(|| machine.probe_duration(ticket, now, recovery))) =>
-                {
+                Outcome::Success if limits.is_slow(duration.or(until_now)) => {
                     slow = true;
                     Outcome::Slow
                 }
@@ -297,12 +304,65 @@ impl<S: Store> Core<S> {
                 _ => None,
             };
             failed = fault;
-            (machine.record_probe(ticket, outcome, at, recovery), fault)
+            let change = match ticket {
+                Some(ticket) => machine.record_probe(ticket, outcome, at, recovery),
+                None => machine.record_unadmitted(outcome, at, recovery),
+            };
+            (change, fault)
         });
         if let Some(fault) = failed {
             self.emit_failure(stamp, &fault, 0);
         }
         self.emit_slow(stamp, slow);
+    }
+
+    /// Records the outcome of a call that the circuit did not admit. `duration` is how long the
+    /// call took, if that is known.
+    pub(crate) fn record_unadmitted(&self, verdict: &Verdict, duration: Option<Duration>) {
+        let duration = duration.map(nanos);
+        let measured = CallDuration::Measured(duration);
+        if !self.state_word().is_closed() {
+            let Some(stamp) = self.stamp_of_unadmitted(duration) else { return };
+            if stamp.is_half_open() {
+                if is_recording() {
+                    self.emit_outcome(Admission { stamp, word: 0 }, verdict);
+                }
+                return self.record_probe(stamp, None, Outcome::of(verdict), measured);
+            }
+        }
+        // `None`: the circuit has opened concurrently, and ignores the outcome.
+        if let Some(admission) = self.admit_if_closed() {
+            self.record_with_duration(admission, verdict, measured);
+        }
+    }
+
+    /// Returns the stamp for the outcome of a call that was not admitted by a circuit that is not
+    /// closed. Ends a manual override or an open time that is over, as an arriving call does.
+    ///
+    /// `None`: the circuit ignores the outcome.
+    #[cold]
+    fn stamp_of_unadmitted(&self, duration: Option<u64>) -> Option<StateWord> {
+        let now = self.hot_config().now();
+        let word = self.state_word();
+        if word.is_bypassed() || self.is_bypassed_at(word, now) || self.open_for(word, now).is_some() {
+            return None;
+        }
+        let slack = nanos(self.clock().resolution());
+        let began = duration.map(|duration| now.saturating_sub(duration).saturating_add(slack));
+        let mut locked = self.locked();
+        let ended = self.end_override(&mut locked, now);
+        let is_stale = began.is_some_and(|began| began < locked.since);
+        let mut half_opened = None;
+        if !is_stale {
+            let Locked { machine, limits, .. } = &mut *locked;
+            let change = machine.half_open_if_due(now, limits);
+            half_opened = change.map(|change| self.apply(&mut locked, change, None, None, now));
+        }
+        let stamp = StateWord::of(locked.machine.published_state(), locked.epoch);
+        drop(locked);
+        self.notify(ended);
+        self.notify(half_opened);
+        (stamp.is_closed() || (stamp.is_half_open() && !is_stale)).then_some(stamp)
     }
 
     /// Applies the outcome of a probe of this epoch to the machine.

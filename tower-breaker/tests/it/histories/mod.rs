@@ -154,8 +154,12 @@ enum End {
 
 #[derive(Clone, Copy, Debug)]
 enum Step {
-    Admit { is_retry: bool },
+    Admit {
+        is_retry: bool,
+    },
     End(usize, End),
+    /// Records the outcome of a call that did not run through the circuit, and how long it took.
+    Record(End, Option<u64>),
     Forward(u64),
     Back(u64),
     Trip,
@@ -188,16 +192,28 @@ fn step() -> impl Strategy<Value = Step> {
         prop::sample::select(vec![Step::TripFor, Step::ForceOpenFor, Step::ForceClosedFor]),
         prop::sample::select(vec![500, 2_000, 10_000, 20_000]),
     );
+    let outcome = prop::sample::select(vec![Success, Success, Failure, Failure, Neutral]);
+    let took = prop::sample::select(vec![None, None, Some(0), Some(500), Some(SLOW), Some(12_000)]);
     let forward = prop::sample::select(vec![500, 500, 1_000, 1_500, 2_000, 5_000, 10_000, 16_000, 40_000]);
     prop_oneof![
         20 => prop::bool::weighted(0.3).prop_map(|is_retry| Step::Admit { is_retry }),
         20 => (any::<usize>(), prop::sample::select(ends)).prop_map(|(which, end)| Step::End(which, end)),
+        5 => (outcome, took).prop_map(|(outcome, took)| Step::Record(outcome, took)),
         10 => forward.prop_map(Step::Forward),
         1 => prop::sample::select(vec![500, 3_000, 20_000, 900_000]).prop_map(Step::Back),
         2 => prop::sample::select(controls),
         2 => timed_controls.prop_map(|(step, period): (fn(u64) -> Step, u64)| step(period)),
         1 => (0..3_usize).prop_map(Step::Reconfigure),
     ]
+}
+
+fn verdict(outcome: End) -> Verdict {
+    match outcome {
+        End::Success => Verdict::Success,
+        End::Failure => FAULT.into(),
+        End::Neutral => FAULT.with_health(Health::Neutral).into(),
+        End::Drop | End::Cancel => unreachable!("not an outcome"),
+    }
 }
 
 /// A circuit and its naive model.
@@ -240,14 +256,21 @@ impl Pair {
         }
         let (permit, call) = self.running.swap_remove(which % self.running.len());
         match end {
-            End::Success => permit.record(Verdict::Success),
-            End::Failure => permit.record(FAULT.into()),
-            End::Neutral => permit.record(FAULT.with_health(Health::Neutral).into()),
             End::Drop => drop(permit),
             End::Cancel => permit.cancel(),
+            outcome => permit.record(verdict(outcome)),
         }
         let now = self.now();
         self.naive.end(call, end, now);
+    }
+
+    fn record(&mut self, outcome: End, took: Option<u64>) {
+        match took {
+            Some(took) => self.circuit.record_with_duration(verdict(outcome), millis(took)),
+            None => self.circuit.record(verdict(outcome)),
+        }
+        let now = self.now();
+        self.naive.record(outcome, took, now);
     }
 
     fn control(&mut self, step: Step) -> Result<(), TestCaseError> {
@@ -336,6 +359,7 @@ proptest! {
             match step {
                 Step::Admit { is_retry } => pair.admit(is_retry)?,
                 Step::End(which, end) => pair.end(which, end),
+                Step::Record(outcome, took) => pair.record(outcome, took),
                 Step::Back(by) => pair.time.set(millis(pair.now() - by.min(pair.now()))),
                 Step::Forward(by) => pair.time.advance(millis(by)),
                 Step::Reconfigure(which) => pair.reconfigure(&limits[which]),

@@ -84,6 +84,8 @@ impl Ended {
 pub(crate) struct Naive {
     pub(crate) limits: Limits,
     state: State,
+    /// The time at which the circuit became open or half-open.
+    since: u64,
     pub(crate) epoch: u64,
     /// The failures since the last success.
     pub(crate) consecutive_failures: u64,
@@ -105,6 +107,7 @@ impl Naive {
         Self {
             limits,
             state,
+            since: 0,
             epoch: 0,
             consecutive_failures: 0,
             first_failure: 0,
@@ -138,20 +141,22 @@ impl Naive {
         let period = grown.min(cap);
         self.streak = (before + 1, period, None);
         self.become_state(State::Open((!self.limits.until_reset).then(|| now + period)));
+        self.since = now;
     }
 
-    fn half_open(&mut self) {
+    fn half_open(&mut self, now: u64) {
+        self.since = now;
         let slots = vec![None; self.limits.probes as usize];
         self.become_state(State::HalfOpen { slots, successes: 0, cancelled: 0 });
     }
 
     /// Ends a manual override.
-    fn release(&mut self) {
+    fn release(&mut self, now: u64) {
         match self.state {
             State::ForcedOpen(_) | State::ForcedClosed(_) if self.limits.mode == Mode::Disabled => {
                 self.become_state(State::Disabled);
             }
-            State::ForcedOpen(_) => self.half_open(),
+            State::ForcedOpen(_) => self.half_open(now),
             State::ForcedClosed(_) => self.close_manually(),
             _ => {}
         }
@@ -162,7 +167,7 @@ impl Naive {
         if let State::ForcedOpen(Some(until)) | State::ForcedClosed(Some(until)) = self.state
             && now >= until
         {
-            self.release();
+            self.release(now);
         }
     }
 
@@ -183,7 +188,7 @@ impl Naive {
         if let State::Open(Some(until)) = self.state
             && now >= until
         {
-            self.half_open();
+            self.half_open(now);
         }
         let mut began = now;
         let kind = match &mut self.state {
@@ -292,12 +297,28 @@ impl Naive {
         };
         let slow = self.limits.slow.is_some() && took.is_some_and(|took| took >= SLOW);
         match call.kind {
-            CallKind::Probe(probe) => self.end_probe(probe, end, slow, now),
+            CallKind::Probe(probe) => self.end_probe(Some(probe), end, slow, now),
             _ if call.is_retry && end == End::Failure => self.end_normal(End::Neutral, false, false, now),
             _ => self.end_normal(end, took.is_some(), slow, now),
         }
         if let CallKind::WithSlot(number) = call.kind {
             self.release_slot(number, end == End::Success && !slow);
+        }
+    }
+
+    /// Records the outcome of a call that did not run through the circuit.
+    pub(crate) fn record(&mut self, outcome: End, took: Option<u64>, now: u64) {
+        self.end_override(now);
+        let slow = self.limits.slow.is_some() && took.is_some_and(|took| took >= SLOW);
+        let is_stale = took.is_some_and(|took| now.saturating_sub(took) < self.since);
+        match self.state {
+            State::Closed(_) => self.end_normal(outcome, self.limits.timed(), slow, now),
+            State::Open(Some(until)) if now >= until && !is_stale => {
+                self.half_open(now);
+                self.end_probe(None, outcome, slow, now);
+            }
+            State::HalfOpen { .. } if !is_stale => self.end_probe(None, outcome, slow, now),
+            _ => {}
         }
     }
 
@@ -341,10 +362,11 @@ impl Naive {
         })
     }
 
-    fn end_probe(&mut self, probe: u64, end: End, slow: bool, now: u64) {
+    /// Ends a probe. `probe` is the number of its lease, if it has one.
+    fn end_probe(&mut self, probe: Option<u64>, end: End, slow: bool, now: u64) {
         let State::HalfOpen { slots, successes, cancelled } = &mut self.state else { unreachable!() };
         for slot in slots {
-            if slot.is_some_and(|lease| lease.number == probe) {
+            if slot.is_some_and(|lease| Some(lease.number) == probe) {
                 *slot = None;
             }
         }
@@ -435,7 +457,7 @@ impl Naive {
             _ => None,
         };
         match (step, &self.state, force) {
-            (Step::Release, _, _) => self.release(),
+            (Step::Release, _, _) => self.release(now),
             (_, State::Disabled, _) | (_, State::ForcedOpen(_) | State::ForcedClosed(_), None) => {
                 return false;
             }
@@ -443,10 +465,13 @@ impl Naive {
             | (_, State::ForcedClosed(_), Some(forced @ State::ForcedClosed(_))) => self.state = forced,
             (_, _, Some(forced)) => self.become_state(forced),
             (Step::Reset, _, _) => self.close_manually(),
-            (Step::ProbeNow, State::Open(_), _) => self.half_open(),
+            (Step::ProbeNow, State::Open(_), _) => self.half_open(now),
             (Step::Trip, State::Closed(_) | State::HalfOpen { .. }, _) => self.open(now),
             (Step::TripFor(period), State::Open(_), _) => self.state = State::Open(Some(now + period)),
-            (Step::TripFor(period), _, _) => self.become_state(State::Open(Some(now + period))),
+            (Step::TripFor(period), _, _) => {
+                self.become_state(State::Open(Some(now + period)));
+                self.since = now;
+            }
             _ => {}
         }
         true

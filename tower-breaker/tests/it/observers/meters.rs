@@ -230,6 +230,22 @@ fn failure_of_retry_has_outcome_of_its_own_if_not_counted() {
 }
 
 #[test]
+fn recorded_outcome_is_counted_unless_ignored() {
+    with_book(|book| {
+        let (circuit, time) = circuit(config().name("recorded").successes_to_close(2));
+        circuit.record(Verdict::Success);
+        circuit.record(NEUTRAL);
+        (0..5).for_each(|_| circuit.record(FAILURE));
+        assert_eq!(book.calls("recorded"), [1, 5, 1, 0]);
+        (0..5).for_each(|_| circuit.record(FAILURE));
+        assert_eq!(book.calls("recorded"), [1, 5, 1, 0], "the circuit is open");
+        time.advance(OPEN_FOR);
+        circuit.record(Verdict::Success);
+        assert_eq!(book.calls("recorded"), [2, 5, 1, 0]);
+    });
+}
+
+#[test]
 fn call_that_ends_after_transition_is_counted() {
     with_book(|book| {
         let (circuit, _time) = circuit(config().name("late"));
