@@ -16,7 +16,7 @@ use tower_fault_classify::{ClassifiedError, Classify, Fault, Verdict};
 
 use crate::decision::{Decision, RetryCall};
 use crate::policy::{GiveUp, RetryEvent, RetryPolicy, is_rejection};
-use crate::request::{Attempt, Coverage, Mark, OuterMark, ResendAfter};
+use crate::request::{Attempt, Coverage, Deadline, Mark, OuterMark, ResendAfter};
 use crate::telemetry::{ENABLED, Reporter, Retried};
 
 /// The state of a running call: a [`RetryCall`] with the policy's clock, and with reports. It holds
@@ -61,6 +61,12 @@ impl AttemptState {
     pub(crate) fn start_time(&mut self) {
         let clock = self.clock;
         self.call.start_time(|| clock.now());
+    }
+
+    /// Starts the time of the call, and sets its deadline.
+    pub(crate) fn start_with_deadline(&mut self, deadline: Deadline) {
+        self.start_time();
+        self.call.set_deadline(deadline.remaining());
     }
 
     pub(crate) const fn tracks_uploads(&self) -> bool {

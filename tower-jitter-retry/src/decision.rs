@@ -487,6 +487,11 @@ impl RetryCall {
         }
     }
 
+    /// Sets the time from the start of the call to its deadline.
+    pub(crate) fn set_deadline(&mut self, deadline: Duration) {
+        self.deadline = Some(nanos(deadline));
+    }
+
     /// Returns the nanoseconds since the start of the call's time, or 0 before it.
     #[inline]
     pub(crate) fn elapsed_at(&self, now: impl FnOnce() -> u64) -> u64 {

@@ -14,13 +14,18 @@ use tower_fault_classify::classifiers::{Auto, ErrorsOnly, RuleFirst};
 
 use crate::attempt::{AttemptState, LastOutcome, RetryDelay, ScheduledRetry};
 use crate::policy::RetryPolicy;
+use crate::request::Deadline;
 
 impl RetryPolicy {
     /// Calls an async closure until its result is not retried, and resolves to that result.
     ///
-    /// Budget, delays, hints and limits are those of the layer. The call counts as idempotent,
-    /// unless [`safety`](crate::RetryPolicyBuilder::safety) is `Never`: the closure is then called
-    /// once.
+    /// Budget, delays, hints and limits are those of the layer. The call counts as
+    /// [idempotent](Self::idempotent), unless [`safety`](crate::RetryPolicyBuilder::safety) is
+    /// `Never`: the closure is then called once. A [`deadline`](Self::deadline) limits the time of
+    /// all attempts.
+    ///
+    /// An async closure that changes a captured variable does not compile. Change the variable in a
+    /// closure that returns an async block, or use a [`Cell`](std::cell::Cell).
     ///
     /// The result is classified by [`Auto`]: a response by its status, an error by its source
     /// chain. If the closure returns a type that is not an
@@ -62,7 +67,7 @@ impl RetryPolicy {
         Fut: Future<Output = Result<T, E>>,
         Auto<K>: Classify<T, E>,
     {
-        Retrying::new(self, attempt, Auto::new())
+        Retrying::new(self, attempt, Auto::new(), Options::DEFAULT)
     }
 
     /// Calls a closure on this thread until its result is not retried, and returns that result.
@@ -92,7 +97,7 @@ impl RetryPolicy {
     where
         Auto<K>: Classify<T, E>,
     {
-        blocking(self, attempt, &Auto::new(), sleep)
+        blocking(self, attempt, &Auto::new(), Options::DEFAULT, sleep)
     }
 
     /// Classifies errors only: every returned value counts as a success and may have any type.
@@ -101,22 +106,81 @@ impl RetryPolicy {
     /// a success even if it is an `Err`. For such responses, do not call `errors_only`, or use
     /// `.classify(NestedErrors::new())`.
     pub fn errors_only<K>(&self) -> Retrier<ErrorsOnly<K>> {
-        Retrier { policy: self.clone(), classify: ErrorsOnly::new() }
+        self.classify(ErrorsOnly::new())
     }
 
     /// Sets the classifier, in place of [`Auto`].
     pub fn classify<C>(&self, classify: C) -> Retrier<C> {
-        Retrier { policy: self.clone(), classify }
+        Retrier { policy: self.clone(), classify, options: Options::DEFAULT }
+    }
+
+    /// Adds a rule that is checked before [`Auto`].
+    ///
+    /// For values that are not an [`Outcome`](crate::fault_classify::Outcome), use
+    /// `policy.errors_only().rule(…)`.
+    pub fn rule<N, K>(&self, rule: N) -> Retrier<RuleFirst<N, Auto<K>>> {
+        self.classify(Auto::new()).rule(rule)
+    }
+
+    /// Sets a deadline for all attempts of a call together; see [`Retrier::deadline`].
+    ///
+    /// The result is classified by [`Auto`]. Around a circuit of `tower-breaker`, whose rejection
+    /// is not retried:
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tower_breaker::{BreakerConfig, Circuit};
+    /// use tower_jitter_retry::{Deadline, RetryPolicy};
+    ///
+    /// # async fn query() -> std::io::Result<u32> { Ok(7) }
+    /// # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
+    /// let (policy, circuit) = (RetryPolicy::default(), Circuit::new(BreakerConfig::default()));
+    ///
+    /// let deadline = Deadline::within(Duration::from_secs(5));
+    /// let rows = policy.deadline(deadline).retry(|| circuit.call(query())).await?;
+    /// # assert_eq!(rows, 7);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn deadline<K>(&self, deadline: Deadline) -> Retrier<Auto<K>> {
+        self.classify(Auto::new()).deadline(deadline)
+    }
+
+    /// Sets whether calling a closure twice has the same effect as calling it once; see
+    /// [`Retrier::idempotent`].
+    ///
+    /// The result is classified by [`Auto`].
+    pub fn idempotent<K>(&self, idempotent: bool) -> Retrier<Auto<K>> {
+        self.classify(Auto::new()).idempotent(idempotent)
     }
 }
 
-/// Retries closures with a policy and a classifier.
+/// Retries closures with a policy, a classifier, and the options of a call.
 ///
-/// It is returned by [`RetryPolicy::errors_only`] and [`RetryPolicy::classify`].
+/// | setting | sets | default |
+/// |---|---|---|
+/// | [`RetryPolicy::classify`], [`RetryPolicy::errors_only`], [`rule`](Self::rule) | how results are classified | [`Auto`] |
+/// | [`deadline`](Self::deadline) | the time limit of a call | none: only `max_elapsed` of the policy applies |
+/// | [`idempotent`](Self::idempotent) | whether a call may be repeated after any retryable fault | `true` |
+///
+/// It is returned by the methods of [`RetryPolicy`] with these names.
 #[derive(Clone, Debug)]
 pub struct Retrier<C = Auto> {
     policy: RetryPolicy,
     classify: C,
+    options: Options,
+}
+
+/// The options of a call.
+#[derive(Clone, Copy, Debug)]
+struct Options {
+    idempotent: bool,
+    deadline: Option<Deadline>,
+}
+
+impl Options {
+    const DEFAULT: Self = Self { idempotent: true, deadline: None };
 }
 
 impl<C> Retrier<C> {
@@ -124,7 +188,31 @@ impl<C> Retrier<C> {
     ///
     /// The rule that was added last is checked first.
     pub fn rule<N>(self, rule: N) -> Retrier<RuleFirst<N, C>> {
-        Retrier { policy: self.policy, classify: RuleFirst::new(rule, self.classify) }
+        Retrier { policy: self.policy, classify: RuleFirst::new(rule, self.classify), options: self.options }
+    }
+
+    /// Sets a deadline for all attempts of a call together.
+    ///
+    /// No retry starts at the deadline or later. If a delay would not end before it, the call
+    /// immediately returns the result of the last attempt. A running attempt is not cut short: use
+    /// a timeout for that.
+    ///
+    /// With [`Deadline::within`], the time of each call starts when its future is first polled, or
+    /// when [`retry_blocking`](Self::retry_blocking) is called. **Default**: none.
+    pub fn deadline(mut self, deadline: Deadline) -> Self {
+        self.options.deadline = Some(deadline);
+        self
+    }
+
+    /// Sets whether calling a closure twice has the same effect as calling it once.
+    ///
+    /// A closure that is not idempotent is called again only after the faults that the policy's
+    /// [`non_idempotent`](crate::RetryPolicyBuilder::non_idempotent) allows. The policy's
+    /// [`safety`](crate::RetryPolicyBuilder::safety) takes precedence if it is `Always` or `Never`.
+    /// **Default**: `true`.
+    pub fn idempotent(mut self, idempotent: bool) -> Self {
+        self.options.idempotent = idempotent;
+        self
     }
 
     /// Calls an async closure until its result is not retried; see [`RetryPolicy::retry`].
@@ -142,7 +230,7 @@ impl<C> Retrier<C> {
         Fut: Future<Output = Result<T, E>>,
         C: Classify<T, E> + Clone,
     {
-        Retrying::new(&self.policy, attempt, self.classify.clone())
+        Retrying::new(&self.policy, attempt, self.classify.clone(), self.options)
     }
 
     /// Calls a closure on this thread until its result is not retried.
@@ -156,12 +244,13 @@ impl<C> Retrier<C> {
     where
         C: Classify<T, E>,
     {
-        blocking(&self.policy, attempt, &self.classify, sleep)
+        blocking(&self.policy, attempt, &self.classify, self.options, sleep)
     }
 }
 
-fn new_state(policy: &RetryPolicy) -> AttemptState {
-    AttemptState::new(policy, policy.resend_if(None, true), None)
+/// Returns the state of a call. Its deadline is set when the call begins.
+fn new_state(policy: &RetryPolicy, options: Options) -> AttemptState {
+    AttemptState::new(policy, policy.resend_if(None, options.idempotent), None)
 }
 
 /// Marks the current attempt for breakers in the closure, unless it is the first one.
@@ -178,11 +267,15 @@ fn blocking<T, E, C: Classify<T, E>>(
     policy: &RetryPolicy,
     mut attempt: impl FnMut() -> Result<T, E>,
     classify: &C,
+    options: Options,
     mut sleep: impl FnMut(Duration),
 ) -> Result<T, E> {
-    let mut call = new_state(policy).for_blocking();
-    // No poll shows when a blocking call first waits.
-    call.start_time();
+    let mut call = new_state(policy, options).for_blocking();
+    match options.deadline {
+        Some(deadline) => call.start_with_deadline(deadline),
+        // No poll shows when a blocking call first waits.
+        None => call.start_time(),
+    }
     let mut kept = None;
     loop {
         let scope = retry_scope(&call);
@@ -221,6 +314,8 @@ pin_project! {
         // The outcome of the last attempt, while the next one waits.
         last: Option<LastOutcome<Fut::Output>>,
         call: AttemptState,
+        // The deadline, until the first poll.
+        deadline: Option<Deadline>,
         classify: C,
     }
 }
@@ -235,8 +330,9 @@ pin_project! {
 }
 
 impl<F, Fut: Future, C> Retrying<F, Fut, C> {
-    fn new(policy: &RetryPolicy, attempt: F, classify: C) -> Self {
-        Self { attempt, state: State::Idle, last: None, call: new_state(policy), classify }
+    fn new(policy: &RetryPolicy, attempt: F, classify: C, options: Options) -> Self {
+        let call = new_state(policy, options);
+        Self { attempt, state: State::Idle, last: None, call, deadline: options.deadline, classify }
     }
 }
 
@@ -253,6 +349,9 @@ where
         loop {
             match this.state.as_mut().project() {
                 StateProj::Idle => {
+                    if let Some(deadline) = this.deadline.take() {
+                        this.call.start_with_deadline(deadline);
+                    }
                     if let Err(limit) = this.call.time_left()
                         && let Some(last) = this.last.take()
                     {
@@ -333,7 +432,8 @@ mod tests {
             manual.advance(delay);
             slept.push(delay.as_secs());
         };
-        let error = blocking(&policy, attempt, &Auto::<TypedError>::new(), sleep).unwrap_err();
+        let classify = Auto::<TypedError>::new();
+        let error = blocking(&policy, attempt, &classify, Options::DEFAULT, sleep).unwrap_err();
         // 1 + 1 + 1 + 2 + 1 + 4 + 1 = 11 s have elapsed, including the first attempt. A delay of
         // eight more seconds does not fit.
         assert_eq!((error.kind(), calls, slept), (io::ErrorKind::TimedOut, 4, vec![1, 2, 4]));
@@ -350,7 +450,8 @@ mod tests {
             Err::<(), _>(io::Error::from(io::ErrorKind::TimedOut))
         };
         let oversleep = |_| manual.advance(6 * second);
-        let error = blocking(&policy, attempt, &Auto::<TypedError>::new(), oversleep).unwrap_err();
+        let classify = Auto::<TypedError>::new();
+        let error = blocking(&policy, attempt, &classify, Options::DEFAULT, oversleep).unwrap_err();
         assert_eq!((error.kind(), calls), (io::ErrorKind::TimedOut, 1));
     }
 }

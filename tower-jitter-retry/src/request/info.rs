@@ -33,7 +33,8 @@ pub struct Mark<'a> {
     pub header: Option<&'a HeaderName>,
 }
 
-/// The time limit of one call, as an extension of its `http::Request` or `reqwest::Request`.
+/// The time limit of one call: an extension of its `http::Request` or `reqwest::Request`, or an
+/// argument of [`RetryPolicy::deadline`](crate::RetryPolicy::deadline).
 ///
 /// - No retry is sent after the deadline. If a delay would not end before it, the caller
 ///   immediately gets the outcome of the last attempt.
@@ -66,7 +67,8 @@ enum When {
 impl Deadline {
     /// Creates a deadline at a time after the call began.
     ///
-    /// A call begins when its request reaches the retry layer.
+    /// A call begins when its request reaches the retry layer. A call of
+    /// [`RetryPolicy::retry`](crate::RetryPolicy::retry) begins when its future is first polled.
     pub const fn within(time: Duration) -> Self {
         Self(When::Within(time))
     }

@@ -9,8 +9,11 @@ use http::Response;
 use tokio::time::Instant;
 use tower::BoxError;
 use tower_fault_classify::classifiers::NestedErrors;
+use tower_jitter_retry::fault_classify::rules::StatusRules;
 use tower_jitter_retry::fault_classify::{Fault, Health, Kind, Origin, Retryable, Verdict};
-use tower_jitter_retry::{Budget, Clock, Jitter, Retried, RetryPolicy, RetryPolicyBuilder, RetrySafety};
+use tower_jitter_retry::{
+    Budget, Clock, Deadline, Jitter, Retried, RetryPolicy, RetryPolicyBuilder, RetrySafety,
+};
 
 use crate::support::{Broken, Calls, block_on, immediate, response};
 
@@ -256,4 +259,89 @@ fn closure_nested_result_is_retried_by_inner_error() {
     assert!(block_on(nested.retry(async || fails())).unwrap().is_err());
     assert!(nested.retry_blocking(fails).unwrap().is_err());
     assert_eq!(calls.made(), 12);
+}
+
+/// One second between attempts, without another limit.
+fn every_second() -> RetryPolicy {
+    let policy = RetryPolicy::builder().budget(None::<Budget>).clock(Clock::tokio()).jitter(Jitter::None);
+    let policy = policy.initial_backoff(Duration::from_secs(1)).backoff_multiplier(1.0);
+    policy.max_attempts(1_000).max_elapsed(None::<Duration>).build().unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn closure_deadline_counts_from_first_poll_of_each_call() {
+    let (second, calls) = (Duration::from_secs(1), Calls::default());
+    let retrier = every_second().deadline(Deadline::within(Duration::from_millis(3_500)));
+    for expected in [4, 8] {
+        let call = retrier.retry(async || {
+            calls.next();
+            Err::<(), _>(Broken(0))
+        });
+        tokio::time::sleep(60 * second).await;
+        let began = Instant::now();
+        call.await.unwrap_err();
+        assert_eq!((calls.made(), began.elapsed()), (expected, 3 * second));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn closure_deadline_at_a_moment_is_shared_by_calls() {
+    let calls = Calls::default();
+    let moment = (Instant::now() + Duration::from_millis(2_500)).into_std();
+    let retrier = every_second().errors_only().deadline(Deadline::at(moment));
+    for expected in [3, 4] {
+        let attempt = async || {
+            calls.next();
+            Err::<(), _>(Broken(0))
+        };
+        retrier.retry(attempt).await.unwrap_err();
+        assert_eq!(calls.made(), expected, "after the moment, a call makes one attempt");
+    }
+}
+
+#[test]
+fn blocking_closure_deadline_limits_attempts() {
+    let (clock, time) = Clock::manual();
+    let policy = policy(immediate().max_attempts(1_000).max_elapsed(None::<Duration>).clock(clock));
+    let retrier = policy.deadline(Deadline::within(Duration::from_secs(10)));
+    let calls = Calls::default();
+    for expected in [4, 8] {
+        let attempt = || {
+            calls.next();
+            time.advance(Duration::from_secs(3));
+            Err::<(), _>(Broken(0))
+        };
+        retrier.retry_blocking(attempt).unwrap_err();
+        assert_eq!(calls.made(), expected, "each call has the whole time");
+    }
+}
+
+#[test]
+fn closure_that_is_not_idempotent_is_repeated_only_if_unsent_or_refused() {
+    for (kind, expected) in [(ErrorKind::ConnectionRefused, 3), (ErrorKind::TimedOut, 1)] {
+        let calls = Calls::default();
+        let retrier = policy(immediate()).idempotent(false);
+        let attempt = || {
+            calls.next();
+            Err::<(), _>(io::Error::from(kind))
+        };
+        retrier.retry_blocking(attempt).unwrap_err();
+        assert_eq!(calls.made(), expected, "{kind}");
+        block_on(retrier.retry(|| ready(attempt()))).unwrap_err();
+        assert_eq!(calls.made(), 2 * expected, "{kind}");
+    }
+}
+
+#[test]
+fn closure_rule_is_checked_before_status() {
+    let calls = Calls::default();
+    let retrier = policy(immediate()).rule(StatusRules::new().status(503, Verdict::Success));
+    let attempt = |status: u16| {
+        calls.next();
+        Ok::<_, io::Error>(response(status))
+    };
+    retrier.retry_blocking(|| attempt(503)).unwrap();
+    assert_eq!(calls.made(), 1);
+    retrier.idempotent(true).retry_blocking(|| attempt(502)).unwrap();
+    assert_eq!(calls.made(), 4);
 }
