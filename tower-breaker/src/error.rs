@@ -327,7 +327,7 @@ impl Error for ControlError {}
 
 /// The error of a call through a [`Breaker`](crate::Breaker) or a [`Circuit`](crate::Circuit).
 ///
-/// A `Breaker` has this error type if the inner error is a concrete type.
+/// It is the error type if the inner error is a concrete type.
 ///
 /// | variant | error | request |
 /// |---|---|---|
@@ -339,8 +339,8 @@ impl Error for ControlError {}
 /// print the whole chain, use [`ErrorChain`](tower_fault_classify::ErrorChain): it prints no text
 /// twice.
 ///
-/// If the inner error is boxed (`BoxError`, `anyhow::Error`), a `Breaker` keeps that error type,
-/// and boxes a [`Rejection`] directly: `error.is::<Rejection>()`.
+/// If the inner error is boxed (`BoxError`, `anyhow::Error`), a `Breaker` and a `Circuit` keep that
+/// error type, and box a [`Rejection`] or a [`TimedOut`] directly: `error.is::<Rejection>()`.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum BreakerError<E> {

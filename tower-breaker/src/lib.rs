@@ -99,7 +99,7 @@
 //!   and a refused connection are failures. A 404 and a 429 are not. See [`fault_classify`].
 //! - **Unknown errors.** An error that [`fault_classify`] does not know counts as a failure.
 //!   [`UnknownErrors`](fault_classify::rules::UnknownErrors) changes this: `.rule(…)` of any layer
-//!   accepts it, and `UnknownErrors::classify` does the same for a circuit without a layer.
+//!   and of any circuit accepts it.
 //! - **Retries.** By default, the failures of retries do not open a closed circuit: see
 //!   [`count_failed_retries`](BreakerConfigBuilder::count_failed_retries).
 //! - **Open time.** By default it is 3 s, and up to half as long again by jitter. A server's
@@ -133,7 +133,7 @@
 //! | [`BreakerError`], [`Rejection`], [`TimedOut`], [`ControlError`] | the errors |
 //! | [`CircuitState`], [`Reason`], [`Counts`], [`HealthReport`] | values in a status and in a transition |
 //! | [`body`] | whether the outcome is recorded at the response's head or at the end of its body |
-//! | [`call`] | futures of calls without tower |
+//! | [`call`] | calls without tower: guards and their futures |
 //! | [`classifier`] | classifiers that the layer adds |
 //! | [`fallback`] | responses in place of errors |
 //! | [`handle`] | how handles and permits refer to a circuit |
@@ -211,7 +211,8 @@
 //!
 //! # Without tower
 //!
-//! A worker or a connection pool calls through the circuit itself:
+//! A worker or a connection pool calls through the circuit itself. Outcomes are classified as in a
+//! layer: a response by its status, an error by its chain of sources.
 //!
 //! ```
 //! # #[cfg(feature = "tokio")] {
@@ -238,22 +239,53 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! | method | runs | what counts as a failure |
-//! |---|---|---|
-//! | `call_within` (feature `tokio`) | a future, with a timeout | its error, or the elapsed timeout |
-//! | [`call`](Circuit::call) | a future, on any executor | its error |
-//! | [`call_nested`](Circuit::call_nested) | a future that returns a result within a result: `tokio::time::timeout`, a `JoinHandle` | either error |
-//! | [`call_blocking`](Circuit::call_blocking), [`call_blocking_nested`](Circuit::call_blocking_nested) | a closure, on this thread | its error; either error |
-//! | [`try_acquire`](Circuit::try_acquire) | nothing: you record a [`Verdict`] with the [`Permit`] | what you record |
+//! These methods run a call:
 //!
-//! `circuit.call(tokio::time::timeout(limit, query()))` hides the errors of the query: they are
-//! `Ok(Err(_))`, and every `Ok` counts as a success. Use `circuit.call_within(limit, query())`.
+//! | method | runs |
+//! |---|---|
+//! | [`call`](Circuit::call) | a future, on any executor |
+//! | `call_within` (feature `tokio`) | a future, with a timeout, which counts as a failure |
+//! | [`call_blocking`](Circuit::call_blocking) | a closure, on this thread |
+//! | [`protect`](Circuit::protect) | nothing: it returns a function that guards an async function |
 //!
-//! A response is an `Ok` too, whatever its status: a circuit without a layer does not open on 503.
-//! Either turn the status into an error within the call (reqwest:
-//! `client.get(url).send().await?.error_for_status()`), or record the verdict of
-//! [`classify_response`](fault_classify::classify_response) with a permit. The layers read the
-//! status themselves.
+//! These methods change how outcomes are classified. They return a [`Guard`](call::Guard), which has
+//! the methods above:
+//!
+//! | method | use |
+//! |---|---|
+//! | [`errors_only`](Circuit::errors_only) | values that are not an [`Outcome`](fault_classify::Outcome), such as files and database rows |
+//! | [`rule`](Circuit::rule), [`health`](Circuit::health) | other verdicts for some outcomes |
+//! | [`classify`](Circuit::classify) | a classifier of your own, or `NestedErrors` for a result within a result |
+//!
+//! ```
+//! use tower_breaker::fault_classify::rules::StatusRules;
+//! use tower_breaker::{BreakerConfig, BreakerError, Circuit, Verdict};
+//!
+//! # async fn send(query: &str) -> std::io::Result<http::Response<String>> {
+//! #     Ok(http::Response::new(query.to_owned()))
+//! # }
+//! # tokio_test::block_on(async {
+//! let circuit = Circuit::new(BreakerConfig::default());
+//! // This API returns 404 for an empty result. A 503 still counts as a failure.
+//! let search = circuit
+//!     .rule(StatusRules::new().status(404, Verdict::Success))
+//!     .protect(async |query: String| send(&query).await);
+//!
+//! let response = search("rust".to_owned()).await?;
+//! # assert_eq!(response.body(), "rust");
+//! # Ok::<(), BreakerError<std::io::Error>>(())
+//! # }).unwrap();
+//! ```
+//!
+//! These methods record the outcome of a call that runs elsewhere:
+//!
+//! | method | use |
+//! |---|---|
+//! | [`try_acquire`](Circuit::try_acquire) | your code asks before the call, and records a [`Verdict`] with the [`Permit`] |
+//! | [`record`](Circuit::record), [`record_with_duration`](Circuit::record_with_duration) | other code makes the calls, and your code only observes their outcomes; also of a [`CircuitRegistry`], by name |
+//!
+//! To retry around a circuit, use `RetryPolicy::retry` of [`tower-jitter-retry`]:
+//! `policy.retry(|| circuit.call(query())).await`. A rejection is not retried.
 //!
 //! # Fallbacks
 //!
@@ -294,6 +326,8 @@
 //! |---|---|---|
 //! | an error type `E` | [`BreakerError<E>`] | `match`: `BreakerError::Rejected(rejection)` |
 //! | `BoxError`, `anyhow::Error` | the same type | `error.is::<Rejection>()` |
+//!
+//! A call through a [`Circuit`] without tower returns the same error types.
 //!
 //! - A rejection reads ``circuit breaker `search` is open; retry after 30 s``. The text of a keyed
 //!   rejection names the key. Responses and gRPC statuses made from it do not, because they may

@@ -17,8 +17,6 @@ use http::StatusCode;
 
 use crate::body::BodyEnd;
 use crate::classify::Rule;
-use crate::error::{AsError, BoxError, ClassifiedError};
-use crate::error_chain::classify_error;
 use crate::fault::{Fault, Kind, Origin, Retryable, Verdict};
 use crate::grpc;
 use crate::outcome::{Outcome, requested_delay};
@@ -123,8 +121,8 @@ pub struct GrpcOnly;
 /// driver or a library that the tables do not list.
 ///
 /// In [`FaultClassifyLayer`](crate::FaultClassifyLayer), next to the client, the rule applies to
-/// every layer above. The layers of the breaker and of the retry, and `RetryPolicy::errors_only`,
-/// also accept it with `.rule(…)`:
+/// every layer above. The layers of the breaker and of the retry also accept it with `.rule(…)`,
+/// and so do a `Circuit` and `RetryPolicy::errors_only` without tower:
 ///
 /// ```
 /// use tower_fault_classify::rules::UnknownErrors;
@@ -138,9 +136,6 @@ pub struct GrpcOnly;
 /// # fn check<R, S: tower::Service<R>>(_: &S) {}
 /// # check::<(), _>(&service);
 /// ```
-///
-/// A bare circuit accepts no rules. For calls through a bare circuit, [`classify`](Self::classify)
-/// the error inside the call.
 ///
 /// An error in the chain may show that the request was not sent, or that its response had begun.
 /// This then decides whether the request is sent again, unless the row is [`Retryable::Never`].
@@ -161,30 +156,6 @@ impl UnknownErrors {
     /// server.
     pub const fn row() -> Fault {
         table::UNKNOWN
-    }
-
-    /// Classifies an error by its chain and this rule, and wraps it together with the verdict.
-    ///
-    /// Every layer and every circuit above reads that verdict.
-    ///
-    /// ```
-    /// use tower_fault_classify::rules::UnknownErrors;
-    /// use tower_fault_classify::Health;
-    ///
-    /// # async fn query() -> Result<u32, std::fmt::Error> { Err(std::fmt::Error) }
-    /// # tokio_test::block_on(async {
-    /// let unknown = UnknownErrors::new(UnknownErrors::row().with_health(Health::Neutral));
-    /// // The future for `circuit.call(…)`:
-    /// let call = async { query().await.map_err(|error| unknown.classify(error)) };
-    /// assert_eq!(call.await.unwrap_err().fault().health(), Health::Neutral);
-    /// # });
-    /// ```
-    pub fn classify<E, K>(self, error: E) -> ClassifiedError
-    where
-        E: AsError<K> + Into<BoxError>,
-    {
-        let verdict = self.revise_verdict(classify_error(error.as_error()).into());
-        ClassifiedError::new(verdict.fault().copied().unwrap_or(table::SUCCESS_ERROR), error)
     }
 
     fn revise_verdict(self, verdict: Verdict) -> Verdict {
@@ -342,6 +313,8 @@ mod tests {
     use super::*;
     use crate::classifiers::{Auto, ErrorsOnly, RuleFirst};
     use crate::classify::Classify;
+    use crate::error::{BoxError, ClassifiedError};
+    use crate::error_chain::classify_error;
     use crate::fault::Health;
 
     type Response = http::Response<()>;
@@ -446,7 +419,6 @@ mod tests {
         }
         let success = UnknownErrors::new(Verdict::Success);
         assert_eq!(success.revise_verdict(UnknownErrors::row().into()), Verdict::Success);
-        assert_eq!(success.classify(Foreign).fault(), &table::SUCCESS_ERROR);
     }
 
     #[test]

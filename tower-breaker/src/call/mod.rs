@@ -1,66 +1,63 @@
-//! Futures of calls through a [`Circuit`], without tower.
+//! Calls through a [`Circuit`] without tower: guards, and the futures of their calls.
 //!
-//! [`Call`] is returned by [`Circuit::call`] and [`Circuit::call_nested`], `CallWithin` by
-//! `Circuit::call_within` (feature `tokio`).
+//! A circuit classifies outcomes as a [`BreakerLayer`](crate::BreakerLayer) does:
+//!
+//! | method of the circuit | classifies |
+//! |---|---|
+//! | [`call`](Circuit::call), `call_within`, [`call_blocking`](Circuit::call_blocking), [`protect`](Circuit::protect) | with [`Auto`]: a response by its status, an error by its chain of sources |
+//! | [`errors_only`](Circuit::errors_only) | errors only: every returned value is a success, and may have any type |
+//! | [`rule`](Circuit::rule), [`health`](Circuit::health) | with `Auto`, and a change of some verdicts |
+//! | [`classify`](Circuit::classify) | with a classifier of your own, or [`NestedErrors`](tower_fault_classify::classifiers::NestedErrors) |
+//!
+//! The last three rows return a [`Guard`]. Create it once, and share it by reference or by clone.
+//!
+//! [`CallError`] has the error types: an `anyhow::Error` or a `BoxError` keeps its type.
+//!
+//! To record the outcome of a call that does not run through the circuit, use
+//! [`Circuit::record`].
 
+mod error;
+mod future;
+mod guard;
 #[cfg(feature = "tokio")]
 mod within;
 
+pub use error::CallError;
+pub use future::Call;
+pub use guard::Guard;
 #[cfg(feature = "tokio")]
 pub use within::CallWithin;
 
-use std::fmt;
 use std::future::Future;
-use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+#[cfg(feature = "tokio")]
+use std::time::Duration;
 
-use pin_project_lite::pin_project;
-use tower_fault_classify::Classify;
-use tower_fault_classify::classifiers::{AsError, ErrorsOnly, NestedErrors};
+use tower_fault_classify::classifiers::{Auto, ErrorsOnly, RuleFirst};
+use tower_fault_classify::{Fault, Health, Outcome};
 
-use crate::circuit::{Circuit, Permit};
-use crate::error::BreakerError;
+use crate::circuit::{Circuit, CircuitRef};
+use crate::classifier::HealthBy;
 
-impl Circuit {
+/// Calls without tower.
+impl<R: CircuitRef> Circuit<R> {
     /// Runs a future through the circuit, such as a worker's job or a query to a pool.
     ///
-    /// **Every `Ok` counts as a success, even an `Ok` that contains an error.** A future that
-    /// returns a result within a result hides its failures from the circuit:
+    /// The outcome is classified by [`Auto`], as in a layer: a response by its status, an error by
+    /// its chain of sources. If the future returns a value that is not an [`Outcome`], such as a
+    /// database row or a file, use [`errors_only`](Self::errors_only).
     ///
-    /// ```
-    /// # #[cfg(feature = "tokio")] {
-    /// # use std::time::Duration;
-    /// # use tower_breaker::{BreakerConfig, Circuit};
-    /// # async fn query() -> std::io::Result<u32> { Err(std::io::ErrorKind::ConnectionRefused.into()) }
-    /// # tokio_test::block_on(async {
-    /// # let circuit = Circuit::new(BreakerConfig::default());
-    /// # let limit = Duration::from_secs(1);
-    /// // Wrong: a refused connection is an `Ok(Err(_))`, and counts as a success.
-    /// let _ = circuit.call(tokio::time::timeout(limit, query())).await;
-    /// assert_eq!(circuit.status().window.failures, 0);
-    ///
-    /// // Right: a refused connection and an elapsed timeout are failures.
-    /// let _ = circuit.call_within(limit, query()).await;
-    /// assert_eq!(circuit.status().window.failures, 1);
-    /// # });
-    /// # }
-    /// ```
-    ///
-    /// Use [`call_within`](Self::call_within) for a timeout. Use [`call_nested`](Self::call_nested)
-    /// for any other result within a result, such as that of a `JoinHandle`.
-    ///
-    /// An error is classified by its chain of sources. The circuit admits or rejects the call when
-    /// the returned future is first polled. The future runs on any executor.
+    /// The circuit admits or rejects the call when the returned future is first polled. The future
+    /// runs on any executor. For a timeout, use `call_within` (feature `tokio`).
     ///
     /// # Example
     ///
     /// ```
     /// use tower_breaker::{BreakerConfig, BreakerError, Circuit};
     ///
-    /// # async fn query() -> Result<u32, std::io::Error> { Ok(1) }
+    /// # async fn count() -> Result<u32, std::io::Error> { Ok(1) }
     /// # tokio_test::block_on(async {
     /// let circuit = Circuit::new(BreakerConfig::default());
-    /// match circuit.call(query()).await {
+    /// match circuit.call(count()).await {
     ///     Ok(rows) => println!("{rows} rows"),
     ///     Err(BreakerError::Rejected(rejection)) => println!("{rejection}"),
     ///     Err(error) => println!("{error}"),
@@ -75,59 +72,76 @@ impl Circuit {
     ///
     /// # Errors
     ///
-    /// - [`BreakerError::Rejected`]: the circuit rejected the call.
-    /// - [`BreakerError::Inner`]: the call failed; this is its error.
+    /// - [`BreakerError::Rejected`](crate::BreakerError::Rejected): the circuit rejected the call.
+    /// - [`BreakerError::Inner`](crate::BreakerError::Inner): the call failed; this is its error.
+    ///
+    /// If the call's error is boxed, it keeps its type, and a rejection is boxed: see
+    /// [`CallError`].
     ///
     /// # Panics
     ///
     /// A panic of the call counts as a failure, and propagates to the caller.
-    pub fn call<F, T, E, K>(&self, call: F) -> Call<F, ErrorsOnly<K>>
+    pub fn call<F, T, E, K>(&self, call: F) -> Call<F, Auto<K>, K, R>
     where
         F: Future<Output = Result<T, E>>,
-        E: AsError<K>,
+        T: Outcome,
+        E: CallError<K>,
     {
-        Call::new(self, call, ErrorsOnly::new())
+        Call::new(self, call, Auto::new())
     }
 
-    /// Runs a future that returns a result within a result through the circuit.
+    /// Runs a future through the circuit, with a timeout.
     ///
-    /// It works like [`call`](Self::call), but an `Ok(Err(error))` is classified by `error`. The
-    /// output keeps its shape.
+    /// The time starts at the first poll, when the circuit admits the call. When the time is over,
+    /// the future is dropped, and the call counts as a failure. Other outcomes are classified as by
+    /// [`call`](Self::call).
+    ///
+    /// # Example
     ///
     /// ```
-    /// use tower_breaker::{BreakerConfig, Circuit};
+    /// use std::time::Duration;
+    /// use tower_breaker::{BreakerConfig, BreakerError, Circuit};
     ///
-    /// # async fn query() -> Result<u32, std::io::Error> { Err(std::io::ErrorKind::ConnectionRefused.into()) }
-    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// # async fn count() -> Result<u32, std::io::Error> { std::future::pending().await }
+    /// # tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap().block_on(async {
     /// let circuit = Circuit::new(BreakerConfig::default());
-    /// let answer = circuit.call_nested(tokio::spawn(query())).await;
-    /// assert!(matches!(answer, Ok(Err(_))), "the task ended, and its query failed");
+    /// match circuit.call_within(Duration::from_secs(5), count()).await {
+    ///     Ok(rows) => println!("{rows} rows"),
+    ///     Err(BreakerError::Rejected(rejection)) => println!("{rejection}"),
+    ///     Err(BreakerError::TimedOut(error)) => println!("{error}"),
+    ///     Err(BreakerError::Inner(error)) => println!("{error}"),
+    ///     Err(error) => println!("{error}"),
+    /// }
     /// assert_eq!(circuit.status().window.failures, 1);
     /// # });
     /// ```
     ///
     /// # Errors
     ///
-    /// - [`BreakerError::Rejected`]: the circuit rejected the call.
-    /// - [`BreakerError::Inner`]: the outer result is an error; this is it. The inner error is
-    ///   inside of the `Ok`.
+    /// As [`call`](Self::call), or [`BreakerError::TimedOut`](crate::BreakerError::TimedOut): the
+    /// time was over.
+    ///
+    /// # Cancellation
+    ///
+    /// See [`call`](Self::call).
     ///
     /// # Panics
     ///
-    /// See [`call`](Self::call).
-    pub fn call_nested<F, T, E, O, K, J>(&self, call: F) -> Call<F, NestedErrors<(K, J)>>
+    /// A panic of the call counts as a failure, and propagates to the caller. The returned future
+    /// panics if it is polled outside of a tokio runtime with an enabled timer.
+    #[cfg(feature = "tokio")]
+    pub fn call_within<F, T, E, K>(&self, time: Duration, call: F) -> CallWithin<F, Auto<K>, K, R>
     where
-        F: Future<Output = Result<Result<T, E>, O>>,
-        E: AsError<J>,
-        O: AsError<K>,
+        F: Future<Output = Result<T, E>>,
+        T: Outcome,
+        E: CallError<K>,
     {
-        Call::new(self, call, NestedErrors::new())
+        CallWithin::new(self, time, call, Auto::new())
     }
 
     /// Runs a closure through the circuit, on this thread.
     ///
-    /// An `Ok` is a success; an error is classified by its chain of sources. For a result within a
-    /// result, use [`call_blocking_nested`](Self::call_blocking_nested).
+    /// The outcome is classified as by [`call`](Self::call).
     ///
     /// There is no variant with a timeout, because a closure cannot be stopped. Set a timeout on
     /// the client that the closure uses.
@@ -147,109 +161,114 @@ impl Circuit {
     /// # Panics
     ///
     /// A panic of the closure counts as a failure, and propagates to the caller.
-    pub fn call_blocking<T, E, K>(&self, call: impl FnOnce() -> Result<T, E>) -> Result<T, BreakerError<E>>
+    pub fn call_blocking<T, E, K>(&self, call: impl FnOnce() -> Result<T, E>) -> Result<T, E::Returned>
     where
-        E: AsError<K>,
+        T: Outcome,
+        E: CallError<K>,
     {
-        self.run(call, &ErrorsOnly::new())
+        guard::call_blocking(self, &Auto::new(), call)
     }
 
-    /// Runs a closure that returns a result within a result through the circuit, on this thread.
+    /// Returns a function that calls `function` and runs its future through the circuit.
     ///
-    /// It works like [`call_blocking`](Self::call_blocking), but an `Ok(Err(error))` is classified
-    /// by `error`.
+    /// See [`Guard::protect`]. The outcome is classified as by [`call`](Self::call).
     ///
     /// ```
-    /// use std::sync::mpsc;
-    /// use std::time::Duration;
-    /// use tower_breaker::{BreakerConfig, Circuit};
+    /// use tower_breaker::{BreakerConfig, BreakerError, Circuit};
     ///
+    /// async fn count(table: &str) -> std::io::Result<usize> {
+    ///     Ok(table.len())
+    /// }
+    ///
+    /// # tokio_test::block_on(async {
     /// let circuit = Circuit::new(BreakerConfig::default());
-    /// let (answers, answer) = mpsc::channel();
-    /// answers.send(Err::<u32, _>(std::io::Error::from(std::io::ErrorKind::ConnectionRefused)))?;
-    /// let answer = circuit.call_blocking_nested(|| answer.recv_timeout(Duration::from_secs(1)));
-    /// assert!(matches!(answer, Ok(Err(_))), "an answer arrived, and it is an error");
-    /// assert_eq!(circuit.status().window.failures, 1);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// let count = circuit.protect(count);
+    /// assert_eq!(count("users").await?, 5);
+    /// # Ok::<(), BreakerError<std::io::Error>>(())
+    /// # }).unwrap();
     /// ```
     ///
     /// # Errors
     ///
-    /// See [`call_nested`](Self::call_nested).
+    /// The future of a call returns the errors of [`call`](Self::call).
     ///
     /// # Panics
     ///
-    /// See [`call_blocking`](Self::call_blocking).
-    pub fn call_blocking_nested<T, E, O, K, J>(
+    /// See [`Guard::protect`].
+    pub fn protect<A, F, Fut, T, E, K>(
         &self,
-        call: impl FnOnce() -> Result<Result<T, E>, O>,
-    ) -> Result<Result<T, E>, BreakerError<O>>
+        function: F,
+    ) -> impl Fn(A) -> Call<Fut, Auto<K>, K, R> + Clone + use<A, F, Fut, T, E, K, R>
     where
-        E: AsError<J>,
-        O: AsError<K>,
+        F: Fn(A) -> Fut + Clone,
+        Fut: Future<Output = Result<T, E>>,
+        T: Outcome,
+        E: CallError<K>,
     {
-        self.run(call, &NestedErrors::new())
+        self.classify(Auto::new()).protect(function)
     }
 
-    fn run<T, E, C>(&self, call: impl FnOnce() -> Result<T, E>, classify: &C) -> Result<T, BreakerError<E>>
+    /// Returns a guard with a classifier, instead of [`Auto`].
+    ///
+    /// Use [`NestedErrors`](tower_fault_classify::classifiers::NestedErrors) for a result within a
+    /// result whose inner error is boxed, or whose inner value is not an [`Outcome`]:
+    ///
+    /// ```
+    /// use tower_breaker::fault_classify::classifiers::NestedErrors;
+    /// use tower_breaker::{BreakerConfig, Circuit};
+    ///
+    /// # struct Rows;
+    /// # async fn query() -> Result<Rows, std::io::Error> { Err(std::io::ErrorKind::ConnectionRefused.into()) }
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// let circuit = Circuit::new(BreakerConfig::default());
+    /// let answer = circuit.classify(NestedErrors::new()).call(tokio::spawn(query())).await;
+    /// assert!(matches!(answer, Ok(Err(_))), "the task ended, and its query failed");
+    /// assert_eq!(circuit.status().window.failures, 1);
+    /// # });
+    /// ```
+    pub fn classify<C>(&self, classify: C) -> Guard<C, R> {
+        Guard::new(self.clone(), classify)
+    }
+
+    /// Returns a guard that classifies errors only: a returned value is a success, and may have any
+    /// type.
+    ///
+    /// Errors are classified as by [`Auto`].
+    ///
+    /// ```
+    /// use tower_breaker::{BreakerConfig, BreakerError, Circuit};
+    ///
+    /// # struct Rows;
+    /// # async fn query() -> Result<Rows, std::io::Error> { Ok(Rows) }
+    /// # tokio_test::block_on(async {
+    /// let database = Circuit::new(BreakerConfig::default()).errors_only();
+    /// let rows = database.call(query()).await?;
+    /// # Ok::<(), BreakerError<std::io::Error>>(())
+    /// # }).unwrap();
+    /// ```
+    ///
+    /// Caution: a value that is itself a `Result`, such as that of `tokio::time::timeout`, is then
+    /// a success even if it is an `Err`. Use [`call`](Self::call), `call_within`, or
+    /// [`classify`](Self::classify) with `NestedErrors`.
+    pub fn errors_only<K>(&self) -> Guard<ErrorsOnly<K>, R> {
+        self.classify(ErrorsOnly::new())
+    }
+
+    /// Returns a guard with a rule that is checked before [`Auto`].
+    ///
+    /// See [`Guard::rule`]. For values that are not an [`Outcome`], use
+    /// `circuit.errors_only().rule(…)`.
+    pub fn rule<N, K>(&self, rule: N) -> Guard<RuleFirst<N, Auto<K>>, R> {
+        self.classify(Auto::new()).rule(rule)
+    }
+
+    /// Returns a guard that derives the health of the faults of [`Auto`] with a function.
+    ///
+    /// See [`Guard::health`].
+    pub fn health<F, K>(&self, health: F) -> Guard<HealthBy<Auto<K>, F>, R>
     where
-        C: Classify<T, E>,
+        F: Fn(&Fault) -> Health,
     {
-        let mut permit = Some(self.try_acquire().map_err(BreakerError::Rejected)?);
-        let result = Permit::guard(&mut permit, call);
-        record(&mut permit, &result, classify);
-        result.map_err(BreakerError::Inner)
-    }
-}
-
-fn record<T, E, C: Classify<T, E>>(permit: &mut Option<Permit>, result: &Result<T, E>, classify: &C) {
-    if let Some(permit) = permit.take() {
-        permit.record(classify.classify(result.as_ref()));
-    }
-}
-
-pin_project! {
-    /// The future of [`Circuit::call`] and [`Circuit::call_nested`].
-    #[must_use = "futures do nothing unless polled"]
-    pub struct Call<F, C> {
-        // Before the permit: the inner future must be dropped before the slot is free again.
-        #[pin]
-        inner: F,
-        permit: Option<Permit>,
-        circuit: Circuit,
-        classify: C,
-    }
-}
-
-impl<F, C> Call<F, C> {
-    fn new(circuit: &Circuit, inner: F, classify: C) -> Self {
-        Self { inner, circuit: circuit.clone(), permit: None, classify }
-    }
-}
-
-impl<F, T, E, C> Future for Call<F, C>
-where
-    F: Future<Output = Result<T, E>>,
-    C: Classify<T, E>,
-{
-    type Output = Result<T, BreakerError<E>>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        if this.permit.is_none() {
-            match this.circuit.try_acquire() {
-                Ok(permit) => *this.permit = Some(permit),
-                Err(rejection) => return Poll::Ready(Err(BreakerError::Rejected(rejection))),
-            }
-        }
-        let result = ready!(Permit::guard(this.permit, || this.inner.poll(cx)));
-        record(this.permit, &result, this.classify);
-        Poll::Ready(result.map_err(BreakerError::Inner))
-    }
-}
-
-impl<F, C> fmt::Debug for Call<F, C> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Call").field("circuit", &self.circuit.name()).finish_non_exhaustive()
+        self.classify(Auto::new()).health(health)
     }
 }

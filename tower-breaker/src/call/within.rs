@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::marker::PhantomData;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -9,101 +10,76 @@ use std::time::Duration;
 use pin_project_lite::pin_project;
 use tokio::time::error::Elapsed;
 use tokio::time::{Timeout, timeout};
-use tower_fault_classify::classifiers::{AsError, NestedErrors, TypedError};
-use tower_fault_classify::classify_error;
+use tower_fault_classify::classifiers::TypedError;
+use tower_fault_classify::{Classify, Verdict, classify_error};
 
-use super::Call;
-use crate::circuit::Circuit;
-use crate::error::{BreakerError, TimedOut};
-
-impl Circuit {
-    /// Runs a future through the circuit, with a timeout.
-    ///
-    /// The time starts at the first poll, when the circuit admits the call. When the time is over,
-    /// the future is dropped, and the call counts as a failure. An error is classified by its chain
-    /// of sources.
-    ///
-    /// # Example
-    ///
-    /// ```
-    /// use std::time::Duration;
-    /// use tower_breaker::{BreakerConfig, BreakerError, Circuit};
-    ///
-    /// # async fn query() -> Result<u32, std::io::Error> { std::future::pending().await }
-    /// # tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap().block_on(async {
-    /// let circuit = Circuit::new(BreakerConfig::default());
-    /// match circuit.call_within(Duration::from_secs(5), query()).await {
-    ///     Ok(rows) => println!("{rows} rows"),
-    ///     Err(BreakerError::Rejected(rejection)) => println!("{rejection}"),
-    ///     Err(BreakerError::TimedOut(error)) => println!("{error}"),
-    ///     Err(BreakerError::Inner(error)) => println!("{error}"),
-    ///     Err(error) => println!("{error}"),
-    /// }
-    /// assert_eq!(circuit.status().window.failures, 1);
-    /// # });
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// - [`BreakerError::Rejected`]: the circuit rejected the call.
-    /// - [`BreakerError::TimedOut`]: the time was over.
-    /// - [`BreakerError::Inner`]: the call failed; this is its error.
-    ///
-    /// # Cancellation
-    ///
-    /// Dropping the returned future drops `call`, as with [`call`](Self::call).
-    ///
-    /// # Panics
-    ///
-    /// A panic of the call counts as a failure, and propagates to the caller. The returned future
-    /// panics if it is polled outside of a tokio runtime with an enabled timer.
-    pub fn call_within<F, T, E, K>(&self, time: Duration, call: F) -> CallWithin<F, K>
-    where
-        F: Future<Output = Result<T, E>>,
-        E: AsError<K>,
-    {
-        let limited = Limited::Unpolled { call: Some(call), time };
-        CallWithin { call: Call::new(self, limited, NestedErrors::new()), time }
-    }
-}
+use super::CallError;
+use super::future::Admitted;
+use crate::circuit::{Circuit, CircuitRef, Static};
+use crate::error::TimedOut;
 
 pin_project! {
-    /// The future of [`Circuit::call_within`].
+    /// The future of `call_within` of a [`Guard`](super::Guard) or a [`Circuit`].
+    ///
+    /// The type parameters are those of [`Call`](super::Call).
     #[must_use = "futures do nothing unless polled"]
-    pub struct CallWithin<F, K> {
+    pub struct CallWithin<F, C, K = TypedError, R: CircuitRef = Static> {
         #[pin]
-        call: Call<Limited<F>, NestedErrors<(TypedError, K)>>,
+        admitted: Admitted<Limited<F>, ClassifyLimited<C>, R>,
         time: Duration,
+        kind: PhantomData<fn() -> K>,
     }
 }
 
-impl<F, T, E, K> Future for CallWithin<F, K>
+impl<F, C, K, R: CircuitRef> CallWithin<F, C, K, R> {
+    pub(super) fn new(circuit: &Circuit<R>, time: Duration, call: F, classify: C) -> Self {
+        let limited = Limited::Unpolled { call: Some(call), time };
+        let admitted = Admitted::new(circuit, limited, ClassifyLimited(classify));
+        Self { admitted, time, kind: PhantomData }
+    }
+}
+
+impl<F, T, E, C, K, R> Future for CallWithin<F, C, K, R>
 where
     F: Future<Output = Result<T, E>>,
-    E: AsError<K>,
+    C: Classify<T, E>,
+    E: CallError<K>,
+    R: CircuitRef,
 {
-    type Output = Result<T, BreakerError<E>>;
+    type Output = Result<T, E::Returned>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let result = match ready!(this.call.poll(cx)) {
-            Ok(Ok(value)) => Ok(value),
-            Ok(Err(error)) => Err(BreakerError::Inner(error)),
+        Poll::Ready(match ready!(this.admitted.poll(cx)) {
+            Ok(Ok(result)) => result.map_err(E::into_returned),
             // Classified inside of the poll, where it is known whether the request's body waits.
-            Err(BreakerError::Inner(elapsed)) => {
-                let fault = classify_error(&elapsed);
-                Err(BreakerError::TimedOut(TimedOut::with_fault(*this.time, fault)))
-            }
-            Err(BreakerError::TimedOut(error)) => Err(BreakerError::TimedOut(error)),
-            Err(BreakerError::Rejected(rejection)) => Err(BreakerError::Rejected(rejection)),
-        };
-        Poll::Ready(result)
+            Ok(Err(elapsed)) => Err(E::timed_out(TimedOut::with_fault(*this.time, classify_error(&elapsed)))),
+            Err(rejection) => Err(E::rejected(rejection)),
+        })
     }
 }
 
-impl<F, K> fmt::Debug for CallWithin<F, K> {
+impl<F, C, K, R: CircuitRef> fmt::Debug for CallWithin<F, C, K, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CallWithin").field("call", &self.call).field("time", &self.time).finish()
+        f.debug_struct("CallWithin")
+            .field("circuit", &self.admitted.circuit.name())
+            .field("time", &self.time)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Classifies the result of a [`Limited`] call: by `C`, or as an elapsed timeout.
+struct ClassifyLimited<C>(C);
+
+impl<C, T, E> Classify<Result<T, E>, Elapsed> for ClassifyLimited<C>
+where
+    C: Classify<T, E>,
+{
+    fn classify(&self, outcome: Result<&Result<T, E>, &Elapsed>) -> Verdict {
+        match outcome {
+            Ok(result) => self.0.classify(result.as_ref()),
+            Err(elapsed) => classify_error(elapsed).into(),
+        }
     }
 }
 

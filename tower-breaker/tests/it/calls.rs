@@ -1,6 +1,8 @@
 //! Calls through a circuit without a service: nested results and timeouts.
+//!
+//! `guards.rs` has the classifiers and the error types.
 
-use std::future::{Future, pending, ready};
+use std::future::{Future, pending, poll_fn, ready};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,10 +11,11 @@ use std::task::Poll;
 use tokio::time::{Instant, advance, sleep, timeout};
 use tokio_test::{assert_pending, task};
 use tower::BoxError;
+use tower_breaker::fault_classify::classifiers::NestedErrors;
 use tower_breaker::fault_classify::{ErrorChain, Origin, Retryable, classify_error};
 use tower_breaker::{
     BreakerConfigBuilder, BreakerError, CancelledPolicy, Circuit, CircuitState, Clock, Health, Kind, Reason,
-    TimedOut,
+    Rejection, TimedOut,
 };
 use tower_fault_classify::__internals::UploadGuard;
 
@@ -41,11 +44,13 @@ async fn is_opened_by<F: Future>(circuit: &Circuit, call: impl Fn() -> F) -> boo
 }
 
 #[tokio::test(start_paused = true)]
-async fn call_with_error_within_ok_counts_success() {
+async fn call_with_error_within_ok_counts_failure_unless_errors_only() {
     let circuit = circuit();
-    let opened = is_opened_by(&circuit, || circuit.call(timeout(SECOND, query()))).await;
-    assert!(!opened, "the documentation of `call` warns of this");
+    let errors_only = circuit.errors_only();
+    let opened = is_opened_by(&circuit, || errors_only.call(timeout(SECOND, query()))).await;
+    assert!(!opened, "the documentation of `errors_only` warns of this");
     assert_eq!(circuit.status().window.failures, 0);
+    assert!(is_opened_by(&circuit, || circuit.call(timeout(SECOND, query()))).await);
 }
 
 #[tokio::test(start_paused = true)]
@@ -116,6 +121,8 @@ async fn call_within_accepts_boxed_errors() {
     let circuit = circuit();
     let call = || circuit.call_within(SECOND, async { Err::<u32, BoxError>(refused().into()) });
     assert!(is_opened_by(&circuit, call).await);
+    let error: BoxError = call().await.unwrap_err();
+    assert!(error.is::<Rejection>());
 }
 
 #[tokio::test(start_paused = true)]
@@ -169,49 +176,54 @@ async fn call_within_dropped_counts_as_cancelled() {
 async fn call_within_rejected_does_not_poll_call() {
     let circuit = circuit();
     circuit.trip().unwrap();
-    let call = async { unreachable!("the circuit is open") };
-    let result: Result<u32, BreakerError<io::Error>> = circuit.call_within(SECOND, call).await;
+    let call = poll_fn(|_| -> Poll<io::Result<u32>> { unreachable!("the circuit is open") });
+    let result = circuit.call_within(SECOND, call).await;
     assert!(result.unwrap_err().rejection().is_some());
 }
 
 #[tokio::test(start_paused = true)]
-async fn call_nested_with_inner_error_counts_failure_and_keeps_output() {
+async fn nested_call_with_inner_error_counts_failure_and_keeps_output() {
     let circuit = circuit();
-    let call = || circuit.call_nested(timeout(SECOND, query()));
+    let call = || circuit.classify(NestedErrors::new()).call(timeout(SECOND, query()));
     assert!(matches!(call().await, Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused));
     assert!(is_opened_by(&circuit, call).await);
     assert!(matches!(call().await, Err(BreakerError::Rejected(_))));
 }
 
 #[tokio::test(start_paused = true)]
-async fn call_nested_with_outer_error_counts_failure() {
+async fn nested_call_with_outer_error_counts_failure() {
     let circuit = circuit();
-    let call = || circuit.call_nested(timeout(SECOND, pending::<Result<u32, BoxError>>()));
+    let call =
+        || circuit.classify(NestedErrors::new()).call(timeout(SECOND, pending::<Result<u32, BoxError>>()));
     assert!(matches!(call().await, Err(BreakerError::Inner(_))));
     assert!(is_opened_by(&circuit, call).await);
 }
 
 #[tokio::test(start_paused = true)]
-async fn call_nested_with_two_oks_counts_success() {
+async fn nested_call_with_two_oks_counts_success() {
     let circuit = circuit();
-    let result = circuit.call_nested(timeout(SECOND, async { Ok::<_, io::Error>(7) })).await;
+    let result =
+        circuit.classify(NestedErrors::new()).call(timeout(SECOND, async { Ok::<_, io::Error>(7) })).await;
     assert_eq!(result.unwrap().unwrap(), 7);
     assert_eq!((circuit.status().window.calls, circuit.status().window.failures), (1, 0));
 }
 
 #[test]
-fn call_blocking_nested_with_either_error_counts_failure() {
+fn nested_blocking_call_with_either_error_counts_failure() {
     type Nested = Result<io::Result<u32>, io::Error>;
     let calls: [(fn() -> Nested, bool); 3] =
         [(|| Ok(Ok(7)), false), (|| Ok(Err(refused())), true), (|| Err(refused()), true)];
     for (call, opens) in calls {
         let circuit = Circuit::new(crate::support::config().build().unwrap());
         for _ in 0..5 {
-            let result = circuit.call_blocking_nested(call);
+            let result = circuit.classify(NestedErrors::new()).call_blocking(call);
             assert_eq!(matches!(result, Ok(Ok(7))), !opens);
         }
         assert_eq!(state(&circuit) == CircuitState::Open, opens);
-        let rejected = circuit.call_blocking_nested(call).is_err_and(|error| error.rejection().is_some());
+        let rejected = circuit
+            .classify(NestedErrors::new())
+            .call_blocking(call)
+            .is_err_and(|error| error.rejection().is_some());
         assert_eq!(rejected, opens);
     }
 }

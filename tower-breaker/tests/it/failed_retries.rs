@@ -157,10 +157,7 @@ fn every_kind_of_call_in_retry_scope_is_a_retry() {
     let fails = || ready(Err::<(), _>(refused()));
     let mut calls: [&mut dyn FnMut(); 5] = [
         &mut || drop(circuit.call(fails()).now_or_never().expect("the call ends at once")),
-        &mut || {
-            let nested = circuit.call_nested(ready(Ok::<_, io::Error>(Err::<(), _>(refused()))));
-            drop(nested.now_or_never().expect("the call ends at once"));
-        },
+        &mut || circuit.record(FAILURE),
         &mut || drop(circuit.call_blocking(|| Err::<(), _>(refused()))),
         &mut || drop(circuit.try_acquire().map(|permit| permit.record(FAILURE))),
         &mut || drop(call_once(&mut service, ())),

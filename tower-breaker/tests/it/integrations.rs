@@ -152,7 +152,7 @@ fn error_around_rejection_is_classified_as_rejected() {
 /// Returns the error of a call that timed out.
 async fn timed_out() -> BreakerError<StatusCode> {
     let circuit = Circuit::new(BreakerConfig::default());
-    let hangs = pending::<Result<(), BoxError>>();
+    let hangs = pending::<Result<(), io::Error>>();
     let Err(BreakerError::TimedOut(error)) = circuit.call_within(Duration::from_secs(5), hangs).await else {
         panic!("the call must time out");
     };

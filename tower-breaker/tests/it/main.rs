@@ -14,6 +14,7 @@ mod failed_retries;
 mod failure_span;
 mod failure_subjects;
 mod fallback;
+mod guards;
 mod half_open;
 mod histories;
 #[cfg(all(feature = "axum", feature = "tonic"))]
@@ -26,6 +27,7 @@ mod observers;
 mod overrides;
 mod policies;
 mod readiness;
+mod recorded;
 mod registry;
 mod reservations;
 mod shared_circuit;

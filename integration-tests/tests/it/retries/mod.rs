@@ -5,3 +5,4 @@ mod hyper_client;
 mod last_outcome;
 mod reqwest_client;
 mod tonic_channel;
+mod without_tower;
