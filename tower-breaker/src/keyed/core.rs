@@ -1,10 +1,10 @@
 //! The storage of a keyed circuit: as few bytes as possible, and the rest when it is first needed.
 //!
 //! A circuit whose calls all succeed consists of its key, a state word and eleven cells.
-//! Transitions, slow calls, cancelled calls and half-open calls need more state. The first of them
-//! allocates it, and it is kept until the circuit is dropped. The circuits of a layer share their
-//! configuration, clock and observers. If the configuration has a seed, the state is allocated with
-//! the circuit.
+//! Transitions, slow calls, cancelled calls, half-open calls and a last failure that is kept need
+//! more state. The first of them allocates it, and it is kept until the circuit is dropped. The
+//! circuits of a layer share their configuration, clock and observers. If the configuration has a
+//! seed, the state is allocated with the circuit.
 //!
 //! # Many calls with one key
 //!

@@ -17,6 +17,7 @@
 //! | a success after failures or cancelled calls, or in a slow start by time | the same, and 1 compare-and-swap that resets them | the clock |
 //! | a failure | 11 loads: state word, sequence number, 6 words, sequence number, newest bucket, state word; 1 compare-and-swap in the window, 1 on the state word, 16 loads of the failures | the clock |
 //! | with `consecutive_failures_span` | 1 load more; 1 maximum (`fetch_max`) for the first failure after a success | |
+//! | a failure that is kept as the last one | those of a failure, and the lock | the texts of the failure |
 //! | rejected while open | 3 loads: state word, deadline, flags | the clock |
 //! | a cancelled call, any call in half-open, an admission in a slow start, an outcome in a slow start by successes, any transition | the lock | the clock |
 //!
