@@ -2,7 +2,7 @@
 //!
 //! The program shows:
 //!
-//! - `[breaker]` and `[retry]` as fields of the program's own settings;
+//! - `[breaker]`, `[retry]` and a timeout as fields of the program's own settings;
 //! - a client struct that holds the layers by their types, without boxing;
 //! - the error for a value that is out of range.
 //!
@@ -22,7 +22,7 @@ use serde::Deserialize;
 use tokio::net::TcpListener;
 use tower::timeout::{Timeout, TimeoutLayer};
 use tower::{BoxError, ServiceBuilder, ServiceExt};
-use tower_breaker::{Breaker, BreakerConfig, BreakerError, BreakerLayer};
+use tower_breaker::{Breaker, BreakerConfig, BreakerError, BreakerLayer, HumanDuration};
 use tower_fault_classify::{ClassifiedError, ErrorChain, FaultClassify, FaultClassifyLayer};
 use tower_jitter_retry::{JitterRetry, JitterRetryLayer, RetryPolicy};
 
@@ -34,11 +34,15 @@ const SETTINGS: &str = include_str!("settings.toml");
 const SEARCH_INTERVAL: Duration = Duration::from_millis(250);
 
 /// The settings of the program. A table that is left out has the defaults.
-#[derive(Default, Deserialize)]
+#[derive(Deserialize)]
 // An unknown table is an error. Without this line, a misspelled name would mean the defaults.
-#[serde(default, deny_unknown_fields)]
+#[serde(deny_unknown_fields)]
 struct Settings {
+    /// The time limit of an attempt.
+    timeout: HumanDuration,
+    #[serde(default)]
     breaker: BreakerConfig,
+    #[serde(default)]
     retry: RetryPolicy,
 }
 
@@ -63,7 +67,7 @@ impl SearchClient {
             .layer(JitterRetryLayer::new(settings.retry))
             .layer(BreakerLayer::new(settings.breaker))
             .layer(FaultClassifyLayer::new())
-            .layer(TimeoutLayer::new(Duration::from_secs(2)))
+            .layer(TimeoutLayer::new(settings.timeout.into()))
             .service(client);
         Ok(Self { service, url })
     }

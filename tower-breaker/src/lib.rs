@@ -442,7 +442,7 @@
 //! | `metrics` | counters and gauges for the `metrics` crate |
 //! | `stream` | transitions as a stream: `Circuit::transitions` |
 //! | `tracing` | events for transitions and rejections |
-//! | `serde` | reads and writes [`BreakerConfig`] and `KeyedConfig`; writes [`Status`] and [`Transition`](telemetry::Transition), with durations in seconds (`retry_after_seconds`) |
+//! | `serde` | reads and writes [`BreakerConfig`] and `KeyedConfig`, and durations in your own settings (`HumanDuration`); writes [`Status`] and [`Transition`](telemetry::Transition), with durations in seconds (`retry_after_seconds`) |
 //! | `schemars` | JSON Schemas of [`BreakerConfig`] and `KeyedConfig` |
 //! | `llm` | with `track_body`: finds errors in the event streams of LLM APIs |
 //! | `h2`, `hyper`, `hyper-util`, `reqwest`, `reqwest-middleware`, `tower`, `tower-http` | classifies the errors and responses of these crates: see [`fault_classify`]. `tower` also passes on `tower::load::Load` |
@@ -512,6 +512,8 @@ pub use machine::{CircuitState, Counts, HealthReport, Reason};
 pub use registry::CircuitRegistry;
 pub use service::Breaker;
 #[doc(inline)]
+#[cfg(feature = "serde")]
+pub use tower_fault_classify::__internals::settings::HumanDuration;
 pub use tower_fault_classify::__internals::{Clock, ConfigError, ManualClock};
 pub use tower_fault_classify::{self as fault_classify, Fault, Health, Kind, Verdict};
 

@@ -340,7 +340,7 @@
 //! | `follow-redirect` | recognizes responses after a redirect that tower-http's `FollowRedirect` followed |
 //! | `h2`, `hyper`, `hyper-util`, `tower`, `tower-http` | classifies the errors of these crates: see [`fault_classify`]. `tower` also passes on `tower::load::Load` |
 //! | `metrics`, `tracing` | counters and a histogram for the `metrics` crate; events for retries |
-//! | `serde` | reads and writes [`RetryPolicy`] and [`Budget`] |
+//! | `serde` | reads and writes [`RetryPolicy`] and [`Budget`], and durations in your own settings (`HumanDuration`) |
 //! | `schemars` | JSON Schemas of [`RetryPolicy`] and [`Budget`] |
 //! | `tower-retry` | a policy for tower's own retry layer |
 //!
@@ -380,6 +380,8 @@ pub mod tower_policy;
 
 pub use tower_fault_classify as fault_classify;
 #[doc(inline)]
+#[cfg(feature = "serde")]
+pub use tower_fault_classify::__internals::settings::HumanDuration;
 pub use tower_fault_classify::__internals::{Clock, ConfigError, ManualClock};
 
 pub use backoff::Jitter;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tower_breaker::keyed::{KeyedConfig, Overflow};
-use tower_breaker::{BreakerConfig, CancelledPolicy, Clock, Mode};
+use tower_breaker::{BreakerConfig, CancelledPolicy, Clock, HumanDuration, Mode};
 use tower_fault_classify::body::{ErrorBodies, LlmErrors};
 use tower_fault_classify::classify_error;
 use tower_jitter_retry::{Budget, Jitter, NonIdempotent, RetryPolicy, RetrySafety};
@@ -174,6 +174,29 @@ fn clock_and_shared_budget_are_added_to_loaded_settings() {
     let (search, orders) = (shared(search), shared(orders));
     assert_eq!((search.max_attempts(), orders.safety()), (Some(2), RetrySafety::ByMethod));
     assert_eq!((search.budget(), orders.budget()), (Some(&budget), Some(&budget)));
+}
+
+#[test]
+fn duration_in_own_settings_has_format_of_configurations() {
+    #[derive(Debug, serde::Deserialize, serde::Serialize, schemars::JsonSchema)]
+    struct Settings {
+        timeout: HumanDuration,
+    }
+
+    let settings: Settings = toml::from_str("timeout = \"1m 30s\"").unwrap();
+    assert_eq!(Duration::from(settings.timeout), 90 * SECOND);
+    assert_eq!(toml::to_string(&settings).unwrap(), "timeout = \"1m 30s\"\n");
+    let error = toml::from_str::<Settings>("timeout = \"2 sec\"").unwrap_err();
+    let expected = "invalid duration \"2 sec\"; allowed are numbers such as \"1m 30s\", with the units ns,";
+    assert!(error.message().starts_with(expected), "{error}");
+    assert_eq!(error.span(), Some(10..17));
+    let error = toml::from_str::<Settings>("timeout = 2").unwrap_err();
+    let expected = "invalid type: integer `2`, expected a duration such as \"1m 30s\", with the units ns,";
+    assert!(error.message().starts_with(expected), "{error}");
+
+    let validator = jsonschema::validator_for(&schemars::schema_for!(Settings).to_value()).unwrap();
+    let accepts = |timeout: &str| validator.is_valid(&serde_json::json!({ "timeout": timeout }));
+    assert_eq!(["1m 30s", "1.5s", "2", "2 sec", ""].map(accepts), [true, true, false, false, false]);
 }
 
 #[test]

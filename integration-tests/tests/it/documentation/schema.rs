@@ -88,7 +88,8 @@ fn row(name: &str, setting: &Value) -> String {
 }
 
 fn rows(schema: &Value) -> String {
-    properties(schema).iter().map(|(name, setting)| format!("| {}", row(name, setting))).collect()
+    let rows = properties(schema).iter().map(|(name, setting)| "| ".to_owned() + &row(name, setting));
+    rows.collect()
 }
 
 fn table_of_budgets() -> String {
@@ -214,17 +215,17 @@ fn edges(property: &Value) -> Vec<Value> {
 }
 
 /// Returns a file with some of the settings of a table, with nested tables, or another value.
-fn value(property: Value, depth: u32) -> BoxedStrategy<Value> {
-    let scalar = prop::sample::select(edges(&property)).boxed();
+fn value(property: &Value, depth: u32) -> BoxedStrategy<Value> {
+    let scalar = prop::sample::select(edges(property)).boxed();
     let kinds = property["anyOf"].as_array().cloned().unwrap_or_default();
-    let table = kinds.iter().chain([&property]).find_map(|kind| kind["properties"].as_object());
+    let table = kinds.iter().chain([property]).find_map(|kind| kind["properties"].as_object());
     match table {
         Some(settings) if depth > 0 => {
             let settings: Vec<_> = settings.clone().into_iter().collect();
             let most = settings.len().min(3);
             let setting = prop::sample::select(settings).prop_flat_map(move |(name, property)| {
                 let name = prop_oneof![30 => Just(name), 1 => Just("other".to_owned())];
-                (name, value(property, depth - 1))
+                (name, value(&property, depth - 1))
             });
             let table = prop::collection::vec(setting, 0..=most)
                 .prop_map(|settings| Value::Object(settings.into_iter().collect()));
@@ -236,7 +237,7 @@ fn value(property: Value, depth: u32) -> BoxedStrategy<Value> {
 
 fn check_any_file(format: &Format) {
     let config = ProptestConfig { cases: 3_000, failure_persistence: None, ..ProptestConfig::default() };
-    let files = value(format.schema.clone(), 3);
+    let files = value(&format.schema, 3);
     proptest!(config, |(file in files)| format.check(&file));
 }
 

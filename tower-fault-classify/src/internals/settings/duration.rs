@@ -1,9 +1,12 @@
 //! Durations with units, such as `1m 30s`.
 
+#[cfg(feature = "__internals-schemars")]
+use std::borrow::Cow;
 use std::fmt::{self, Display};
 use std::time::Duration;
 
-use serde::{Serialize, Serializer};
+use serde::de::{Error, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::read::alternatives;
 
@@ -25,18 +28,40 @@ pub(super) fn unit_names() -> String {
     alternatives(UNITS.iter().rev().map(|(name, _)| (*name).to_owned()))
 }
 
-/// A duration that is written with units: `1m 30s`, `1.5s`.
+/// A duration that configuration files contain as a string with units, such as `"1m 30s"`.
 ///
-/// There are no months and years, because their lengths vary.
-#[derive(Clone, Copy, Debug, PartialEq)]
+/// Use it in your own settings for values that have no field in the configurations of this crate:
+/// the timeout of a layer, or a setter that takes a [`Duration`]. With the feature `schemars`, it
+/// implements `JsonSchema`.
+///
+/// The string is a sum of numbers, each with a unit: d, h, m, s, ms, us or ns. `"1m 30s"`, `"90s"`
+/// and `"1.5m"` are the same duration. There are no months and years, because their lengths vary.
+///
+/// # Errors
+///
+/// A number without a unit, another unit, a negative number and a fraction of a nanosecond are
+/// errors when a file is read. The error shows the value and the units.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HumanDuration(pub Duration);
+
+impl From<Duration> for HumanDuration {
+    fn from(duration: Duration) -> Self {
+        Self(duration)
+    }
+}
+
+impl From<HumanDuration> for Duration {
+    fn from(HumanDuration(duration): HumanDuration) -> Self {
+        duration
+    }
+}
 
 impl HumanDuration {
     /// Parses a sum of numbers, each with its unit.
     ///
     /// `None`: the text has another form, the sum does not fit into a `Duration`, or a number
     /// contains a fraction of a nanosecond.
-    pub fn parse(text: &str) -> Option<Duration> {
+    pub(super) fn parse(text: &str) -> Option<Duration> {
         let mut rest = text.trim();
         if rest.is_empty() {
             return None;
@@ -88,6 +113,47 @@ impl Display for HumanDuration {
 impl Serialize for HumanDuration {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         to.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for HumanDuration {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_str(DurationVisitor)
+    }
+}
+
+struct DurationVisitor;
+
+impl Visitor<'_> for DurationVisitor {
+    type Value = HumanDuration;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a duration such as \"1m 30s\", with the units {}", unit_names())
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<HumanDuration, E> {
+        let invalid = || {
+            let units = unit_names();
+            E::custom(format_args!(
+                "invalid duration {text:?}; allowed are numbers such as \"1m 30s\", with the units {units}"
+            ))
+        };
+        HumanDuration::parse(text).map(HumanDuration).ok_or_else(invalid)
+    }
+}
+
+#[cfg(feature = "__internals-schemars")]
+impl schemars::JsonSchema for HumanDuration {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "HumanDuration".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({ "type": "string", "pattern": PATTERN })
     }
 }
 
