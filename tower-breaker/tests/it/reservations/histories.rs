@@ -161,6 +161,10 @@ enum Event {
     Reset,
     ForceOpen,
     ForceClosed,
+    /// Ends at the next `OpenPeriodPasses`.
+    ForceOpenFor,
+    ForceClosedFor,
+    ProbeNow,
     Release,
     Observe(bool),
     OpenPeriodPasses,
@@ -183,6 +187,9 @@ fn event() -> impl Strategy<Value = Event> {
         1 => Just(Event::Reset),
         1 => Just(Event::ForceOpen),
         1 => Just(Event::ForceClosed),
+        1 => Just(Event::ForceOpenFor),
+        1 => Just(Event::ForceClosedFor),
+        1 => Just(Event::ProbeNow),
         2 => Just(Event::Release),
         1 => any::<bool>().prop_map(Event::Observe),
         2 => Just(Event::OpenPeriodPasses),
@@ -279,6 +286,9 @@ impl Bench {
             Event::Reset => _ = circuit.reset(),
             Event::ForceOpen => _ = circuit.force_open(),
             Event::ForceClosed => _ = circuit.force_closed(),
+            Event::ForceOpenFor => _ = circuit.force_open_for(OPEN_FOR),
+            Event::ForceClosedFor => _ = circuit.force_closed_for(OPEN_FOR),
+            Event::ProbeNow => _ = circuit.probe_now(),
             Event::Release => circuit.release(),
             Event::Observe(observes) => {
                 self.observes = observes;
