@@ -131,7 +131,7 @@
 //! | [`Circuit`], [`Permit`], [`Status`] | a handle to a circuit, a permit for one call, a snapshot |
 //! | [`CircuitRegistry`] | circuits by name |
 //! | [`BreakerError`], [`Rejection`], [`TimedOut`], [`ControlError`] | the errors |
-//! | [`CircuitState`], [`Reason`], [`Counts`], [`HealthReport`] | values in a status and in a transition |
+//! | [`CircuitState`], [`Reason`], [`Counts`], [`HalfOpen`], [`HealthReport`] | values in a status and in a transition |
 //! | [`body`] | whether the outcome is recorded at the response's head or at the end of its body |
 //! | [`call`] | calls without tower: guards and their futures |
 //! | [`classifier`] | classifiers that the layer adds |
@@ -508,7 +508,7 @@ pub use config::{BreakerConfig, BreakerConfigBuilder, CancelledPolicy, Mode};
 pub use error::{BreakerError, ControlError, Rejection, TimedOut};
 pub use future::ResponseFuture;
 pub use layer::{BreakerLayer, WithoutClone};
-pub use machine::{CircuitState, Counts, HealthReport, Reason};
+pub use machine::{CircuitState, Counts, HalfOpen, HealthReport, Reason};
 pub use registry::CircuitRegistry;
 pub use service::Breaker;
 #[doc(inline)]

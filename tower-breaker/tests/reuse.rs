@@ -72,6 +72,8 @@ fn assert_is_new(circuit: &Circuit, previous: &str) {
     assert_eq!((status.state, status.slow_start), (CircuitState::Closed, None), "after {previous}");
     assert_eq!((status.consecutive_failures, status.window), (0, Counts::default()), "after {previous}");
     assert_eq!((status.retry_after, status.lasted), (None, Duration::ZERO), "after {previous}");
+    assert_eq!((status.rejected_calls, status.rejected_since_transition), (0, 0), "after {previous}");
+    assert_eq!(status.half_open, None, "after {previous}");
     assert!(status.last_transition.is_none() && status.last_trip.is_none(), "after {previous}");
     assert!(status.last_failure.is_none(), "after {previous}: {:?}", status.last_failure);
 }
@@ -79,7 +81,12 @@ fn assert_is_new(circuit: &Circuit, previous: &str) {
 #[test]
 fn new_circuit_has_no_state_of_previous_one() {
     type Use = fn(&Storage, &Circuit);
-    let uses: [(&str, Use); 12] = [
+    let uses: [(&str, Use); 13] = [
+        ("rejections", |_, circuit| {
+            trip(circuit);
+            (0..7).for_each(|_| drop(circuit.try_acquire().unwrap_err()));
+            assert_eq!(circuit.status().rejected_calls, 7);
+        }),
         ("failures", |_, circuit| (0..4).for_each(|_| circuit.try_acquire().unwrap().record(FAILURE))),
         ("successes", |_, circuit| circuit.try_acquire().unwrap().record(Verdict::Success)),
         ("cancelled calls", |_, circuit| drop(circuit.try_acquire().unwrap())),

@@ -33,6 +33,11 @@ pub struct Locked {
     pub(crate) observers: Arc<Observers>,
     /// The time at which the current state began, in nanoseconds on the circuit's clock.
     pub(crate) since: u64,
+    /// The number of rejections that [`Store::rejections`](super::core::Store::rejections) showed
+    /// when the circuit began.
+    pub(crate) rejections_before: u64,
+    /// The number of rejections that it showed at the last transition.
+    pub(crate) rejections_at_transition: u64,
     pub(crate) last_transition: Option<Transition>,
     /// The last transition that opened the circuit.
     pub(crate) last_trip: Option<Transition>,
@@ -66,6 +71,8 @@ impl Locked {
             wakers: WakerList::default(),
             observers,
             since: clock.now(),
+            rejections_before: 0,
+            rejections_at_transition: 0,
             last_transition: None,
             last_trip: None,
             last_failure: None,

@@ -6,7 +6,7 @@ use std::mem;
 use std::sync::Arc;
 
 use tower_fault_classify::__internals::sync::{AtomicU64, Mutex, Ordering, lock};
-use tower_fault_classify::__internals::{Clock, Pool, PoolItem, StripedCounter};
+use tower_fault_classify::__internals::{Clock, Pool, PoolItem, StripedCounter, StripedTotal, thread_slot};
 
 use super::core::{Core, Store, next_epoch, wake};
 use super::hot_config::{Flags, HotConfig, Limits};
@@ -32,6 +32,7 @@ pub struct StaticStore {
     first_failure: AtomicU64,
     hot_config: HotConfig,
     window: StripedWindow,
+    rejections: StripedTotal,
     locked: Mutex<Locked>,
     /// The current configuration. Changed under the lock of `locked`.
     config: Mutex<BreakerConfig>,
@@ -51,6 +52,7 @@ impl StaticStore {
             first_failure: AtomicU64::new(0),
             hot_config,
             window,
+            rejections: StripedTotal::new(),
             locked: Mutex::new(locked),
             config: Mutex::new(config.clone()),
         }
@@ -107,6 +109,15 @@ impl Store for StaticStore {
         (age(epoch) <= age(locked.epoch)).then(|| (locked.name, Arc::clone(&locked.observers)))
     }
 
+    #[inline]
+    fn count_rejection(&self) {
+        self.rejections.add_one(thread_slot());
+    }
+
+    fn rejections(&self) -> u64 {
+        self.rejections.sum()
+    }
+
     fn config(&self) -> BreakerConfig {
         lock(&self.config).clone()
     }
@@ -139,6 +150,9 @@ impl StaticCore {
         locked.clock = config.clock.unwrap_or_default();
         locked.first_epoch = locked.epoch;
         locked.since = clock.now();
+        // No earlier owner counts a rejection any more, because only a handle can be rejected.
+        locked.rejections_before = self.store().rejections();
+        locked.rejections_at_transition = locked.rejections_before;
         locked.jitter = JitterStream::of(config.seeds.as_ref());
         self.hot_config().set_observes_failures(false);
         lock(&self.store().config).clone_from(config);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::machine::{CircuitState, Counts};
+use crate::machine::{CircuitState, Counts, HalfOpen};
 use crate::telemetry::{LastFailure, Transition};
 
 /// A snapshot of a circuit: its state, its counts, and its last transitions.
@@ -51,6 +51,17 @@ pub struct Status {
     /// Every transition empties the window. The counts that led to the last trip are in
     /// [`last_trip`](Self::last_trip).
     pub window: Counts,
+    /// The progress of the probes. `None`: the circuit is not half-open.
+    ///
+    /// The progress at the end of the last round of probes is in the [`Transition`].
+    pub half_open: Option<HalfOpen>,
+    /// The calls that the circuit has rejected since it was created.
+    ///
+    /// With [`Mode::ObserveOnly`](crate::Mode::ObserveOnly), and while a service is
+    /// [not ready](crate::BreakerLayer::not_ready_when_open), no call is rejected.
+    pub rejected_calls: u64,
+    /// The calls that the circuit has rejected since the last transition, or since it was created.
+    pub rejected_since_transition: u64,
     /// How long the circuit stays open or forced open.
     ///
     /// - Zero: the time is over, and the next call is a probe.
@@ -120,6 +131,9 @@ impl Status {
             lasted: Duration::from_nanos(snapshot.lasted),
             consecutive_failures: snapshot.consecutive_failures,
             window: snapshot.counts,
+            half_open: snapshot.half_open,
+            rejected_calls: snapshot.rejections,
+            rejected_since_transition: snapshot.rejections_since_transition,
             retry_after: snapshot.open_remaining.map(remaining),
             override_ends_in: snapshot.override_remaining.map(remaining),
             last_transition: keyed(snapshot.last_transition),
@@ -137,6 +151,9 @@ pub(crate) struct Snapshot {
     pub(crate) slow_start: Option<f64>,
     pub(crate) consecutive_failures: u64,
     pub(crate) counts: Counts,
+    pub(crate) half_open: Option<HalfOpen>,
+    pub(crate) rejections: u64,
+    pub(crate) rejections_since_transition: u64,
     pub(crate) open_remaining: Option<u64>,
     pub(crate) override_remaining: Option<u64>,
     /// The time since the state began.

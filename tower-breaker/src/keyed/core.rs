@@ -241,6 +241,7 @@ pub struct KeyedStore<K> {
 /// The state that a circuit does not need while its calls succeed.
 struct LazyState {
     deadline: AtomicU64,
+    rejections: AtomicU64,
     bypass_deadline: AtomicU64,
     locked: Mutex<Locked>,
     counts: WideCounts,
@@ -359,6 +360,7 @@ impl<K> KeyedStore<K> {
             let jitter = JitterStream::of(config.seeds.as_ref());
             Box::new(LazyState {
                 deadline: AtomicU64::new(0),
+                rejections: AtomicU64::new(0),
                 bypass_deadline: AtomicU64::new(0),
                 locked: Mutex::new(Locked::new(config, hot_config.clock(), jitter, Arc::clone(observers))),
                 counts: WideCounts::default(),
@@ -464,6 +466,15 @@ impl<K> Store for KeyedStore<K> {
 
     fn observers_of(&self, _: u32) -> Option<(&'static str, Arc<Observers>)> {
         Some((self.common.config.name, Arc::clone(&self.common.observers)))
+    }
+
+    fn count_rejection(&self) {
+        // Relaxed: the count is only displayed.
+        self.lazy().rejections.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn rejections(&self) -> u64 {
+        self.lazy.get().map_or(0, |lazy| lazy.rejections.load(Ordering::Relaxed))
     }
 
     fn config(&self) -> BreakerConfig {

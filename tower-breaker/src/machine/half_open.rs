@@ -2,6 +2,8 @@
 
 use core::num::NonZeroU64;
 
+use super::HalfOpen;
+
 /// The slot of a probe, and the serial number of its lease: `serial:32 | slot:32`.
 ///
 /// The serial number shows whether the probe still holds the slot. A ticket is one word, so that a
@@ -125,6 +127,18 @@ impl ProbeRound {
     pub(super) fn lease_start(&self, ticket: Ticket) -> Option<u64> {
         let lease = self.slots.get(ticket.slot()).copied().flatten()?;
         (lease.serial == ticket.serial()).then_some(lease.from)
+    }
+
+    /// Returns the progress of the round.
+    pub(super) fn progress(&self, now: u64, successes_to_close: u32) -> HalfOpen {
+        let running = self.slots.iter().flatten().filter(|lease| lease.until > now);
+        HalfOpen {
+            running_probes: running.count() as u32,
+            probes: self.slots.len() as u32,
+            successes: self.successes,
+            successes_to_close,
+            cancelled_probes: self.cancelled,
+        }
     }
 
     fn held_slot(&mut self, ticket: Ticket) -> Option<&mut Option<Lease>> {

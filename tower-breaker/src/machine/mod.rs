@@ -39,8 +39,9 @@ pub(crate) use limits::{RecoveryLimits, SlowCallLimits, SlowStartKind, TripLimit
 pub(crate) use open_duration::OpenDuration;
 pub(crate) use trip::{CancelledRun, Sample, may_reach_slow_rate, min_failures_for_rate, trip_reason};
 
-pub use state::{CircuitState, Counts, HealthReport, Reason};
+pub use state::{CircuitState, Counts, HalfOpen, HealthReport, Reason};
 
+use core::mem;
 use core::time::Duration;
 
 use half_open::ProbeRound;
@@ -56,6 +57,8 @@ pub(crate) struct Machine {
     streak: OpenStreak,
     /// Whether the configuration disables the circuit. Applies while the circuit is not forced.
     disabled: bool,
+    /// The round of probes that the last change has ended, until it is reported.
+    ended_round: Option<ProbeRound>,
 }
 
 #[derive(Debug)]
@@ -164,7 +167,12 @@ pub(crate) struct Change {
 
 impl Machine {
     pub(crate) fn new() -> Self {
-        Self { state: StateData::Closed { slow_start: None }, streak: OpenStreak::default(), disabled: false }
+        Self {
+            state: StateData::Closed { slow_start: None },
+            streak: OpenStreak::default(),
+            disabled: false,
+            ended_round: None,
+        }
     }
 
     /// Returns the state of the circuit.
@@ -239,6 +247,18 @@ impl Machine {
             }
             _ => None,
         }
+    }
+
+    /// Returns the progress of a half-open circuit. `None`: it is not half-open.
+    pub(crate) fn half_open_progress(&self, now: u64, limits: &RecoveryLimits) -> Option<HalfOpen> {
+        let StateData::HalfOpen(round) = &self.state else { return None };
+        Some(round.progress(now, limits.successes_to_close))
+    }
+
+    /// Returns the progress of the round of probes that the last change has ended. `None`: the
+    /// circuit was not half-open before the change, or this method was called since.
+    pub(crate) fn take_ended_round(&mut self, now: u64, limits: &RecoveryLimits) -> Option<HalfOpen> {
+        Some(self.ended_round.take()?.progress(now, limits.successes_to_close))
     }
 
     /// Decides on a call that is about to begin. A manual override whose time is over ends. An open
@@ -592,7 +612,9 @@ impl Machine {
 
     fn transition_to(&mut self, to: StateData, reason: Reason) -> Change {
         let from = self.state();
-        self.state = to;
+        if let StateData::HalfOpen(round) = mem::replace(&mut self.state, to) {
+            self.ended_round = Some(round);
+        }
         Change { from, to: self.state(), reason }
     }
 }

@@ -195,6 +195,33 @@ impl fmt::Display for Reason {
     }
 }
 
+/// The progress of a half-open circuit.
+///
+/// The circuit closes when `successes` reaches `successes_to_close`. A failed or slow probe opens
+/// it again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub struct HalfOpen {
+    /// The probes that hold a slot now.
+    ///
+    /// A probe whose [lease](crate::BreakerConfigBuilder::probe_lease) has ended holds no slot,
+    /// even if it still runs.
+    pub running_probes: u32,
+    /// The slots: how many probes may run at the same time.
+    pub probes: u32,
+    /// The probes that have succeeded since the circuit half-opened.
+    pub successes: u32,
+    /// The successful probes that close the circuit.
+    pub successes_to_close: u32,
+    /// The probes that were cancelled since the last completed probe, or since the circuit
+    /// half-opened.
+    ///
+    /// They are counted only with
+    /// [`CancelledPolicy::IfNoneCompletes`](crate::CancelledPolicy::IfNoneCompletes).
+    pub cancelled_probes: u32,
+}
+
 /// The counts of a window.
 ///
 /// All counts are numbers of calls. A call with a neutral verdict is in none of them.

@@ -46,7 +46,7 @@ use std::time::SystemTime;
 
 use tower_fault_classify::Fault;
 
-use crate::machine::{CircuitState, Counts, Reason};
+use crate::machine::{CircuitState, Counts, HalfOpen, Reason};
 
 /// The target of metrics and events. It is a constant, so that it does not depend on module paths.
 #[cfg(any(feature = "metrics", feature = "tracing"))]
@@ -83,6 +83,11 @@ pub struct Transition {
     ///
     /// 0: the circuit was not closed.
     pub consecutive_failures: u64,
+    /// The progress of the probes at the transition of a half-open circuit.
+    ///
+    /// The probe that caused the transition is in it: its success is counted, and it holds no slot.
+    /// `None`: the circuit was not half-open.
+    pub half_open: Option<HalfOpen>,
     /// The wall-clock time of the transition, for display. No decision uses it.
     #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serde::time"))]
     pub at: SystemTime,

@@ -9,7 +9,7 @@ use crate::machine::CircuitState;
 /// Logs a transition at a level, which must be a constant.
 macro_rules! log_at {
     ($level:expr, $transition:expr) => {{
-        let Transition { circuit, key, from, to, reason, fault, counts, epoch, .. } = $transition;
+        let Transition { circuit, key, from, to, reason, fault, counts, consecutive_failures, half_open, epoch, .. } = $transition;
         ::tracing::event!(
             target: TARGET,
             $level,
@@ -22,6 +22,8 @@ macro_rules! log_at {
             calls = counts.map(|counts| counts.calls),
             failures = counts.map(|counts| counts.failures),
             slow = counts.map(|counts| counts.slow),
+            consecutive_failures = counts.map(|_| *consecutive_failures),
+            probe_successes = half_open.map(|progress| progress.successes),
             epoch,
             "circuit is {to}: {reason}",
         );

@@ -2,17 +2,20 @@
 
 use std::future::{Future, pending};
 use std::io;
-use std::sync::Barrier;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Barrier, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::Duration;
 
 use tokio_test::{assert_pending, assert_ready, task};
 use tower::{Layer, Service, service_fn};
-use tower_breaker::{BreakerError, CancelledPolicy, CircuitState, Verdict};
+use tower_breaker::keyed::{KeyedCircuits, KeyedConfig};
+use tower_breaker::{BreakerError, CancelledPolicy, CircuitState, HalfOpen, Mode, Reason, Verdict};
 
-use crate::support::{FAILURE, circuit, config, layer, send, state};
+use crate::support::{
+    FAILURE, NEUTRAL, OPEN_FOR, SECOND, call_once, circuit, config, layer, send, state, timed,
+};
 
 #[test]
 fn half_open_has_exact_slots_and_successes() {
@@ -130,4 +133,144 @@ fn cancelled_calls_never_close() {
             assert_ne!(state(&circuit), CircuitState::Closed, "{policy:?}");
         }
     }
+}
+
+/// Returns the running probes, the slots, the successes, the successes to close, and the cancelled
+/// probes.
+fn numbers(progress: Option<HalfOpen>) -> [u32; 5] {
+    let progress = progress.expect("the circuit is half-open");
+    [
+        progress.running_probes,
+        progress.probes,
+        progress.successes,
+        progress.successes_to_close,
+        progress.cancelled_probes,
+    ]
+}
+
+#[test]
+fn status_shows_progress_of_probes() {
+    let (circuit, time) = circuit(config().successes_to_close(2).probe_lease(SECOND));
+    let progress = || circuit.status().half_open;
+    assert_eq!(progress(), None);
+    circuit.trip().unwrap();
+    assert_eq!(progress(), None);
+    time.advance(OPEN_FOR);
+    let [first, second] = [(); 2].map(|()| circuit.try_acquire().unwrap());
+    assert_eq!(numbers(progress()), [2, 3, 0, 2, 0]);
+    first.record(Verdict::Success);
+    assert_eq!(numbers(progress()), [1, 3, 1, 2, 0]);
+    time.advance(SECOND);
+    assert_eq!(numbers(progress()), [0, 3, 1, 2, 0], "the lease of the second probe has ended");
+    drop(circuit.try_acquire().unwrap());
+    assert_eq!(numbers(progress()), [0, 3, 1, 2, 1]);
+    second.record(NEUTRAL);
+    assert_eq!(numbers(progress()), [0, 3, 1, 2, 0], "a completed probe");
+    circuit.reset().unwrap();
+    assert_eq!(progress(), None);
+}
+
+#[test]
+fn transition_from_half_open_has_progress_with_its_own_probe() {
+    let (circuit, time) = circuit(config().successes_to_close(2));
+    let transitions = Arc::new(Mutex::new(Vec::new()));
+    circuit.on_transition({
+        let transitions = Arc::clone(&transitions);
+        move |transition| transitions.lock().unwrap().push(transition.clone())
+    });
+    let last = || transitions.lock().unwrap().pop().unwrap();
+    for _ in 0..5 {
+        circuit.try_acquire().unwrap().record(FAILURE);
+    }
+    let trip = last();
+    assert_eq!((trip.half_open, trip.consecutive_failures), (None, 5));
+    time.advance(OPEN_FOR);
+    let running = circuit.try_acquire().unwrap();
+    assert_eq!(last().half_open, None, "the circuit was open");
+    send(&circuit, Verdict::Success);
+    send(&circuit, FAILURE);
+    let failed = last();
+    assert_eq!((failed.reason, failed.counts), (Reason::ProbeFailed, None));
+    assert_eq!(numbers(failed.half_open), [1, 3, 1, 2, 0]);
+    assert_eq!(circuit.status().last_trip.unwrap().half_open, failed.half_open);
+    drop(running);
+
+    time.advance(OPEN_FOR);
+    send(&circuit, Verdict::Success);
+    send(&circuit, Verdict::Success);
+    assert_eq!(numbers(last().half_open), [0, 3, 2, 2, 0]);
+    circuit.trip().unwrap();
+    assert_eq!(last().half_open, None, "the circuit was closed");
+}
+
+#[test]
+fn forced_half_open_circuit_reports_its_progress_once() {
+    let (circuit, time) = circuit(config());
+    circuit.trip().unwrap();
+    time.advance(OPEN_FOR);
+    send(&circuit, Verdict::Success);
+    circuit.force_open().unwrap();
+    assert_eq!(numbers(circuit.status().last_transition.unwrap().half_open), [0, 3, 1, 2, 0]);
+    circuit.force_closed().unwrap();
+    assert_eq!(circuit.status().last_transition.unwrap().half_open, None);
+}
+
+#[test]
+fn status_counts_rejected_calls() {
+    let (circuit, time) = circuit(config());
+    let rejected = || {
+        let status = circuit.status();
+        (status.rejected_calls, status.rejected_since_transition)
+    };
+    send(&circuit, Verdict::Success);
+    circuit.trip().unwrap();
+    assert_eq!(rejected(), (0, 0));
+    (0..4).for_each(|_| assert!(!send(&circuit, FAILURE)));
+    assert_eq!(rejected(), (4, 4));
+    time.advance(OPEN_FOR);
+    let probes: Vec<_> = (0..5).filter_map(|_| circuit.try_acquire().ok()).collect();
+    assert_eq!((probes.len(), rejected()), (3, (6, 2)));
+    circuit.reset().unwrap();
+    assert_eq!(rejected(), (6, 0));
+}
+
+#[test]
+fn service_and_threads_count_every_rejected_call() {
+    let (layer, _time) = layer(config());
+    let circuit = layer.circuit();
+    circuit.trip().unwrap();
+    let service = layer.layer(service_fn(async |()| Ok::<_, io::Error>(())));
+    thread::scope(|scope| {
+        for _ in 0..20 {
+            scope.spawn(|| {
+                let mut service = service.clone();
+                (0..100).for_each(|_| drop(call_once(&mut service, ()).unwrap_err()));
+            });
+        }
+    });
+    assert_eq!(circuit.status().rejected_calls, 2_000);
+}
+
+#[test]
+fn observing_circuit_rejects_no_call() {
+    let (circuit, _time) = circuit(config().mode(Mode::ObserveOnly));
+    circuit.trip().unwrap();
+    assert!(send(&circuit, FAILURE));
+    assert_eq!(circuit.status().rejected_calls, 0);
+}
+
+#[test]
+fn keyed_status_has_progress_and_rejected_calls() {
+    let (each, time) = timed(config());
+    let circuits = KeyedCircuits::new(KeyedConfig::builder(each).build().unwrap());
+    let [one, other] = [1, 2].map(|key: u64| circuits.get_or_insert(key).unwrap());
+    assert_eq!(one.status().rejected_calls, 0);
+    one.trip().unwrap();
+    one.try_acquire().unwrap_err();
+    time.advance(OPEN_FOR);
+    let _probe = one.try_acquire().unwrap();
+    let status = one.status();
+    assert_eq!((status.rejected_calls, status.rejected_since_transition), (1, 0));
+    assert_eq!(numbers(status.half_open), [1, 3, 0, 2, 0]);
+    assert_eq!(other.status().rejected_calls, 0);
 }

@@ -22,8 +22,8 @@ pub use config_error::ConfigError;
 pub use pool::{Pool, PoolHandle, PoolItem, WeakHandle};
 pub use retry_scope::RetryScope;
 pub use striped::{
-    BucketRing, CellUpdate, PaddedRing, StripedCounter, TAGS_PER_EPOCH, TimeBuckets, is_in_window,
-    thread_slot,
+    BucketRing, CellUpdate, PaddedRing, StripedCounter, StripedTotal, TAGS_PER_EPOCH, TimeBuckets,
+    is_in_window, thread_slot,
 };
 pub use type_name::{error_chain, error_type_name};
 

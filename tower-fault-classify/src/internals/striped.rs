@@ -111,6 +111,55 @@ impl Default for StripedCounter {
     }
 }
 
+/// A total that many threads increase without writing to the same cache line.
+#[derive(Debug)]
+pub struct StripedTotal {
+    owned: Box<[PaddedTotal]>,
+    shared: PaddedTotal,
+}
+
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct PaddedTotal(AtomicU64);
+
+impl StripedTotal {
+    /// Creates a total of 0 with a part for each number that [`thread_slot`] can return.
+    pub fn new() -> Self {
+        let owned = (0..slot_count()).map(|_| PaddedTotal::default()).collect();
+        Self { owned, shared: PaddedTotal::default() }
+    }
+
+    /// Adds one. `slot` is the calling thread's number from [`thread_slot`].
+    #[inline]
+    pub fn add_one(&self, slot: Option<usize>) {
+        match slot.and_then(|slot| self.owned.get(slot)) {
+            // No other thread writes to this part. The lock of the list of numbers orders the
+            // writes of successive owners.
+            Some(PaddedTotal(own)) => {
+                own.store(own.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+            }
+            None => self.add_shared(),
+        }
+    }
+
+    #[cold]
+    fn add_shared(&self) {
+        self.shared.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Returns the total. It may miss concurrent additions.
+    pub fn sum(&self) -> u64 {
+        let parts = self.owned.iter().chain([&self.shared]);
+        parts.fold(0, |sum, part| sum.wrapping_add(part.0.load(Ordering::Relaxed)))
+    }
+}
+
+impl Default for StripedTotal {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 const UNASSIGNED: usize = usize::MAX;
 const NONE: usize = usize::MAX - 1;
 
@@ -425,9 +474,28 @@ impl TimeBuckets {
 
 #[cfg(all(test, not(loom_models)))]
 mod striped_tests {
+    use std::sync::Barrier;
     use std::thread;
 
     use super::*;
+
+    #[test]
+    fn striped_total_counts_concurrent_additions() {
+        let total = StripedTotal::new();
+        // More threads than numbers, and all run at the same time.
+        let threads = slot_count() + 3;
+        let barrier = Barrier::new(threads);
+        thread::scope(|scope| {
+            for _ in 0..threads {
+                scope.spawn(|| {
+                    let slot = thread_slot();
+                    barrier.wait();
+                    (0..10_000).for_each(|_| total.add_one(slot));
+                });
+            }
+        });
+        assert_eq!(total.sum(), threads as u64 * 10_000);
+    }
 
     #[test]
     fn striped_concurrent_adds_are_all_counted() {

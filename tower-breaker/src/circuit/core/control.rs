@@ -115,11 +115,15 @@ impl<S: Store> Core<S> {
             let state = word.initial_state();
             return Snapshot { state, consecutive_failures, counts, ..Snapshot::default() };
         };
+        let rejections = self.store().rejections();
         Snapshot {
             state: locked.machine.state(),
             slow_start: locked.machine.slow_start_share(now),
             consecutive_failures,
             counts,
+            half_open: locked.machine.half_open_progress(now, &locked.limits),
+            rejections: rejections.wrapping_sub(locked.rejections_before),
+            rejections_since_transition: rejections.wrapping_sub(locked.rejections_at_transition),
             open_remaining: locked.machine.open_remaining(now),
             override_remaining: locked.machine.override_remaining(now),
             lasted: now.saturating_sub(locked.since),

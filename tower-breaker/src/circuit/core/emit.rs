@@ -39,7 +39,7 @@ impl<S: Store> Core<S> {
     }
 
     #[inline(never)]
-    fn count_rejection(&self, state: CircuitState) {
+    fn emit_rejected(&self, state: CircuitState) {
         if let Some(instruments) = self.store().instruments(self.hot_config().flags()) {
             instruments.rejected(state);
         }
@@ -96,8 +96,9 @@ impl<S: Store> Core<S> {
     /// Counts and logs the rejection of a call.
     #[inline]
     pub(crate) fn emit_rejection(&self, circuit: &'static str, state: CircuitState) {
+        self.store().count_rejection();
         if is_recording() {
-            self.count_rejection(state);
+            self.emit_rejected(state);
         }
         log_rejection(|| circuit, || self.key(), state, true);
     }

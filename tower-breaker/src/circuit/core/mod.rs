@@ -150,6 +150,10 @@ pub trait Store {
     /// Returns the name and the observers of the circuit to which a call of this epoch belongs.
     /// `None`: the circuit has ended.
     fn observers_of(&self, epoch: u32) -> Option<(&'static str, Arc<Observers>)>;
+    /// Counts a rejected call.
+    fn count_rejection(&self);
+    /// Returns the number of rejected calls of all circuits that have used the storage.
+    fn rejections(&self) -> u64;
     /// Returns the current configuration.
     fn config(&self) -> BreakerConfig;
     /// Returns the key as text. May run user code, so it must not be called under a lock.

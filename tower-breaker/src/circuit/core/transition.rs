@@ -51,6 +51,7 @@ impl<S: Store> Core<S> {
         locked.epoch = next_epoch(locked.epoch);
         self.publish(locked.machine.published_state(), locked.epoch);
         let Change { from, to, reason } = change;
+        let half_open = locked.machine.take_ended_round(now, &locked.limits);
         let epoch = locked.epoch.wrapping_sub(locked.first_epoch) & LAST_EPOCH;
         let (circuit, at) = (locked.name, system_time());
         let transition = Transition {
@@ -62,10 +63,12 @@ impl<S: Store> Core<S> {
             fault,
             counts,
             consecutive_failures,
+            half_open,
             at,
             epoch,
         };
         locked.since = now;
+        locked.rejections_at_transition = self.store.rejections();
         let cleared = if reason == Reason::Reset { locked.clear_last_failure() } else { None };
         if to == CircuitState::Open {
             locked.jitter.advance();
