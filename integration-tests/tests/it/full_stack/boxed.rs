@@ -129,7 +129,7 @@ async fn stack_with_closures_built_in_spawned_task_is_boxed_there() {
         let stack = ServiceBuilder::new()
             .layer(JitterRetryLayer::new(policy()).rule(
                 |result: Result<&reqwest::Response, &BreakerError<ClassifiedError>>| {
-                    result.err().and_then(|error| Some(Verdict::Fault(classify_error(error))))
+                    result.err().map(|error| Verdict::Fault(classify_error(error)))
                 },
             ))
             .layer(KeyedBreakerLayer::new(config, host).on_transition(|_| {}))

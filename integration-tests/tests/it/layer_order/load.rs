@@ -123,7 +123,7 @@ impl Load for Measured {
 
 #[test]
 fn every_service_passes_on_the_load_below() {
-    fn load(service: impl Load<Metric = usize>) -> usize {
+    fn load(service: &impl Load<Metric = usize>) -> usize {
         service.load()
     }
     let breaker: BreakerLayer = BreakerLayer::new(BreakerConfig::default());
@@ -131,13 +131,13 @@ fn every_service_passes_on_the_load_below() {
         KeyedBreakerLayer::new(KeyedConfig::default(), |request: &Request| request.method().clone());
     let retry: JitterRetryLayer = JitterRetryLayer::new(retry_at_once().build().unwrap());
     let classify: FaultClassifyLayer<Auto> = FaultClassifyLayer::new();
-    assert_eq!(load(breaker.layer(Measured(1))), 1);
-    assert_eq!(load(keyed.layer(Measured(2))), 2);
-    assert_eq!(load(retry.layer(Measured(3))), 3);
-    assert_eq!(load(classify.layer(Measured(4))), 4);
-    assert_eq!(load(UploadLayer::new().layer(Measured(5))), 5);
+    assert_eq!(load(&breaker.layer(Measured(1))), 1);
+    assert_eq!(load(&keyed.layer(Measured(2))), 2);
+    assert_eq!(load(&retry.layer(Measured(3))), 3);
+    assert_eq!(load(&classify.layer(Measured(4))), 4);
+    assert_eq!(load(&UploadLayer::new().layer(Measured(5))), 5);
     let stack = ServiceBuilder::new().layer(retry).layer(UploadLayer::new()).layer(breaker).layer(classify);
-    assert_eq!(load(stack.service(Measured(6))), 6);
+    assert_eq!(load(&stack.service(Measured(6))), 6);
 }
 
 /// A balancer may change the service below, for example the weight of an endpoint.
