@@ -197,6 +197,8 @@ fn files_on_page_match_schemas() {
 fn edges(property: &Value) -> Vec<Value> {
     let mut values =
         vec![json!("none"), json!(""), json!(true), json!(null), json!([]), json!({}), json!(-1)];
+    // Far beyond every range, in case the schema has no edge.
+    values.extend([json!(1e18), json!(-1e18), json!(u64::MAX), json!(i64::MIN)]);
     values.extend(["1s", "1m 30s", "0s", "5", "1.5 s", "366d", "0.5ns", "full", "9", "x y"].map(Value::from));
     values.extend(["a.B/C", "a.B/*", "a.B/C/D"].map(|method| json!([method])));
     let kinds = property["anyOf"].as_array().into_iter().flatten();
