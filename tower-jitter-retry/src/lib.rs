@@ -248,6 +248,30 @@
 //! # }).unwrap();
 //! ```
 //!
+//! | method of the policy | use |
+//! |---|---|
+//! | [`errors_only`](RetryPolicy::errors_only), [`rule`](RetryPolicy::rule), [`classify`](RetryPolicy::classify) | other verdicts on the results |
+//! | [`deadline`](RetryPolicy::deadline) | a time limit for all attempts of a call |
+//! | [`idempotent`](RetryPolicy::idempotent) | a call that must not be made twice |
+//!
+//! With a circuit of [`tower-breaker`] in the closure, the retry and the breaker work together as
+//! their layers do. A rejection is not retried:
+//!
+//! ```
+//! use std::time::Duration;
+//! use tower_breaker::{BreakerConfig, Circuit};
+//! use tower_jitter_retry::{Deadline, RetryPolicy};
+//!
+//! # async fn load(page: u32) -> std::io::Result<u32> { Ok(page) }
+//! # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+//! let (policy, circuit) = (RetryPolicy::default(), Circuit::new(BreakerConfig::default()));
+//! let deadline = Deadline::within(Duration::from_secs(5));
+//! let page = policy.deadline(deadline).retry(|| circuit.call(load(7))).await?;
+//! # assert_eq!(page, 7);
+//! # Ok::<(), tower_breaker::BreakerError<std::io::Error>>(())
+//! # }).unwrap();
+//! ```
+//!
 //! An event loop, a simulation or a runtime other than tokio uses the module [`decision`]. It takes
 //! the outcome of an attempt and the time, and returns a delay or the reason to stop. The layer
 //! uses it for its own decisions.
