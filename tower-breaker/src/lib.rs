@@ -183,6 +183,10 @@
 //!   permanently.
 //! - If no circuit can be evicted, the calls of the new key are sent unguarded, or share one
 //!   circuit (`Overflow`). Both are counted.
+//! - A worker or a pool uses the circuits without a layer: `KeyedCircuits::circuit` returns the
+//!   circuit of a key.
+//! - `KeyedCircuits::reconfigure` changes all circuits while they run, and `configure` those of one
+//!   key. `remove` removes the circuit of a key that is gone.
 //! - A keyed service is always ready, because the circuit is only known with the request. Its
 //!   future then waits for a clone of the inner service. So a dead connection of one key does not
 //!   delay the calls of another.

@@ -1,18 +1,22 @@
 //! The part of the configuration that calls read without a lock. Only a writer that holds the
-//! circuit's lock changes it.
+//! circuit's lock changes it; for circuits that share it, the lock of their configuration.
 //!
 //! The limits are several words under a sequence lock. The sequence number is odd while the words
 //! are written. A reader loads the sequence number before and after the words. If the number was
-//! odd or has changed, the reader takes the circuit's lock, which excludes writers, and reads
-//! again. So no call ever uses half of a configuration.
+//! odd or has changed, the reader takes the lock of writers, and reads again. So no call ever uses
+//! half of a configuration.
 
 use std::time::Duration;
 
-use tower_fault_classify::__internals::sync::{AtomicBool, AtomicU64, Ordering, fence};
+use tower_fault_classify::__internals::sync::{AtomicBool, AtomicU64, Mutex, Ordering, fence, lock};
 use tower_fault_classify::__internals::{AtomicClock, Clock, TimeBuckets};
 
+#[cfg(feature = "keyed")]
+use super::state_word::LAST_EPOCH;
 use super::window::WindowSpan;
 use crate::config::{BreakerConfig, Mode};
+#[cfg(feature = "keyed")]
+use crate::machine::WindowShape;
 use crate::machine::{CancelledPolicy, Sample, SlowCallLimits, TripLimits, min_failures_for_rate};
 use crate::telemetry::{Instruments, instruments};
 
@@ -37,6 +41,8 @@ const FIRST_EPOCH: u32 = 8;
 pub struct HotConfig {
     flags: AtomicU64,
     limits: AtomicLimits,
+    /// Held while the limits are written.
+    writing: Mutex<()>,
     clock: AtomicClock,
     /// Whether the circuit has an observer of failures.
     observes_failures: AtomicBool,
@@ -50,15 +56,54 @@ impl HotConfig {
         Self {
             flags: AtomicU64::new(Flags::of(config, instruments, 0).0),
             limits: AtomicLimits::new(&limits),
+            writing: Mutex::new(()),
             clock: AtomicClock::new(clock),
             observes_failures: AtomicBool::new(false),
         }
     }
 
-    /// Writes a new configuration, the clock first. The caller holds the circuit's lock.
+    /// Writes a new configuration, the clock first. The caller excludes other writers.
     pub(super) fn write(&self, clock: Clock, limits: &Limits) {
         self.clock.store(clock);
+        let _lock = lock(&self.writing);
         self.limits.write(limits);
+    }
+
+    /// Replaces the configuration of circuits that keep their state. The window starts empty if its
+    /// shape changes. The caller excludes other writers.
+    ///
+    /// `before` is the current shape of the window, which is divided into `parts` parts.
+    #[cfg(feature = "keyed")]
+    pub(crate) fn replace(&self, config: &BreakerConfig, before: WindowShape, parts: u64) {
+        let (clock, limits) = self.next(config, before, parts);
+        self.write(clock, &limits);
+        self.write_flags(self.flags().with_config(config));
+    }
+
+    /// Returns another configuration for one of the circuits that use this one. The circuit keeps
+    /// its state: see [`replace`](Self::replace).
+    #[cfg(feature = "keyed")]
+    pub(crate) fn branch(&self, config: &BreakerConfig, before: WindowShape, parts: u64) -> Self {
+        let (clock, limits) = self.next(config, before, parts);
+        Self {
+            flags: AtomicU64::new(self.flags().with_config(config).0),
+            limits: AtomicLimits::new(&limits),
+            writing: Mutex::new(()),
+            clock: AtomicClock::new(clock),
+            observes_failures: AtomicBool::new(false),
+        }
+    }
+
+    /// Returns the clock and the limits of a configuration that follows this one.
+    #[cfg(feature = "keyed")]
+    fn next(&self, config: &BreakerConfig, before: WindowShape, parts: u64) -> (Clock, Limits) {
+        let (clock, former) = (config.fitted_clock(), self.span());
+        let span = if before == config.window {
+            former
+        } else {
+            WindowSpan::after(config.window, former, parts, self.now(), clock.now())
+        };
+        (clock, Limits { span, trip: config.trip })
     }
 
     /// Writes the flags of a new configuration, or of the next circuit in the same storage.
@@ -70,7 +115,7 @@ impl HotConfig {
 
     /// Returns whether the circuit has an observer of failures.
     #[inline]
-    pub(super) fn observes_failures(&self) -> bool {
+    pub(crate) fn observes_failures(&self) -> bool {
         // Relaxed: a change needs to apply only to failures that happen after it.
         self.observes_failures.load(Ordering::Relaxed)
     }
@@ -92,23 +137,34 @@ impl HotConfig {
         self.clock.now()
     }
 
-    /// Returns the limits, as atomic words.
-    #[inline]
-    pub(super) const fn limits(&self) -> &AtomicLimits {
-        &self.limits
+    /// Returns all limits.
+    pub(crate) fn limits(&self) -> Limits {
+        self.limits.load().unwrap_or_else(|| {
+            let _lock = lock(&self.writing);
+            self.limits.load_locked()
+        })
     }
 
-    /// Returns the window's span. The caller holds the circuit's lock, or no thread writes the
-    /// limits: a keyed circuit, or new storage.
-    pub(crate) fn span_locked(&self) -> WindowSpan {
-        self.limits.load_locked().span
+    /// Returns only the window's span.
+    #[inline]
+    pub(crate) fn span(&self) -> WindowSpan {
+        self.limits.span().unwrap_or_else(|| self.limits().span)
+    }
+
+    /// Returns the limits that a failed call needs first.
+    #[inline]
+    pub(super) fn trip_thresholds(&self) -> TripThresholds {
+        self.limits.trip_thresholds().unwrap_or_else(|| {
+            let _lock = lock(&self.writing);
+            self.limits.trip_thresholds().expect("the lock keeps writers out")
+        })
     }
 
     /// Returns the current bucket of a circuit in epoch 0.
     ///
     /// A window that starts in this bucket does not have to clear its cells for the first call.
     pub(crate) fn bucket(&self) -> u64 {
-        self.span_locked().buckets.tag(self.now(), 0)
+        self.span().buckets.tag(self.now(), 0)
     }
 
     /// Returns the flags, without any order to other loads.
@@ -147,6 +203,12 @@ impl Flags {
                 | observing
                 | counts_failed_retries,
         )
+    }
+
+    /// Returns the flags of another configuration of the same circuits.
+    #[cfg(feature = "keyed")]
+    fn with_config(self, config: &BreakerConfig) -> Self {
+        Self::of(config, (self.0 >> INSTRUMENTS) as u32, self.first_epoch() & LAST_EPOCH)
     }
 
     /// Returns whether calls read the time when they begin.
@@ -227,7 +289,7 @@ impl AtomicLimits {
         Self { sequence: AtomicU64::new(0), words: pack(limits).map(AtomicU64::new) }
     }
 
-    /// Writes new limits. The caller holds the circuit's lock.
+    /// Writes new limits. The caller excludes other writers.
     pub(crate) fn write(&self, limits: &Limits) {
         let sequence = self.sequence.load(Ordering::Relaxed);
         self.sequence.store(sequence.wrapping_add(1), Ordering::Relaxed);
@@ -270,7 +332,7 @@ impl AtomicLimits {
         self.read(|words| unpack(words.each_ref().map(load)))
     }
 
-    /// Returns all limits. The caller holds the circuit's lock, or no thread writes the limits.
+    /// Returns all limits. The caller excludes writers.
     pub(crate) fn load_locked(&self) -> Limits {
         unpack(self.words.each_ref().map(load))
     }

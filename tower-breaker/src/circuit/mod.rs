@@ -65,7 +65,7 @@ pub use self::status::Status;
 pub(crate) use self::wakers::{WakeOn, WakerKey};
 pub use self::weak::WeakCircuit;
 #[cfg(feature = "keyed")]
-pub(crate) use self::window::{LastCalls, NewestBucket, PackedCells, Window, WindowSpan};
+pub(crate) use self::window::{LastCalls, NewestBucket, PackedCells, Window};
 
 use std::fmt;
 use std::sync::Arc;

@@ -87,6 +87,21 @@ impl Store for StaticStore {
     }
 
     #[inline]
+    fn read_config<T>(&self, read: impl Fn(&HotConfig) -> T) -> T {
+        read(&self.hot_config)
+    }
+
+    #[inline]
+    fn observes_failures(&self) -> bool {
+        self.hot_config.observes_failures()
+    }
+
+    #[inline]
+    fn failures_timed_since(&self) -> Option<&AtomicU64> {
+        None
+    }
+
+    #[inline]
     fn window(&self) -> &StripedWindow {
         &self.window
     }
@@ -180,7 +195,7 @@ impl StaticCore {
         let clock = config.clock_for(locked.clock);
         let now = clock.now();
         let shape = locked.shape;
-        if self.hot_config().limits().load_locked().trip.consecutive_failures_span == 0 {
+        if self.hot_config().limits().trip.consecutive_failures_span == 0 {
             // The time of the first failure was not stored. It is stored before the limits, so that
             // a call that reads a new span reads this time or a later one. Release: as for every
             // store of this time.
@@ -215,7 +230,7 @@ impl StaticCore {
         clock: Clock,
     ) {
         let hot_config = self.hot_config();
-        let former = hot_config.span_locked();
+        let former = hot_config.span();
         let (former_now, now) = (hot_config.now(), clock.now());
         let span = if before == Some(config.window) {
             former

@@ -29,6 +29,9 @@ pub(crate) const PROBES: RangeInclusive<u32> = 1..=10_000;
 /// The allowed numbers of successes that end a slow start.
 pub(crate) const SLOW_START_SUCCESSES: RangeInclusive<u32> = 1..=10_000;
 
+/// The name of a circuit whose configuration sets no name.
+pub(super) const DEFAULT_NAME: &str = "breaker";
+
 const MINIMUM_CALLS: u32 = 20;
 
 const FAILURES_SPAN: Duration = Duration::from_secs(1);
@@ -97,7 +100,7 @@ impl BreakerConfigBuilder {
     pub(super) fn new() -> Self {
         // The docs of `BreakerConfig` name the figure that chose each value.
         Self {
-            name: Cow::Borrowed("breaker"),
+            name: Cow::Borrowed(DEFAULT_NAME),
             consecutive_failures: 5,
             consecutive_failures_span: None,
             failure_rate: Some(0.5),

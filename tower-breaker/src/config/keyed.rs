@@ -1,11 +1,14 @@
 //! The configuration of keyed circuits.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 use tower_fault_classify::__internals::ConfigError;
 
 use super::BreakerConfig;
+use super::builder::DEFAULT_NAME;
 use crate::machine::WindowShape;
 
 /// The allowed values of `max_keys`.
@@ -21,6 +24,7 @@ pub(crate) const KEY_LABELS: RangeInclusive<usize> = 1..=100_000;
 /// | [`each`](Self::builder) | `BreakerConfig::default()` | time windows only | the configuration of every circuit |
 /// | [`max_keys`](KeyedConfigBuilder::max_keys) | 10,000 | 1 to 100,000,000 | circuits that are kept at most |
 /// | [`overflow`](KeyedConfigBuilder::overflow) | [`Overflow::Unguarded`] | | how a call with a new key is handled when the map is full |
+/// | [`key`](KeyedConfigBuilder::key) | none | as `each` | the configuration of one key, instead of `each` |
 /// | [`key_label`](KeyedConfigBuilder::key_label) | none | 1 to 100,000, or none | keys that get their own label in the metrics at most |
 ///
 /// ```
@@ -59,6 +63,8 @@ pub struct KeyedConfig {
     pub(crate) max_keys: usize,
     pub(crate) overflow: Overflow,
     pub(crate) key_label: Option<usize>,
+    /// The configurations of keys, by the keys' labels. Each has the name and clock of `each`.
+    pub(crate) keys: BTreeMap<Arc<str>, BreakerConfig>,
 }
 
 /// What happens to a call with a new key when the map is full and no circuit can be evicted.
@@ -93,8 +99,8 @@ impl fmt::Display for Overflow {
 impl KeyedConfig {
     /// Returns a builder with these values.
     pub fn to_builder(&self) -> KeyedConfigBuilder {
-        let Self { each, max_keys, overflow, key_label } = self.clone();
-        KeyedConfigBuilder { each, max_keys, overflow, key_label }
+        let Self { each, max_keys, overflow, key_label, keys } = self.clone();
+        KeyedConfigBuilder { each, max_keys, overflow, key_label, keys }
     }
 
     /// Returns the configuration of every circuit.
@@ -118,9 +124,15 @@ impl KeyedConfig {
         self.key_label
     }
 
+    /// Returns the keys that have a configuration of their own, by label, and these configurations.
+    pub fn keys(&self) -> impl Iterator<Item = (&str, &BreakerConfig)> {
+        self.keys.iter().map(|(label, config)| (&**label, config))
+    }
+
     /// Returns a builder with the defaults. `each` is the configuration of every circuit.
     pub const fn builder(each: BreakerConfig) -> KeyedConfigBuilder {
-        KeyedConfigBuilder { each, max_keys: 10_000, overflow: Overflow::Unguarded, key_label: None }
+        let (max_keys, overflow) = (10_000, Overflow::Unguarded);
+        KeyedConfigBuilder { each, max_keys, overflow, key_label: None, keys: BTreeMap::new() }
     }
 }
 
@@ -143,6 +155,7 @@ pub struct KeyedConfigBuilder {
     max_keys: usize,
     overflow: Overflow,
     key_label: Option<usize>,
+    keys: BTreeMap<Arc<str>, BreakerConfig>,
 }
 
 impl KeyedConfigBuilder {
@@ -233,6 +246,36 @@ impl KeyedConfigBuilder {
         self
     }
 
+    /// Sets the configuration of one key, instead of that of all keys.
+    ///
+    /// **Default**: no key has a configuration of its own.
+    ///
+    /// `label` is the label of the key: its `Debug` text, without the surrounding quotes of a
+    /// string, as in [`Status::key`](crate::Status::key). So a configuration needs no type of keys,
+    /// and can be read from a file. The number 7 has the label `7`, and the string `acme` the label
+    /// `acme`. All keys with this label get the configuration. A second call with the same label
+    /// replaces the first one.
+    ///
+    /// `config` is complete: it does not contain the values of the other keys. To change single
+    /// values, start from their configuration:
+    ///
+    /// ```
+    /// use tower_breaker::BreakerConfig;
+    /// use tower_breaker::keyed::KeyedConfig;
+    ///
+    /// let each = BreakerConfig::builder().name("tenants").consecutive_failures(5).build()?;
+    /// let acme = each.to_builder().consecutive_failures(20).build()?;
+    /// let config = KeyedConfig::builder(each).key("acme", acme).build()?;
+    /// # Ok::<(), tower_breaker::ConfigError>(())
+    /// ```
+    ///
+    /// All circuits have the name and the clock of the other keys' configuration. The name of
+    /// `config` must be that name or the default name, and its clock must be that clock or unset.
+    pub fn key(mut self, label: impl Into<Arc<str>>, config: BreakerConfig) -> Self {
+        self.keys.insert(label.into(), config);
+        self
+    }
+
     /// Validates all values and returns the configuration.
     ///
     /// # Errors
@@ -240,25 +283,47 @@ impl KeyedConfigBuilder {
     /// - `max_keys` or `key_label` is out of its range.
     /// - The circuits have a [`count_window`](crate::BreakerConfigBuilder::count_window). Only a
     ///   time window becomes empty by itself, and eviction depends on that.
+    /// - The configuration of a [`key`](Self::key) has another name or another clock.
     pub fn build(self) -> Result<KeyedConfig, ConfigError> {
-        let Self { each, max_keys, overflow, key_label } = self;
-        if let WindowShape::Count(calls) = each.window {
-            return Err(ConfigError::new(
-                "count_window",
-                calls,
-                "none: circuits by key need a `time_window`",
-            ));
-        }
+        let Self { each, max_keys, overflow, key_label, keys } = self;
+        check_window(&each)?;
+        let keys = keys.into_iter().map(|(label, config)| Ok((label, of_key(config, &each)?)));
+        let keys = keys.collect::<Result<_, _>>()?;
         ConfigError::check("max_keys", max_keys, MAX_KEYS)?;
         if let Some(labels) = key_label {
             ConfigError::check("key_label", labels, KEY_LABELS)?;
         }
-        Ok(KeyedConfig { each, max_keys, overflow, key_label })
+        Ok(KeyedConfig { each, max_keys, overflow, key_label, keys })
+    }
+}
+
+/// Returns the configuration of a key, with the name and clock of `each`.
+pub(crate) fn of_key(config: BreakerConfig, each: &BreakerConfig) -> Result<BreakerConfig, ConfigError> {
+    check_window(&config)?;
+    let name = each.name;
+    if config.name != name && config.name != DEFAULT_NAME {
+        return Err(ConfigError::new("name", config.name, format!("{name:?}, the name of all keys")));
+    }
+    let own = each.clock.unwrap_or_default();
+    if let Some(clock) = config.clock.filter(|clock| *clock != own) {
+        return Err(ConfigError::new("clock", clock, format!("{own:?}, the clock of all keys")));
+    }
+    Ok(BreakerConfig { name, clock: each.clock, ..config })
+}
+
+fn check_window(config: &BreakerConfig) -> Result<(), ConfigError> {
+    match config.window {
+        WindowShape::Time(_) => Ok(()),
+        WindowShape::Count(calls) => {
+            Err(ConfigError::new("count_window", calls, "none: circuits by key need a `time_window`"))
+        }
     }
 }
 
 #[cfg(all(test, not(loom_models)))]
 mod tests {
+    use tower_fault_classify::__internals::Clock;
+
     use super::*;
 
     #[test]
@@ -275,6 +340,26 @@ mod tests {
     }
 
     #[test]
+    fn key_configuration_has_name_and_clock_of_all_keys() {
+        let (clock, _time) = Clock::manual();
+        let each = BreakerConfig::builder().name("tenants").clock(clock).build().unwrap();
+        let build = |config: crate::BreakerConfigBuilder| {
+            KeyedConfig::builder(each.clone()).key("a", config.build().unwrap()).build()
+        };
+        let other = || BreakerConfig::builder().consecutive_failures(9);
+        for same in [other(), other().name("tenants"), other().clock(clock)] {
+            let config = build(same).unwrap();
+            let expected = BreakerConfig { name: "tenants", clock: Some(clock), ..other().build().unwrap() };
+            assert_eq!(config.keys().collect::<Vec<_>>(), [("a", &expected)]);
+            assert_eq!(config.to_builder().build().unwrap(), config);
+        }
+        let field = |config| build(config).unwrap_err().field();
+        assert_eq!(field(other().name("other")), "name");
+        assert_eq!(field(other().clock(Clock::precise())), "clock");
+        assert_eq!(field(other().count_window(10)), "count_window");
+    }
+
+    #[test]
     fn to_builder_and_getters_keep_values() {
         let each = BreakerConfig::builder().name("tenants").build().unwrap();
         let config =
@@ -283,6 +368,7 @@ mod tests {
         assert_eq!(config.to_builder().build().unwrap(), config);
         let other = config.to_builder().each(BreakerConfig::default()).build().unwrap();
         assert_eq!((other.each(), other.max_keys()), (&BreakerConfig::default(), 7));
+        assert_eq!(config.keys().count(), 0);
         let more = config.to_builder().max_keys(8).build().unwrap();
         assert_eq!((more.max_keys(), more.overflow()), (8, Overflow::Shared));
     }

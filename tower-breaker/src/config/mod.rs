@@ -20,6 +20,8 @@ pub use builder::BreakerConfigBuilder;
 pub(crate) use builder::DURATIONS;
 #[cfg(feature = "serde")]
 pub(crate) use builder::{GROWTH, PROBES, RETRY_AFTER, SHARES, SLOW_START_SUCCESSES, WINDOW_CALLS};
+#[cfg(feature = "keyed")]
+pub(crate) use keyed::of_key;
 #[cfg(all(feature = "keyed", feature = "serde"))]
 pub(crate) use keyed::{KEY_LABELS, MAX_KEYS};
 #[cfg(feature = "keyed")]

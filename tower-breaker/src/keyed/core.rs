@@ -3,8 +3,32 @@
 //! A circuit whose calls all succeed consists of its key, a state word and eleven cells.
 //! Transitions, slow calls, cancelled calls, half-open calls and a last failure that is kept need
 //! more state. The first of them allocates it, and it is kept until the circuit is dropped. The
-//! circuits of a layer share their configuration, clock and observers. If the configuration has a
+//! circuits of a map share their configuration, clock and observers. If the configuration has a
 //! seed, the state is allocated with the circuit.
+//!
+//! # Configurations
+//!
+//! Circuits share one [`HotConfig`], so that new limits apply to all of them at once. A circuit
+//! whose key has a configuration gets a `HotConfig` of its own, with the circuit or later. It keeps
+//! that until it is dropped.
+//!
+//! [`LazyState`] has a copy of the settings that only transitions and probes read. A new
+//! configuration is written in this order:
+//!
+//! 1. The configuration, and the `HotConfig` that the circuits share, under the lock of
+//!    [`Configs`].
+//! 2. The own `HotConfig` and the copy of each circuit that is in the list, under the lock of the
+//!    circuit and then that of [`Configs`].
+//!
+//! No circuit misses a new configuration:
+//!
+//! - **A circuit that is created** reads the configuration, and is added to the list, under the
+//!   lock of the list. Step 2 takes this lock to read the list. So the circuit is in the list, or
+//!   it has read the new configuration.
+//! - **A state that is allocated** copies the configuration under the lock of [`Configs`]. So step
+//!   2 finds the state, or the state has the new configuration.
+//! - **Of two concurrent changes,** each writes in step 2 what the lock of [`Configs`] protects,
+//!   not what it was called with. So the last one writes the last configuration.
 //!
 //! # Many calls with one key
 //!
@@ -14,21 +38,22 @@
 //! reader loads the sequence number before and after, and takes the lock if it was odd or has
 //! changed.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, OnceLock};
 
-use tower_fault_classify::__internals::sync::{self, AtomicU64, Mutex, Ordering, fence, lock};
+use tower_fault_classify::__internals::sync::{self, AtomicU64, Mutex, MutexGuard, Ordering, fence, lock};
 use tower_fault_classify::__internals::{BucketRing, Clock};
 
 use crate::circuit::{
     CircuitRef, Core, Denied, Flags, HotConfig, LastCalls, Locked, NewestBucket, PackedCells, StateWord,
-    Store, Window, WindowSpan,
+    Store, Window,
 };
 use crate::config::{BreakerConfig, Mode};
 use crate::error::Rejection;
 use crate::label::{KeptLabel, Label};
-use crate::machine::{Counts, WindowShape};
+use crate::machine::{CircuitState, Counts, WindowShape};
 use crate::rng::JitterStream;
 use crate::sealed::Sealed;
 use crate::telemetry::{Instruments, KeyInstruments, Observers, register};
@@ -72,10 +97,11 @@ pub(crate) fn eviction_cost<K>(core: &SharedCore<K>, holders: usize) -> Option<E
     core.eviction_cost()
 }
 
-/// What the circuits of a layer share.
+/// What the circuits of a map share.
 pub(crate) struct Common<K> {
-    hot_config: HotConfig,
-    config: BreakerConfig,
+    name: &'static str,
+    shared: Settings,
+    configs: Mutex<Configs>,
     observers: Arc<Observers>,
     label: MakeLabel<K>,
     /// How many keys the metrics distinguish at most. `None`: they do not distinguish keys.
@@ -89,33 +115,54 @@ pub(crate) struct Common<K> {
 }
 
 impl<K> Common<K> {
-    pub(crate) fn new(config: BreakerConfig, label: MakeLabel<K>, max_key_labels: Option<usize>) -> Self {
-        let instruments = register(config.name);
-        let hot_config = HotConfig::new(config.fitted_clock(), &config, PackedCells::PARTS, instruments);
+    pub(crate) fn new(configs: Configs, label: MakeLabel<K>, max_key_labels: Option<usize>) -> Self {
+        let config = &configs.each;
+        let name = config.name;
+        let hot_config = HotConfig::new(config.fitted_clock(), config, PackedCells::PARTS, register(name));
+        let shared = Settings { hot_config, failures_timed_since: AtomicU64::new(0) };
+        let configs = Mutex::new(configs);
         let (observers, upkeep, sequence) = Default::default();
-        Self { hot_config, config, observers, label, max_key_labels, upkeep, sequence, is_counted: true }
+        let is_counted = true;
+        Self { name, shared, configs, observers, label, max_key_labels, upkeep, sequence, is_counted }
     }
 
     /// Returns what the overflow circuit shares with these circuits. Without `guards`, the overflow
     /// circuit is disabled, and the gauges do not count it.
     pub(crate) fn for_overflow(&self, guards: bool) -> Self {
-        let (mode, seeds) =
-            if guards { (self.config.mode, self.config.seeds.clone()) } else { (Mode::Disabled, None) };
-        let config = BreakerConfig { mode, seeds, ..self.config.clone() };
+        let configs = self.configs().for_overflow(guards);
         let observers = Arc::clone(&self.observers);
         // The label of the overflow circuit is not one of the limited labels of keys.
         let max_key_labels = self.max_key_labels.map(|_| usize::MAX);
-        let common = Self::new(config, |_| "(overflow)".to_owned(), max_key_labels);
+        let common = Self::new(configs, |_| "(overflow)".to_owned(), max_key_labels);
         Self { observers, is_counted: guards, ..common }
+    }
+
+    /// Writes a new configuration of all circuits. The caller then applies it to each circuit: see
+    /// [`update_config`](Core::update_config).
+    pub(crate) fn reconfigure(&self, configs: Configs) {
+        let mut current = self.configs();
+        self.shared.replace(&configs.each, &current.each);
+        *current = configs;
+    }
+
+    /// Formats the label of a key. `None`: its `Debug` panicked, which must not affect the call.
+    pub(crate) fn make_label(&self, key: &K) -> Option<String> {
+        catch_unwind(AssertUnwindSafe(|| (self.label)(key))).ok()
+    }
+
+    pub(crate) const fn max_key_labels(&self) -> Option<usize> {
+        self.max_key_labels
+    }
+
+    /// Returns the configurations. After a change of a key's configuration, the caller applies it
+    /// to each circuit: see [`update_config`](Core::update_config).
+    pub(crate) fn configs(&self) -> MutexGuard<'_, Configs> {
+        lock(&self.configs)
     }
 
     /// Returns the instruments of the name.
     pub(crate) fn instruments(&self) -> Option<&'static Instruments> {
-        self.hot_config.flags().instruments()
-    }
-
-    fn span(&self) -> WindowSpan {
-        self.hot_config.span_locked()
+        self.shared.hot_config.flags().instruments()
     }
 
     /// Runs `run`, which moves counts from one place to another.
@@ -144,8 +191,8 @@ impl<K> Common<K> {
         read()
     }
 
-    pub(crate) const fn config(&self) -> &BreakerConfig {
-        &self.config
+    pub(crate) const fn name(&self) -> &'static str {
+        self.name
     }
 
     pub(crate) const fn observers(&self) -> &Arc<Observers> {
@@ -153,19 +200,75 @@ impl<K> Common<K> {
     }
 
     pub(crate) fn clock(&self) -> Clock {
-        self.hot_config.clock()
+        self.shared.hot_config.clock()
     }
 
     /// Sets whether the circuits have an observer of failures.
     pub(crate) fn set_observes_failures(&self, observes: bool) {
-        self.hot_config.set_observes_failures(observes);
+        self.shared.hot_config.set_observes_failures(observes);
     }
 
-    /// The duration of one part of a window, in nanoseconds; 0 for a count window.
-    pub(crate) const fn bucket(&self) -> u64 {
-        match self.config.window {
+    /// Returns the duration of one part of a window, in nanoseconds; 0 for a count window.
+    pub(crate) fn bucket(&self) -> u64 {
+        match self.configs().each.window {
             WindowShape::Time(nanos) => nanos / PackedCells::PARTS,
             WindowShape::Count(_) => 0,
+        }
+    }
+}
+
+/// The configurations of the circuits of a map. All of them have the same name and clock.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Configs {
+    /// The configuration of a key without a configuration of its own.
+    pub(crate) each: BreakerConfig,
+    /// The configurations of keys, by the keys' labels.
+    pub(crate) keys: BTreeMap<Arc<str>, BreakerConfig>,
+}
+
+impl Configs {
+    /// Returns the key's own configuration.
+    fn of_key(&self, label: Option<&str>) -> Option<&BreakerConfig> {
+        self.keys.get(label?)
+    }
+
+    /// Returns the configuration of the overflow circuit, which is disabled unless it `guards`.
+    pub(crate) fn for_overflow(&self, guards: bool) -> Self {
+        let each = &self.each;
+        let (mode, seeds) = if guards { (each.mode, each.seeds.clone()) } else { (Mode::Disabled, None) };
+        Self { each: BreakerConfig { mode, seeds, ..each.clone() }, keys: BTreeMap::new() }
+    }
+}
+
+/// The part of a configuration that calls read. It is only written under the lock of [`Configs`].
+#[derive(Debug)]
+struct Settings {
+    hot_config: HotConfig,
+    /// See [`Store::failures_timed_since`].
+    failures_timed_since: AtomicU64,
+}
+
+impl Settings {
+    /// Replaces the configuration `before`. The circuits keep their state.
+    fn replace(&self, config: &BreakerConfig, before: &BreakerConfig) {
+        if before.trip.consecutive_failures_span == 0 {
+            // Before the limits, so that a call that reads a new span reads this time. Release: as
+            // for every store of such a time.
+            self.failures_timed_since.store(self.hot_config.now(), Ordering::Release);
+        }
+        self.hot_config.replace(config, before.window, PackedCells::PARTS);
+    }
+
+    /// Returns the settings of one of the circuits that use these, which have the configuration
+    /// `before`. The circuit keeps its state.
+    fn branch(&self, config: &BreakerConfig, before: &BreakerConfig) -> Self {
+        let since = match before.trip.consecutive_failures_span {
+            0 => self.hot_config.now(),
+            _ => self.failures_timed_since.load(Ordering::Acquire),
+        };
+        Self {
+            hot_config: self.hot_config.branch(config, before.window, PackedCells::PARTS),
+            failures_timed_since: AtomicU64::new(since),
         }
     }
 }
@@ -184,7 +287,7 @@ impl<K> Shared<K> {
     #[cold]
     pub(crate) fn reject(&self, denied: Denied) -> Rejection {
         let core = self.core();
-        let name = core.store().common.config.name;
+        let name = core.store().common.name;
         core.emit_rejection(name, denied.state);
         core.rejection(name, denied)
     }
@@ -236,6 +339,14 @@ pub struct KeyedStore<K> {
     /// Unused if the metrics do not distinguish keys.
     instruments: KeyInstruments,
     common: Arc<Common<K>>,
+    /// The circuit's own settings, if its key has had a configuration.
+    own: OnceLock<Box<Own>>,
+}
+
+/// The settings of one circuit, and the configuration that they were made from.
+struct Own {
+    settings: Settings,
+    config: Mutex<BreakerConfig>,
 }
 
 /// The state that a circuit does not need while its calls succeed.
@@ -269,30 +380,62 @@ impl WideCounts {
 }
 
 impl<K> KeyedStore<K> {
-    /// Creates a circuit. It is counted in the gauges after [`count`](Self::count).
-    pub(crate) fn new(key: K, hash: u64, common: Arc<Common<K>>) -> Self {
-        let state_word = AtomicU64::new(StateWord::initial(common.config.is_disabled()).word());
-        let newest = NewestBucket::new(common.hot_config.bucket());
-        let is_seeded = common.config.seeds.is_some();
+    /// Creates a circuit with one of the configurations `configs`. It is counted in the gauges
+    /// after [`count`](Self::count).
+    ///
+    /// `label` is the label of the key, and may be missing if no key has a configuration.
+    pub(crate) fn new(
+        key: K,
+        hash: u64,
+        common: Arc<Common<K>>,
+        configs: &Configs,
+        label: Option<&str>,
+    ) -> Self {
+        let own = OnceLock::new();
+        let config = match configs.of_key(label) {
+            None => &configs.each,
+            Some(config) => {
+                let settings = common.shared.branch(config, &configs.each);
+                let _ = own.set(Box::new(Own { settings, config: Mutex::new(config.clone()) }));
+                config
+            }
+        };
+        let state_word = AtomicU64::new(StateWord::initial(config.is_disabled()).word());
+        let settings = own.get().map_or(&common.shared, |own| &own.settings);
+        let newest = NewestBucket::new(settings.hot_config.bucket());
         let (calls, lazy, instruments) = Default::default();
         let first_failure = AtomicU64::new(0);
-        let store = Self { key, hash, state_word, first_failure, newest, calls, lazy, instruments, common };
-        if is_seeded {
+        let store =
+            Self { key, hash, state_word, first_failure, newest, calls, lazy, instruments, common, own };
+        if config.seeds.is_some() {
             // The lazy state takes the circuit's stream of random numbers. It is allocated now, so
             // that the order of creation decides.
-            store.lazy();
+            store.lazy.get_or_init(|| store.lazy_state(config));
         }
         store
     }
 
-    /// Counts the circuit in the gauges until it is dropped. This calls the recorder and formats
-    /// the key, so it must not run under a lock.
-    pub(crate) fn count(&self) {
+    /// Counts the circuit, which was created in the state `initial`, in the gauges until it is
+    /// dropped. This calls the recorder and formats the key, so it must not run under a lock.
+    pub(crate) fn count(&self, initial: CircuitState) {
         if !self.common.is_counted {
             return;
         }
-        if let Some(instruments) = self.instruments(self.common.hot_config.flags()) {
-            instruments.circuit_created(StateWord::initial(self.common.config.is_disabled()).initial_state());
+        if let Some(instruments) = self.instruments(self.common.shared.hot_config.flags()) {
+            instruments.circuit_created(initial);
+        }
+    }
+
+    /// Returns the state of a circuit that has had no transition.
+    pub(crate) fn initial_state(&self) -> CircuitState {
+        StateWord::from_word(self.state_word.load(Ordering::Relaxed)).initial_state()
+    }
+
+    #[inline]
+    fn settings(&self) -> &Settings {
+        match self.own.get() {
+            None => &self.common.shared,
+            Some(own) => &own.settings,
         }
     }
 
@@ -314,9 +457,8 @@ impl<K> KeyedStore<K> {
         lazy.label.get()
     }
 
-    /// Formats the label of the key. `None`: its `Debug` panicked, which must not affect the call.
     fn make_label(&self) -> Option<String> {
-        catch_unwind(AssertUnwindSafe(|| (self.common.label)(&self.key))).ok()
+        self.common.make_label(&self.key)
     }
 
     #[inline]
@@ -355,17 +497,99 @@ impl<K> KeyedStore<K> {
     }
 
     fn lazy(&self) -> &LazyState {
-        self.lazy.get_or_init(|| {
-            let Common { config, observers, hot_config, .. } = &*self.common;
-            let jitter = JitterStream::of(config.seeds.as_ref());
-            Box::new(LazyState {
-                deadline: AtomicU64::new(0),
-                rejections: AtomicU64::new(0),
-                bypass_deadline: AtomicU64::new(0),
-                locked: Mutex::new(Locked::new(config, hot_config.clock(), jitter, Arc::clone(observers))),
-                counts: WideCounts::default(),
-                label: OnceLock::new(),
-            })
+        match self.lazy.get() {
+            Some(lazy) => lazy,
+            None => self.allocate_lazy(),
+        }
+    }
+
+    #[cold]
+    fn allocate_lazy(&self) -> &LazyState {
+        // The lock is held during the allocation, so that no new configuration is missed.
+        let configs = self.common.configs();
+        self.lazy.get_or_init(|| match self.own.get() {
+            None => self.lazy_state(&configs.each),
+            Some(own) => self.lazy_state(&lock(&own.config)),
+        })
+    }
+
+    fn lazy_state(&self, config: &BreakerConfig) -> Box<LazyState> {
+        let (clock, observers) = (self.hot_config().clock(), Arc::clone(&self.common.observers));
+        let mut locked = Locked::new(config, clock, JitterStream::of(config.seeds.as_ref()), observers);
+        // The state word decides: a new configuration may not have been applied to it yet. The
+        // change is ignored, because this is the initial state, not a transition.
+        let _ = locked.machine.set_disabled(self.initial_state() == CircuitState::Disabled);
+        Box::new(LazyState {
+            deadline: AtomicU64::new(0),
+            rejections: AtomicU64::new(0),
+            bypass_deadline: AtomicU64::new(0),
+            locked: Mutex::new(locked),
+            counts: WideCounts::default(),
+            label: OnceLock::new(),
+        })
+    }
+}
+
+/// The label of a key, which is only formatted if it is needed.
+#[derive(Clone, Copy)]
+enum KeyLabel<'a> {
+    Unformatted,
+    /// `None`: the key has no label, because its `Debug` panicked.
+    Formatted(Option<&'a str>),
+}
+
+/// New configurations.
+impl<K> Core<KeyedStore<K>> {
+    /// Applies the current configuration of the circuit's key, after it has changed.
+    pub(crate) fn update_config(&self) {
+        // The label is only needed if a key has a configuration, and is formatted outside of every
+        // lock.
+        if !self.try_update_config(KeyLabel::Unformatted) {
+            let label = self.store().make_label();
+            let _ = self.try_update_config(KeyLabel::Formatted(label.as_deref()));
+        }
+    }
+
+    /// Applies the current configuration. Returns `false`, and does nothing, if it needs the label
+    /// of the key.
+    fn try_update_config(&self, label: KeyLabel<'_>) -> bool {
+        let KeyedStore { common, lazy, own, .. } = self.store();
+        let find = |configs: &Configs| match label {
+            KeyLabel::Unformatted if configs.keys.is_empty() => Some(None),
+            KeyLabel::Unformatted => None,
+            KeyLabel::Formatted(label) => Some(configs.of_key(label).cloned()),
+        };
+        if lazy.get().is_none() && own.get().is_none() {
+            let configs = common.configs();
+            let Some(of_key) = find(&configs) else { return false };
+            let is_disabled = self.store().initial_state() == CircuitState::Disabled;
+            let each = &configs.each;
+            if of_key.is_none()
+                && each.seeds.is_none()
+                && each.is_disabled() == is_disabled
+                && lazy.get().is_none()
+            {
+                // The lazy state will be allocated with this configuration or a later one.
+                return true;
+            }
+        }
+        self.apply_config(|locked| {
+            let configs = common.configs();
+            let of_key = find(&configs)?;
+            let is_of_key = of_key.is_some();
+            let config = of_key.unwrap_or_else(|| configs.each.clone());
+            if let Some(own) = own.get() {
+                let mut before = lock(&own.config);
+                own.settings.replace(&config, &before);
+                before.clone_from(&config);
+            } else if is_of_key {
+                let settings = common.shared.branch(&config, &configs.each);
+                let _ = own.set(Box::new(Own { settings, config: Mutex::new(config.clone()) }));
+            }
+            locked.limits = config.recovery;
+            locked.shape = config.window;
+            locked.jitter.reconfigure(config.seeds.as_ref());
+            Some(config.is_disabled())
         })
     }
 }
@@ -389,8 +613,8 @@ impl<K> Core<KeyedStore<K>> {
     /// - a call failed, was slow or was cancelled in the current tenth of the window or in the
     ///   tenth before.
     fn eviction_cost(&self) -> Option<EvictionCost> {
-        let KeyedStore { state_word, newest, lazy, common, .. } = self.store();
-        let now = common.hot_config.now();
+        let KeyedStore { state_word, newest, lazy, .. } = self.store();
+        let now = self.hot_config().now();
         // Acquire: sees everything from before this epoch began.
         let word = StateWord::from_word(state_word.load(Ordering::Acquire));
         let lazy = lazy.get();
@@ -402,7 +626,7 @@ impl<K> Core<KeyedStore<K>> {
         }
         let bad_calls = |counts: Counts| counts.failures + counts.slow + counts.cancelled;
         // `None`: the window is empty.
-        let bucket = newest.current(common.span().buckets.tag(now, word.epoch()));
+        let bucket = newest.current(self.span().buckets.tag(now, word.epoch()));
         let sums_of = |span| bucket.map_or_else(Counts::default, |tag| self.store().sums_of(tag, span));
         let counts = sums_of(CELLS as u32);
         // The calls in the state word are not limited to the window: a key may be called less than
@@ -439,7 +663,29 @@ impl<K> Store for KeyedStore<K> {
 
     #[inline]
     fn hot_config(&self) -> &HotConfig {
-        &self.common.hot_config
+        &self.settings().hot_config
+    }
+
+    #[inline]
+    fn read_config<T>(&self, read: impl Fn(&HotConfig) -> T) -> T {
+        let value = read(&self.common.shared.hot_config);
+        // In this order: a circuit with settings of its own must not use limits that were shared
+        // afterwards, because their windows do not follow each other.
+        match self.own.get() {
+            None => value,
+            Some(own) => read(&own.settings.hot_config),
+        }
+    }
+
+    #[inline]
+    fn observes_failures(&self) -> bool {
+        // All circuits of the map have the same observers.
+        self.common.shared.hot_config.observes_failures()
+    }
+
+    #[inline]
+    fn failures_timed_since(&self) -> Option<&AtomicU64> {
+        Some(&self.settings().failures_timed_since)
     }
 
     #[inline]
@@ -457,15 +703,15 @@ impl<K> Store for KeyedStore<K> {
 
     #[inline]
     fn instruments(&self, flags: Flags) -> Option<&'static Instruments> {
-        let Common { max_key_labels, config, .. } = &*self.common;
+        let Common { max_key_labels, name, .. } = &*self.common;
         match *max_key_labels {
             None => flags.instruments(),
-            Some(max) => self.instruments.get_or_register(config.name, max, || self.make_label()),
+            Some(max) => self.instruments.get_or_register(name, max, || self.make_label()),
         }
     }
 
     fn observers_of(&self, _: u32) -> Option<(&'static str, Arc<Observers>)> {
-        Some((self.common.config.name, Arc::clone(&self.common.observers)))
+        Some((self.common.name, Arc::clone(&self.common.observers)))
     }
 
     fn count_rejection(&self) {
@@ -478,7 +724,11 @@ impl<K> Store for KeyedStore<K> {
     }
 
     fn config(&self) -> BreakerConfig {
-        self.common.config.clone()
+        let configs = self.common.configs();
+        match self.own.get() {
+            None => configs.each.clone(),
+            Some(own) => lock(&own.config).clone(),
+        }
     }
 
     fn key(&self) -> Option<Arc<str>> {
@@ -564,7 +814,7 @@ impl<K> Drop for KeyedStore<K> {
         let Some(instruments) = instruments else { return };
         let state = match self.lazy.get() {
             Some(lazy) => lock(&lazy.locked).state(),
-            None => StateWord::initial(self.common.config.is_disabled()).initial_state(),
+            None => self.initial_state(),
         };
         instruments.circuit_dropped(state);
     }
@@ -572,7 +822,7 @@ impl<K> Drop for KeyedStore<K> {
 
 impl<K> fmt::Debug for Common<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Common").field("config", &self.config).finish_non_exhaustive()
+        f.debug_struct("Common").field("name", &self.name).finish_non_exhaustive()
     }
 }
 

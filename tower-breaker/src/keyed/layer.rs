@@ -31,7 +31,7 @@ use crate::telemetry::{Failure, KeepLastFailure, KeepLastFailureBy, Transition};
 /// |---|---|
 /// | number of circuits | at most [`max_keys`](crate::keyed::KeyedConfigBuilder::max_keys), by default 10,000; idle circuits are evicted first |
 /// | new key when the map is full | [`Overflow`](crate::keyed::Overflow): by default, the call is sent without a circuit |
-/// | memory | about 200 bytes per circuit with a `u64` key; about 1 KB more once the circuit has had a transition, or a slow, cancelled or half-open call, or a failure that is [kept](Self::keep_last_failure), or from the start with a [`seed`](crate::BreakerConfigBuilder::seed) |
+/// | memory | about 220 bytes per circuit with a `u64` key; about 1 KB more once the circuit has had a transition, or a slow, cancelled or half-open call, or a failure that is [kept](Self::keep_last_failure), or from the start with a [`seed`](crate::BreakerConfigBuilder::seed) |
 /// | call with a known key | no allocation, unless the closure allocates |
 /// | label of a key | its `Debug` text, without the surrounding quotes of a string; part of [`Status`](crate::Status), [`Transition`] and logs |
 /// | hash | [foldhash](https://docs.rs/foldhash), with a random seed for each layer |
@@ -299,7 +299,7 @@ impl<F, K, C, R, L> KeyedBreakerLayer<F, K, C, R, OnHead<L>> {
     /// See [`BreakerLayer::track_body`](crate::BreakerLayer::track_body).
     pub fn track_body<M>(self) -> KeyedBreakerLayer<F, K, C, R, OnBodyEnd<NoInspector, M, L>> {
         let common = self.circuits.common();
-        let (clock, probe_lease) = (common.clock(), common.config().recovery.probe_lease);
+        let (clock, probe_lease) = (common.clock(), common.configs().each.recovery.probe_lease);
         self.map_record(|record| OnBodyEnd::new(clock, probe_lease, record.into_last_failure()))
     }
 }

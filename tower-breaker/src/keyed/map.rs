@@ -26,12 +26,12 @@ use std::borrow::Borrow;
 use std::fmt;
 use std::hash::{BuildHasher, Hash};
 use std::mem;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use foldhash::fast::RandomState;
 
-use super::core::{Common, EvictionCost, KeyedStore, Shared, SharedCore, eviction_cost};
+use super::core::{Common, Configs, EvictionCost, KeyedStore, Shared, SharedCore, eviction_cost};
 use super::table::Table;
 use crate::circuit::{Circuit, CircuitState, Core, Permit, Status};
 use crate::config::{KeyedConfig, Overflow};
@@ -78,17 +78,15 @@ const MAP_HANDLES: usize = 2;
 /// [`KeyedBreakerLayer::with_circuits`](crate::keyed::KeyedBreakerLayer::with_circuits) makes a
 /// layer with the same circuits.
 pub struct KeyedCircuits<K> {
-    inner: Arc<Inner<K>>,
+    pub(super) inner: Arc<Inner<K>>,
 }
 
-struct Inner<K> {
+pub(super) struct Inner<K> {
     table: Table<K>,
     hasher: RandomState,
-    common: Arc<Common<K>>,
-    /// The circuit of keys for which the map has no space: shared, or disabled if unguarded.
-    overflow: OverflowCircuit<K>,
-    guards_overflow: bool,
-    max_keys: usize,
+    pub(super) common: Arc<Common<K>>,
+    /// The circuits of keys for which the map has no space: shared, and disabled.
+    pub(super) overflow: OverflowCircuits<K>,
     clock_hand: Mutex<ClockHand<K>>,
     /// Until this time, no call scans for a circuit to evict.
     full_until: AtomicU64,
@@ -96,21 +94,30 @@ struct Inner<K> {
     overflowed: AtomicU64,
 }
 
+/// The circuit of each kind of [`Overflow`], and which of them is used.
+pub(super) struct OverflowCircuits<K> {
+    pub(super) shared: OverflowCircuit<K>,
+    pub(super) unguarded: OverflowCircuit<K>,
+    pub(super) is_shared: AtomicBool,
+}
+
 /// The circuit of keys without a circuit, created when it is first needed. Its key is the first
 /// such key, and is not used.
-struct OverflowCircuit<K> {
-    common: Arc<Common<K>>,
-    circuit: OnceLock<SharedCore<K>>,
+pub(super) struct OverflowCircuit<K> {
+    pub(super) common: Arc<Common<K>>,
+    pub(super) circuit: OnceLock<SharedCore<K>>,
 }
 
 /// The circuits that are kept, and the position of the clock hand.
-struct ClockHand<K> {
-    circuits: Vec<SharedCore<K>>,
+pub(super) struct ClockHand<K> {
+    pub(super) circuits: Vec<SharedCore<K>>,
     position: usize,
     /// How many circuits were scanned without an eviction.
     scanned: usize,
     /// How many circuits have been inserted.
     insertions: u64,
+    /// How many circuits are kept at most.
+    pub(super) max_keys: usize,
 }
 
 /// The circuit that a call uses.
@@ -121,25 +128,31 @@ impl<K: Eq + fmt::Debug + Hash> KeyedCircuits<K> {
     ///
     /// The label of a key is its `Debug` text, without the surrounding quotes of a string.
     pub fn new(config: KeyedConfig) -> Self {
-        let KeyedConfig { each, max_keys, overflow, key_label } = config;
-        let common = Common::new(each, label, key_label);
+        let KeyedConfig { each, max_keys, overflow, key_label, keys } = config;
+        let common = Common::new(Configs { each, keys }, label, key_label);
         if let Some(instruments) = common.instruments() {
             instruments.map_created();
         }
-        let guards_overflow = overflow == Overflow::Shared;
-        let overflow = common.for_overflow(guards_overflow);
+        let of_overflow = |guards| OverflowCircuit {
+            common: Arc::new(common.for_overflow(guards)),
+            circuit: OnceLock::new(),
+        };
+        let overflow = OverflowCircuits {
+            shared: of_overflow(true),
+            unguarded: of_overflow(false),
+            is_shared: AtomicBool::new(overflow == Overflow::Shared),
+        };
         let inner = Inner {
             table: Table::new(),
             hasher: RandomState::default(),
             common: Arc::new(common),
-            overflow: OverflowCircuit { common: Arc::new(overflow), circuit: OnceLock::new() },
-            guards_overflow,
-            max_keys,
+            overflow,
             clock_hand: Mutex::new(ClockHand {
                 circuits: Vec::new(),
                 position: 0,
                 scanned: 0,
                 insertions: 0,
+                max_keys,
             }),
             full_until: AtomicU64::new(0),
             evicted: AtomicU64::new(0),
@@ -290,10 +303,10 @@ impl<K: Eq + Hash> KeyedCircuits<K> {
             Ok(core) => PickedCircuit(core),
             Err(key) => {
                 overflowed.fetch_add(1, Ordering::Relaxed);
-                if let Some(instruments) = overflow.common.instruments() {
+                if let Some(instruments) = self.inner.common.instruments() {
                     instruments.overflowed();
                 }
-                PickedCircuit(overflow.get(key))
+                PickedCircuit(overflow.used().get(key))
             }
         }
     }
@@ -301,11 +314,19 @@ impl<K: Eq + Hash> KeyedCircuits<K> {
     /// Creates a circuit. If the map is full, one of the next `steps` circuits is evicted for it.
     /// If none of them can be evicted, the key is returned.
     fn insert(&self, key: K, hash: u64, steps: usize) -> Result<SharedCore<K>, K> {
-        let Inner { table, common, max_keys, full_until, evicted, .. } = &*self.inner;
+        let Inner { table, common, full_until, .. } = &*self.inner;
+        let mut label = None;
         let mut compared_at = None;
         let mut attempts = ATTEMPTS;
         let mut clock_hand = loop {
             let clock_hand = self.clock_hand();
+            if label.is_none() && !common.configs().keys.is_empty() {
+                // The key may have a configuration of its own. Its label is formatted outside of
+                // the lock.
+                drop(clock_hand);
+                label = Some(common.make_label(&key));
+                continue;
+            }
             if compared_at == Some(clock_hand.insertions) {
                 break clock_hand;
             }
@@ -324,7 +345,9 @@ impl<K: Eq + Hash> KeyedCircuits<K> {
                 return Err(key);
             }
         };
-        let place = if clock_hand.circuits.len() < *max_keys {
+        // After a reconfiguration with fewer keys, one circuit more is evicted.
+        let surplus = clock_hand.evict_surplus(steps, table);
+        let place = if clock_hand.circuits.len() < clock_hand.max_keys {
             None
         } else {
             let Some(place) = clock_hand.evict(steps, table) else {
@@ -335,22 +358,24 @@ impl<K: Eq + Hash> KeyedCircuits<K> {
                 }
                 // The lock is released before the key is dropped.
                 drop(clock_hand);
+                if let Some(core) = surplus {
+                    self.drop_evicted(core);
+                }
                 return Err(key);
             };
             Some(place)
         };
-        let core = SharedCore::new(Core::new(KeyedStore::new(key, hash, Arc::clone(common))));
+        // If a key has got its first configuration meanwhile, `label` is missing. The configuration
+        // is then applied to all circuits in the list, and so to this one.
+        let label = label.flatten();
+        let store = KeyedStore::new(key, hash, Arc::clone(common), &common.configs(), label.as_deref());
+        let initial = store.initial_state();
+        let core = SharedCore::new(Core::new(store));
         table.insert(SharedCore::clone(&core));
         let former = clock_hand.put(place, SharedCore::clone(&core));
         drop(clock_hand);
-        core.store().count();
-        if former.is_some() {
-            evicted.fetch_add(1, Ordering::Relaxed);
-            if let Some(instruments) = common.instruments() {
-                instruments.evicted();
-            }
-        }
-        drop(former);
+        core.store().count(initial);
+        surplus.into_iter().chain(former).for_each(|core| self.drop_evicted(core));
         Ok(core)
     }
 }
@@ -391,6 +416,14 @@ impl<K> ClockHand<K> {
         None
     }
 
+    /// Evicts a circuit if there are more than `max_keys`.
+    fn evict_surplus(&mut self, steps: usize, table: &Table<K>) -> Option<SharedCore<K>> {
+        if self.circuits.len() <= self.max_keys {
+            return None;
+        }
+        self.evict(steps, table).map(|place| self.circuits.swap_remove(place))
+    }
+
     /// Returns the circuit with the lowest cost among the next `number` circuits. The first one
     /// wins a tie.
     fn cheapest_of(&self, number: usize) -> Option<(usize, EvictionCost)> {
@@ -425,17 +458,34 @@ impl<K> ClockHand<K> {
     }
 }
 
+impl<K> OverflowCircuits<K> {
+    pub(super) fn used(&self) -> &OverflowCircuit<K> {
+        // Relaxed: a change of the flag applies to a later call.
+        if self.is_shared.load(Ordering::Relaxed) { &self.shared } else { &self.unguarded }
+    }
+}
+
 impl<K> OverflowCircuit<K> {
     fn get(&self, key: K) -> SharedCore<K> {
-        let mut is_new = false;
+        if let Some(core) = self.circuit.get() {
+            return SharedCore::clone(core);
+        }
+        // In a variable, so that a key that is not used is dropped after the lock is released.
+        let mut key = Some(key);
+        let mut initial = None;
+        let configs = self.common.configs();
         let core = self.circuit.get_or_init(|| {
-            is_new = true;
-            SharedCore::new(Core::new(KeyedStore::new(key, 0, Arc::clone(&self.common))))
+            let key = key.take().expect("the circuit is initialized at most once");
+            let store = KeyedStore::new(key, 0, Arc::clone(&self.common), &configs, None);
+            initial = Some(store.initial_state());
+            SharedCore::new(Core::new(store))
         });
+        // The lock is held during the initialization, so that no new configuration is missed.
+        drop(configs);
         // The circuit is counted after its initialization. Counting calls the recorder, which may
         // run any code, and other calls wait until the initialization ends.
-        if is_new {
-            core.store().count();
+        if let Some(initial) = initial {
+            core.store().count(initial);
         }
         SharedCore::clone(core)
     }
@@ -486,8 +536,8 @@ impl<K> KeyedCircuits<K> {
     /// `None`: no key has needed the overflow circuit yet, or the layer uses
     /// [`Overflow::Unguarded`].
     pub fn overflow(&self) -> Option<KeyedCircuit<K>> {
-        let Inner { overflow, guards_overflow, .. } = &*self.inner;
-        let core = overflow.circuit.get().filter(|_| *guards_overflow)?;
+        let OverflowCircuits { shared, is_shared, .. } = &self.inner.overflow;
+        let core = shared.circuit.get().filter(|_| is_shared.load(Ordering::Relaxed))?;
         Some(self.handle(SharedCore::clone(core)))
     }
 
@@ -550,7 +600,9 @@ impl<K> KeyedCircuits<K> {
         let Inner { common, overflow, .. } = &*self.inner;
         common.observers().publish_observes_failures(|observes| {
             common.set_observes_failures(observes);
-            overflow.common.set_observes_failures(observes);
+            for overflow in [&overflow.shared, &overflow.unguarded] {
+                overflow.common.set_observes_failures(observes);
+            }
         });
     }
 
@@ -562,7 +614,7 @@ impl<K> KeyedCircuits<K> {
 
     /// Returns the name from the configuration, which all circuits share.
     pub fn name(&self) -> &'static str {
-        self.inner.common.config().name
+        self.inner.common.name()
     }
 
     pub(crate) fn common(&self) -> &Common<K> {
@@ -573,7 +625,30 @@ impl<K> KeyedCircuits<K> {
         Circuit::of(core, self.name())
     }
 
-    fn clock_hand(&self) -> std::sync::MutexGuard<'_, ClockHand<K>> {
+    /// Counts and drops a circuit that was evicted. The caller holds no lock.
+    fn drop_evicted(&self, evicted: SharedCore<K>) {
+        self.inner.evicted.fetch_add(1, Ordering::Relaxed);
+        if let Some(instruments) = self.inner.common.instruments() {
+            instruments.evicted();
+        }
+        drop(evicted);
+    }
+
+    /// Sets how many circuits are kept at most, and evicts circuits until there are no more, or
+    /// none can be evicted.
+    pub(super) fn set_max_keys(&self, max_keys: usize) {
+        self.clock_hand().max_keys = max_keys;
+        // The lock is released between two evictions, so that calls with new keys wait for one.
+        loop {
+            let evicted = self.clock_hand().evict_surplus(usize::MAX, &self.inner.table);
+            let Some(evicted) = evicted else { break };
+            self.drop_evicted(evicted);
+        }
+        // Relaxed: a call that reads an older value does not look for a place.
+        self.inner.full_until.store(0, Ordering::Relaxed);
+    }
+
+    pub(super) fn clock_hand(&self) -> std::sync::MutexGuard<'_, ClockHand<K>> {
         self.inner.clock_hand.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -589,7 +664,7 @@ impl<K> fmt::Debug for KeyedCircuits<K> {
         f.debug_struct("KeyedCircuits")
             .field("name", &self.name())
             .field("len", &self.len())
-            .field("max_keys", &self.inner.max_keys)
+            .field("max_keys", &self.clock_hand().max_keys)
             .field("evicted", &self.evicted())
             .field("overflowed", &self.overflowed())
             .finish()
@@ -597,7 +672,7 @@ impl<K> fmt::Debug for KeyedCircuits<K> {
 }
 
 /// Returns the label of a key: its `Debug` output, without the quotes of a string.
-fn label<K: fmt::Debug>(key: &K) -> String {
+pub(super) fn label<K: fmt::Debug + ?Sized>(key: &K) -> String {
     let text = format!("{key:?}");
     match text.strip_prefix('"').and_then(|text| text.strip_suffix('"')) {
         Some(inner) => inner.to_owned(),

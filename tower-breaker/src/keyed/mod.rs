@@ -22,12 +22,22 @@
 //! # fn check<R, S: tower::Service<R>>(_: &S) {}
 //! # check::<http::Request<()>, _>(&service);
 //! ```
+//!
+//! [`KeyedCircuits`] also works without a layer, and changes circuits while they run:
+//!
+//! | method | |
+//! |---|---|
+//! | [`circuit`](KeyedCircuits::circuit), [`try_acquire`](KeyedCircuits::try_acquire) | the circuit of a key, and a permit for one call |
+//! | [`reconfigure`](KeyedCircuits::reconfigure) | a new configuration of all circuits |
+//! | [`configure`](KeyedCircuits::configure), [`unconfigure`](KeyedCircuits::unconfigure) | a configuration of one key |
+//! | [`remove`](KeyedCircuits::remove), [`clear`](KeyedCircuits::clear) | removal of circuits |
 
 mod core;
 mod future;
 mod key;
 mod layer;
 mod map;
+mod reconfigure;
 mod service;
 mod table;
 

@@ -2,18 +2,21 @@
 
 #[cfg(feature = "schemars")]
 use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use ::serde::ser::SerializeMap;
 use ::serde::{Deserialize, Deserializer, Serialize, Serializer};
 #[cfg(feature = "schemars")]
 use tower_fault_classify::__internals::settings::TableSchema;
 use tower_fault_classify::__internals::settings::{
-    Changes, Choice, Integer, Invalid, Nested, OrNone, Overrides, Table, Visit, read_table,
+    Changes, Choice, Integer, Invalid, Keyed as ByKey, Nested, OrNone, Overrides, Table, Visit, read_table,
 };
 
 use super::breaker::Breaker;
 use crate::config::{
     BreakerConfig, BreakerConfigBuilder, KEY_LABELS, KeyedConfig, KeyedConfigBuilder, MAX_KEYS, Overflow,
+    of_key,
 };
 
 const OVERFLOWS: Choice<Overflow> = Choice(&[
@@ -28,6 +31,7 @@ struct Keyed;
 struct KeyedSettings {
     builder: KeyedConfigBuilder,
     each: Changes<BreakerConfigBuilder>,
+    keys: Vec<(String, Changes<BreakerConfigBuilder>)>,
 }
 
 impl KeyedSettings {
@@ -46,7 +50,7 @@ impl Table for Keyed {
 
     fn start(&self) -> KeyedSettings {
         let builder = KeyedConfig::builder(BreakerConfig::default());
-        KeyedSettings { builder, each: Changes::default() }
+        KeyedSettings { builder, each: Changes::default(), keys: Vec::new() }
     }
 
     fn visit(&self, to: &mut impl Visit<KeyedSettings>) {
@@ -74,13 +78,26 @@ impl Table for Keyed {
             Overrides(Breaker),
             |settings, each| KeyedSettings { each, ..settings },
         );
+        to.setting(
+            "keys",
+            "the settings of single keys, by the label of the key: each changes the settings in `each`",
+            ByKey(Overrides(Breaker)),
+            |settings, keys| KeyedSettings { keys, ..settings },
+        );
     }
 
     fn build(&self, settings: KeyedSettings) -> Result<KeyedConfig, Invalid> {
         let in_each = |error| Invalid::from(error).within("each");
         let each = settings.each.apply(Breaker.start()).build().map_err(in_each)?;
         // The ranges of the other settings were checked when they were read.
-        settings.builder.each(each).build().map_err(in_each)
+        let mut config = settings.builder.each(each).build().map_err(in_each)?;
+        for (label, changes) in settings.keys {
+            let in_key = |error| Invalid::from(error).within(&label).within("keys");
+            let own = changes.apply(config.each.to_builder()).build().map_err(in_key)?;
+            let own = of_key(own, &config.each).map_err(in_key)?;
+            config.keys.insert(label.into(), own);
+        }
+        Ok(config)
     }
 }
 
@@ -106,16 +123,26 @@ impl<'de> Deserialize<'de> for KeyedConfig {
     }
 }
 
+/// The configurations of keys, as a table.
+struct ByLabel<'a>(&'a BTreeMap<Arc<str>, BreakerConfig>);
+
+impl Serialize for ByLabel<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_map(self.0.iter().map(|(label, config)| (&**label, config)))
+    }
+}
+
 /// Writes all settings, so that reading them again gives the same configuration.
 impl Serialize for KeyedConfig {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         // Destructured, so that a new setting does not compile until it is written.
-        let Self { each, max_keys, overflow, key_label } = self;
+        let Self { each, max_keys, overflow, key_label, keys } = self;
         let mut table = to.serialize_map(None)?;
         table.serialize_entry("max_keys", max_keys)?;
         table.serialize_entry("overflow", overflow.as_str())?;
         table.serialize_entry("key_label", &OrNone(*key_label))?;
         table.serialize_entry("each", each)?;
+        table.serialize_entry("keys", &ByLabel(keys))?;
         table.end()
     }
 }
@@ -143,6 +170,28 @@ mod tests {
     }
 
     #[test]
+    fn keyed_file_settings_of_key_change_settings_of_each() {
+        let file = r#"
+            [each]
+            name = "hosts"
+            consecutive_failures = 9
+            probes = 3
+
+            [keys."a.example"]
+            probes = 5
+
+            [keys.b]
+            preset = "single_flight"
+        "#;
+        let read: KeyedConfig = toml::from_str(file).unwrap();
+        let a = read.each().to_builder().probes(5).build().unwrap();
+        let b = BreakerConfig::single_flight().name("hosts").build().unwrap();
+        assert_eq!(read.keys().collect::<Vec<_>>(), [("a.example", &a), ("b", &b)]);
+        assert_eq!(from_json(&serde_json::to_string(&read).unwrap()).as_ref(), Ok(&read));
+        assert_eq!(toml::from_str(&toml::to_string(&read).unwrap()).as_ref(), Ok(&read));
+    }
+
+    #[test]
     fn keyed_file_can_use_preset_for_each_circuit() {
         let read = from_json(r#"{"each": {"preset": "single_flight"}}"#).unwrap();
         assert_eq!(*read.each(), BreakerConfig::single_flight().build().unwrap());
@@ -165,8 +214,17 @@ mod tests {
                 "`each.count_window` is 5; allowed is none: circuits by key need a `time_window`",
             ),
             (
-                r#"{"keys": 5}"#,
-                "unknown field `keys`; allowed is `max_keys`, `overflow`, `key_label` or `each`",
+                r#"{"key": 5}"#,
+                "unknown field `key`; allowed is `max_keys`, `overflow`, `key_label`, `each` or `keys`",
+            ),
+            (r#"{"keys": {"a": {"probes": 0}}}"#, "`keys.a.probes` is 0; allowed is 1 to 10000"),
+            (
+                r#"{"keys": {"a": {"count_window": 5}}}"#,
+                "`keys.a.count_window` is 5; allowed is none: circuits by key need a `time_window`",
+            ),
+            (
+                r#"{"each": {"name": "hosts"}, "keys": {"a": {"name": "other"}}}"#,
+                "`keys.a.name` is \"other\"; allowed is \"hosts\", the name of all keys",
             ),
         ] {
             let error = from_json(file).unwrap_err();

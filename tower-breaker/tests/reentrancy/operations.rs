@@ -374,6 +374,33 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         drop(target.of_key());
         target.circuits().clear();
     }),
+    ("KeyedCircuits::reconfigure", |target| {
+        let circuits = target.circuits();
+        drop(target.of_key());
+        for (max_keys, mode) in [(KEPT, Mode::Disabled), (1, Mode::ObserveOnly), (KEPT, Mode::Enforce)] {
+            let each = config(target.clock).name(circuits.name()).mode(mode).build();
+            let config = KeyedConfig::builder(each.expect("valid configuration")).max_keys(max_keys);
+            let own = BreakerConfig::builder().mode(Mode::Disabled).build().expect("valid configuration");
+            for overflow in [Overflow::Unguarded, Overflow::Shared] {
+                let config = config.clone().key("0", own.clone()).overflow(overflow);
+                circuits
+                    .reconfigure(config.build().expect("valid configuration"))
+                    .expect("same name and clock");
+                drop(circuits.circuit(&HostileKey::new(fresh_key())));
+            }
+        }
+    }),
+    ("KeyedCircuits::configure", |target| {
+        let circuits = target.circuits();
+        drop(target.of_key());
+        for mode in [Mode::Disabled, Mode::Enforce] {
+            let own = BreakerConfig::builder().mode(mode).build().expect("valid configuration");
+            circuits.configure(&HostileKey::new(0), own).expect("default name and clock");
+            drop(circuits.circuit(&HostileKey::new(fresh_key())));
+        }
+        let _ = circuits.unconfigure(&HostileKey::new(0));
+        drop(circuits.config());
+    }),
     ("KeyedCircuits readers", |target| {
         let circuits = target.circuits();
         for circuit in circuits.circuits() {

@@ -122,9 +122,10 @@ fn keyed_files_on_page_are_complete_and_equal() {
     let [toml, json] =
         ["toml", "json"].map(|language| blocks(&page, "Keyed circuits file", language).remove(0));
     let each = BreakerConfig::builder().name("upstreams").failure_rate(0.25).open_for(10 * SECOND);
-    let built =
-        KeyedConfig::builder(each.build().unwrap()).max_keys(500).overflow(Overflow::Shared).key_label(100);
-    let built = built.build().unwrap();
+    let each = each.build().unwrap();
+    let slow = each.to_builder().failure_rate(0.5).build().unwrap();
+    let built = KeyedConfig::builder(each).max_keys(500).overflow(Overflow::Shared).key_label(100);
+    let built = built.key("slow.example", slow).build().unwrap();
     assert_eq!(toml::from_str::<KeyedConfig>(&toml).unwrap(), built);
     assert_eq!(serde_json::from_str::<KeyedConfig>(&json).unwrap(), built);
     let written = serde_json::to_value(&built).unwrap();

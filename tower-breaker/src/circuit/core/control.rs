@@ -101,6 +101,33 @@ impl<S: Store> Core<S> {
         effect.map(|_| ())
     }
 
+    /// Applies a new configuration with `write`, under the lock. `write` returns whether the
+    /// configuration disables the circuit.
+    ///
+    /// If `write` returns `None`, nothing is applied, and the result is `false`.
+    #[cfg(feature = "keyed")]
+    pub(crate) fn apply_config(&self, write: impl FnOnce(&mut Locked) -> Option<bool>) -> bool {
+        let now = self.hot_config().now();
+        let mut locked = self.locked();
+        // Before the new configuration applies: the override was over under the former one.
+        let ended = self.end_override(&mut locked, now);
+        let Some(disabled) = write(&mut locked) else {
+            drop(locked);
+            self.notify(ended);
+            return false;
+        };
+        let change = locked.machine.set_disabled(disabled);
+        // Wake the tasks even if the state has not changed: the circuit may now only observe, or
+        // reject calls again.
+        let wakers = locked.wakers.drain();
+        let pending = change.map(|change| self.apply(&mut locked, change, None, None, now));
+        drop(locked);
+        wake(wakers);
+        self.notify(ended);
+        self.notify(pending);
+        true
+    }
+
     pub(crate) fn snapshot(&self) -> Snapshot {
         let now = self.hot_config().now();
         let locked = self.store().locked_if_any().map(lock);
@@ -108,7 +135,7 @@ impl<S: Store> Core<S> {
         // Without `locked`, there was no transition when it was read. A concurrent transition may
         // mix the values of two epochs.
         let word = self.state_word();
-        let span = self.hot_config().span_locked();
+        let span = self.span();
         let consecutive_failures = if word.is_closed() { word.consecutive_failures() } else { 0 };
         let counts = self.window().counts_at(&span, now, word.epoch());
         let Some(locked) = locked else {

@@ -70,7 +70,7 @@ impl<S: Store> Core<S> {
     /// `consecutive_failures` is 0 for a probe.
     #[inline]
     pub(super) fn emit_failure(&self, stamp: StateWord, fault: &Fault, consecutive_failures: u64) {
-        if self.hot_config().observes_failures() || logs_failures() {
+        if self.store().observes_failures() || logs_failures() {
             self.notify_failure(stamp, fault, consecutive_failures);
         }
     }

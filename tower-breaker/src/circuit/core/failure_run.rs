@@ -1,6 +1,6 @@
 //! Counts consecutive failures, and the time that they span.
 
-use tower_fault_classify::__internals::sync::Ordering;
+use tower_fault_classify::__internals::sync::{AtomicU64, Ordering};
 
 use super::{Core, Store};
 use crate::circuit::state_word::StateWord;
@@ -27,40 +27,45 @@ impl<S: Store> Core<S> {
     /// Stores the time of the first failure of a run, before the failure is counted.
     fn begin_run(&self, now: u64) {
         // The maximum, so that a thread that read the clock long ago cannot store an old time while
-        // a later run is in progress. AcqRel: see `correct_first_failure`.
+        // a later run is in progress. AcqRel: see `correct_time`.
         let first = self.store().first_failure().fetch_max(now, Ordering::AcqRel);
         if first > now {
-            self.correct_first_failure(first);
+            self.correct_time(self.store().first_failure(), first);
         }
     }
 
     /// Returns the time since the first failure of the run.
     fn failing_for(&self, now: u64) -> u64 {
-        // Acquire: see `correct_first_failure`.
-        let first = self.store().first_failure().load(Ordering::Acquire);
-        if first > now {
-            self.correct_first_failure(first);
+        let mut first = self.time_until(now, self.store().first_failure());
+        if let Some(since) = self.store().failures_timed_since() {
+            first = first.max(self.time_until(now, since));
         }
         now.saturating_sub(first)
     }
 
-    /// Replaces the time of the first failure if it is in the future: the clock has run back, or a
-    /// call of a former circuit in this core has stored the time.
+    /// Loads a time, and corrects it if it is in the future.
+    #[inline]
+    fn time_until(&self, now: u64, time: &AtomicU64) -> u64 {
+        // Acquire: see `correct_time`.
+        let loaded = time.load(Ordering::Acquire);
+        if loaded > now {
+            self.correct_time(time, loaded);
+        }
+        loaded
+    }
+
+    /// Replaces a time if it is in the future: the clock has run back, or a call of a former
+    /// circuit in this core has stored the time.
     ///
     /// The Acquire of the caller orders the reading of the clock below after the reading with which
-    /// `first` was stored. So no other time is in the future here.
+    /// `stored` was stored. So no other time is in the future here.
     #[cold]
-    fn correct_first_failure(&self, first: u64) {
+    fn correct_time(&self, time: &AtomicU64, stored: u64) {
         let now = self.hot_config().now();
-        if first > now {
+        if stored > now {
             // Release: as for every store of this time. If the exchange fails, another thread has
             // stored a time meanwhile, which stays.
-            let _ = self.store().first_failure().compare_exchange(
-                first,
-                now,
-                Ordering::Release,
-                Ordering::Relaxed,
-            );
+            let _ = time.compare_exchange(stored, now, Ordering::Release, Ordering::Relaxed);
         }
     }
 }

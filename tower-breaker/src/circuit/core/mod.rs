@@ -106,7 +106,7 @@ use tower_fault_classify::Verdict;
 use super::hot_config::{Flags, HotConfig, Limits};
 use super::locked::Locked;
 use super::state_word::{LAST_EPOCH, StateWord};
-use super::window::Window;
+use super::window::{Window, WindowSpan};
 use crate::config::BreakerConfig;
 use crate::label::Label;
 use crate::machine::Ticket;
@@ -117,7 +117,7 @@ use crate::telemetry::{Instruments, Observers, is_recording};
 /// | storage | memory | |
 /// |---|---|---|
 /// | `StaticStore` | 2.5 KB | faster; shares nothing with other circuits |
-/// | `KeyedStore` | about 200 bytes | for keyed circuits, which share their configuration; allocates most of the rest when it is first needed |
+/// | `KeyedStore` | about 220 bytes | for keyed circuits, which share their configuration; allocates most of the rest when it is first needed |
 pub trait Store {
     /// The window of calls.
     type Window: Window;
@@ -133,8 +133,19 @@ pub trait Store {
     /// Returns the time of the first failure since the last success. It is kept only while the
     /// configuration has a `consecutive_failures_span`.
     fn first_failure(&self) -> &AtomicU64;
-    /// Returns the part of the configuration that calls read.
+    /// Returns the part of the configuration that calls read. For limits, use
+    /// [`read_config`](Self::read_config).
     fn hot_config(&self) -> &HotConfig;
+    /// Reads limits of the configuration.
+    ///
+    /// If the circuit gets a configuration of its own during `read`, that configuration is read.
+    fn read_config<T>(&self, read: impl Fn(&HotConfig) -> T) -> T;
+    /// Returns whether the circuit has an observer of failures.
+    fn observes_failures(&self) -> bool;
+    /// Returns the time before which no time of a first failure was stored, because
+    /// `consecutive_failures_span` was off. `None`: [`first_failure`](Self::first_failure) contains
+    /// this time.
+    fn failures_timed_since(&self) -> Option<&AtomicU64>;
     /// Returns the counts of a closed circuit.
     fn window(&self) -> &Self::Window;
     /// Returns the data of transitions, half-open calls and waiting tasks. Allocates it if
@@ -310,8 +321,7 @@ impl<S: Store> Core<S> {
     #[inline]
     fn record_success(&self, stamp: StateWord) {
         if self.state_word() == stamp || self.reset_failures(stamp) {
-            let limits = self.hot_config().limits();
-            let span = limits.span().unwrap_or_else(|| self.limits().span);
+            let span = self.span();
             self.window().record_success(&span, || self.hot_config().now(), stamp.epoch());
         }
     }
@@ -365,7 +375,7 @@ impl<S: Store> Core<S> {
     }
 
     #[inline]
-    pub(super) fn hot_config(&self) -> &HotConfig {
+    pub(crate) fn hot_config(&self) -> &HotConfig {
         self.store.hot_config()
     }
 
@@ -379,10 +389,13 @@ impl<S: Store> Core<S> {
     }
 
     fn limits(&self) -> Limits {
-        self.hot_config().limits().load().unwrap_or_else(|| {
-            let _locked = self.locked();
-            self.hot_config().limits().load_locked()
-        })
+        self.store.read_config(HotConfig::limits)
+    }
+
+    /// Returns the span of the window.
+    #[inline]
+    pub(crate) fn span(&self) -> WindowSpan {
+        self.store.read_config(HotConfig::span)
     }
 }
 

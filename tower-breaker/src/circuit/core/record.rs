@@ -11,6 +11,7 @@ use tower_fault_classify::{Fault, Verdict};
 
 use super::transition::wake;
 use super::{Admission, CallDuration, Core, Store, nanos};
+use crate::circuit::hot_config::HotConfig;
 use crate::circuit::locked::Locked;
 use crate::circuit::state_word::StateWord;
 use crate::circuit::window::{Recorded, Window};
@@ -174,10 +175,7 @@ impl<S: Store> Core<S> {
             return self.record_timed_failure(admission, fault, duration);
         }
         let now = self.hot_config().now();
-        let thresholds = self.hot_config().limits().trip_thresholds().unwrap_or_else(|| {
-            let _locked = self.locked();
-            self.hot_config().limits().trip_thresholds().expect("the lock keeps writers out")
-        });
+        let thresholds = self.store().read_config(HotConfig::trip_thresholds);
         let seen = self.window().record_failure(&thresholds.span, now, stamp.epoch(), false); // ①
         let counted = self.count_failure(stamp, thresholds.consecutive_failures_span, now); // ②
         let Some(sample) = counted else { return };

@@ -98,10 +98,7 @@ impl<S: Store> Core<S> {
     /// calls did not lead to it. The caller holds the lock.
     fn last_sample(&self, sample: Option<Sample>, epoch: u32, now: u64) -> Sample {
         let sample = sample.unwrap_or(Sample { consecutive_failures: 0, failing_for: 0, window: None });
-        let window = sample.window.unwrap_or_else(|| {
-            let span = self.hot_config().span_locked();
-            self.window().counts_at(&span, now, epoch)
-        });
+        let window = sample.window.unwrap_or_else(|| self.window().counts_at(&self.span(), now, epoch));
         // A success that was recorded concurrently may have reset the consecutive failures since
         // the sample was taken.
         let consecutive_failures = sample.consecutive_failures.max(self.state_word().consecutive_failures());

@@ -1,5 +1,6 @@
 //! Loom models: every interleaving of concurrent calls with one key.
 
+use std::mem;
 use std::sync::Arc as StdArc;
 use std::time::Duration;
 
@@ -21,14 +22,25 @@ pub(crate) fn circuit(
 }
 
 fn circuit_with(trip: TripLimits) -> (SharedCore<u32>, ManualClock) {
-    let (clock, manual_clock) = Clock::manual();
-    manual_clock.set(Duration::from_secs(1_000));
-    let config = BreakerConfig { trip, clock: Some(clock), ..CONFIG };
-    let common = Common::new(config, |key: &u32| key.to_string(), None);
-    let core = SharedCore::new(Core::new(KeyedStore::new(7, 7, StdArc::new(common))));
+    let (core, manual_clock) = unused_circuit_with(trip);
     // Loom does not see the synchronization of std's `OnceLock`, so the cell is filled before.
     core.store().lazy();
     (core, manual_clock)
+}
+
+/// Returns a circuit whose lazy state has not been allocated.
+fn unused_circuit() -> (SharedCore<u32>, ManualClock) {
+    unused_circuit_with(CONFIG.trip)
+}
+
+fn unused_circuit_with(trip: TripLimits) -> (SharedCore<u32>, ManualClock) {
+    let (clock, manual_clock) = Clock::manual();
+    manual_clock.set(Duration::from_secs(1_000));
+    let config = BreakerConfig { trip, clock: Some(clock), ..CONFIG };
+    let configs = Configs { each: config, keys: BTreeMap::new() };
+    let common = StdArc::new(Common::new(configs, |key: &u32| key.to_string(), None));
+    let store = KeyedStore::new(7, 7, StdArc::clone(&common), &common.configs(), None);
+    (SharedCore::new(Core::new(store)), manual_clock)
 }
 
 #[test]
@@ -110,8 +122,7 @@ fn loom_moving_counts_are_read_exactly_once() {
     model(|| {
         let (core, _manual_clock) = circuit_with(TripLimits { minimum_calls: 9, ..CONFIG.trip });
         let permit = Permit::acquire(Shared::new(SharedCore::clone(&core))).unwrap();
-        let common = &core.store().common;
-        core.store().calls.fill(common.span().buckets.tag(common.hot_config.now(), 0));
+        core.store().calls.fill(core.span().buckets.tag(core.hot_config().now(), 0));
         let other = SharedCore::clone(&core);
         let reader = thread::spawn(move || other.snapshot().counts);
         permit.record(FAILURE);
@@ -129,11 +140,89 @@ fn loom_concurrent_calls_on_full_cell_are_counted() {
     model(|| {
         let (core, _manual_clock) = circuit_with(TripLimits { minimum_calls: 9, ..CONFIG.trip });
         let [first, second] = [0, 1].map(|_| Permit::acquire(Shared::new(SharedCore::clone(&core))).unwrap());
-        let common = &core.store().common;
-        core.store().calls.fill(common.span().buckets.tag(common.hot_config.now(), 0));
+        core.store().calls.fill(core.span().buckets.tag(core.hot_config().now(), 0));
         let thread = thread::spawn(move || second.record(Verdict::Success));
         first.record(Verdict::Success);
         thread.join().unwrap();
         assert_eq!(core.snapshot().counts.calls, FULL + 2);
+    });
+}
+
+/// Returns another configuration than [`circuit`], of all keys or of the key `7`.
+fn other_configs(core: &SharedCore<u32>, is_of_key: bool) -> Configs {
+    let mut configs = core.store().common.configs().clone();
+    let mut other = BreakerConfig { mode: Mode::Disabled, ..configs.each.clone() };
+    other.recovery.probe_lease = 7;
+    if is_of_key {
+        configs.keys.insert("7".into(), other)
+    } else {
+        Some(mem::replace(&mut configs.each, other))
+    };
+    configs
+}
+
+/// Returns whether the circuit has the configuration of [`other_configs`] everywhere.
+fn has_other_config(core: &SharedCore<u32>) -> bool {
+    let locked = lock(core.store().locked());
+    locked.limits.probe_lease == 7 && locked.state() == CircuitState::Disabled
+}
+
+#[test]
+fn loom_state_that_is_allocated_gets_new_configuration() {
+    for is_of_key in [false, true] {
+        model(move || {
+            let (core, _manual_clock) = unused_circuit();
+            let other = SharedCore::clone(&core);
+            // Only the allocation: loom does not see that `OnceLock` publishes what is in it.
+            let thread = thread::spawn(move || {
+                other.store().lazy();
+            });
+            core.store().common.reconfigure(other_configs(&core, is_of_key));
+            core.update_config();
+            thread.join().unwrap();
+            assert!(has_other_config(&core));
+        });
+    }
+}
+
+#[test]
+fn loom_created_circuit_gets_new_configuration() {
+    for is_of_key in [false, true] {
+        model(move || {
+            let (core, _manual_clock) = unused_circuit();
+            let common = StdArc::clone(&core.store().common);
+            // The list of circuits, and its lock.
+            let list = Arc::new(Mutex::new(Vec::new()));
+            let (other, of_other) = (Arc::clone(&list), StdArc::clone(&common));
+            let thread = thread::spawn(move || {
+                let mut list = lock(&other);
+                let store = KeyedStore::new(7, 7, StdArc::clone(&of_other), &of_other.configs(), Some("7"));
+                list.push(SharedCore::new(Core::new(store)));
+            });
+            common.reconfigure(other_configs(&core, is_of_key));
+            let listed = lock(&list).clone();
+            listed.iter().for_each(|core| core.update_config());
+            thread.join().unwrap();
+            let listed = lock(&list).clone();
+            assert!(has_other_config(&listed[0]));
+        });
+    }
+}
+
+#[test]
+fn loom_concurrent_configurations_leave_last_one() {
+    model(|| {
+        let (core, _manual_clock) = circuit(5, None);
+        let common = StdArc::clone(&core.store().common);
+        let former = common.configs().clone();
+        let (other, of_other) = (SharedCore::clone(&core), StdArc::clone(&common));
+        let thread = thread::spawn(move || {
+            of_other.reconfigure(former);
+            other.update_config();
+        });
+        common.reconfigure(other_configs(&core, false));
+        core.update_config();
+        thread.join().unwrap();
+        assert_eq!(has_other_config(&core), common.configs().each.is_disabled());
     });
 }

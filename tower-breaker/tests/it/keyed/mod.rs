@@ -2,6 +2,7 @@
 
 mod circuits;
 mod flood;
+mod reconfigure;
 mod room;
 mod waiting;
 
