@@ -168,7 +168,7 @@ impl<H: CircuitRef, L: KeepFailure> OnEnd for RecordAtEnd<H, L> {
 
     fn on_error(self, verdict: Verdict, error: &(dyn Error + 'static)) {
         let (_, error_type) = (self.types)();
-        self.last_failure.keep_body_error(&self.permit, &verdict, error, error_type);
+        self.last_failure.keep_dyn_error(&self.permit, &verdict, error, error_type);
         self.permit.record_measured(&verdict, self.duration);
     }
 

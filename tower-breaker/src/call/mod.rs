@@ -11,6 +11,9 @@
 //!
 //! The last three rows return a [`Guard`]. Create it once, and share it by reference or by clone.
 //!
+//! [`keep_last_failure`](Circuit::keep_last_failure) of a circuit or a guard keeps the last failure
+//! for the status, with a subject.
+//!
 //! [`CallError`] has the error types: an `anyhow::Error` or a `BoxError` keeps its type.
 //!
 //! To record the outcome of a call that does not run through the circuit, use
@@ -28,6 +31,7 @@ pub use guard::Guard;
 #[cfg(feature = "tokio")]
 pub use within::CallWithin;
 
+use std::fmt;
 use std::future::Future;
 #[cfg(feature = "tokio")]
 use std::time::Duration;
@@ -37,6 +41,7 @@ use tower_fault_classify::{Fault, Health, Outcome};
 
 use crate::circuit::{Circuit, CircuitRef};
 use crate::classifier::HealthBy;
+use crate::telemetry::{FailureKeeper, NoLastFailure};
 
 /// Calls without tower.
 impl<R: CircuitRef> Circuit<R> {
@@ -87,7 +92,7 @@ impl<R: CircuitRef> Circuit<R> {
         T: Outcome,
         E: CallError<K>,
     {
-        Call::new(self, call, Auto::new())
+        Call::new(self, call, Auto::new(), NoLastFailure)
     }
 
     /// Runs a future through the circuit, with a timeout.
@@ -136,7 +141,7 @@ impl<R: CircuitRef> Circuit<R> {
         T: Outcome,
         E: CallError<K>,
     {
-        CallWithin::new(self, time, call, Auto::new())
+        CallWithin::new(self, time, call, Auto::new(), NoLastFailure)
     }
 
     /// Runs a closure through the circuit, on this thread.
@@ -166,7 +171,7 @@ impl<R: CircuitRef> Circuit<R> {
         T: Outcome,
         E: CallError<K>,
     {
-        guard::call_blocking(self, &Auto::new(), call)
+        guard::call_blocking(self, &Auto::new(), &NoLastFailure, call)
     }
 
     /// Returns a function that calls `function` and runs its future through the circuit.
@@ -270,5 +275,24 @@ impl<R: CircuitRef> Circuit<R> {
         F: Fn(&Fault) -> Health,
     {
         self.classify(Auto::new()).health(health)
+    }
+
+    /// Returns a guard that keeps the last failure, with a subject.
+    ///
+    /// See [`Guard::keep_last_failure`]. The outcome is classified as by [`call`](Self::call).
+    ///
+    /// ```
+    /// use tower_breaker::{BreakerConfig, Circuit};
+    ///
+    /// let circuit = Circuit::new(BreakerConfig::default());
+    /// let settings = circuit.keep_last_failure("settings");
+    /// let text = settings.call_blocking(|| std::fs::read_to_string("/no/such/file"));
+    /// assert!(text.is_err());
+    /// ```
+    pub fn keep_last_failure<T, C, L>(&self, subject: T) -> Guard<Auto<C>, R, FailureKeeper<T, L>>
+    where
+        T: fmt::Display,
+    {
+        self.classify(Auto::new()).keep_last_failure(subject)
     }
 }

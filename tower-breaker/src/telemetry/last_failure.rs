@@ -25,7 +25,7 @@ use crate::sealed::Sealed;
 /// |---|---|
 /// | of a layer or of a registry | [`keep_last_failure`](crate::BreakerLayer::keep_last_failure), [`keep_last_failure_by`](crate::BreakerLayer::keep_last_failure_by) |
 /// | of a key | the same methods of the `KeyedBreakerLayer` (feature `keyed`) |
-/// | without a layer | [`Permit::fail`], [`Permit::fail_as`] |
+/// | without a layer | `keep_last_failure` of a [`Circuit`](crate::Circuit::keep_last_failure) or a [`Guard`](crate::call::Guard::keep_last_failure); [`Permit::fail`], [`Permit::fail_as`] |
 ///
 /// It is also kept if the failure does not count, such as that of a retry, or of a call while the
 /// circuit is forced closed. A panic is not kept.
@@ -211,9 +211,10 @@ pub trait KeepFailure: Sealed + Sized {
     #[doc(hidden)]
     fn keep_response<R: CircuitRef>(&self, permit: &Permit<R>, verdict: &Verdict, type_name: &'static str);
 
-    /// Keeps an error of the response's body. `type_name` is the name of its type, if known.
+    /// Keeps an error of the response's body, or an elapsed timeout. `type_name` is the name of its
+    /// type, if known.
     #[doc(hidden)]
-    fn keep_body_error<R: CircuitRef>(
+    fn keep_dyn_error<R: CircuitRef>(
         &self,
         permit: &Permit<R>,
         verdict: &Verdict,
@@ -255,7 +256,7 @@ impl KeepFailure for NoLastFailure {
     fn keep_response<R: CircuitRef>(&self, _: &Permit<R>, _: &Verdict, _: &'static str) {}
 
     #[inline]
-    fn keep_body_error<R: CircuitRef>(
+    fn keep_dyn_error<R: CircuitRef>(
         &self,
         _: &Permit<R>,
         _: &Verdict,
@@ -380,7 +381,7 @@ pub struct FailureKeeper<T, K = TypedError> {
 }
 
 impl<T, K> FailureKeeper<T, K> {
-    const fn new(subject: Option<T>) -> Self {
+    pub(crate) const fn new(subject: Option<T>) -> Self {
         Self { subject, kind: PhantomData }
     }
 }
@@ -411,7 +412,7 @@ impl<T: fmt::Display, K> KeepFailure for FailureKeeper<T, K> {
         }
     }
 
-    fn keep_body_error<R: CircuitRef>(
+    fn keep_dyn_error<R: CircuitRef>(
         &self,
         permit: &Permit<R>,
         verdict: &Verdict,
@@ -438,6 +439,12 @@ where
         if let Some(fault) = failure_in(verdict) {
             self.keep(permit, fault, &Cause::Error(error.as_error(), E::error_type()));
         }
+    }
+}
+
+impl<T: Clone, K> Clone for FailureKeeper<T, K> {
+    fn clone(&self) -> Self {
+        Self::new(self.subject.clone())
     }
 }
 

@@ -14,6 +14,7 @@ mod failed_retries;
 mod failure_span;
 mod failure_subjects;
 mod fallback;
+mod guard_failures;
 mod guards;
 mod half_open;
 mod histories;

@@ -229,6 +229,7 @@ impl Drop for HostileError {
 }
 
 /// The subject of a call, which calls back from all its trait methods.
+#[derive(Clone)]
 pub(crate) struct HostileSubject;
 
 impl fmt::Display for HostileSubject {

@@ -172,6 +172,12 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         ignore(call.as_mut().poll(&mut Context::from_waker(&waker())));
     }),
     ("Circuit::call_blocking", |target| drop(target.circuit.call_blocking(|| Err::<(), _>(HostileError)))),
+    ("Guard::keep_last_failure", |target| {
+        let guard = target.circuit.keep_last_failure(HostileSubject);
+        drop(guard.call_blocking(|| Err::<(), _>(HostileError)));
+        let mut call = Box::pin(guard.call(ready(Err::<(), _>(HostileError))));
+        ignore(call.as_mut().poll(&mut Context::from_waker(&waker())));
+    }),
     ("Circuit::trip", |target| ignore(target.circuit.trip())),
     ("Circuit::reset", |target| ignore(target.circuit.reset())),
     ("Circuit::force_open", |target| ignore(target.circuit.force_open())),
