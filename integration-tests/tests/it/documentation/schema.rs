@@ -207,6 +207,8 @@ fn edges(property: &Value) -> Vec<Value> {
         for (end, beyond) in [("minimum", -1_i32), ("maximum", 1)] {
             let Some(end) = kind.get(end) else { continue };
             values.push(end.clone());
+            // A whole number with a point, which some programs write.
+            values.extend(end.as_i64().map(|end| json!(end as f64)));
             if end.is_f64() {
                 values.extend(end.as_f64().map(|end| json!(end + f64::from(beyond) / 8.0)));
             }

@@ -80,6 +80,22 @@ pub enum Scalar<'a> {
     Text(&'a str),
 }
 
+impl Scalar<'_> {
+    /// Returns the value if it is a whole number.
+    ///
+    /// A number such as `3.0` or `1e6` is one, as in JSON Schema, because some programs write
+    /// integers in this form. Above 2⁵³, a number in this form may not be exact.
+    pub(super) fn as_integer(&self) -> Option<i128> {
+        const EXACT: f64 = (1_u64 << f64::MANTISSA_DIGITS) as f64;
+
+        match self {
+            Self::Integer(integer) => Some(*integer),
+            Self::Float(number) if number.fract() == 0.0 && number.abs() <= EXACT => Some(*number as i128),
+            _ => None,
+        }
+    }
+}
+
 impl Display for Scalar<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

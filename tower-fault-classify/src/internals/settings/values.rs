@@ -137,10 +137,8 @@ impl<T: Copy + Debug + PartialOrd + TryFrom<i128> + TryInto<i128>> Setting for I
     }
 
     fn scalar(&self, given: &Scalar<'_>) -> Option<T> {
-        match given {
-            Scalar::Integer(integer) => T::try_from(*integer).ok().filter(|integer| self.0.contains(integer)),
-            _ => None,
-        }
+        let integer = T::try_from(given.as_integer()?).ok()?;
+        self.0.contains(&integer).then_some(integer)
     }
 }
 
@@ -164,9 +162,8 @@ impl Setting for Seed {
 
     fn scalar(&self, given: &Scalar<'_>) -> Option<u64> {
         match given {
-            Scalar::Integer(seed) => u64::try_from(*seed).ok(),
             Scalar::Text(seed) => seed.parse().ok(),
-            _ => None,
+            number => u64::try_from(number.as_integer()?).ok(),
         }
     }
 }
