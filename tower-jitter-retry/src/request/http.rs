@@ -51,9 +51,7 @@ impl<B> RequestInfo for Request<B> {
     }
 
     fn mark(&mut self, mark: Mark<'_>) {
-        if mark.marker {
-            self.extensions_mut().insert(mark.attempt);
-        }
+        mark_extensions(self.extensions_mut(), mark);
         mark_headers(self.headers_mut(), mark);
     }
 
@@ -123,6 +121,17 @@ pub(super) fn earliest_deadline(deadline: Option<Deadline>, headers: &HeaderMap)
     let Some(timeout) = grpc::timeout(headers) else { return deadline };
     let earlier = deadline.is_some_and(|deadline| deadline.remaining() <= timeout);
     if earlier { deadline } else { Some(Deadline::within(timeout)) }
+}
+
+pub(super) fn mark_extensions(extensions: &mut ::http::Extensions, mark: Mark<'_>) {
+    if mark.marker {
+        extensions.insert(mark.attempt);
+    }
+    if let Some(remaining) = mark.remaining
+        && let Some(deadline) = extensions.get_mut::<Deadline>()
+    {
+        deadline.shorten(remaining);
+    }
 }
 
 pub(super) fn mark_headers(headers: &mut HeaderMap, mark: Mark<'_>) {

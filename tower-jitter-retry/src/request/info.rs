@@ -45,8 +45,9 @@ pub struct Mark<'a> {
 ///   and no retry follows.
 ///
 /// The timeout in `grpc-timeout` is a deadline as well. The earlier of the two applies. If the
-/// request can be sent again, the `grpc-timeout` of each attempt is shortened to the time that is
-/// left. A request without `grpc-timeout` gets none.
+/// request can be sent again, the `grpc-timeout` and the time of [`within`](Self::within) of each
+/// attempt are shortened to the time that is left. An inner retry layer therefore has the same
+/// deadline. A request without `grpc-timeout` gets none.
 ///
 /// ```
 /// use std::time::Duration;
@@ -85,6 +86,14 @@ impl Deadline {
         match self.0 {
             When::Within(time) => time,
             When::At(moment) => moment.saturating_duration_since(tokio::time::Instant::now()),
+        }
+    }
+
+    /// Replaces a time from the beginning of the call by the time that is left. An inner layer, for
+    /// which each attempt is a call, then has the same deadline.
+    pub(crate) fn shorten(&mut self, remaining: Duration) {
+        if let When::Within(time) = &mut self.0 {
+            *time = remaining;
         }
     }
 }

@@ -6,7 +6,9 @@ use ::http::{Extensions, HeaderName};
 use ::reqwest::Request;
 
 use super::grpc;
-use super::http::{earliest_deadline, has_idempotency_key, mark_headers, read_notes, unmark_headers};
+use super::http::{
+    earliest_deadline, has_idempotency_key, mark_extensions, mark_headers, read_notes, unmark_headers,
+};
 use super::{Attempt, Mark, Notes, RequestExt, RequestInfo, RetryRequest};
 
 impl RequestInfo for Request {
@@ -32,8 +34,8 @@ impl RequestInfo for Request {
     }
 
     fn mark(&mut self, mark: Mark<'_>) {
-        if mark.marker {
-            self.edit_extensions(|extensions| extensions.insert(mark.attempt));
+        if mark.marker || mark.remaining.is_some() {
+            self.edit_extensions(|extensions| mark_extensions(extensions, mark));
         }
         mark_headers(self.headers_mut(), mark);
     }
@@ -92,6 +94,9 @@ mod tests {
         assert_eq!(notes.deadline, Some(deadline));
         request.unmark(None);
         assert_eq!(request.notes(), Notes { attempt: None, ..notes });
+        let left = Duration::from_secs(2);
+        request.mark(Mark { attempt: Attempt::new(2), remaining: Some(left), marker: false, header: None });
+        assert_eq!(request.notes(), Notes { attempt: None, deadline: Some(Deadline::within(left)), ..notes });
         assert_eq!(Request::new(Method::PUT, "http://a/".parse().unwrap()).notes(), Notes::default());
     }
 }

@@ -2,17 +2,23 @@
 
 use std::io;
 use std::sync::Mutex;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderName, Method, Request, Response};
 use http_body_util::{BodyExt, Full};
+use tokio::time::{Instant, sleep};
 use tower::util::BoxCloneService;
 use tower::{Layer, Service, ServiceBuilder, service_fn};
 use tower_jitter_retry::fault_classify::{Fault, Health, Kind, Origin, Retryable, Verdict};
-use tower_jitter_retry::request::{Attempt, remove_marker};
-use tower_jitter_retry::{Budget, JitterRetryLayer, NonIdempotent, ReplayBody, RetryPolicy, RetrySafety};
+use tower_jitter_retry::request::{Attempt, RequestExt, remove_marker};
+use tower_jitter_retry::{
+    Budget, Clock, Deadline, Jitter, JitterRetryLayer, NonIdempotent, ReplayBody, RetryPolicy, RetrySafety,
+};
 
 use crate::support::{Broken, Calls, block_on, immediate, layer, request, response, send};
+
+const SECOND: Duration = Duration::from_secs(1);
 
 fn three() -> JitterRetryLayer {
     layer(immediate())
@@ -514,4 +520,28 @@ fn three_nested_layers_of_three_make_three_calls() {
     ));
     block_on(send(&mut service, request(Method::GET))).unwrap();
     assert_eq!(calls.made(), 3);
+}
+
+/// The outer layer retries the refusals, and the inner layer the failures of a POST.
+#[tokio::test(start_paused = true)]
+async fn deadline_of_call_limits_retries_of_inner_layer() {
+    let delayed = |safety| {
+        let policy = RetryPolicy::builder().clock(Clock::tokio()).jitter(Jitter::None).budget(None);
+        layer(policy.safety(safety).initial_backoff(SECOND).backoff_multiplier(1.0).max_attempts(9))
+    };
+    let (start, last) = (Instant::now(), Mutex::new(Duration::ZERO));
+    let mut service = ServiceBuilder::new()
+        .layer(delayed(RetrySafety::ByMethod))
+        .layer(delayed(RetrySafety::Always))
+        .service(service_fn(|_: Request<String>| {
+            *last.lock().unwrap() = start.elapsed();
+            async {
+                sleep(SECOND / 2).await;
+                let status = if start.elapsed() < 2 * SECOND { 429 } else { 500 };
+                Ok::<_, io::Error>(response(status))
+            }
+        }));
+    let request = request(Method::POST).with_extension(Deadline::within(5 * SECOND));
+    send(&mut service, request).await.unwrap();
+    assert_eq!(*last.lock().unwrap(), SECOND * 9 / 2, "the next one would be sent after the deadline");
 }
