@@ -133,7 +133,7 @@ fn visit_attempts(to: &mut impl Visit<RetryPolicyBuilder>) {
             "budget",
             "limits retries in an outage: see [retry budgets](https://github.com/OWNER/tower-resilience-layers/blob/main/docs/configuration.md#retry-budgets)",
             OrNone(OneOf(BudgetTable)),
-            RetryPolicyBuilder::budget,
+            RetryPolicyBuilder::own_budget,
         );
     to.setting("seed", "makes the delays reproducible", OrNone(Seed), RetryPolicyBuilder::seed);
 }
@@ -550,6 +550,7 @@ impl Serialize for RetryPolicy {
             clock: _,
             has_own_clock: _,
             budget,
+            has_given_budget: _,
             seeds,
             replay_limit,
             safety,

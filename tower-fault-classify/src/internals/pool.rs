@@ -124,6 +124,12 @@ impl<T: PoolItem> PoolHandle<T> {
         &self.0.value
     }
 
+    /// Returns whether there are other counted handles to the value.
+    pub fn is_shared(&self) -> bool {
+        // Relaxed: other threads may clone and drop handles at any time, before and after the load.
+        handles(self.0.handles.0.load(Ordering::Relaxed)) > 1
+    }
+
     /// Returns whether both are handles to the same value.
     pub fn ptr_eq(&self, other: &Self) -> bool {
         std::ptr::eq(self.0, other.0)
@@ -217,7 +223,9 @@ mod tests {
     fn pool_value_is_retired_by_last_drop_and_reused() {
         let acquire = || PoolHandle::<Value>::acquire(Value::default);
         let first = acquire();
+        assert!(!first.is_shared());
         let second = first.clone();
+        assert!(first.is_shared() && second.is_shared());
         let value = first.as_static();
         let retired = || value.retired.load(Ordering::Relaxed);
         drop(first);

@@ -169,6 +169,15 @@ impl Budget {
         }
     }
 
+    /// Returns whether there are other handles to this budget. A custom budget counts as shared.
+    pub(crate) fn is_shared(&self) -> bool {
+        match &self.0 {
+            BudgetKind::Window(core, _) => core.is_shared(),
+            BudgetKind::Tokens(core, _) => core.is_shared(),
+            BudgetKind::Custom(_) => true,
+        }
+    }
+
     /// Returns the reference that a call keeps, if this is a budget of this crate.
     pub(crate) fn budget_ref(&self) -> Option<BudgetRef> {
         match &self.0 {

@@ -61,7 +61,8 @@ pub struct RetryPolicyBuilder {
 enum BudgetChoice {
     /// Each policy that is built gets a budget of its own.
     New(TokenBudgetBuilder),
-    Given(Option<Budget>),
+    /// `given`: the budget was given in code, so that other policies may share it.
+    Of { budget: Option<Budget>, given: bool },
 }
 
 impl RetryPolicy {
@@ -166,7 +167,7 @@ impl RetryPolicyBuilder {
             safety: policy.safety(),
             non_idempotent: policy.non_idempotent(),
             follows_redirects: policy.follows_redirects(),
-            budget: BudgetChoice::Given(policy.budget().cloned()),
+            budget: BudgetChoice::Of { budget: policy.budget().cloned(), given: policy.has_given_budget },
             clock: policy.has_own_clock.then_some(policy.clock()),
             seed: policy.seed(),
             replay_limit: policy.replay_limit(),
@@ -345,7 +346,14 @@ impl RetryPolicyBuilder {
     /// that only this policy and its clones use. The module [`budget`](crate::budget) compares the
     /// kinds, and has [the reasons](crate::budget#default) for the default.
     pub fn budget(mut self, budget: impl Into<Option<Budget>>) -> Self {
-        self.budget = BudgetChoice::Given(budget.into());
+        self.budget = BudgetChoice::Of { budget: budget.into(), given: true };
+        self
+    }
+
+    /// Sets a budget that was made for this policy alone.
+    #[cfg(feature = "serde")]
+    pub(crate) fn own_budget(mut self, budget: Option<Budget>) -> Self {
+        self.budget = BudgetChoice::Of { budget, given: false };
         self
     }
 
@@ -493,9 +501,9 @@ impl RetryPolicyBuilder {
         ConfigError::check("replay_limit", self.replay_limit, REPLAY_LIMIT_RANGE)?;
         let methods =
             if self.methods.is_empty() { None } else { Some(Arc::new(GrpcMethods::parse(self.methods)?)) };
-        let budget = match self.budget {
-            BudgetChoice::Given(budget) => budget,
-            BudgetChoice::New(builder) => Some(builder.build()?),
+        let (budget, has_given_budget) = match self.budget {
+            BudgetChoice::Of { budget, given } => (budget, given),
+            BudgetChoice::New(builder) => (Some(builder.build()?), false),
         };
         let clock = self.clock.unwrap_or(Clock::tokio());
         let limits = Limits {
@@ -525,6 +533,7 @@ impl RetryPolicyBuilder {
             clock,
             has_own_clock: self.clock.is_some(),
             budget,
+            has_given_budget,
             seeds: self.seed.map(Seeds::from),
             replay_limit: self.replay_limit,
             safety: self.safety,

@@ -103,6 +103,8 @@ pub struct RetryPolicy {
     /// replaces.
     pub(crate) has_own_clock: bool,
     pub(crate) budget: Option<Budget>,
+    /// Whether the budget was given in code, so that other policies may share it.
+    pub(crate) has_given_budget: bool,
     pub(crate) seeds: Option<Seeds>,
     pub(crate) replay_limit: usize,
     pub(crate) safety: RetrySafety,

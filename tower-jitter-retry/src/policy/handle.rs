@@ -75,7 +75,8 @@ impl PolicyHandle {
     ///
     /// | part of the new policy | effect |
     /// |---|---|
-    /// | a budget with the [settings](Budget::settings) of the current one | the current budget stays, with its tokens or its counts |
+    /// | a budget of its own, with the [settings](Budget::settings) of the current one, such as from a file | the current budget stays, with its tokens or its counts |
+    /// | a budget that was given to [`budget`](crate::RetryPolicyBuilder::budget) and has other handles, so that policies can share it | replaces the current budget |
     /// | a budget with other settings, a custom budget, or none | replaces the current budget |
     /// | the seed of the current policy | the sequence of random numbers continues |
     /// | another seed, or none | a new sequence |
@@ -118,8 +119,10 @@ impl RetryPolicy {
             self.seeds.clone_from(&current.seeds);
         }
         let settings = |policy: &Self| policy.budget().and_then(Budget::settings);
-        if settings(&self).is_some() && settings(&self) == settings(current) {
+        let shared = self.has_given_budget && self.budget().is_some_and(Budget::is_shared);
+        if !shared && settings(&self).is_some() && settings(&self) == settings(current) {
             self.budget.clone_from(&current.budget);
+            self.has_given_budget = current.has_given_budget;
             self.hot.budget_ref = current.hot.budget_ref;
         }
         let observer = |policy: &Self| policy.cold.as_ref().and_then(|cold| cold.observer.clone());

@@ -128,6 +128,26 @@ async fn budget_with_equal_settings_keeps_its_tokens() {
     assert_eq!(handle.policy().budget(), None);
 }
 
+#[test]
+fn budget_that_is_shared_replaces_budget_with_equal_settings() {
+    let budget_of = |handle: &PolicyHandle| handle.policy().budget().cloned().unwrap();
+    let (one, other) = (PolicyHandle::new(RetryPolicy::default()), PolicyHandle::new(RetryPolicy::default()));
+    let shared = Budget::default();
+    for handle in [&one, &other] {
+        handle.reconfigure(RetryPolicy::builder().budget(shared.clone()).build().unwrap());
+        assert_eq!(budget_of(handle), shared);
+    }
+    // A default budget, as in a policy from a file, even while a copy of the policy is kept.
+    let default = RetryPolicy::default();
+    one.reconfigure(default.clone());
+    assert_eq!(budget_of(&one), shared);
+    one.reconfigure(default.to_builder().on_retry(|_| {}).build().unwrap());
+    assert_eq!(budget_of(&one), shared);
+    // The current policy with another setting.
+    one.reconfigure(one.policy().to_builder().max_attempts(2).build().unwrap());
+    assert_eq!(budget_of(&one), shared);
+}
+
 #[tokio::test(start_paused = true)]
 async fn clock_and_callback_stay_unless_replaced() {
     let retries = Arc::new(AtomicU32::new(0));
