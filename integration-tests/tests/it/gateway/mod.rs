@@ -4,6 +4,7 @@ mod bodies;
 mod circuits;
 mod disconnect;
 mod markers;
+mod reload;
 mod shutdown;
 mod uploads;
 
