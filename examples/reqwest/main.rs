@@ -1,16 +1,21 @@
-//! A `reqwest::Client` with retries, a circuit breaker and a timeout.
+//! A client struct around a `reqwest::Client`, with retries, circuit breakers and a timeout.
 //!
 //! The program shows:
 //!
-//! - a GET that is retried, and a POST that is not;
+//! - a file of settings, with limits of its own for one host, and the error for a bad value;
+//! - a circuit for each host, and settings of one request: a POST that may be sent twice, a
+//!   deadline, a key;
 //! - request and response bodies that stream;
-//! - a circuit that opens after five failures, and closes after two successful probes.
+//! - how to handle an error, read the number of attempts, and find the last failure of a circuit.
 //!
 //! ```text
 //! cargo run --example reqwest
 //! ```
 
+use std::fmt;
+use std::future::{Ready, pending, ready};
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -19,139 +24,236 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::StatusCode;
 use axum::routing::{get, post, put};
-use reqwest::{Client, Method, Request, Response, Url};
+use reqwest::{Client, Request, Response};
+use serde::Deserialize;
 use tokio::net::TcpListener;
-use tower::timeout::{Timeout, TimeoutLayer};
-use tower::{BoxError, Service, ServiceBuilder, ServiceExt};
-use tower_breaker::{Breaker, BreakerConfig, BreakerError, BreakerLayer, Circuit};
-use tower_fault_classify::{CarriedVerdict, ErrorChain, FaultClassify, FaultClassifyLayer, Verdict};
-use tower_jitter_retry::{JitterRetry, JitterRetryLayer, Retried, RetryPolicy};
+use tower::timeout::TimeoutLayer;
+use tower::util::BoxCloneSyncService;
+use tower::{BoxError, ServiceBuilder, ServiceExt};
+use tower_breaker::keyed::{KeyedBreakerLayer, KeyedCircuits, KeyedConfig};
+use tower_breaker::{BreakerError, HumanDuration};
+use tower_fault_classify::{ClassifiedError, ErrorChain, FaultClassifyLayer, Kind};
+use tower_jitter_retry::request::RequestExt;
+use tower_jitter_retry::{Deadline, JitterRetryLayer, Retried, RetryPolicy, RetrySafety};
 
-/// The pause between two orders.
-const ORDER_INTERVAL: Duration = Duration::from_millis(300);
+/// The settings file. It is compiled in so that the example needs no path. A service would call
+/// `std::fs::read_to_string` instead.
+const SETTINGS: &str = include_str!("settings.toml");
 
-/// The client with its layers. The type has a name, so that a struct can hold the client.
-type ShopClient = JitterRetry<Breaker<FaultClassify<Timeout<Client>>>>;
-
-/// Builds the client, and returns it with a handle to its circuit.
-fn shop_client() -> Result<(ShopClient, Circuit), BoxError> {
-    // All other settings of the breaker have their defaults, as those of the retry layer do.
-    let breaker_config = BreakerConfig::builder().name("shop").build()?;
-    let breaker = BreakerLayer::new(breaker_config);
-    let circuit = breaker.circuit();
-
-    let client = Client::builder()
-        // The stack retries, so reqwest does not need its own retries of refused HTTP/2 requests.
-        .retry(reqwest::retry::never())
-        // The demo's server is on loopback. Leave this line out if your program may use a proxy.
-        .no_proxy()
-        .build()?;
-
-    let stack = ServiceBuilder::new()
-        // Outermost: the breaker sees each attempt, and rejects attempts while it is open.
-        .layer(JitterRetryLayer::new(RetryPolicy::default()))
-        .layer(breaker)
-        // Classifies each outcome once. The two layers above read the verdict.
-        .layer(FaultClassifyLayer::new())
-        // Innermost: the limit applies to each attempt, and a timeout is classified.
-        .layer(TimeoutLayer::new(Duration::from_secs(5)))
-        .service(client);
-    Ok((stack, circuit))
+/// The settings of the program. A table that is left out has the defaults.
+#[derive(Deserialize)]
+// An unknown table is an error. Without this line, a misspelled name would mean the defaults.
+#[serde(deny_unknown_fields)]
+struct Settings {
+    /// The time limit of an attempt.
+    attempt_timeout: HumanDuration,
+    #[serde(default)]
+    breaker: KeyedConfig,
+    #[serde(default)]
+    retry: RetryPolicy,
 }
 
-/// Sends a request and prints how it ended.
-async fn send(client: &mut ShopClient, request: Request) -> Result<(), BoxError> {
-    let name = format!("{} {}", request.method(), request.url().path());
-    match client.ready().await?.call(request).await {
-        Ok(response) => println!("{name}: {}", describe(response).await?),
-        Err(BreakerError::Rejected(rejection)) => println!("{name}: not sent: {rejection}"),
-        // An error prints only its own message. `ErrorChain` adds its sources.
-        Err(error) => println!("{name}: {}", ErrorChain(&error)),
+/// The key of a circuit: a host, or a group of requests.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Upstream(String);
+
+/// The label of the circuit in the settings file, in rejections and in the status.
+impl fmt::Debug for Upstream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+fn host(request: &Request) -> Upstream {
+    Upstream(request.url().host_str().unwrap_or_default().to_owned())
+}
+
+/// The subject of the last failure of a circuit.
+fn subject(request: &Request) -> String {
+    format!("{} {}", request.method(), request.url().path())
+}
+
+type ShopError = BreakerError<ClassifiedError>;
+
+/// The client of a shop. Clones share connections, circuits and the retry budget.
+#[derive(Clone)]
+struct Shop {
+    /// Builds requests.
+    client: Client,
+    /// Sends requests. The box hides the types of the layers.
+    service: BoxCloneSyncService<Request, Response, ShopError>,
+    circuits: KeyedCircuits<Upstream>,
+}
+
+impl Shop {
+    fn new(settings: Settings, client: Client) -> Self {
+        let breakers = KeyedBreakerLayer::new(settings.breaker, host)
+            // An `Upstream` in the extensions of a request replaces the host.
+            .key_from_extension()
+            .keep_last_failure_by(subject);
+        let circuits = breakers.circuits();
+        let service = ServiceBuilder::new()
+            .layer(BoxCloneSyncService::layer())
+            // The breaker sees each attempt, and rejects attempts while the circuit is open.
+            .layer(JitterRetryLayer::new(settings.retry))
+            .layer(breakers)
+            // Classifies each outcome once. The two layers above read the verdict.
+            .layer(FaultClassifyLayer::new())
+            // Innermost: the limit applies to each attempt, and a timeout is classified.
+            .layer(TimeoutLayer::new(settings.attempt_timeout.into()))
+            .service(client.clone());
+        Self { client, service, circuits }
+    }
+
+    async fn send(&self, request: Request) -> Result<Response, ShopError> {
+        // A clone for each call, so that calls can run at the same time.
+        self.service.clone().oneshot(request).await
+    }
+
+    /// A GET is idempotent, so the retry layer may send it again.
+    fn price(&self) -> reqwest::Result<Request> {
+        self.client.get("http://prices.example/price").build()
+    }
+
+    /// The retry layer keeps a streaming body while it is sent, up to 64 KiB, to send it again.
+    fn archive(&self) -> reqwest::Result<Request> {
+        let chunks = ["one ", "chunk ", "after ", "another"].map(Ok::<_, io::Error>);
+        let body = reqwest::Body::wrap_stream(tokio_stream::iter(chunks));
+        self.client.put("http://files.example/archive").body(body).build()
+    }
+
+    /// A POST is not sent again after a 500, because the server may have processed it.
+    fn order(&self) -> reqwest::Result<Request> {
+        self.client.post("http://orders.example/order").build()
+    }
+
+    /// This POST may be sent again: the server detects a repeated confirmation. It has a circuit of
+    /// its own, so that failed orders do not stop confirmations.
+    fn confirmation(&self) -> reqwest::Result<Request> {
+        let request = self.client.post("http://orders.example/confirmation").build()?;
+        let circuit = Upstream("confirmations".to_owned());
+        Ok(request.with_extension(RetrySafety::Always).with_extension(circuit))
+    }
+
+    /// No retry of this request starts after the deadline. The first attempt may run past it.
+    fn report(&self) -> reqwest::Result<Request> {
+        let request = self.client.get("http://reports.example/report").build()?;
+        Ok(request.with_extension(Deadline::within(Duration::from_millis(200))))
+    }
+}
+
+/// Sends a request and prints how the call ended.
+async fn send(shop: &Shop, request: Request) -> Result<(), BoxError> {
+    let name = subject(&request);
+    match shop.send(request).await {
+        Ok(response) => println!("{name}: {}", describe_response(response).await?),
+        Err(error) => println!("{name}: {}", describe_error(&error)),
     }
     Ok(())
 }
 
 /// Describes a response, and reads its body to the end.
-async fn describe(mut response: Response) -> reqwest::Result<String> {
+async fn describe_response(mut response: Response) -> reqwest::Result<String> {
     let status = response.status().as_u16();
-    let kind = fault_kind(&response);
     // The retry layer adds `Retried` to a response after a retry.
     let attempts = response.extensions().get::<Retried>().map_or(1, |retried| retried.attempts);
     let mut length = 0;
     while let Some(chunk) = response.chunk().await? {
         length += chunk.len();
     }
-    Ok(format!("status {status}, classified as {kind}, {attempts} attempt(s), {length} bytes"))
+    Ok(format!("status {status}, {attempts} attempt(s), {length} bytes"))
 }
 
-/// Returns the kind of fault in the verdict that `FaultClassifyLayer` attached to a response. The
-/// layer attaches nothing to a success.
-fn fault_kind(response: &Response) -> &'static str {
-    match CarriedVerdict::get(response) {
-        Some(Verdict::Fault(fault)) => fault.kind().as_str(),
-        Some(Verdict::Success) | None => "success",
+fn describe_error(error: &ShopError) -> String {
+    match error {
+        BreakerError::Rejected(rejection) => format!("not sent: {rejection}"),
+        BreakerError::Inner(error) if error.fault().kind() == Kind::Timeout => {
+            "no response in time".to_owned()
+        }
+        // An error prints only its own message. `ErrorChain` adds its sources.
+        error => ErrorChain(error).to_string(),
     }
-}
-
-/// Builds a PUT request whose body is a stream.
-///
-/// The retry layer records the body while it is sent, up to 64 KiB, so that it can send it again.
-fn streaming_upload(url: Url) -> Request {
-    let chunks = ["one ", "chunk ", "after ", "another"].map(Ok::<_, io::Error>);
-    let mut request = Request::new(Method::PUT, url);
-    *request.body_mut() = Some(reqwest::Body::wrap_stream(tokio_stream::iter(chunks)));
-    request
 }
 
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
-    let server = start_server().await?;
-    let (mut client, circuit) = shop_client()?;
+    let client = demo_client(start_server().await?)?;
+    let shop = Shop::new(toml::from_str(SETTINGS)?, client);
 
-    // A GET is idempotent: the layer sends it again after a 503.
-    send(&mut client, Request::new(Method::GET, server.join("/price")?)).await?;
+    send(&shop, shop.price()?).await?;
+    send(&shop, shop.archive()?).await?;
+    send(&shop, shop.confirmation()?).await?;
+    send(&shop, shop.report()?).await?;
 
-    send(&mut client, streaming_upload(server.join("/archive")?)).await?;
-
-    // The server may have processed a POST before it answered 500, so the layer does not send the
-    // POST again. Five failures in a row open the circuit, because the last one is more than a
-    // second after the first one. The sixth call is rejected.
-    for _ in 0..6 {
-        send(&mut client, Request::new(Method::POST, server.join("/order")?)).await?;
-        tokio::time::sleep(ORDER_INTERVAL).await;
+    // Two failures open the circuit of the host, as `settings.toml` says. The third order is
+    // rejected. The circuits of other keys stay closed.
+    for _ in 0..3 {
+        send(&shop, shop.order()?).await?;
     }
-    println!("the circuit is {}", circuit.status().state);
+    send(&shop, shop.confirmation()?).await?;
+    // The status says which request failed last, and why. Its JSON form suits a status page.
+    let orders = shop.circuits.circuit(&Upstream("orders.example".to_owned()));
+    if let Some(failure) = orders.status().last_failure {
+        println!("last failure: {}: {}", failure.subject, failure.message);
+    }
 
-    // The circuit stays open for 3 to 4.5 s. The next two calls are probes: they succeed and close
-    // the circuit.
-    tokio::time::sleep(circuit.status().retry_after.unwrap_or_default()).await;
+    // The circuit stays open for 500 to 750 ms. Two successful probes close it.
+    tokio::time::sleep(orders.status().retry_after.unwrap_or_default()).await;
     for _ in 0..2 {
-        send(&mut client, streaming_upload(server.join("/archive")?)).await?;
-        println!("the circuit is {}", circuit.status().state);
+        send(&shop, shop.order()?).await?;
+        println!("orders.example is {}", orders.status().state);
+    }
+
+    // The error shows the line, and names the setting, its value and the allowed range.
+    let bad_settings = SETTINGS.replace("failure_rate = 0.5", "failure_rate = 1.5");
+    if let Err(error) = toml::from_str::<Settings>(&bad_settings) {
+        println!("invalid settings: {error}");
     }
     Ok(())
 }
 
-/// Starts a server on a loopback port.
-///
-/// - `GET /price` answers 503 twice, then 200.
-/// - `POST /order` answers 500.
-/// - `PUT /archive` answers with the body of the request.
-async fn start_server() -> Result<Url, BoxError> {
-    let price_requests = Arc::new(AtomicUsize::new(0));
-    let price = async move || {
-        if price_requests.fetch_add(1, Ordering::Relaxed) < 2 {
-            (StatusCode::SERVICE_UNAVAILABLE, "try later")
-        } else {
-            (StatusCode::OK, "12.50")
+/// Builds a client that resolves the hosts of the shop to the demo's server.
+fn demo_client(server: SocketAddr) -> reqwest::Result<Client> {
+    let mut client = Client::builder()
+        // The stack retries, so reqwest does not need its own retries of refused HTTP/2 requests.
+        .retry(reqwest::retry::never())
+        // The demo's server is on loopback. Leave this line out if your program may use a proxy.
+        .no_proxy();
+    for host in ["prices.example", "files.example", "orders.example", "reports.example"] {
+        client = client.resolve(host, server);
+    }
+    client.build()
+}
+
+/// Starts a server on a loopback port, which plays all hosts.
+async fn start_server() -> io::Result<SocketAddr> {
+    let reports = Arc::new(AtomicUsize::new(0));
+    let report = async move || {
+        // The first request gets no answer.
+        if reports.fetch_add(1, Ordering::Relaxed) == 0 {
+            pending::<()>().await;
         }
     };
     let router = Router::new()
-        .route("/price", get(price))
-        .route("/order", post(async || StatusCode::INTERNAL_SERVER_ERROR))
-        .route("/archive", put(async |body: Body| body));
+        .route("/price", get(fails_at_first(2, StatusCode::SERVICE_UNAVAILABLE)))
+        .route("/archive", put(async |body: Body| body))
+        .route("/confirmation", post(fails_at_first(1, StatusCode::INTERNAL_SERVER_ERROR)))
+        .route("/order", post(fails_at_first(2, StatusCode::INTERNAL_SERVER_ERROR)))
+        .route("/report", get(report));
     let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
-    let url = Url::parse(&format!("http://{}", listener.local_addr()?))?;
+    let address = listener.local_addr()?;
     tokio::spawn(async move { axum::serve(listener, router).await });
-    Ok(url)
+    Ok(address)
+}
+
+/// Returns a handler that answers its first requests with the status `failure`.
+fn fails_at_first(
+    failures: usize,
+    failure: StatusCode,
+) -> impl Fn() -> Ready<StatusCode> + Clone + Send + Sync {
+    let requests = Arc::new(AtomicUsize::new(0));
+    move || {
+        let is_failure = requests.fetch_add(1, Ordering::Relaxed) < failures;
+        ready(if is_failure { failure } else { StatusCode::OK })
+    }
 }

@@ -5,6 +5,9 @@
 //! | the layers around the client | a tower service | each attempt |
 //! | the layers as a middleware of the client | a `ClientWithMiddleware` | each call before the layers, each attempt after them |
 //!
+//! The calls are POSTs that may be sent twice. An extension of the request says so, in both
+//! arrangements.
+//!
 //! The server always answers 503, so each of the first four calls makes three attempts. The circuit
 //! does not count the failures of retries. The first attempt of the fifth call is the fifth failure
 //! in a row. It opens the circuit, because it is more than a second after the first failure. The
@@ -20,7 +23,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::http::{Extensions, StatusCode};
-use axum::routing::get;
+use axum::routing::post;
 use reqwest::{Client, Method, Request, Response};
 use reqwest_middleware::{ClientBuilder, ClientWithMiddleware, Middleware, Next};
 use tokio::net::TcpListener;
@@ -29,7 +32,8 @@ use tower::{BoxError, Service, ServiceBuilder, ServiceExt};
 use tower_breaker::{BreakerConfig, BreakerError, BreakerLayer, Rejection};
 use tower_fault_classify::middleware::TowerMiddleware;
 use tower_fault_classify::{ClassifiedError, ErrorChain, FaultClassifyLayer, classify_error};
-use tower_jitter_retry::{JitterRetryLayer, RetryPolicy};
+use tower_jitter_retry::request::RequestExt;
+use tower_jitter_retry::{JitterRetryLayer, RetryPolicy, RetrySafety};
 
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -88,7 +92,8 @@ async fn layers_around_client(url: &str) -> Result<(), BoxError> {
         .service(client);
 
     for _ in 0..CALLS {
-        let request = Request::new(Method::GET, url.parse()?);
+        // Without this extension, a POST is not sent again after a 503.
+        let request = Request::new(Method::POST, url.parse()?).with_extension(RetrySafety::Always);
         match service.ready().await?.call(request).await {
             Ok(response) => println!("around: status {}", response.status().as_u16()),
             Err(BreakerError::Rejected(rejection)) => println!("around: {rejection}"),
@@ -125,11 +130,12 @@ fn client_with_layers(calls: Counter, attempts: Counter) -> Result<ClientWithMid
 async fn layers_inside_client(url: &str) -> Result<(), BoxError> {
     let calls = Counter::default();
     let attempts = Counter::default();
-    // The client keeps its own methods, such as `get`.
+    // The client keeps its own methods, such as `post`.
     let client = client_with_layers(calls.clone(), attempts.clone())?;
 
     for _ in 0..CALLS {
-        match client.get(url).send().await {
+        // The adapter passes the extensions to the layers.
+        match client.post(url).with_extension(RetrySafety::Always).send().await {
             Ok(response) => println!("inside: status {}", response.status().as_u16()),
             Err(error) => {
                 // Both functions search the sources of the error.
@@ -170,7 +176,7 @@ async fn main() -> Result<(), BoxError> {
 
 /// Starts a server on a loopback port that always answers 503.
 async fn start_server() -> std::io::Result<String> {
-    let router = Router::new().route("/", get(async || StatusCode::SERVICE_UNAVAILABLE));
+    let router = Router::new().route("/", post(async || StatusCode::SERVICE_UNAVAILABLE));
     let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
     let url = format!("http://{}/", listener.local_addr()?);
     tokio::spawn(async move { axum::serve(listener, router).await });

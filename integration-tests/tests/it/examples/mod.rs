@@ -2,7 +2,6 @@
 
 mod axum_gateway;
 mod batch;
-mod config;
 mod hyper;
 mod quickstart;
 mod reqwest;
