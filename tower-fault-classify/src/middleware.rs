@@ -188,3 +188,18 @@ impl Drop for Attempt<'_> {
 fn lock(extensions: &Mutex<Extensions>) -> std::sync::MutexGuard<'_, Extensions> {
     extensions.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn extension_of_request_is_kept_beside_those_of_chain() {
+        let (mut own, mut others) = (Extensions::new(), Extensions::new());
+        own.insert("request");
+        others.insert("chain");
+        others.insert(7_u8);
+        add_missing(&mut own, others);
+        assert_eq!((own.get(), own.get()), (Some(&"request"), Some(&7_u8)));
+    }
+}
