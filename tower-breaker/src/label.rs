@@ -9,6 +9,10 @@
 #[cfg(feature = "keyed")]
 pub(crate) use self::slots::{KeptLabel, Label};
 
+/// The label of the overflow circuit.
+#[cfg(feature = "keyed")]
+pub(crate) const OVERFLOW: &str = "(overflow)";
+
 /// Uninhabited: without the feature `keyed` there are no keys and no labels.
 #[cfg(not(feature = "keyed"))]
 #[derive(Clone, Copy, Debug)]

@@ -52,7 +52,7 @@ use crate::circuit::{
 };
 use crate::config::{BreakerConfig, Mode};
 use crate::error::Rejection;
-use crate::label::{KeptLabel, Label};
+use crate::label::{KeptLabel, Label, OVERFLOW};
 use crate::machine::{CircuitState, Counts, WindowShape};
 use crate::rng::JitterStream;
 use crate::sealed::Sealed;
@@ -133,7 +133,7 @@ impl<K> Common<K> {
         let observers = Arc::clone(&self.observers);
         // The label of the overflow circuit is not one of the limited labels of keys.
         let max_key_labels = self.max_key_labels.map(|_| usize::MAX);
-        let common = Self::new(configs, |_| "(overflow)".to_owned(), max_key_labels);
+        let common = Self::new(configs, |_| OVERFLOW.to_owned(), max_key_labels);
         Self { observers, is_counted: guards, ..common }
     }
 

@@ -36,6 +36,8 @@ use self::names::{
 use self::names::{EVICTIONS, OVERFLOWS};
 use self::recorder::find_recorder;
 use super::Transition;
+#[cfg(feature = "keyed")]
+use crate::label::OVERFLOW;
 use crate::machine::CircuitState;
 
 const STATES: [CircuitState; 6] = [
@@ -422,7 +424,8 @@ impl KeyInstruments {
             if let Some(number) = by_key.get(&label) {
                 return *number;
             }
-            if by_key.len() < max_labels {
+            // The label of the overflow circuit is not one of the limited labels.
+            if by_key.len() - usize::from(by_key.contains_key(OVERFLOW)) < max_labels {
                 return number_of(by_key.entry(Arc::clone(&label)).or_default(), circuit, || Some(label));
             }
         }

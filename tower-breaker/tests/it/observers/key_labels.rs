@@ -92,6 +92,20 @@ fn overflow_circuit_has_label_beyond_the_limit() {
 }
 
 #[test]
+fn label_of_overflow_circuit_takes_no_label_of_a_key() {
+    with_book(|book| {
+        let (mut service, circuits) = labelled("after overflow", 1, Overflow::Shared, by_number);
+        let first = circuits.get_or_insert(1).unwrap();
+        call_once(&mut service, (2, false)).unwrap();
+        assert_eq!(calls(book, "after overflow", "(overflow)"), [1, 0]);
+        drop(first);
+        circuits.clear();
+        call_once(&mut service, (3, false)).unwrap();
+        assert_eq!(["3", "(other)"].map(|key| calls(book, "after overflow", key)), [[1, 0], [0, 0]]);
+    });
+}
+
+#[test]
 fn key_whose_debug_panics_is_counted_as_other() {
     #[derive(PartialEq, Eq, Hash)]
     struct Unprintable;
