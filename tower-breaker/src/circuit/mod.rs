@@ -61,6 +61,8 @@ pub use self::permit::{CircuitRef, Permit, Static};
 #[cfg(feature = "keyed")]
 pub(crate) use self::state_word::StateWord;
 pub(crate) use self::static_store::StaticCore;
+#[cfg(feature = "keyed")]
+pub(crate) use self::status::Snapshot;
 pub use self::status::Status;
 pub(crate) use self::wakers::{WakeOn, WakerKey};
 pub use self::weak::WeakCircuit;

@@ -33,9 +33,10 @@ use foldhash::fast::RandomState;
 
 use super::core::{Common, Configs, EvictionCost, KeyedStore, Shared, SharedCore, eviction_cost};
 use super::table::Table;
-use crate::circuit::{Circuit, CircuitState, Core, Permit, Status};
+use crate::circuit::{Circuit, CircuitState, Core, Permit, Snapshot, Status};
 use crate::config::{KeyedConfig, Overflow};
 use crate::error::Rejection;
+use crate::machine::Reason;
 use crate::telemetry::{Failure, ObserverId, Transition};
 
 /// How many circuits a call with a new key scans at most.
@@ -243,6 +244,7 @@ impl<K: Eq + Hash> KeyedCircuits<K> {
             return None;
         }
         let listed = clock_hand.take(&core);
+        self.look_for_place(&mut clock_hand);
         drop(clock_hand);
         drop(listed);
         Some(self.handle(core))
@@ -561,9 +563,7 @@ impl<K> KeyedCircuits<K> {
             // The list holds a circuit, too, so that no key is dropped under the lock.
             self.inner.table.remove_if(core, |_| true);
         }
-        clock_hand.scanned = 0;
-        // Relaxed: a call that reads an older value does not look for a place.
-        self.inner.full_until.store(0, Ordering::Relaxed);
+        self.look_for_place(&mut clock_hand);
         drop(clock_hand);
         drop(listed);
     }
@@ -644,6 +644,12 @@ impl<K> KeyedCircuits<K> {
             let Some(evicted) = evicted else { break };
             self.drop_evicted(evicted);
         }
+        self.look_for_place(&mut self.clock_hand());
+    }
+
+    /// Lets the next call with a new key look for a place, because the map may have space again.
+    fn look_for_place(&self, clock_hand: &mut ClockHand<K>) {
+        clock_hand.scanned = 0;
         // Relaxed: a call that reads an older value does not look for a place.
         self.inner.full_until.store(0, Ordering::Relaxed);
     }
@@ -697,6 +703,9 @@ impl<K> Circuit<Shared<K>> {
 
     /// Returns whether a reset would change the circuit.
     fn is_touched(&self) -> bool {
-        self.owner().snapshot().state != CircuitState::Closed || !self.owner().is_idle()
+        let Snapshot { state, last_transition, last_failure, .. } = self.owner().snapshot();
+        // Only a reset ends a slow start and a streak of open periods, and removes the failure.
+        let was_reset = last_transition.is_none_or(|last| last.reason == Reason::Reset);
+        state != CircuitState::Closed || !was_reset || last_failure.is_some() || !self.owner().is_idle()
     }
 }

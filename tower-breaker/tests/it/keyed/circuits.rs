@@ -119,6 +119,19 @@ fn remove_of_each_position_keeps_other_circuits() {
 }
 
 #[test]
+fn remove_from_full_map_makes_space_immediately() {
+    let (circuits, _time) = circuits::<String>(2, Overflow::Unguarded);
+    for key in ["a", "b", "c"] {
+        fail(&circuits, key, 1);
+    }
+    assert_eq!((circuits.len(), circuits.overflowed()), (2, 1));
+    drop(circuits.remove("a"));
+    fail(&circuits, "c", 5);
+    assert_eq!((circuits.len(), circuits.overflowed()), (2, 1), "the new key has the free place");
+    assert!(circuits.try_acquire("c").is_err());
+}
+
+#[test]
 fn clear_removes_all_circuits_and_makes_space() {
     let (circuits, _time) = circuits::<String>(2, Overflow::Unguarded);
     for key in ["a", "b", "c"] {

@@ -1,6 +1,7 @@
 //! The limit of keys: which circuits are kept, which are evicted, and how excess keys are handled.
 
 use super::*;
+use crate::support::refused;
 
 #[test]
 fn keys_over_max_keys_are_unguarded() {
@@ -246,6 +247,27 @@ fn circuit_with_pending_call_is_never_evicted() {
     bench.time.advance(2 * AFTER_WINDOW);
     bench.fail_new_keys(4);
     assert!((0..3).all(|key| bench.circuits.get(&key).is_none()), "circuits without calls are evicted");
+}
+
+#[test]
+fn reset_all_resets_what_idle_closed_circuits_keep() {
+    let growing = config().open_backoff(2.0, 100 * OPEN_FOR).successes_to_close(1);
+    let bench = Bench::new(growing, 10, Overflow::Shared);
+    let circuit = bench.circuits.get_or_insert(0).unwrap();
+    circuit.try_acquire().unwrap().fail(&refused(), "the call");
+    circuit.trip().unwrap();
+    bench.time.advance(OPEN_FOR);
+    bench.succeed(0);
+    bench.time.advance(29 * SECOND);
+    let never_called = bench.circuits.get_or_insert(1).unwrap();
+    bench.circuits.reset_all();
+    assert!(circuit.status().last_failure.is_none());
+    circuit.trip().unwrap();
+    assert_eq!(circuit.status().retry_after, Some(OPEN_FOR), "the open time starts again");
+    circuit.reset().unwrap();
+    bench.circuits.reset_all();
+    let epoch = |circuit: &KeyedCircuit<u64>| circuit.status().last_transition.map(|last| last.epoch);
+    assert_eq!((epoch(&circuit), epoch(&never_called)), (Some(6), None), "nothing is left to reset");
 }
 
 #[test]
