@@ -9,8 +9,8 @@ use naive::{Call, Naive};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use tower_breaker::{
-    BreakerConfig, CancelledPolicy, Circuit, CircuitState, Clock, Counts, Health, ManualClock, Mode, Permit,
-    Verdict,
+    BreakerConfig, CancelledPolicy, Circuit, CircuitState, Clock, Counts, HalfOpen, Health, HealthReport,
+    ManualClock, Mode, Permit, Verdict,
 };
 
 use crate::support::FAULT;
@@ -158,6 +158,8 @@ enum Step {
         is_retry: bool,
     },
     End(usize, End),
+    /// Ends a call that took this time, whatever the clock shows.
+    EndAfter(usize, End, u64),
     /// Records the outcome of a call that did not run through the circuit, and how long it took.
     Record(End, Option<u64>),
     Forward(u64),
@@ -170,6 +172,7 @@ enum Step {
     ForceOpenFor(u64),
     ForceClosedFor(u64),
     ProbeNow,
+    Report(HealthReport),
     Release,
     Reconfigure(usize),
 }
@@ -187,17 +190,22 @@ fn step() -> impl Strategy<Value = Step> {
         Step::Release,
         Step::Release,
         Step::ProbeNow,
+        Step::Report(HealthReport::Critical),
+        Step::Report(HealthReport::Recovered),
     ];
     let timed_controls = (
         prop::sample::select(vec![Step::TripFor, Step::ForceOpenFor, Step::ForceClosedFor]),
         prop::sample::select(vec![500, 2_000, 10_000, 20_000]),
     );
     let outcome = prop::sample::select(vec![Success, Success, Failure, Failure, Neutral]);
+    let lasts = prop::sample::select(vec![0, 500, SLOW, 12_000]);
     let took = prop::sample::select(vec![None, None, Some(0), Some(500), Some(SLOW), Some(12_000)]);
     let forward = prop::sample::select(vec![500, 500, 1_000, 1_500, 2_000, 5_000, 10_000, 16_000, 40_000]);
     prop_oneof![
         20 => prop::bool::weighted(0.3).prop_map(|is_retry| Step::Admit { is_retry }),
         20 => (any::<usize>(), prop::sample::select(ends)).prop_map(|(which, end)| Step::End(which, end)),
+        3 => (any::<usize>(), outcome.clone(), lasts)
+            .prop_map(|(which, end, lasts)| Step::EndAfter(which, end, lasts)),
         5 => (outcome, took).prop_map(|(outcome, took)| Step::Record(outcome, took)),
         10 => forward.prop_map(Step::Forward),
         1 => prop::sample::select(vec![500, 3_000, 20_000, 900_000]).prop_map(Step::Back),
@@ -214,6 +222,17 @@ fn verdict(outcome: End) -> Verdict {
         End::Neutral => FAULT.with_health(Health::Neutral).into(),
         End::Drop | End::Cancel => unreachable!("not an outcome"),
     }
+}
+
+fn array(Counts { calls, failures, slow, cancelled, .. }: Counts) -> [u64; 4] {
+    [calls, failures, slow, cancelled]
+}
+
+/// Returns the running probes, the slots, the successes, the needed successes, and the cancelled
+/// probes.
+fn progress(half_open: HalfOpen) -> [u32; 5] {
+    let HalfOpen { running_probes, probes, successes, successes_to_close, cancelled_probes, .. } = half_open;
+    [running_probes, probes, successes, successes_to_close, cancelled_probes]
 }
 
 /// A circuit and its naive model.
@@ -261,7 +280,17 @@ impl Pair {
             outcome => permit.record(verdict(outcome)),
         }
         let now = self.now();
-        self.naive.end(call, end, now);
+        self.naive.end(call, end, None, now);
+    }
+
+    fn end_after(&mut self, which: usize, outcome: End, took: u64) {
+        if self.running.is_empty() {
+            return;
+        }
+        let (permit, call) = self.running.swap_remove(which % self.running.len());
+        permit.record_with_duration(verdict(outcome), millis(took));
+        let now = self.now();
+        self.naive.end(call, outcome, Some(took), now);
     }
 
     fn record(&mut self, outcome: End, took: Option<u64>) {
@@ -283,6 +312,10 @@ impl Pair {
             Step::ForceOpenFor(period) => self.circuit.force_open_for(millis(period)),
             Step::ForceClosedFor(period) => self.circuit.force_closed_for(millis(period)),
             Step::ProbeNow => self.circuit.probe_now(),
+            Step::Report(report) => {
+                self.circuit.report(report);
+                Ok(())
+            }
             _ => {
                 self.circuit.release();
                 Ok(())
@@ -295,6 +328,7 @@ impl Pair {
 
     fn reconfigure(&mut self, limits: &Limits) {
         self.circuit.reconfigure(limits.config(self.clock)).unwrap();
+        assert_eq!(self.circuit.config(), limits.config(self.clock));
         let now = self.now();
         self.naive.reconfigure(limits.clone(), now);
     }
@@ -302,9 +336,17 @@ impl Pair {
     fn assert_equal(&self) -> Result<(), TestCaseError> {
         let status = self.circuit.status();
         prop_assert_eq!(status.state, self.naive.name());
-        prop_assert_eq!(status.last_transition.map_or(0, |last| u64::from(last.epoch)), self.naive.epoch);
-        let Counts { calls, failures, slow, cancelled, .. } = status.window;
-        prop_assert_eq!([calls, failures, slow, cancelled], self.naive.counts(self.now()));
+        let last = status.last_transition.as_ref();
+        prop_assert_eq!(last.map_or(0, |last| u64::from(last.epoch)), self.naive.epoch);
+        prop_assert_eq!(last.and_then(|last| last.counts).map(array), self.naive.ended.counts);
+        prop_assert_eq!(
+            last.map_or(0, |last| last.consecutive_failures),
+            self.naive.ended.consecutive_failures
+        );
+        prop_assert_eq!(last.and_then(|last| last.half_open).map(progress), self.naive.ended.half_open);
+        prop_assert_eq!(status.half_open.map(progress), self.naive.half_open_progress(self.now()));
+        prop_assert_eq!([status.rejected_calls, status.rejected_since_transition], self.naive.rejected);
+        prop_assert_eq!(array(status.window), self.naive.counts(self.now()));
         prop_assert_eq!(status.consecutive_failures, self.naive.consecutive_failures);
         prop_assert_eq!(status.slow_start, self.naive.slow_start(self.now()));
         let [retry_after, override_ends_in] = self.naive.remaining(self.now());
@@ -359,6 +401,7 @@ proptest! {
             match step {
                 Step::Admit { is_retry } => pair.admit(is_retry)?,
                 Step::End(which, end) => pair.end(which, end),
+                Step::EndAfter(which, outcome, took) => pair.end_after(which, outcome, took),
                 Step::Record(outcome, took) => pair.record(outcome, took),
                 Step::Back(by) => pair.time.set(millis(pair.now() - by.min(pair.now()))),
                 Step::Forward(by) => pair.time.advance(millis(by)),

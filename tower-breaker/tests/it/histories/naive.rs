@@ -1,6 +1,6 @@
 //! A naive model of a circuit. It keeps every event in a list, and counts the whole list each time.
 
-use tower_breaker::{CancelledPolicy, CircuitState, Mode};
+use tower_breaker::{CancelledPolicy, CircuitState, HealthReport, Mode};
 
 use super::{End, Limits, SLOW, SLOW_START, SlowStart, Step, millis};
 
@@ -81,12 +81,25 @@ impl Ended {
     }
 }
 
+/// What the last transition has ended.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct EndedState {
+    /// The window of a closed circuit.
+    pub(crate) counts: Option<[u64; 4]>,
+    pub(crate) consecutive_failures: u64,
+    /// The progress of a half-open circuit.
+    pub(crate) half_open: Option<[u32; 5]>,
+}
+
 pub(crate) struct Naive {
     pub(crate) limits: Limits,
     state: State,
     /// The time at which the circuit became open or half-open.
     since: u64,
     pub(crate) epoch: u64,
+    pub(crate) ended: EndedState,
+    /// The rejected calls in all, and since the last transition.
+    pub(crate) rejected: [u64; 2],
     /// The failures since the last success.
     pub(crate) consecutive_failures: u64,
     /// The time of the first of these failures.
@@ -109,6 +122,8 @@ impl Naive {
             state,
             since: 0,
             epoch: 0,
+            ended: EndedState::default(),
+            rejected: [0; 2],
             consecutive_failures: 0,
             first_failure: 0,
             cancelled: (0, 0),
@@ -118,7 +133,14 @@ impl Naive {
         }
     }
 
-    fn become_state(&mut self, state: State) {
+    fn become_state(&mut self, state: State, now: u64) {
+        let is_closed = matches!(self.state, State::Closed(_));
+        self.ended = EndedState {
+            counts: is_closed.then(|| self.counts(now)),
+            consecutive_failures: if is_closed { self.consecutive_failures } else { 0 },
+            half_open: self.half_open_progress(now),
+        };
+        self.rejected[1] = 0;
         self.state = state;
         self.epoch += 1;
         self.consecutive_failures = 0;
@@ -126,9 +148,16 @@ impl Naive {
         self.events.clear();
     }
 
-    fn close_manually(&mut self) {
+    fn close_manually(&mut self, now: u64) {
         self.streak = (0, 0, None);
-        self.become_state(State::Closed(Closed::AdmitsAll));
+        self.become_state(State::Closed(Closed::AdmitsAll), now);
+    }
+
+    /// Returns what `progress` returns for the circuit.
+    pub(crate) fn half_open_progress(&self, now: u64) -> Option<[u32; 5]> {
+        let State::HalfOpen { slots, successes, cancelled } = &self.state else { return None };
+        let running = slots.iter().flatten().filter(|lease| lease.until > now).count();
+        Some([running as u32, slots.len() as u32, *successes, self.limits.successes, *cancelled])
     }
 
     fn open(&mut self, now: u64) {
@@ -140,24 +169,24 @@ impl Naive {
         let grown = (self.limits.open_for as f64 * f64::powi(factor, before)) as u64;
         let period = grown.min(cap);
         self.streak = (before + 1, period, None);
-        self.become_state(State::Open((!self.limits.until_reset).then(|| now + period)));
+        self.become_state(State::Open((!self.limits.until_reset).then(|| now + period)), now);
         self.since = now;
     }
 
     fn half_open(&mut self, now: u64) {
         self.since = now;
         let slots = vec![None; self.limits.probes as usize];
-        self.become_state(State::HalfOpen { slots, successes: 0, cancelled: 0 });
+        self.become_state(State::HalfOpen { slots, successes: 0, cancelled: 0 }, now);
     }
 
     /// Ends a manual override.
     fn release(&mut self, now: u64) {
         match self.state {
             State::ForcedOpen(_) | State::ForcedClosed(_) if self.limits.mode == Mode::Disabled => {
-                self.become_state(State::Disabled);
+                self.become_state(State::Disabled, now);
             }
             State::ForcedOpen(_) => self.half_open(now),
-            State::ForcedClosed(_) => self.close_manually(),
+            State::ForcedClosed(_) => self.close_manually(now),
             _ => {}
         }
     }
@@ -237,7 +266,13 @@ impl Naive {
             }
         };
         let observing = self.limits.mode == Mode::ObserveOnly;
-        let kind = kind.or_else(|left| if observing { Ok(CallKind::Uncounted) } else { Err(left) })?;
+        let kind = kind.or_else(|left| {
+            if observing {
+                return Ok(CallKind::Uncounted);
+            }
+            self.rejected = self.rejected.map(|number| number + 1);
+            Err(left)
+        })?;
         let timed = self.limits.timed() || matches!(kind, CallKind::Probe(_) | CallKind::WithSlot(_));
         let is_retry = is_retry && !self.limits.count_failed_retries;
         Ok(Call { epoch: self.epoch, kind, began: timed.then_some(began), is_retry })
@@ -275,7 +310,8 @@ impl Naive {
         [counted.len() as u64, number(|failed, _| failed), number(|_, slow| slow), cancelled as u64]
     }
 
-    pub(crate) fn end(&mut self, call: Call, end: End, now: u64) {
+    /// Ends a call. `took` is how long it took, if that is not the time since it began.
+    pub(crate) fn end(&mut self, call: Call, end: End, took: Option<u64>, now: u64) {
         if call.epoch != self.epoch || call.kind == CallKind::Uncounted {
             return;
         }
@@ -286,7 +322,7 @@ impl Naive {
             let share = now.saturating_sub(*since).min(SLOW_START) * 16 / SLOW_START;
             *credit = (*credit + 16 - share).min(16);
         }
-        let took = call.began.map(|began| now.saturating_sub(began));
+        let took = call.began.map(|began| took.unwrap_or(now.saturating_sub(began)));
         let end = match (end, self.limits.cancelled) {
             (End::Drop, CancelledPolicy::Ignore) => End::Cancel,
             (End::Drop, CancelledPolicy::Failure) => End::Failure,
@@ -378,7 +414,7 @@ impl Naive {
                 *successes += 1;
                 if *successes >= self.limits.successes {
                     self.streak.2 = Some(now);
-                    self.become_state(self.closed_by_probes(now));
+                    self.become_state(self.closed_by_probes(now), now);
                 }
             }
             End::Success | End::Failure => self.open(now),
@@ -458,18 +494,23 @@ impl Naive {
         };
         match (step, &self.state, force) {
             (Step::Release, _, _) => self.release(now),
+            (Step::Report(HealthReport::Critical), State::Closed(_) | State::HalfOpen { .. }, _) => {
+                self.open(now);
+            }
+            (Step::Report(HealthReport::Recovered), State::Open(_), _) => self.half_open(now),
+            (Step::Report(_), _, _) => {}
             (_, State::Disabled, _) | (_, State::ForcedOpen(_) | State::ForcedClosed(_), None) => {
                 return false;
             }
             (_, State::ForcedOpen(_), Some(forced @ State::ForcedOpen(_)))
             | (_, State::ForcedClosed(_), Some(forced @ State::ForcedClosed(_))) => self.state = forced,
-            (_, _, Some(forced)) => self.become_state(forced),
-            (Step::Reset, _, _) => self.close_manually(),
+            (_, _, Some(forced)) => self.become_state(forced, now),
+            (Step::Reset, _, _) => self.close_manually(now),
             (Step::ProbeNow, State::Open(_), _) => self.half_open(now),
             (Step::Trip, State::Closed(_) | State::HalfOpen { .. }, _) => self.open(now),
             (Step::TripFor(period), State::Open(_), _) => self.state = State::Open(Some(now + period)),
             (Step::TripFor(period), _, _) => {
-                self.become_state(State::Open(Some(now + period)));
+                self.become_state(State::Open(Some(now + period)), now);
                 self.since = now;
             }
             _ => {}
@@ -488,9 +529,9 @@ impl Naive {
         let disabled = limits.mode == Mode::Disabled;
         self.limits = limits;
         match self.state {
-            State::Disabled if !disabled => self.close_manually(),
+            State::Disabled if !disabled => self.close_manually(now),
             State::Closed(_) | State::Open(_) | State::HalfOpen { .. } if disabled => {
-                self.become_state(State::Disabled);
+                self.become_state(State::Disabled, now);
             }
             _ => {}
         }
