@@ -34,6 +34,7 @@ pub(crate) enum Hook {
     ErrorDrop,
     SubjectDisplay,
     SubjectDrop,
+    ClassifierCall,
 }
 
 impl Hook {
@@ -56,10 +57,11 @@ impl Hook {
         Self::ErrorDrop,
         Self::SubjectDisplay,
         Self::SubjectDrop,
+        Self::ClassifierCall,
     ];
 
     /// Calls every operation, unless a hook on this thread is already running them.
-    fn call_back(self) {
+    pub(crate) fn call_back(self) {
         let armed = ARMED.try_with(|armed| armed.try_borrow_mut().ok()?.take());
         let Some(target) = armed.ok().flatten() else { return };
         RAN.with_borrow_mut(|ran| ran.insert(self));

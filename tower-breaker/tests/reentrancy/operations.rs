@@ -8,7 +8,9 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::Stream;
+use tokio::runtime::Builder;
 use tower::{Layer, Service, service_fn};
+use tower_breaker::fault_classify::classifiers::ErrorsOnly;
 use tower_breaker::fault_classify::{Origin, Retryable};
 use tower_breaker::keyed::{ByValue, KeyedBreakerLayer, KeyedCircuit, KeyedCircuits, KeyedConfig, Overflow};
 use tower_breaker::{
@@ -16,7 +18,7 @@ use tower_breaker::{
     HealthReport, Kind, ManualClock, Mode, Verdict,
 };
 
-use super::hooks::{HostileError, HostileKey, HostileSubject, observer, waker};
+use super::hooks::{Hook, HostileError, HostileKey, HostileSubject, observer, waker};
 
 const FAILURE: Verdict =
     Verdict::Fault(Fault::new(Kind::Server, Retryable::Never, Health::Unhealthy, Origin::Remote));
@@ -177,6 +179,43 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         drop(guard.call_blocking(|| Err::<(), _>(HostileError)));
         let mut call = Box::pin(guard.call(ready(Err::<(), _>(HostileError))));
         ignore(call.as_mut().poll(&mut Context::from_waker(&waker())));
+    }),
+    ("Guard calls", |target| {
+        let guard = target.circuit.rule(hostile_rule).health(hostile_health);
+        drop(guard.call_blocking(|| Err::<(), _>(HostileError)));
+        let function = guard.protect(|()| ready(Err::<(), _>(HostileError)));
+        let mut call = Box::pin(function(()));
+        ignore(call.as_mut().poll(&mut Context::from_waker(&waker())));
+        let runtime = Builder::new_current_thread().enable_time().build().expect("a runtime can be built");
+        let entered = runtime.enter();
+        let mut call = Box::pin(guard.call_within(Duration::ZERO, pending::<Result<(), HostileError>>()));
+        ignore(call.as_mut().poll(&mut Context::from_waker(&waker())));
+        drop(call);
+        drop(entered);
+        let guard = target.circuit.classify(ErrorsOnly::new()).keep_last_failure(HostileSubject);
+        drop(guard.call_blocking(|| Err::<u8, _>(HostileError)));
+    }),
+    ("KeyedCircuit guard calls", |target| {
+        let Some(circuit) = target.of_key() else { return };
+        let guard = circuit.errors_only().rule(hostile_rule).keep_last_failure(HostileSubject);
+        drop(guard.call_blocking(|| Err::<u8, _>(HostileError)));
+        if let Ok(permit) = circuit.try_acquire() {
+            permit.fail(&HostileError, HostileSubject);
+        }
+        circuit.record(FAILURE);
+        circuit.record_with_duration(FAILURE, Duration::ZERO);
+        ignore(circuit.reset());
+    }),
+    ("KeyedCircuit overrides that end", |target| {
+        let Some(circuit) = target.of_key() else { return };
+        for force in [KeyedCircuit::force_open_for, KeyedCircuit::force_closed_for] {
+            ignore(force(&circuit, Duration::from_secs(1)));
+            target.time.advance(Duration::from_secs(2));
+            drop(circuit.try_acquire());
+        }
+        ignore(circuit.trip_for(Duration::from_secs(1)));
+        ignore(circuit.probe_now());
+        ignore(circuit.reset());
     }),
     ("Circuit::trip", |target| ignore(target.circuit.trip())),
     ("Circuit::reset", |target| ignore(target.circuit.reset())),
@@ -461,6 +500,17 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         }
     }),
 ];
+
+/// A rule that calls back, and has no verdict.
+fn hostile_rule<T>(_: Result<&T, &HostileError>) -> Option<Verdict> {
+    Hook::ClassifierCall.call_back();
+    None
+}
+
+fn hostile_health(fault: &Fault) -> Health {
+    Hook::ClassifierCall.call_back();
+    fault.health()
+}
 
 /// Ignores a result, which depends on what other operations have done to the circuit.
 fn ignore<T>(_result: T) {}
