@@ -1,6 +1,7 @@
 //! Observability of circuits: streams, observers, logs and metrics; and health reports.
 
 mod callbacks;
+mod concurrent_gauges;
 mod failures;
 mod health;
 mod key_labels;
