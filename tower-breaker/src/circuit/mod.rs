@@ -403,7 +403,7 @@ impl<R: CircuitRef> Circuit<R> {
     ///
     /// - The [slow-call limit](crate::BreakerConfigBuilder::slow_call_rate) applies to `duration`.
     /// - While the circuit is open or half-open, the outcome is ignored if the call began before
-    ///   the   circuit entered that state.
+    ///   the circuit entered that state.
     pub fn record_with_duration(&self, verdict: Verdict, duration: Duration) {
         self.owner.record_unadmitted(&verdict, Some(duration));
     }
