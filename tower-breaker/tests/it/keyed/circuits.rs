@@ -147,6 +147,24 @@ fn clear_removes_all_circuits_and_makes_space() {
 }
 
 #[test]
+fn clear_restarts_scan_for_circuit_to_evict() {
+    let (circuits, _time) = circuits::<u64>(20, Overflow::Unguarded);
+    let call = |key: u64, verdict| circuits.try_acquire(&key).unwrap().record(verdict);
+    // The call with the 21st key scans 16 circuits, none of which can be evicted.
+    (0..21).for_each(|key| call(key, FAILURE));
+    assert_eq!((circuits.len(), circuits.overflowed()), (20, 1));
+    circuits.clear();
+    // The next scan begins at the 17th circuit. Its 16 steps do not reach the idle circuits.
+    for place in 0..20 {
+        call(place, if (12..16).contains(&place) { Verdict::Success } else { FAILURE });
+    }
+    call(20, Verdict::Success);
+    assert_eq!((circuits.evicted(), circuits.overflowed()), (0, 2));
+    call(20, Verdict::Success);
+    assert_eq!((circuits.evicted(), circuits.overflowed()), (1, 2), "the scan went on");
+}
+
+#[test]
 fn key_dropped_by_remove_and_clear_may_use_circuits() {
     #[derive(Clone, Debug)]
     struct Key(u64, KeyedCircuits<Self>, Arc<AtomicUsize>);

@@ -15,7 +15,7 @@ use tower_breaker::{
 };
 
 use super::circuits::circuits;
-use crate::support::{FAILURE, OPEN_FOR, SECOND, config};
+use crate::support::{FAILURE, OPEN_FOR, SECOND, config, timed};
 
 /// Returns the configuration of [`circuits`], with other values for each circuit.
 fn keyed(each: BreakerConfigBuilder) -> KeyedConfigBuilder {
@@ -125,9 +125,14 @@ fn reconfigure_with_failures_span_starts_time_of_current_failures() {
         reconfigure(&circuits, config().consecutive_failures_span(span).failure_rate(None));
     };
     span(0);
-    fail(&circuits, &1, 2);
-    fail(&circuits, &2, 2);
+    for key in [1, 2, 4] {
+        fail(&circuits, &key, 2);
+    }
     time.advance(50 * SECOND);
+    let own = config().consecutive_failures_span(10 * SECOND).failure_rate(None).build().unwrap();
+    circuits.configure(&4, own).unwrap();
+    fail(&circuits, &4, 20);
+    assert_eq!(state(&circuits, &4), CircuitState::Closed, "the failures of the key have no time yet");
     span(10);
     fail(&circuits, &1, 20);
     assert_eq!(state(&circuits, &1), CircuitState::Closed, "the failures have no time yet");
@@ -195,6 +200,32 @@ fn fewer_max_keys_evict_circuits_that_need_not_be_kept() {
 }
 
 #[test]
+fn excess_circuit_evicted_for_key_without_space_is_counted() {
+    let (circuits, _time) = circuits::<u64>(4, Overflow::Unguarded);
+    (0..4).for_each(|key| fail(&circuits, &key, 1));
+    circuits.reconfigure(keyed(config()).max_keys(2).build().unwrap()).unwrap();
+    assert_eq!((circuits.len(), circuits.evicted()), (4, 0));
+    circuits.get(&2).unwrap().reset().unwrap();
+    fail(&circuits, &9, 1);
+    assert_eq!((circuits.len(), circuits.evicted(), circuits.overflowed()), (3, 1, 1));
+}
+
+#[test]
+fn config_contains_all_settings_and_can_be_applied_again() {
+    let own = || config().consecutive_failures(2).name("tenants").build().unwrap();
+    let config = timed(config().name("tenants").consecutive_failures(3)).0;
+    let config = KeyedConfig::builder(config).max_keys(7).key_label(5).overflow(Overflow::Shared);
+    let circuits = KeyedCircuits::<u64>::new(config.key("1", own()).build().unwrap());
+    let config = circuits.config();
+    assert_eq!((config.each().consecutive_failures(), config.max_keys()), (3, 7));
+    assert_eq!((config.overflow(), config.key_label()), (Overflow::Shared, Some(5)));
+    circuits.configure(&2, own()).unwrap();
+    assert_ne!(circuits.config(), config);
+    circuits.reconfigure(config.clone()).unwrap();
+    assert_eq!(circuits.config(), config);
+}
+
+#[test]
 fn more_max_keys_make_space_at_once() {
     let (circuits, _time) = circuits::<u64>(1, Overflow::Unguarded);
     fail(&circuits, &0, 1);
@@ -222,6 +253,9 @@ fn reconfigure_with_other_overflow_uses_other_circuit() {
     overflow(config(), Overflow::Unguarded);
     fail(&circuits, &1, 10);
     assert!(circuits.overflow().is_none());
+    let (limits, rate) = (config().failure_rate(0.9), Some(0.9));
+    overflow(limits, Overflow::Unguarded);
+    assert_eq!(circuits.circuit(&1).config().failure_rate(), rate, "the unguarded circuit has it, too");
     overflow(config().mode(Mode::Disabled), Overflow::Shared);
     assert_eq!(circuits.overflow().unwrap().status().state, CircuitState::Disabled);
     overflow(config().consecutive_failures(2), Overflow::Shared);
@@ -242,9 +276,12 @@ fn configured_key_has_own_limits_before_and_after_it_has_circuit() {
     for key in [&a, &b] {
         fail(&circuits, key, if *key == a { 1 } else { 2 });
         assert_eq!(state(&circuits, key), CircuitState::Open, "{key}");
+        let own = circuits.get(key).unwrap().config();
+        assert_eq!((own.name(), own.consecutive_failures()), ("tenants", 2), "{key}");
     }
     fail(&circuits, &c, 4);
     assert_eq!(state(&circuits, &c), CircuitState::Closed);
+    assert_eq!(circuits.get(&c).unwrap().config().consecutive_failures(), 5);
     // The configuration outlives the circuit.
     circuits.remove("a").unwrap();
     fail(&circuits, &a, 2);
@@ -330,20 +367,30 @@ fn key_whose_debug_panics_has_configuration_of_all_keys() {
 
 #[test]
 fn seed_of_new_configuration_makes_open_times_reproducible() {
-    let open_times = |seed: Option<u64>| {
+    // `opened` are the keys in the order in which their circuits open.
+    let open_times = |seed: Option<u64>, opened: [u64; 4]| {
         let (circuits, _time) = circuits::<u64>(10, Overflow::Unguarded);
-        (0..4).for_each(|key| drop(circuits.circuit(&key)));
+        for key in 0..4 {
+            let circuit = circuits.circuit(&key);
+            if key < 2 {
+                // Allocates the state, with random numbers of the former configuration.
+                circuit.trip().unwrap();
+                circuit.reset().unwrap();
+            }
+        }
         let each = config().open_jitter(1.0);
         reconfigure(&circuits, if let Some(seed) = seed { each.seed(seed) } else { each });
-        let open_time = |key: u64| {
-            let circuit = circuits.get(&key).unwrap();
-            circuit.trip().unwrap();
-            circuit.status().retry_after.unwrap()
-        };
-        [0, 1, 2, 3].map(open_time)
+        for key in opened {
+            circuits.get(&key).unwrap().trip().unwrap();
+        }
+        [0, 1, 2, 3].map(|key| circuits.get(&key).unwrap().status().retry_after.unwrap())
     };
-    assert_eq!(open_times(Some(7)), open_times(Some(7)));
-    assert_ne!(open_times(None), open_times(None));
+    let seeded = open_times(Some(7), [0, 1, 2, 3]);
+    assert_eq!(open_times(Some(7), [3, 2, 1, 0]), seeded, "the order of openings does not matter");
+    let random = [0, 1].map(|_| open_times(None, [0, 1, 2, 3]));
+    for key in 0..4 {
+        assert_ne!(random[0][key], random[1][key], "{key}");
+    }
 }
 
 /// Circuits are created, and allocate their state, while the configuration changes. In the end each
