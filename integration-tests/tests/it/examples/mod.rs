@@ -6,5 +6,6 @@ mod hyper;
 mod quickstart;
 mod reqwest;
 mod reqwest_middleware;
+mod shards;
 mod tenants;
 mod tonic;
