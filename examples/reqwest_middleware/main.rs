@@ -31,7 +31,7 @@ use tower::timeout::TimeoutLayer;
 use tower::{BoxError, Service, ServiceBuilder, ServiceExt};
 use tower_breaker::{BreakerConfig, BreakerError, BreakerLayer, Rejection};
 use tower_fault_classify::middleware::TowerMiddleware;
-use tower_fault_classify::{ClassifiedError, ErrorChain, FaultClassifyLayer, classify_error};
+use tower_fault_classify::{ErrorChain, FaultClassifyLayer, classify_error};
 use tower_jitter_retry::request::RequestExt;
 use tower_jitter_retry::{JitterRetryLayer, RetryPolicy, RetrySafety};
 
@@ -42,9 +42,6 @@ const CALLS: u32 = 6;
 
 /// The pause between two calls.
 const CALL_INTERVAL: Duration = Duration::from_millis(300);
-
-/// The error of the layers.
-type StackError = BreakerError<ClassifiedError>;
 
 fn reqwest_client() -> reqwest::Result<Client> {
     Client::builder()
@@ -140,7 +137,7 @@ async fn layers_inside_client(url: &str) -> Result<(), BoxError> {
             Err(error) => {
                 // Both functions search the sources of the error.
                 let kind = classify_error(&error).kind();
-                match find_rejection(&error) {
+                match Rejection::of(&error) {
                     Some(rejection) => println!("inside: {kind}: {rejection}"),
                     None => println!("inside: {kind}: {}", ErrorChain(&error)),
                 }
@@ -150,21 +147,6 @@ async fn layers_inside_client(url: &str) -> Result<(), BoxError> {
     }
     println!("inside: the middleware counted {} calls and {} attempts", calls.count(), attempts.count());
     Ok(())
-}
-
-/// Finds the rejection in an error of the chain.
-///
-/// `reqwest_middleware::Error` has no variant for the errors of the layers. It holds them as an
-/// `anyhow::Error`.
-fn find_rejection(error: &reqwest_middleware::Error) -> Option<&Rejection> {
-    let reqwest_middleware::Error::Middleware(error) = error else {
-        return None;
-    };
-    let mut sources = error.chain();
-    match sources.find_map(|source| source.downcast_ref::<StackError>())? {
-        BreakerError::Rejected(rejection) => Some(rejection),
-        _ => None,
-    }
 }
 
 #[tokio::main]

@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tower_fault_classify::__internals::DisplayDuration;
+use tower_fault_classify::__internals::{DisplayDuration, error_chain};
 use tower_fault_classify::{ClassifiedError, Fault, Health, Kind, Origin, Retryable};
 
 use crate::label::Label;
@@ -44,6 +44,24 @@ pub struct Rejection {
 pub(crate) type RejectionParts = (&'static str, Option<Label>, CircuitState, Option<Duration>);
 
 impl Rejection {
+    /// Finds a rejection in an error, or in its sources.
+    ///
+    /// Use it for a boxed error, and for an error that another library has wrapped. For a
+    /// `BreakerError`, [`BreakerError::rejection`] needs no search.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tower_breaker::{BreakerError, Rejection};
+    ///
+    /// let rejection = Rejection::open("search", Duration::from_secs(1));
+    /// let error = BreakerError::<std::io::Error>::Rejected(rejection);
+    /// let boxed = Box::<dyn std::error::Error + Send + Sync>::from(error);
+    /// assert_eq!(Rejection::of(&*boxed).map(Rejection::circuit), Some("search"));
+    /// ```
+    pub fn of<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e Self> {
+        error_chain(error).find_map(|error| error.downcast_ref())
+    }
+
     /// Creates the rejection of an open circuit, for tests.
     ///
     /// Use it to test code that handles rejections:
