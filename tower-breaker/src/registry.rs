@@ -9,7 +9,7 @@ use std::time::Duration;
 use tower_fault_classify::__internals::ConfigError;
 use tower_fault_classify::Verdict;
 
-use crate::circuit::{Circuit, Status};
+use crate::circuit::{Circuit, Status, WeakCircuit};
 use crate::config::BreakerConfig;
 use crate::error::ControlError;
 use crate::machine::HealthReport;
@@ -57,7 +57,13 @@ struct Inner {
     observers: Arc<Observers>,
 }
 
-type Entries = BTreeMap<&'static str, Entry>;
+#[derive(Default)]
+struct Entries {
+    by_name: BTreeMap<&'static str, Entry>,
+    /// The circuits that were removed and have not ended. The registry's observers are notified of
+    /// their events, too.
+    removed: Vec<WeakCircuit>,
+}
 
 /// How to obtain the circuit of a name.
 enum Plan {
@@ -70,6 +76,15 @@ enum Entry {
     /// The configuration of a circuit that has not been created yet.
     Configured(BreakerConfig),
     Created(Circuit),
+}
+
+impl Entries {
+    fn created(&self) -> impl Iterator<Item = Circuit> {
+        self.by_name.values().filter_map(|entry| match entry {
+            Entry::Created(circuit) => Some(circuit.clone()),
+            Entry::Configured(_) => None,
+        })
+    }
 }
 
 impl CircuitRegistry {
@@ -90,7 +105,7 @@ impl CircuitRegistry {
     pub fn circuit(&self, name: impl Into<Cow<'static, str>>) -> Circuit {
         let default = self.inner.default.clone().named(name.into());
         let name = default.name();
-        let plan = |entries: &Entries| match entries.get(name) {
+        let plan = |entries: &Entries| match entries.by_name.get(name) {
             Some(Entry::Created(circuit)) => Plan::Use(circuit.clone()),
             Some(Entry::Configured(config)) => Plan::Create(config.clone()),
             None => Plan::Create(default.clone()),
@@ -109,7 +124,7 @@ impl CircuitRegistry {
             let mut entries = self.entries();
             planned = plan(&entries);
             if matches!(&planned, Plan::Create(current) if *current == config) {
-                entries.insert(name, Entry::Created(circuit.clone()));
+                entries.by_name.insert(name, Entry::Created(circuit.clone()));
                 drop(entries);
                 // An observer of failures may have been added since the circuit was created.
                 circuit.publish_observes_failures();
@@ -136,23 +151,23 @@ impl CircuitRegistry {
     /// circuit's clock.
     pub fn configure(&self, config: BreakerConfig) -> Result<(), ConfigError> {
         let mut entries = self.entries();
-        if let Some(Entry::Created(circuit)) = entries.get(config.name()) {
+        if let Some(Entry::Created(circuit)) = entries.by_name.get(config.name()) {
             let circuit = circuit.clone();
             drop(entries);
             return circuit.reconfigure(config);
         }
-        let clock = match entries.get(config.name()) {
+        let clock = match entries.by_name.get(config.name()) {
             Some(Entry::Configured(replaced)) => replaced.clock,
             _ => self.inner.default.clock,
         };
         let config = BreakerConfig { clock: config.clock.or(clock), ..config };
-        entries.insert(config.name(), Entry::Configured(config));
+        entries.by_name.insert(config.name(), Entry::Configured(config));
         Ok(())
     }
 
     /// Returns the circuit with this name; `None` if it has not been created.
     pub fn get(&self, name: &str) -> Option<Circuit> {
-        match self.entries().get(name) {
+        match self.entries().by_name.get(name) {
             Some(Entry::Created(circuit)) => Some(circuit.clone()),
             _ => None,
         }
@@ -160,12 +175,7 @@ impl CircuitRegistry {
 
     /// Returns all circuits that have been created, sorted by name.
     pub fn circuits(&self) -> Vec<Circuit> {
-        let entries = self.entries();
-        let created = entries.values().filter_map(|entry| match entry {
-            Entry::Created(circuit) => Some(circuit.clone()),
-            Entry::Configured(_) => None,
-        });
-        created.collect()
+        self.entries().created().collect()
     }
 
     /// Returns the status of every circuit, sorted by name.
@@ -176,14 +186,18 @@ impl CircuitRegistry {
     /// Removes a circuit and its configuration, and returns the circuit if it was created.
     ///
     /// The circuit continues for all services and handles that use it, and the registry's observers
-    /// are still notified of its transitions. The next [`circuit`](Self::circuit) with this name
-    /// creates a new circuit.
+    /// are still notified of its transitions and failures, also observers that are added later. The
+    /// next [`circuit`](Self::circuit) with this name creates a new circuit.
     pub fn remove(&self, name: &str) -> Option<Circuit> {
-        let removed = self.entries().remove(name);
-        match removed {
-            Some(Entry::Created(circuit)) => Some(circuit),
-            _ => None,
-        }
+        let mut entries = self.entries();
+        let Some(Entry::Created(circuit)) = entries.by_name.remove(name) else { return None };
+        // In the same critical section, so that no change of the observers misses the circuit.
+        let removed: Vec<_> = entries.removed.iter().filter_map(WeakCircuit::upgrade).collect();
+        entries.removed = removed.iter().chain([&circuit]).map(Circuit::downgrade).collect();
+        // The lock is released first: the drop of a circuit's last handle may run any code.
+        drop(entries);
+        drop(removed);
+        Some(circuit)
     }
 
     /// Adds an observer of the transitions of all circuits: see [`Circuit::on_transition`].
@@ -195,8 +209,6 @@ impl CircuitRegistry {
     }
 
     /// Adds an observer of the failures of all circuits: see [`Circuit::on_failure`].
-    ///
-    /// It is not notified of the failures of a circuit that was [removed](Self::remove) earlier.
     pub fn on_failure(&self, observer: impl Fn(&Failure) + Send + Sync + 'static) -> ObserverId {
         let id = self.inner.observers.on_failure(observer);
         self.publish_observes_failures();
@@ -213,7 +225,11 @@ impl CircuitRegistry {
     }
 
     fn publish_observes_failures(&self) {
-        self.circuits().iter().for_each(Circuit::publish_observes_failures);
+        let entries = self.entries();
+        let removed = entries.removed.iter().filter_map(WeakCircuit::upgrade);
+        let circuits: Vec<_> = entries.created().chain(removed).collect();
+        drop(entries);
+        circuits.iter().for_each(Circuit::publish_observes_failures);
     }
 
     /// Returns a stream of the transitions of all circuits from now on. It never blocks a circuit.

@@ -146,6 +146,27 @@ fn registry_failure_observer_sees_all_circuits() {
 }
 
 #[test]
+fn registry_failure_observer_added_after_removal_sees_removed_circuits() {
+    let (default, _time) = timed(config());
+    let registry = CircuitRegistry::new(default);
+    let removed = ["first", "second"].map(|name| {
+        registry.circuit(name);
+        registry.remove(name).unwrap()
+    });
+    let received = Received::default();
+    let id = registry.on_failure(received.observer());
+    for circuit in &removed {
+        send(circuit, 1, FAILURE);
+    }
+    assert_eq!(received.take(), closed([1, 1]));
+    assert!(registry.remove_observer(id));
+    for circuit in &removed {
+        send(circuit, 1, FAILURE);
+    }
+    assert!(received.take().is_empty());
+}
+
+#[test]
 fn keyed_failure_observer_sees_all_keys_and_overflow() {
     let (each, _time) = timed(config().name("tenants"));
     let config = KeyedConfig::builder(each).max_keys(1).overflow(Overflow::Shared).build().unwrap();
