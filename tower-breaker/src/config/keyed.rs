@@ -229,10 +229,10 @@ impl KeyedConfigBuilder {
     /// **Range**: 1 to 100,000, or `None`. **Default**: `None`, and the circuits of all keys share
     /// the metrics of their name. Without the feature `metrics`, the setting has no effect.
     ///
-    /// The value of the label is the key's `Debug` text, as in
-    /// [`Transition::key`](crate::telemetry::Transition::key). The first keys get labels of their
-    /// own. All further keys share the label `(other)`. The overflow circuit has the label
-    /// `(overflow)`.
+    /// The value of the label is the key's `Debug` text, without the surrounding quotes of a
+    /// string, as in [`Transition::key`](crate::telemetry::Transition::key). The first keys get
+    /// labels of their own. All further keys share the label `(other)`. The overflow circuit has
+    /// the label `(overflow)`.
     ///
     /// A key keeps its label after its circuit is evicted, because the series of a recorder last as
     /// long as the program. The limit therefore also limits the number of series, which is about 20
@@ -255,6 +255,12 @@ impl KeyedConfigBuilder {
     /// and can be read from a file. The number 7 has the label `7`, and the string `acme` the label
     /// `acme`. All keys with this label get the configuration. A second call with the same label
     /// replaces the first one.
+    ///
+    /// **A label that no key has is no error, and has no effect.** With a derived `Debug`, the
+    /// label of a type of your own contains the name of the type: the label of
+    /// `Upstream("orders".to_owned())` is `Upstream("orders")`. To make it `orders`, implement
+    /// `Debug` as in the example of
+    /// [`key_from_extension`](crate::keyed::KeyedBreakerLayer::key_from_extension).
     ///
     /// `config` is complete: it does not contain the values of the other keys. To change single
     /// values, start from their configuration:

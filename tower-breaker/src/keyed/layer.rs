@@ -204,6 +204,10 @@ impl<F, K, C, R, B> KeyedBreakerLayer<F, K, C, R, B> {
     /// such an extension has the key that the closure returns. Use a key type of your own, so that
     /// no extension of another purpose has its type.
     ///
+    /// The `Debug` text of the key is the label of its circuit, which selects the limits of a key
+    /// in a [`KeyedConfig`](crate::keyed::KeyedConfig). A derived `Debug` contains the name of the
+    /// type, as in `Upstream("reports")`. Write only the value, as the example does.
+    ///
     /// The request is an `http::Request`, a `reqwest::Request` (feature `reqwest`), or a type of
     /// your own that implements [`RequestExt`](tower_fault_classify::request::RequestExt). A key is
     /// cloned for each call.
@@ -213,8 +217,14 @@ impl<F, K, C, R, B> KeyedBreakerLayer<F, K, C, R, B> {
     /// use tower_breaker::fault_classify::request::RequestExt;
     /// use tower_breaker::keyed::{KeyedBreakerLayer, KeyedConfig};
     ///
-    /// #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+    /// #[derive(Clone, PartialEq, Eq, Hash)]
     /// struct Upstream(String);
+    ///
+    /// impl std::fmt::Debug for Upstream {
+    ///     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+    ///         f.write_str(&self.0)
+    ///     }
+    /// }
     ///
     /// fn host(request: &http::Request<()>) -> Upstream {
     ///     Upstream(request.uri().host().unwrap_or_default().to_owned())

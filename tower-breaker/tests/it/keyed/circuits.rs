@@ -1,12 +1,13 @@
 //! Circuits by key without a layer, and the removal of circuits.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use tower::{Layer, service_fn};
 use tower_breaker::keyed::{KeyedBreakerLayer, KeyedCircuits, KeyedConfig, Overflow};
-use tower_breaker::{CircuitState, ManualClock, Verdict};
+use tower_breaker::{BreakerConfig, CircuitState, ManualClock, Verdict};
 
 use super::{respond, text};
 use crate::support::{FAILURE, call_once, config, timed};
@@ -48,6 +49,40 @@ fn circuits_without_layer_are_independent_by_key() {
         ("b".to_owned(), CircuitState::Closed),
     ];
     assert_eq!(states(&circuits), expected, "sorted by key");
+}
+
+/// Returns the label of a key, after setting limits for it by `label`.
+fn label_with_limits<K: Eq + fmt::Debug + std::hash::Hash + Clone>(key: &K, label: &str) -> String {
+    let each = BreakerConfig::builder().name("upstreams");
+    let limits = each.clone().consecutive_failures(1).build().unwrap();
+    let config = KeyedConfig::builder(each.build().unwrap()).key(label, limits).build().unwrap();
+    let circuits = KeyedCircuits::<K>::new(config);
+    circuits.try_acquire(key).unwrap().record(FAILURE);
+    let status = circuits.circuit(key).status();
+    assert_eq!(status.state, CircuitState::Open, "the limits of `{label}` apply");
+    status.key.unwrap().to_string()
+}
+
+#[test]
+fn label_of_newtype_contains_type_name_unless_its_debug_omits_it() {
+    #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+    struct Upstream(String);
+
+    #[derive(Clone, PartialEq, Eq, Hash)]
+    struct Plain(String);
+
+    impl fmt::Debug for Plain {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str(&self.0)
+        }
+    }
+
+    let orders = || "orders".to_owned();
+    let derived = r#"Upstream("orders")"#;
+    assert_eq!(label_with_limits(&Upstream(orders()), derived), derived);
+    assert_eq!(label_with_limits(&Plain(orders()), "orders"), "orders");
+    assert_eq!(label_with_limits(&orders(), "orders"), "orders");
+    assert_eq!(label_with_limits(&7, "7"), "7");
 }
 
 #[test]
