@@ -135,7 +135,8 @@ impl Shop {
         Ok(request.with_extension(RetrySafety::Always).with_extension(circuit))
     }
 
-    /// No retry of this request starts after the deadline. The first attempt may run past it.
+    /// No retry of this request starts after the deadline. Any attempt may run past it, up to the
+    /// time limit of an attempt.
     fn report(&self) -> reqwest::Result<Request> {
         let request = self.client.get("http://reports.example/report").build()?;
         Ok(request.with_extension(Deadline::within(Duration::from_millis(200))))
