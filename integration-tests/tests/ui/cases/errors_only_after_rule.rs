@@ -1,6 +1,6 @@
 //! A rule before `errors_only`: the compiler's own text is enough.
 //~ no method named `errors_only` found for struct `BreakerLayer<RuleFirst<
-//~ `BreakerLayer<Auto<K>, R, B, L>`
+//~ `BreakerLayer<Auto<K>, R, B>`
 
 use std::io;
 

@@ -387,9 +387,9 @@ fn seed_of_new_configuration_makes_open_times_reproducible() {
     };
     let seeded = open_times(Some(7), [0, 1, 2, 3]);
     assert_eq!(open_times(Some(7), [3, 2, 1, 0]), seeded, "the order of openings does not matter");
-    let random = [0, 1].map(|_| open_times(None, [0, 1, 2, 3]));
-    for key in 0..4 {
-        assert_ne!(random[0][key], random[1][key], "{key}");
+    let [first, second] = [0, 1].map(|_| open_times(None, [0, 1, 2, 3]));
+    for (key, (first, second)) in first.iter().zip(second).enumerate() {
+        assert_ne!(*first, second, "{key}");
     }
 }
 
