@@ -88,12 +88,15 @@ impl Table for Keyed {
 
     fn build(&self, settings: KeyedSettings) -> Result<KeyedConfig, Invalid> {
         let in_each = |error| Invalid::from(error).within("each");
-        let each = settings.each.apply(Breaker.start()).build().map_err(in_each)?;
+        let each = settings.each.apply(Breaker.start());
         // The ranges of the other settings were checked when they were read.
-        let mut config = settings.builder.each(each).build().map_err(in_each)?;
+        let mut config =
+            settings.builder.each(each.clone().build().map_err(in_each)?).build().map_err(in_each)?;
         for (label, changes) in settings.keys {
             let in_key = |error| Invalid::from(error).within(&label).within("keys");
-            let own = changes.apply(config.each.to_builder()).build().map_err(in_key)?;
+            // The builder of `each` records which values the file contains. `BreakerConfig::to_builder`
+            // would derive a written value again if it equals its default.
+            let own = changes.apply(each.clone()).build().map_err(in_key)?;
             let own = of_key(own, &config.each).map_err(in_key)?;
             config.keys.insert(label.into(), own);
         }
@@ -192,6 +195,19 @@ mod tests {
     }
 
     #[test]
+    fn keyed_file_key_keeps_written_values_that_equal_defaults() {
+        let read = |each: &str| {
+            let file = format!("[each]\n{each}\n[keys.a]\nopen_for = '10s'\nconsecutive_failures = 1");
+            let read: KeyedConfig = toml::from_str(&file).unwrap();
+            let own = read.keys().next().unwrap().1;
+            assert_eq!(toml::from_str(&toml::to_string(&read).unwrap()).as_ref(), Ok(&read));
+            [own.probe_lease(), own.consecutive_failures_span()].map(|time| time.as_secs())
+        };
+        assert_eq!(read("probe_lease = '3s'\nconsecutive_failures_span = '1s'"), [3, 1]);
+        assert_eq!(read(""), [10, 0], "the defaults of the key depend on its own values");
+    }
+
+    #[test]
     fn keyed_file_can_use_preset_for_each_circuit() {
         let read = from_json(r#"{"each": {"preset": "single_flight"}}"#).unwrap();
         assert_eq!(*read.each(), BreakerConfig::single_flight().build().unwrap());
@@ -222,6 +238,11 @@ mod tests {
                 r#"{"keys": {"a": {"count_window": 5}}}"#,
                 "`keys.a.count_window` is 5; allowed is none: circuits by key need a `time_window`",
             ),
+            (
+                r#"{"keys": {"a.b": {"c.d": 0}}}"#,
+                "unknown field `keys.\"a.b\".\"c.d\"`; allowed is `preset`,",
+            ),
+            (r#"{"keys": {"a.b": {}, "a.b": {}}}"#, "field `keys.\"a.b\"` appears twice; remove one of them"),
             (
                 r#"{"each": {"name": "hosts"}, "keys": {"a": {"name": "other"}}}"#,
                 "`keys.a.name` is \"other\"; allowed is \"hosts\", the name of all keys",

@@ -138,8 +138,9 @@ impl<'de, A: MapAccess<'de>> Fields<A> {
         if let Some(name) = &name {
             if self.names.contains(name) {
                 return Err(A::Error::custom(format_args!(
-                    "field `{}{name}` appears twice; remove one of them",
-                    self.prefix
+                    "field `{}{}` appears twice; remove one of them",
+                    self.prefix,
+                    quoted(name)
                 )));
             }
             self.names.push(name.clone());
@@ -160,8 +161,9 @@ impl<'de, A: MapAccess<'de>> Fields<A> {
     /// Returns the error for a field that is not in `known`.
     pub(super) fn unknown(&self, name: &str, known: &[&str]) -> A::Error {
         A::Error::custom(format_args!(
-            "unknown field `{}{name}`; allowed is {}",
+            "unknown field `{}{}`; allowed is {}",
             self.prefix,
+            quoted(name),
             alternatives(known.iter().map(|name| format!("`{name}`")))
         ))
     }
