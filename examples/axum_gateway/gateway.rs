@@ -52,12 +52,21 @@ impl Gateway {
     pub(crate) fn apply(&self, settings: Settings) -> Result<(), ConfigError> {
         self.circuits.reconfigure(settings.breaker.clone())?;
         self.retries.reconfigure(settings.retry.clone());
+        let current = settings.upstreams.clone();
         let replaced = self.settings.send_replace(settings);
-        // A circuit belongs to a server. A new address has a new circuit.
-        for (name, upstream) in replaced.upstreams {
-            let current = self.settings.borrow().upstreams.get(&name).map(|now| now.address.clone());
-            if current != Some(upstream.address) {
-                self.circuits.remove(&name);
+        for (name, former) in replaced.upstreams {
+            match current.get(&name) {
+                None => {
+                    self.circuits.remove(&name);
+                }
+                // The new address is another server, whose calls have not failed. While the operator
+                // forces the circuit, `reset` fails: the maintenance does not end.
+                Some(upstream) if upstream.address != former.address => {
+                    if let Some(circuit) = self.circuits.get(&name) {
+                        let _ = circuit.reset();
+                    }
+                }
+                Some(_) => {}
             }
         }
         Ok(())

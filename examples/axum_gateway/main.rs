@@ -24,24 +24,34 @@ mod reload;
 mod settings;
 
 use std::future::IntoFuture;
+use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::process::ExitCode;
 use std::sync::Arc;
-use std::{fs, io};
 
 use axum::Router;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tower::BoxError;
+use tower_fault_classify::ErrorChain;
 
 use self::gateway::Gateway;
 use self::reload::watch_settings;
 use self::settings::Settings;
 
 #[tokio::main]
-async fn main() -> Result<(), BoxError> {
-    demo::run().await
+async fn main() -> ExitCode {
+    match demo::run().await {
+        Ok(()) => ExitCode::SUCCESS,
+        // An invalid settings file has an error of several lines. A `Result` would be printed as
+        // its `Debug` text, on one.
+        Err(error) => {
+            eprintln!("{}", ErrorChain(&*error));
+            ExitCode::FAILURE
+        }
+    }
 }
 
 /// A gateway that serves requests.
@@ -55,7 +65,7 @@ pub(crate) struct RunningGateway {
 impl RunningGateway {
     /// Starts a gateway with the settings in a file, and reloads the file when it changes.
     pub(crate) async fn start(settings_file: &Path) -> Result<Self, BoxError> {
-        let text = fs::read_to_string(settings_file)?;
+        let text = reload::read(settings_file)?;
         let settings = Settings::parse(&text)?;
         let listener = TcpListener::bind(settings.listen).await?;
         let admin_listener = TcpListener::bind(settings.admin_listen).await?;

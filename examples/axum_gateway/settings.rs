@@ -64,12 +64,13 @@ impl Settings {
         Ok(settings)
     }
 
-    /// Returns the names of the settings that a running gateway does not apply.
-    pub(crate) fn changes_that_need_restart(&self, running: &Self) -> Vec<&'static str> {
+    /// Returns the names of the settings that differ from those of the start, and that a running
+    /// gateway does not apply.
+    pub(crate) fn changes_that_need_restart(&self, started_with: &Self) -> Vec<&'static str> {
         let changes = [
-            ("listen", self.listen != running.listen),
-            ("admin_listen", self.admin_listen != running.admin_listen),
-            ("attempt_timeout", self.attempt_timeout != running.attempt_timeout),
+            ("listen", self.listen != started_with.listen),
+            ("admin_listen", self.admin_listen != started_with.admin_listen),
+            ("attempt_timeout", self.attempt_timeout != started_with.attempt_timeout),
         ];
         changes.into_iter().filter(|(_, changed)| *changed).map(|(name, _)| name).collect()
     }

@@ -5,7 +5,7 @@
 mod example;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::{env, fs, process};
@@ -92,12 +92,26 @@ struct Reloaded {
 
 impl Reloaded {
     async fn start(test: &str, orders: &Upstream, prices: &Upstream) -> Self {
+        Self::start_in(test, orders, prices, |folder, settings| {
+            let file = folder.join("settings.toml");
+            fs::write(&file, settings).unwrap();
+            file
+        })
+        .await
+    }
+
+    /// Starts a gateway with the file that `create` creates in a folder.
+    async fn start_in(
+        test: &str,
+        orders: &Upstream,
+        prices: &Upstream,
+        create: impl FnOnce(&Path, &str) -> PathBuf,
+    ) -> Self {
         let folder = env::temp_dir().join(format!("gateway_reload_{test}_{}", process::id()));
         fs::create_dir_all(&folder).unwrap();
         let settings = SETTINGS.replace("ORDERS", &orders.address.to_string());
         let settings = settings.replace("PRICES", &prices.address.to_string());
-        fs::write(folder.join("settings.toml"), &settings).unwrap();
-        let running = RunningGateway::start(&folder.join("settings.toml")).await.unwrap();
+        let running = RunningGateway::start(&create(&folder, &settings)).await.unwrap();
         Self { running, folder, settings, client: reqwest_client().build().unwrap() }
     }
 
@@ -110,6 +124,12 @@ impl Reloaded {
     fn put(&self, path: &str) -> impl Future<Output = u16> + Send + use<> {
         let request = self.client.put(format!("http://{}{path}", self.running.address));
         async move { request.send().await.unwrap().status().as_u16() }
+    }
+
+    /// Requests an operation of the operator.
+    async fn post(&self, path: &str) -> u16 {
+        let page = format!("http://{}{path}", self.running.admin_address);
+        self.client.post(page).send().await.unwrap().status().as_u16()
     }
 
     async fn status(&self) -> Value {
@@ -254,4 +274,122 @@ async fn removed_settings_file_keeps_settings_until_it_returns() {
     assert_eq!(status["max_attempts"], 2);
     gateway.replace("max_attempts = 2", "max_attempts = 2");
     assert_eq!(gateway.applied(1).await["reload"]["error"], Value::Null);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn folder_created_again_is_followed() {
+    let (orders, prices) = (Upstream::start().await, Upstream::failing().await);
+    let gateway = Reloaded::start("folder", &orders, &prices).await;
+    fs::remove_dir_all(&gateway.folder).unwrap();
+    gateway.status_when(|status| !status["reload"]["error"].is_null()).await;
+    fs::create_dir_all(&gateway.folder).unwrap();
+    // An event of the removal can lead to a read after the first change, but not after the second.
+    gateway.replace("max_attempts = 2", "max_attempts = 5");
+    assert_eq!(gateway.applied(1).await["max_attempts"], 5);
+    gateway.replace("max_attempts = 2", "max_attempts = 6");
+    assert_eq!(gateway.applied(2).await["max_attempts"], 6);
+}
+
+/// Writes three versions of the settings, each in a folder of its own. The attempts are 2, 3 and 4.
+#[cfg(unix)]
+fn write_versions(folder: &Path, settings: &str) {
+    for version in 2..=4 {
+        let version_folder = folder.join(format!("version_{version}"));
+        fs::create_dir_all(&version_folder).unwrap();
+        let settings = settings.replace("max_attempts = 2", &format!("max_attempts = {version}"));
+        fs::write(version_folder.join("settings.toml"), settings).unwrap();
+    }
+}
+
+/// Lets a link refer to a version, as deployments and Kubernetes do: by replacing the link.
+#[cfg(unix)]
+fn link_version(folder: &Path, link: &str, version: u32) {
+    std::os::unix::fs::symlink(format!("version_{version}"), folder.join("next")).unwrap();
+    fs::rename(folder.join("next"), folder.join(link)).unwrap();
+}
+
+/// The folder of the file is a link to the current version of a deployment.
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread")]
+async fn replaced_link_to_folder_of_file_is_followed() {
+    let (orders, prices) = (Upstream::start().await, Upstream::failing().await);
+    let gateway = Reloaded::start_in("link", &orders, &prices, |folder, settings| {
+        write_versions(folder, settings);
+        link_version(folder, "current", 2);
+        folder.join("current/settings.toml")
+    })
+    .await;
+    // The gateway reads the file when it starts to watch it, which can be after the first change.
+    for (changes, version) in [(1, 3), (2, 4)] {
+        link_version(&gateway.folder, "current", version);
+        assert_eq!(gateway.applied(changes).await["max_attempts"], version);
+    }
+}
+
+/// The file of a mounted `ConfigMap` is a link to `..data/settings.toml`, and `..data` is a link to
+/// a folder with the current version of all files.
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread")]
+async fn replaced_config_map_is_followed() {
+    let (orders, prices) = (Upstream::start().await, Upstream::failing().await);
+    let gateway = Reloaded::start_in("config_map", &orders, &prices, |folder, settings| {
+        write_versions(folder, settings);
+        link_version(folder, "..data", 2);
+        std::os::unix::fs::symlink("..data/settings.toml", folder.join("settings.toml")).unwrap();
+        folder.join("settings.toml")
+    })
+    .await;
+    for (changes, version) in [(1, 3), (2, 4)] {
+        link_version(&gateway.folder, "..data", version);
+        assert_eq!(gateway.applied(changes).await["max_attempts"], version);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn settings_that_need_restart_are_reported_until_they_are_restored() {
+    let (orders, prices) = (Upstream::start().await, Upstream::failing().await);
+    let gateway = Reloaded::start("restart", &orders, &prices).await;
+    let needs_restart = |status: Value| status["reload"]["needs_restart"].to_string();
+    gateway.replace("attempt_timeout = \"30s\"", "attempt_timeout = \"9s\"");
+    assert_eq!(needs_restart(gateway.applied(1).await), r#"["attempt_timeout"]"#);
+    gateway.replace("attempt_timeout = \"30s\"", "# Another comment.\nattempt_timeout = \"9s\"");
+    assert_eq!(needs_restart(gateway.applied(2).await), r#"["attempt_timeout"]"#);
+    gateway.replace("attempt_timeout = \"30s\"", "attempt_timeout = \"30s\"");
+    assert_eq!(needs_restart(gateway.applied(3).await), "[]");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn new_address_does_not_end_maintenance() {
+    let (orders, prices) = (Upstream::start().await, Upstream::failing().await);
+    let gateway = Reloaded::start("maintenance", &orders, &prices).await;
+    assert_eq!(gateway.post("/upstreams/prices/force_open?for=10m").await, 200);
+    gateway.replace(&prices.address.to_string(), &orders.address.to_string());
+    assert_eq!(circuit(&gateway.applied(1).await, "prices")["state"], "forced_open");
+    assert_eq!(gateway.put("/prices/1").await, 503);
+    assert_eq!((prices.received(), orders.received()), (0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn upstream_can_be_added_and_removed() {
+    let (orders, prices) = (Upstream::start().await, Upstream::failing().await);
+    let gateway = Reloaded::start("upstreams", &orders, &prices).await;
+    assert_eq!(gateway.put("/prices/1").await, 503);
+    assert_eq!(gateway.put("/stock/1").await, 404);
+    gateway.replace("[upstreams.prices]", "[upstreams.stock]");
+    let status = gateway.status_when(|status| !status["reload"]["error"].is_null()).await;
+    assert!(status["reload"]["error"].as_str().unwrap().contains("`breaker.keys.prices` is not one of"));
+    let settings = gateway.settings.replace("upstreams.prices", "upstreams.stock");
+    let settings = settings.replace("[breaker.keys.prices]", "[breaker.keys.stock]");
+    fs::write(gateway.folder.join("settings.toml"), settings).unwrap();
+    assert_eq!(gateway.applied(1).await["circuits"], Value::Array(Vec::new()));
+    assert_eq!(gateway.put("/prices/1").await, 404);
+    assert_eq!(gateway.put("/stock/1").await, 503);
+    assert_eq!(circuit(&gateway.status().await, "stock")["state"], "open");
+}
+
+#[tokio::test]
+async fn missing_settings_file_at_start_is_named() {
+    let file = env::temp_dir().join(format!("gateway_reload_missing_{}.toml", process::id()));
+    let error = RunningGateway::start(&file).await.err().unwrap().to_string();
+    assert!(error.starts_with(&format!("cannot read {}: ", file.display())), "{error}");
 }
