@@ -59,8 +59,8 @@ impl Gateway {
                 None => {
                     self.circuits.remove(&name);
                 }
-                // The new address is another server, whose calls have not failed. While the operator
-                // forces the circuit, `reset` fails: the maintenance does not end.
+                // The new address is another server, whose calls have not failed. While the
+                // operator forces the circuit, `reset` fails: the maintenance does not end.
                 Some(upstream) if upstream.address != former.address => {
                     if let Some(circuit) = self.circuits.get(&name) {
                         let _ = circuit.reset();

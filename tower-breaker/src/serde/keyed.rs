@@ -94,8 +94,9 @@ impl Table for Keyed {
             settings.builder.each(each.clone().build().map_err(in_each)?).build().map_err(in_each)?;
         for (label, changes) in settings.keys {
             let in_key = |error| Invalid::from(error).within(&label).within("keys");
-            // The builder of `each` records which values the file contains. `BreakerConfig::to_builder`
-            // would derive a written value again if it equals its default.
+            // The builder of `each` records which values the file contains.
+            // `BreakerConfig::to_builder` would derive a written value again if it equals its
+            // default.
             let own = changes.apply(each.clone()).build().map_err(in_key)?;
             let own = of_key(own, &config.each).map_err(in_key)?;
             config.keys.insert(label.into(), own);
