@@ -6,96 +6,44 @@
 //! circuits of a map share their configuration, clock and observers. If the configuration has a
 //! seed, the state is allocated with the circuit.
 //!
-//! # Configurations
-//!
-//! Circuits share one [`HotConfig`], so that new limits apply to all of them at once. A circuit
-//! whose key has a configuration gets a `HotConfig` of its own, with the circuit or later. It keeps
-//! that until it is dropped.
-//!
-//! [`LazyState`] has a copy of the settings that only transitions and probes read. A new
-//! configuration is written in this order:
-//!
-//! 1. The configuration, and the `HotConfig` that the circuits share, under the lock of
-//!    [`Configs`].
-//! 2. The own `HotConfig` and the copy of each circuit that is in the list, under the lock of the
-//!    circuit and then that of [`Configs`].
-//!
-//! No circuit misses a new configuration:
-//!
-//! - **A circuit that is created** reads the configuration, and is added to the list, under the
-//!   lock of the list. Step 2 takes this lock to read the list. So the circuit is in the list, or
-//!   it has read the new configuration.
-//! - **A state that is allocated** copies the configuration under the lock of [`Configs`]. So step
-//!   2 finds the state, or the state has the new configuration.
-//! - **Of two concurrent changes,** each writes in step 2 what the lock of [`Configs`] protects,
-//!   not what it was called with. So the last one writes the last configuration.
-//!
-//! # Many calls with one key
-//!
-//! A cell can hold about a million calls. The counts of a full cell move to the cells in
-//! [`LazyState`], which hold 4,096 times as many. While counts move, a reader of both places could
-//! miss them or read them twice. Counts therefore move under a lock, with an odd sequence number. A
-//! reader loads the sequence number before and after, and takes the lock if it was odd or has
-//! changed.
+//! | file | |
+//! |---|---|
+//! | `configs.rs` | the configurations, and how a new one reaches each circuit |
+//! | `counts.rs` | the counts of the calls in a circuit's window |
+//! | `eviction.rs` | which circuits can be evicted, and which first |
 
-use std::collections::BTreeMap;
+mod configs;
+mod counts;
+mod eviction;
+
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, OnceLock};
 
-use tower_fault_classify::__internals::sync::{self, AtomicU64, Mutex, MutexGuard, Ordering, fence, lock};
-use tower_fault_classify::__internals::{BucketRing, Clock};
+use tower_fault_classify::__internals::Clock;
+use tower_fault_classify::__internals::sync::{self, AtomicU64, Mutex, MutexGuard, Ordering, lock};
 
 use crate::circuit::{
-    CircuitRef, Core, Denied, Flags, HotConfig, LastCalls, Locked, NewestBucket, PackedCells, StateWord,
-    Store, Window,
+    CircuitRef, Core, Denied, Flags, HotConfig, Locked, NewestBucket, PackedCells, StateWord, Store,
 };
-use crate::config::{BreakerConfig, Mode};
+use crate::config::BreakerConfig;
 use crate::error::Rejection;
 use crate::label::{KeptLabel, Label, OVERFLOW};
-use crate::machine::{CircuitState, Counts, WindowShape};
+use crate::machine::{CircuitState, WindowShape};
 use crate::rng::JitterStream;
 use crate::sealed::Sealed;
 use crate::telemetry::{Instruments, KeyInstruments, Observers, register};
+
+pub(crate) use configs::Configs;
+use configs::Settings;
+use counts::WideCounts;
+pub(crate) use eviction::{EvictionCost, eviction_cost};
 
 /// Formats the label of a key.
 type MakeLabel<K> = fn(&K) -> String;
 
 /// A circuit with several owners: the map that stores it, handles, and the calls that use it.
 pub(crate) type SharedCore<K> = sync::Arc<Core<KeyedStore<K>>>;
-
-/// The information that an eviction would lose. The lowest cost is evicted first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum EvictionCost {
-    /// Nothing, because one of these is true:
-    ///
-    /// - The circuit is closed with an empty window, no failure since its last success, and no
-    ///   cancelled call since its last completed call.
-    /// - It has been open for twice its last open duration.
-    /// - It has been half-open for as long as its last open duration, and the configured open time.
-    /// - It was forced, and the circuit that it would be now is idle.
-    Idle,
-    /// The circuit is closed. Its window holds this number of calls, all fast and successful.
-    Successes(u64),
-    /// The circuit is closed, and none of its failed, slow and cancelled calls is recent.
-    ///
-    /// The number is the larger of two: those calls in its window, and the failures since its last
-    /// success. It is at least 1 if calls were cancelled since the last completed call.
-    Failures(u64),
-}
-
-/// Returns the cost of evicting the circuit now. `None`: the circuit must be kept, or it has more
-/// owners than the map's own `holders`: a call or a handle. The caller prevents calls from finding
-/// the circuit meanwhile, or checks the cost again.
-pub(crate) fn eviction_cost<K>(core: &SharedCore<K>, holders: usize) -> Option<EvictionCost> {
-    if sync::Arc::strong_count(core) != holders {
-        return None;
-    }
-    // Each owner released the circuit with Release, and the count was read afterwards: the outcome
-    // of its call is visible below.
-    fence(Ordering::Acquire);
-    core.eviction_cost()
-}
 
 /// What the circuits of a map share.
 pub(crate) struct Common<K> {
@@ -165,32 +113,6 @@ impl<K> Common<K> {
         self.shared.hot_config.flags().instruments()
     }
 
-    /// Runs `run`, which moves counts from one place to another.
-    fn move_counts(&self, run: impl FnOnce()) {
-        let _lock = lock(&self.upkeep);
-        let sequence = self.sequence.load(Ordering::Relaxed);
-        self.sequence.store(sequence.wrapping_add(1), Ordering::Relaxed);
-        // A reader of a moved count sees the odd sequence number, or a later one.
-        fence(Ordering::Release);
-        run();
-        // Release: a reader of this sequence number sees all counts in their new place.
-        self.sequence.store(sequence.wrapping_add(2), Ordering::Release);
-    }
-
-    /// Reads counts while none of them moves.
-    fn read_counts<T>(&self, read: impl Fn() -> T) -> T {
-        // Acquire: reads the counts of this sequence number, or of a later one.
-        let sequence = self.sequence.load(Ordering::Acquire);
-        let value = read();
-        // If a count belongs to a later sequence number, the load below sees a changed number.
-        fence(Ordering::Acquire);
-        if sequence.is_multiple_of(2) && self.sequence.load(Ordering::Relaxed) == sequence {
-            return value;
-        }
-        let _lock = lock(&self.upkeep);
-        read()
-    }
-
     pub(crate) const fn name(&self) -> &'static str {
         self.name
     }
@@ -213,62 +135,6 @@ impl<K> Common<K> {
         match self.configs().each.window {
             WindowShape::Time(nanos) => nanos / PackedCells::PARTS,
             WindowShape::Count(_) => 0,
-        }
-    }
-}
-
-/// The configurations of the circuits of a map. All of them have the same name and clock.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Configs {
-    /// The configuration of a key without a configuration of its own.
-    pub(crate) each: BreakerConfig,
-    /// The configurations of keys, by the keys' labels.
-    pub(crate) keys: BTreeMap<Arc<str>, BreakerConfig>,
-}
-
-impl Configs {
-    /// Returns the key's own configuration.
-    fn of_key(&self, label: Option<&str>) -> Option<&BreakerConfig> {
-        self.keys.get(label?)
-    }
-
-    /// Returns the configuration of the overflow circuit, which is disabled unless it `guards`.
-    pub(crate) fn for_overflow(&self, guards: bool) -> Self {
-        let each = &self.each;
-        let (mode, seeds) = if guards { (each.mode, each.seeds.clone()) } else { (Mode::Disabled, None) };
-        Self { each: BreakerConfig { mode, seeds, ..each.clone() }, keys: BTreeMap::new() }
-    }
-}
-
-/// The part of a configuration that calls read. It is only written under the lock of [`Configs`].
-#[derive(Debug)]
-struct Settings {
-    hot_config: HotConfig,
-    /// See [`Store::failures_timed_since`].
-    failures_timed_since: AtomicU64,
-}
-
-impl Settings {
-    /// Replaces the configuration `before`. The circuits keep their state.
-    fn replace(&self, config: &BreakerConfig, before: &BreakerConfig) {
-        if before.trip.consecutive_failures_span == 0 {
-            // Before the limits, so that a call that reads a new span reads this time. Release: as
-            // for every store of such a time.
-            self.failures_timed_since.store(self.hot_config.now(), Ordering::Release);
-        }
-        self.hot_config.replace(config, before.window, PackedCells::PARTS);
-    }
-
-    /// Returns the settings of one of the circuits that use these, which have the configuration
-    /// `before`. The circuit keeps its state.
-    fn branch(&self, config: &BreakerConfig, before: &BreakerConfig) -> Self {
-        let since = match before.trip.consecutive_failures_span {
-            0 => self.hot_config.now(),
-            _ => self.failures_timed_since.load(Ordering::Acquire),
-        };
-        Self {
-            hot_config: self.hot_config.branch(config, before.window, PackedCells::PARTS),
-            failures_timed_since: AtomicU64::new(since),
         }
     }
 }
@@ -360,25 +226,6 @@ struct LazyState {
     label: OnceLock<KeptLabel>,
 }
 
-/// The counts outside of the circuit's own cells.
-#[derive(Default)]
-struct WideCounts {
-    slow: BucketRing<CELLS>,
-    cancelled: BucketRing<CELLS>,
-    /// The counts of full cells.
-    failures: BucketRing<CELLS>,
-    calls: BucketRing<CELLS>,
-}
-
-/// The number of cells: one more than the window has parts, as in [`PackedCells`].
-const CELLS: usize = PackedCells::PARTS as usize + 1;
-
-impl WideCounts {
-    fn all(&self) -> [&BucketRing<CELLS>; 4] {
-        [&self.slow, &self.cancelled, &self.failures, &self.calls]
-    }
-}
-
 impl<K> KeyedStore<K> {
     /// Creates a circuit with one of the configurations `configs`. It is counted in the gauges
     /// after [`count`](Self::count).
@@ -461,41 +308,6 @@ impl<K> KeyedStore<K> {
         self.common.make_label(&self.key)
     }
 
-    #[inline]
-    fn add(&self, tag: u64, failed: bool) {
-        while !self.calls.add(tag, failed) {
-            self.move_to_wide_cells(tag);
-        }
-    }
-
-    /// Moves the counts of a full cell to wider cells.
-    #[cold]
-    #[inline(never)]
-    fn move_to_wide_cells(&self, tag: u64) {
-        let wide = &self.lazy().counts;
-        self.common.move_counts(|| {
-            if let Some((tag, [calls, failures])) = self.calls.take(tag) {
-                wide.calls.add(tag, calls);
-                wide.failures.add(tag, failures);
-            }
-        });
-    }
-
-    fn wide_sum(&self, tag: u64, cells: impl FnOnce(&WideCounts) -> &BucketRing<CELLS>) -> u64 {
-        self.lazy.get().map_or(0, |lazy| cells(&lazy.counts).sum(tag))
-    }
-
-    /// Returns the counts of the last `span` buckets, of which `tag` is the newest.
-    fn sums_of(&self, tag: u64, span: u32) -> Counts {
-        self.common.read_counts(|| {
-            // Each numerator is read before its denominator, as in the other window.
-            let wide = self.lazy.get().map(|lazy| lazy.counts.all().map(|cells| cells.sum_last(tag, span)));
-            let [slow, cancelled, wide_failures, wide_calls] = wide.unwrap_or_default();
-            let [calls, failures] = self.calls.sum_last(tag, span);
-            Counts { calls: calls + wide_calls, failures: failures + wide_failures, slow, cancelled }
-        })
-    }
-
     fn lazy(&self) -> &LazyState {
         match self.lazy.get() {
             Some(lazy) => lazy,
@@ -527,115 +339,6 @@ impl<K> KeyedStore<K> {
             counts: WideCounts::default(),
             label: OnceLock::new(),
         })
-    }
-}
-
-/// The label of a key, which is only formatted if it is needed.
-#[derive(Clone, Copy)]
-enum KeyLabel<'a> {
-    Unformatted,
-    /// `None`: the key has no label, because its `Debug` panicked.
-    Formatted(Option<&'a str>),
-}
-
-/// New configurations.
-impl<K> Core<KeyedStore<K>> {
-    /// Applies the current configuration of the circuit's key, after it has changed.
-    pub(crate) fn update_config(&self) {
-        // The label is only needed if a key has a configuration, and is formatted outside of every
-        // lock.
-        if !self.try_update_config(KeyLabel::Unformatted) {
-            let label = self.store().make_label();
-            let _ = self.try_update_config(KeyLabel::Formatted(label.as_deref()));
-        }
-    }
-
-    /// Applies the current configuration. Returns `false`, and does nothing, if it needs the label
-    /// of the key.
-    fn try_update_config(&self, label: KeyLabel<'_>) -> bool {
-        let KeyedStore { common, lazy, own, .. } = self.store();
-        let find = |configs: &Configs| match label {
-            KeyLabel::Unformatted if configs.keys.is_empty() => Some(None),
-            KeyLabel::Unformatted => None,
-            KeyLabel::Formatted(label) => Some(configs.of_key(label).cloned()),
-        };
-        if lazy.get().is_none() && own.get().is_none() {
-            let configs = common.configs();
-            let Some(of_key) = find(&configs) else { return false };
-            let is_disabled = self.store().initial_state() == CircuitState::Disabled;
-            let each = &configs.each;
-            if of_key.is_none()
-                && each.seeds.is_none()
-                && each.is_disabled() == is_disabled
-                && lazy.get().is_none()
-            {
-                // The lazy state will be allocated with this configuration or a later one.
-                return true;
-            }
-        }
-        self.apply_config(|locked| {
-            let configs = common.configs();
-            let of_key = find(&configs)?;
-            let is_of_key = of_key.is_some();
-            let config = of_key.unwrap_or_else(|| configs.each.clone());
-            if let Some(own) = own.get() {
-                let mut before = lock(&own.config);
-                own.settings.replace(&config, &before);
-                before.clone_from(&config);
-            } else if is_of_key {
-                let settings = common.shared.branch(&config, &configs.each);
-                let _ = own.set(Box::new(Own { settings, config: Mutex::new(config.clone()) }));
-            }
-            locked.limits = config.recovery;
-            locked.shape = config.window;
-            locked.jitter.reconfigure(config.seeds.as_ref());
-            Some(config.is_disabled())
-        })
-    }
-}
-
-impl<K> Core<KeyedStore<K>> {
-    /// Returns whether evicting the circuit would lose nothing.
-    pub(crate) fn is_idle(&self) -> bool {
-        self.eviction_cost() == Some(EvictionCost::Idle)
-    }
-
-    /// Returns the cost of evicting the circuit. `None`: it must be kept, because one of these is
-    /// true:
-    ///
-    /// - it has been open for less than twice its last open duration;
-    /// - it has been half-open for less than its last open duration, or the configured open time;
-    /// - it is forced, and its override has not ended by itself, or it would be half-open for less
-    ///   than this time;
-    /// - it is disabled, or open until it is reset;
-    /// - it is in a slow start by time, or in one by successes that has admitted a call within the
-    ///   last lease;
-    /// - a call failed, was slow or was cancelled in the current tenth of the window or in the
-    ///   tenth before.
-    fn eviction_cost(&self) -> Option<EvictionCost> {
-        let KeyedStore { state_word, newest, lazy, .. } = self.store();
-        let now = self.hot_config().now();
-        // Acquire: sees everything from before this epoch began.
-        let word = StateWord::from_word(state_word.load(Ordering::Acquire));
-        let lazy = lazy.get();
-        if !word.is_closed() {
-            return lazy.filter(|lazy| lock(&lazy.locked).is_idle(now)).map(|_| EvictionCost::Idle);
-        }
-        if !word.admits_all() && lazy.is_some_and(|lazy| lock(&lazy.locked).is_in_slow_start(now)) {
-            return None;
-        }
-        let bad_calls = |counts: Counts| counts.failures + counts.slow + counts.cancelled;
-        // `None`: the window is empty.
-        let bucket = newest.current(self.span().buckets.tag(now, word.epoch()));
-        let sums_of = |span| bucket.map_or_else(Counts::default, |tag| self.store().sums_of(tag, span));
-        let counts = sums_of(CELLS as u32);
-        // The calls in the state word are not limited to the window: a key may be called less than
-        // once per window.
-        match bad_calls(counts).max(word.consecutive_failures()).max(word.has_cancelled().into()) {
-            0 if counts.calls == 0 => Some(EvictionCost::Idle),
-            0 => Some(EvictionCost::Successes(counts.calls)),
-            number => (bad_calls(sums_of(2)) == 0).then_some(EvictionCost::Failures(number)),
-        }
     }
 }
 
@@ -740,64 +443,6 @@ impl<K> Store for KeyedStore<K> {
 
     fn label(&self) -> Option<Label> {
         self.kept_label(self.lazy()).map(KeptLabel::label)
-    }
-}
-
-impl<K> Window for KeyedStore<K> {
-    const PARTS: u64 = PackedCells::PARTS;
-
-    #[inline]
-    fn add_success(&self, tag: u64) {
-        self.add(tag, false);
-    }
-
-    fn add_failure(&self, tag: u64) {
-        self.add(tag, true);
-    }
-
-    fn add_slow(&self, tag: u64) {
-        self.lazy().counts.slow.add(tag, 1);
-    }
-
-    fn add_cancelled(&self, tag: u64) {
-        self.lazy().counts.cancelled.add(tag, 1);
-    }
-
-    fn failures(&self, tag: u64) -> u64 {
-        self.common.read_counts(|| {
-            self.calls.sum_last(tag, CELLS as u32)[1] + self.wide_sum(tag, |wide| &wide.failures)
-        })
-    }
-
-    fn slow(&self, tag: u64) -> u64 {
-        self.wide_sum(tag, |wide| &wide.slow)
-    }
-
-    fn sums(&self, tag: u64) -> Counts {
-        self.sums_of(tag, CELLS as u32)
-    }
-
-    #[inline]
-    fn newest(&self) -> &NewestBucket {
-        &self.newest
-    }
-
-    fn clear_expired(&self, keep: Option<u64>) {
-        self.calls.clear_expired(keep);
-        if let Some(lazy) = self.lazy.get() {
-            for cells in lazy.counts.all() {
-                cells.clear_expired(keep);
-            }
-        }
-    }
-
-    fn upkeep(&self) -> &Mutex<()> {
-        &self.common.upkeep
-    }
-
-    #[inline]
-    fn last(&self) -> Option<&Mutex<Option<LastCalls>>> {
-        None
     }
 }
 

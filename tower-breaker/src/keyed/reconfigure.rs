@@ -1,6 +1,6 @@
 //! New configurations of all circuits, or of one key.
 //!
-//! The module `core` describes why no circuit misses a new configuration.
+//! The file `core/configs.rs` describes why no circuit misses a new configuration.
 
 use std::borrow::Borrow;
 use std::fmt;

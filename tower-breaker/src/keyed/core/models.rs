@@ -1,5 +1,6 @@
 //! Loom models: every interleaving of concurrent calls with one key.
 
+use std::collections::BTreeMap;
 use std::mem;
 use std::sync::Arc as StdArc;
 use std::time::Duration;
@@ -11,7 +12,8 @@ use tower_fault_classify::Verdict;
 
 use super::*;
 use crate::circuit::{CONFIG, FAILURE, Permit, model};
-use crate::machine::{CircuitState, SlowCallLimits, TripLimits};
+use crate::config::Mode;
+use crate::machine::{CircuitState, Counts, SlowCallLimits, TripLimits};
 
 /// Returns a circuit of the key 7, whose hash is also 7.
 pub(crate) fn circuit(
