@@ -145,7 +145,6 @@ impl<K> Core<KeyedStore<K>> {
                 let _ = own.set(Box::new(Own { settings, config: Mutex::new(config.clone()) }));
             }
             locked.limits = config.recovery;
-            locked.shape = config.window;
             locked.jitter.reconfigure(config.seeds.as_ref());
             Some(config.is_disabled())
         })
