@@ -201,7 +201,7 @@ pub struct KeyedStore<K> {
     newest: NewestBucket,
     /// The numbers of calls and failures.
     calls: PackedCells,
-    lazy: OnceLock<Box<LazyState>>,
+    lazy: sync::OnceLock<Box<LazyState>>,
     /// Unused if the metrics do not distinguish keys.
     instruments: KeyInstruments,
     common: Arc<Common<K>>,

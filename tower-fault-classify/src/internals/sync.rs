@@ -9,9 +9,44 @@ pub use loom::sync::{
 };
 #[cfg(not(loom_models))]
 pub use std::sync::{
-    Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak,
+    Arc, Mutex, MutexGuard, OnceLock, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak,
     atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence},
 };
+
+/// Replaces the cell that is written once in models, because loom has none.
+#[cfg(loom_models)]
+#[derive(Debug)]
+pub struct OnceLock<T> {
+    value: std::sync::OnceLock<T>,
+    /// Shows loom which reads and writes of the value are concurrent.
+    is_set: AtomicBool,
+    writing: Mutex<()>,
+}
+
+#[cfg(loom_models)]
+impl<T> Default for OnceLock<T> {
+    fn default() -> Self {
+        Self { value: std::sync::OnceLock::new(), is_set: AtomicBool::new(false), writing: Mutex::new(()) }
+    }
+}
+
+#[cfg(loom_models)]
+impl<T> OnceLock<T> {
+    /// Returns the value, if it is set.
+    pub fn get(&self) -> Option<&T> {
+        if self.is_set.load(Ordering::Acquire) { self.value.get() } else { None }
+    }
+
+    /// Returns the value, which `init` creates if it is not set.
+    pub fn get_or_init(&self, init: impl FnOnce() -> T) -> &T {
+        let _lock = lock(&self.writing);
+        if self.value.get().is_none() {
+            let _ = self.value.set(init());
+            self.is_set.store(true, Ordering::Release);
+        }
+        self.value.get().expect("the value was set above")
+    }
+}
 
 /// Replaces the weak handle in models, because loom has none. It keeps the value alive.
 #[cfg(loom_models)]

@@ -25,7 +25,7 @@ pub(crate) fn circuit(
 
 fn circuit_with(trip: TripLimits) -> (SharedCore<u32>, ManualClock) {
     let (core, manual_clock) = unused_circuit_with(trip);
-    // Loom does not see the synchronization of std's `OnceLock`, so the cell is filled before.
+    // The allocation has a model of its own.
     core.store().lazy();
     (core, manual_clock)
 }
@@ -151,9 +151,9 @@ fn loom_concurrent_calls_on_full_cell_are_counted() {
 }
 
 /// Returns another configuration than [`circuit`], of all keys or of the key `7`.
-fn other_configs(core: &SharedCore<u32>, is_of_key: bool) -> Configs {
+fn other_configs(core: &SharedCore<u32>, is_of_key: bool, mode: Mode) -> Configs {
     let mut configs = core.store().common.configs().clone();
-    let mut other = BreakerConfig { mode: Mode::Disabled, ..configs.each.clone() };
+    let mut other = BreakerConfig { mode, ..configs.each.clone() };
     other.recovery.probe_lease = 7;
     if is_of_key {
         configs.keys.insert("7".into(), other)
@@ -164,25 +164,26 @@ fn other_configs(core: &SharedCore<u32>, is_of_key: bool) -> Configs {
 }
 
 /// Returns whether the circuit has the configuration of [`other_configs`] everywhere.
-fn has_other_config(core: &SharedCore<u32>) -> bool {
+fn has_other_config(core: &SharedCore<u32>, mode: Mode) -> bool {
     let locked = lock(core.store().locked());
-    locked.limits.probe_lease == 7 && locked.state() == CircuitState::Disabled
+    let is_disabled = locked.state() == CircuitState::Disabled;
+    locked.limits.probe_lease == 7 && is_disabled == (mode == Mode::Disabled)
 }
 
 #[test]
 fn loom_state_that_is_allocated_gets_new_configuration() {
-    for is_of_key in [false, true] {
+    // With an unchanged mode, `update_config` leaves the new configuration to the allocation.
+    for (is_of_key, mode) in [(false, Mode::Enforce), (false, Mode::Disabled), (true, Mode::Enforce)] {
         model(move || {
             let (core, _manual_clock) = unused_circuit();
             let other = SharedCore::clone(&core);
-            // Only the allocation: loom does not see that `OnceLock` publishes what is in it.
             let thread = thread::spawn(move || {
                 other.store().lazy();
             });
-            core.store().common.reconfigure(other_configs(&core, is_of_key));
+            core.store().common.reconfigure(other_configs(&core, is_of_key, mode));
             core.update_config();
             thread.join().unwrap();
-            assert!(has_other_config(&core));
+            assert!(has_other_config(&core, mode));
         });
     }
 }
@@ -201,12 +202,12 @@ fn loom_created_circuit_gets_new_configuration() {
                 let store = KeyedStore::new(7, 7, StdArc::clone(&of_other), &of_other.configs(), Some("7"));
                 list.push(SharedCore::new(Core::new(store)));
             });
-            common.reconfigure(other_configs(&core, is_of_key));
+            common.reconfigure(other_configs(&core, is_of_key, Mode::Disabled));
             let listed = lock(&list).clone();
             listed.iter().for_each(|core| core.update_config());
             thread.join().unwrap();
             let listed = lock(&list).clone();
-            assert!(has_other_config(&listed[0]));
+            assert!(has_other_config(&listed[0], Mode::Disabled));
         });
     }
 }
@@ -222,9 +223,9 @@ fn loom_concurrent_configurations_leave_last_one() {
             of_other.reconfigure(former);
             other.update_config();
         });
-        common.reconfigure(other_configs(&core, false));
+        common.reconfigure(other_configs(&core, false, Mode::Disabled));
         core.update_config();
         thread.join().unwrap();
-        assert_eq!(has_other_config(&core), common.configs().each.is_disabled());
+        assert_eq!(has_other_config(&core, Mode::Disabled), common.configs().each.is_disabled());
     });
 }
