@@ -6,7 +6,7 @@ use std::mem;
 use std::sync::Arc;
 
 use tower_fault_classify::__internals::sync::{AtomicU64, Mutex, Ordering, lock};
-use tower_fault_classify::__internals::{Clock, Pool, PoolItem, StripedCounter, StripedTotal, thread_slot};
+use tower_fault_classify::__internals::{Clock, Pool, PoolItem, StripedCounter, StripedTotal};
 
 use super::core::{Core, Store, next_epoch, wake};
 use super::hot_config::{Flags, HotConfig, Limits};
@@ -127,7 +127,7 @@ impl Store for StaticStore {
     // Out of line, to keep the path of a success short.
     #[inline(never)]
     fn count_rejection(&self) {
-        self.rejections.add_one(thread_slot());
+        self.rejections.add_one();
     }
 
     fn rejections(&self) -> u64 {

@@ -23,7 +23,7 @@ pub use pool::{Pool, PoolHandle, PoolItem, WeakHandle};
 pub use retry_scope::RetryScope;
 pub use striped::{
     BucketRing, CellUpdate, PaddedRing, StripedCounter, StripedTotal, TAGS_PER_EPOCH, TimeBuckets,
-    is_in_window, thread_slot,
+    is_in_window,
 };
 pub use type_name::{error_chain, error_type_name};
 

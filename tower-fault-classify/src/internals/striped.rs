@@ -43,32 +43,35 @@ pub struct StripedCounter {
 }
 
 impl StripedCounter {
-    /// Creates an empty counter with a ring for each number that [`thread_slot`] can return.
+    /// Creates an empty counter with a ring for each number of a thread.
     pub fn new() -> Self {
         Self::with_stripes(slot_count())
     }
 
     /// Creates an empty counter with `stripes` owned rings.
     ///
-    /// A thread with a larger slot uses the shared ring.
+    /// A thread with a larger number uses the shared ring.
     pub fn with_stripes(stripes: usize) -> Self {
         Self { owned: (0..stripes).map(|_| PaddedRing::default()).collect(), shared: PaddedRing::default() }
     }
 
     /// Adds `count` to the bucket `tag`.
-    ///
-    /// `slot` is the calling thread's number from [`thread_slot`].
     #[inline]
-    pub fn add(&self, slot: Option<usize>, tag: u64, count: u32) {
-        match slot.and_then(|slot| self.owned.get(slot)) {
+    pub fn add(&self, tag: u64, count: u32) {
+        match part_of_thread(&self.owned) {
             Some(ring) => ring.add_exclusive(tag, count),
-            None => self.add_shared(tag, count),
+            None => self.add_to(thread_slot(), tag, count),
         }
     }
 
+    /// Adds to the ring of a thread with this number.
     #[cold]
-    fn add_shared(&self, tag: u64, count: u32) {
-        self.shared.add(tag, count);
+    #[inline(never)]
+    fn add_to(&self, slot: Option<usize>, tag: u64, count: u32) {
+        match slot.and_then(|slot| self.owned.get(slot)) {
+            Some(ring) => ring.add_exclusive(tag, count),
+            None => self.shared.add(tag, count),
+        }
     }
 
     /// Returns the sum over the window that ends with the bucket `tag`.
@@ -122,29 +125,40 @@ pub struct StripedTotal {
 #[repr(align(128))]
 struct PaddedTotal(AtomicU64);
 
+impl PaddedTotal {
+    /// Adds one with a load and a store. Only the thread that owns the part may call it.
+    #[inline]
+    fn add_one_exclusive(&self) {
+        // Relaxed: the lock of the list of numbers orders the writes of successive owners.
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+    }
+}
+
 impl StripedTotal {
-    /// Creates a total of 0 with a part for each number that [`thread_slot`] can return.
+    /// Creates a total of 0 with a part for each number of a thread.
     pub fn new() -> Self {
         let owned = (0..slot_count()).map(|_| PaddedTotal::default()).collect();
         Self { owned, shared: PaddedTotal::default() }
     }
 
-    /// Adds one. `slot` is the calling thread's number from [`thread_slot`].
+    /// Adds one.
     #[inline]
-    pub fn add_one(&self, slot: Option<usize>) {
-        match slot.and_then(|slot| self.owned.get(slot)) {
-            // No other thread writes to this part. The lock of the list of numbers orders the
-            // writes of successive owners.
-            Some(PaddedTotal(own)) => {
-                own.store(own.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
-            }
-            None => self.add_shared(),
+    pub fn add_one(&self) {
+        match part_of_thread(&self.owned) {
+            Some(own) => own.add_one_exclusive(),
+            None => self.add_one_slowly(),
         }
     }
 
+    /// Adds one in the cases that `add_one` leaves out: the thread's first addition, and a thread
+    /// without a number.
     #[cold]
-    fn add_shared(&self) {
-        self.shared.0.fetch_add(1, Ordering::Relaxed);
+    #[inline(never)]
+    fn add_one_slowly(&self) {
+        match thread_slot().and_then(|slot| self.owned.get(slot)) {
+            Some(own) => own.add_one_exclusive(),
+            None => _ = self.shared.0.fetch_add(1, Ordering::Relaxed),
+        }
     }
 
     /// Returns the total. It may miss concurrent additions.
@@ -198,9 +212,15 @@ fn free() -> &'static Mutex<Vec<usize>> {
     FREE.get_or_init(|| Mutex::new((0..slot_count()).rev().collect()))
 }
 
-/// Returns the calling thread's number, which no other living thread has. `None`: all are in use.
+/// Returns the part of the calling thread. `None`: the thread has no number yet, or no part.
 #[inline]
-pub fn thread_slot() -> Option<usize> {
+fn part_of_thread<T>(owned: &[T]) -> Option<&T> {
+    // `UNASSIGNED` and `NONE` are outside of the slice, too, so one comparison is enough.
+    owned.get(SLOT.get())
+}
+
+/// Returns the calling thread's number, which no other living thread has. `None`: all are in use.
+fn thread_slot() -> Option<usize> {
     if cfg!(loom_models) {
         return None;
     }
@@ -414,7 +434,9 @@ fn added_to_other_bucket(word: u64, now: u32, more: u32) -> Option<u64> {
 /// The window consists of `span` buckets and ends at `now`.
 const fn counted(word: u64, now: u32, span: u32) -> u32 {
     let (tag, count) = unpack(word);
-    if is_in_window(age(tag, now), span) { count } else { 0 }
+    // This is `is_in_window`, with the distance from the first bucket: one instruction less.
+    let first = now.wrapping_sub(span - 1);
+    if tag.wrapping_sub(first) < span + (MAX_AHEAD - 1).cast_unsigned() { count } else { 0 }
 }
 
 /// The division of time into buckets.
@@ -488,9 +510,9 @@ mod striped_tests {
         thread::scope(|scope| {
             for _ in 0..threads {
                 scope.spawn(|| {
-                    let slot = thread_slot();
+                    thread_slot();
                     barrier.wait();
-                    (0..10_000).for_each(|_| total.add_one(slot));
+                    (0..10_000).for_each(|_| total.add_one());
                 });
             }
         });
@@ -507,7 +529,7 @@ mod striped_tests {
                     // Four threads own a stripe, four share.
                     let slot = (thread < 4).then_some(thread);
                     for _ in 0..10_000 {
-                        striped.add(slot, 7, 1);
+                        striped.add_to(slot, 7, 1);
                     }
                 });
             }
@@ -538,7 +560,7 @@ mod striped_models {
             let add = |slot: Option<usize>| {
                 let striped = Arc::clone(&striped);
                 thread::spawn(move || {
-                    striped.0.add(slot, 7, 1);
+                    striped.0.add_to(slot, 7, 1);
                     striped.1.fetch_add(1, Ordering::AcqRel) == 1
                 })
             };
@@ -567,7 +589,7 @@ mod striped_models {
                     }
                 });
                 striped.1.store(7, Ordering::Relaxed);
-                striped.0.add(slot, 7, 1);
+                striped.0.add_to(slot, 7, 1);
                 reader.join().unwrap();
             });
         }
@@ -577,10 +599,10 @@ mod striped_models {
     fn loom_striped_bucket_replaced_keeps_concurrent_add() {
         loom::model(|| {
             let striped = Arc::new(StripedCounter::with_stripes(0));
-            striped.add(None, 3, 9);
+            striped.add_to(None, 3, 9);
             let clone = Arc::clone(&striped);
-            let other = thread::spawn(move || clone.add(None, 19, 1));
-            striped.add(None, 19, 1);
+            let other = thread::spawn(move || clone.add_to(None, 19, 1));
+            striped.add_to(None, 19, 1);
             other.join().unwrap();
             assert_eq!(striped.sum(19), 2);
         });

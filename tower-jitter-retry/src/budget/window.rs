@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tower_fault_classify::__internals::sync::{AtomicU64, Mutex, Ordering, fence, lock};
 use tower_fault_classify::__internals::{
-    AtomicClock, Clock, PaddedRing, Pool, PoolItem, StripedCounter, TimeBuckets, thread_slot,
+    AtomicClock, Clock, PaddedRing, Pool, PoolItem, StripedCounter, TimeBuckets,
 };
 use tower_fault_classify::{Kind, Verdict};
 
@@ -141,7 +141,7 @@ impl WindowCore {
         // epoch or a later one.
         fence(Ordering::Acquire);
         if self.epoch() == owner.epoch {
-            self.requests.add(thread_slot(), buckets.tag(now, owner.epoch), 1);
+            self.requests.add(buckets.tag(now, owner.epoch), 1);
         }
     }
 

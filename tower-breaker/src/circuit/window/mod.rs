@@ -21,9 +21,7 @@ mod packed;
 pub(crate) use packed::PackedCells;
 
 use tower_fault_classify::__internals::sync::{AtomicU64, Mutex, Ordering, lock};
-use tower_fault_classify::__internals::{
-    PaddedRing, StripedCounter, TAGS_PER_EPOCH, TimeBuckets, thread_slot,
-};
+use tower_fault_classify::__internals::{PaddedRing, StripedCounter, TAGS_PER_EPOCH, TimeBuckets};
 
 use super::state_word::LAST_EPOCH;
 use crate::machine::{CountWindow, Counts, WindowShape};
@@ -392,7 +390,7 @@ impl Window for StripedWindow {
 
     #[inline]
     fn add_success(&self, tag: u64) {
-        self.successes.add(thread_slot(), tag, 1);
+        self.successes.add(tag, 1);
     }
 
     #[inline]
