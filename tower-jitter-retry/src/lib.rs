@@ -251,7 +251,7 @@
 //! | method of the policy | use |
 //! |---|---|
 //! | [`errors_only`](RetryPolicy::errors_only), [`rule`](RetryPolicy::rule), [`classify`](RetryPolicy::classify) | other verdicts on the results |
-//! | [`deadline`](RetryPolicy::deadline) | a time limit for all attempts of a call |
+//! | [`deadline`](RetryPolicy::deadline) | when no further attempt of a call starts |
 //! | [`idempotent`](RetryPolicy::idempotent) | a call that must not be made twice |
 //!
 //! With a circuit of [`tower-breaker`] in the closure, the retry and the breaker work together as

@@ -122,7 +122,7 @@ impl RetryPolicy {
         self.classify(Auto::new()).rule(rule)
     }
 
-    /// Sets a deadline for all attempts of a call together; see [`Retrier::deadline`].
+    /// Sets the time after which no further attempt of a call starts; see [`Retrier::deadline`].
     ///
     /// The result is classified by [`Auto`]. Around a circuit of `tower-breaker`, whose rejection
     /// is not retried:
@@ -161,7 +161,7 @@ impl RetryPolicy {
 /// | setting | sets | default |
 /// |---|---|---|
 /// | [`RetryPolicy::classify`], [`RetryPolicy::errors_only`], [`rule`](Self::rule) | how results are classified | [`Auto`] |
-/// | [`deadline`](Self::deadline) | the time limit of a call | none: only `max_elapsed` of the policy applies |
+/// | [`deadline`](Self::deadline) | when no further attempt of a call starts | none: only `max_elapsed` of the policy applies |
 /// | [`idempotent`](Self::idempotent) | whether a call may be repeated after any retryable fault | `true` |
 ///
 /// It is returned by the methods of [`RetryPolicy`] with these names.
@@ -191,14 +191,38 @@ impl<C> Retrier<C> {
         Retrier { policy: self.policy, classify: RuleFirst::new(rule, self.classify), options: self.options }
     }
 
-    /// Sets a deadline for all attempts of a call together.
+    /// Sets the time after which no further attempt of a call starts.
     ///
-    /// No retry starts at the deadline or later. If a delay would not end before it, the call
-    /// immediately returns the result of the last attempt. A running attempt is not cut short: use
-    /// a timeout for that.
+    /// No retry starts at the deadline or later. If a delay would not end before it, no delay
+    /// begins, and the call immediately returns the result of the last attempt.
     ///
     /// With [`Deadline::within`], the time of each call starts when its future is first polled, or
     /// when [`retry_blocking`](Self::retry_blocking) is called. **Default**: none.
+    ///
+    /// # Running attempts
+    ///
+    /// A running attempt is not cut short, so the call may end after the deadline. To stop it,
+    /// limit each attempt to the time that is left:
+    ///
+    /// ```
+    /// use std::time::{Duration, Instant};
+    /// use tokio::time::timeout;
+    /// use tower_jitter_retry::{Deadline, RetryPolicy};
+    ///
+    /// # async fn query() -> std::io::Result<u32> { Ok(7) }
+    /// # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
+    /// let limit = Duration::from_secs(2);
+    /// let deadline = Deadline::at(Instant::now() + Duration::from_secs(5));
+    ///
+    /// let rows = RetryPolicy::default()
+    ///     .deadline(deadline)
+    ///     .retry(async || timeout(limit.min(deadline.remaining()), query()).await?)
+    ///     .await?;
+    /// # assert_eq!(rows, 7);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn deadline(mut self, deadline: Deadline) -> Self {
         self.options.deadline = Some(deadline);
         self

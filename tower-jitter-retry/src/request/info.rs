@@ -36,11 +36,12 @@ pub struct Mark<'a> {
 /// The time limit of one call: an extension of its `http::Request` or `reqwest::Request`, or an
 /// argument of [`RetryPolicy::deadline`](crate::RetryPolicy::deadline).
 ///
-/// - No retry is sent after the deadline. If a delay would not end before it, the caller
-///   immediately gets the outcome of the last attempt.
+/// - No retry is sent after the deadline. If a delay would not end before it, no delay begins, and
+///   the caller immediately gets the outcome of the last attempt.
 /// - A retry that waits for the inner service's readiness stops waiting at the deadline, with the
 ///   same result.
-/// - A running attempt is not cut short; use a timeout for that.
+/// - A running attempt is not cut short, so any attempt may end after the deadline. To stop it at
+///   the deadline, limit each attempt to the time that is [remaining](Self::remaining).
 /// - After a deadline that has passed already, or with a time of zero, the first attempt is sent
 ///   and no retry follows.
 ///
@@ -81,8 +82,22 @@ impl Deadline {
         Self(When::At(moment.into()))
     }
 
-    /// Returns the time from now to the deadline.
-    pub(crate) fn remaining(self) -> Duration {
+    /// Returns the time that is left until the deadline. It is zero after the deadline.
+    ///
+    /// Use it to limit an attempt, which a deadline does not cut short:
+    ///
+    /// | caller | limit of each attempt |
+    /// |---|---|
+    /// | a closure with a circuit of `tower-breaker` | `circuit.call_within(limit.min(deadline.remaining()), …)` |
+    /// | any other closure | `tokio::time::timeout(deadline.remaining(), …)` |
+    /// | a `reqwest::Request` | `*request.timeout_mut() = Some(deadline.remaining())` |
+    ///
+    /// A deadline of [`at`](Self::at) is compared with tokio's clock. A deadline of
+    /// [`within`](Self::within) does not know when the call began. It returns its whole time, or,
+    /// as the extension of a request below a retry layer, the time that was left when the attempt
+    /// was sent. In a closure that is retried, therefore use [`at`](Self::at); see
+    /// [`Retrier::deadline`](crate::retrier::Retrier::deadline).
+    pub fn remaining(self) -> Duration {
         match self.0 {
             When::Within(time) => time,
             When::At(moment) => moment.saturating_duration_since(tokio::time::Instant::now()),
@@ -238,6 +253,7 @@ mod tests {
         assert_eq!((soon.remaining(), late.remaining()), (Duration::from_secs(3), Duration::ZERO));
         tokio::time::advance(Duration::from_secs(2)).await;
         assert_eq!((soon.remaining(), late.remaining()), (Duration::from_secs(1), Duration::ZERO));
+        // A time from the beginning of a call: only a retry layer shortens it.
         assert_eq!(Deadline::within(Duration::from_secs(3)).remaining(), Duration::from_secs(3));
     }
 }

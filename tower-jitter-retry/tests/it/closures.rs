@@ -299,6 +299,22 @@ async fn closure_deadline_at_a_moment_is_shared_by_calls() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn closure_attempt_limited_to_remaining_time_ends_at_deadline() {
+    let (second, calls) = (Duration::from_secs(1), Calls::default());
+    let began = Instant::now();
+    let deadline = Deadline::at((began + 5 * second).into_std());
+    let attempt = async || {
+        calls.next();
+        let limit = (2 * second).min(deadline.remaining());
+        tokio::time::timeout(limit, pending::<io::Result<()>>()).await?
+    };
+    let error = every_second().deadline(deadline).retry(attempt).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::TimedOut);
+    assert_eq!((calls.made(), began.elapsed()), (2, 5 * second), "the second attempt had 2 s of 2 s");
+    assert_eq!(deadline.remaining(), Duration::ZERO);
+}
+
 #[test]
 fn blocking_closure_deadline_limits_attempts() {
     let (clock, time) = Clock::manual();
