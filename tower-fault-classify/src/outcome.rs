@@ -37,7 +37,7 @@ use crate::upload::excuse_stalled_timeout;
     message = "a verdict cannot be read from the response `{Self}`, because it does not implement `Outcome`",
     note = "for a type of your own, write `impl Outcome for {Self} {{}}`; without a status, it then counts as a success",
     note = "`reqwest::Response` implements `Outcome` with the cargo feature `reqwest`",
-    note = "for any other type, call `.errors_only()` on the layer or the policy: each response then counts as a success"
+    note = "for any other type, call `.errors_only()` on the layer, the policy or the circuit: each response then counts as a success"
 )]
 pub trait Outcome {
     /// Returns the HTTP status.

@@ -1,7 +1,7 @@
 //! A closure under `RetryPolicy::retry` returns a type that does not implement `Outcome`.
 //~ a verdict cannot be read from the response `Rows`, because it does not implement `Outcome`
 //~ write `impl Outcome for Rows {}`
-//~ call `.errors_only()` on the layer or the policy
+//~ call `.errors_only()` on the layer, the policy or the circuit
 
 use std::io;
 
