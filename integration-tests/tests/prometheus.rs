@@ -74,9 +74,7 @@ fn exporter_prints_the_metrics_of_the_guide() {
     let page = exporter.render();
     let successes = r#"tower_breaker_calls_total{circuit="early",outcome="success"}"#;
     assert_eq!(value(&page, successes), Some(1.0), "the first call of the bucket has found the recorder");
-    assert!(!page.contains("idle"), "no event of this name yet");
-    register_metrics();
-    let page = exporter.render();
+    // The first event has registered the metrics of all circuits.
     for (series, circuits) in [
         (r#"{circuit="early",state="closed"}"#, 1.0),
         (r#"{circuit="idle",state="open"}"#, 1.0),
@@ -87,6 +85,8 @@ fn exporter_prints_the_metrics_of_the_guide() {
     ] {
         assert_eq!(value(&page, &format!("tower_breaker_circuits{series}")), Some(circuits), "{series}");
     }
+    register_metrics();
+    assert_eq!(labels(&exporter.render()), labels(&page), "nothing was left to register");
 
     drive_breaker();
     keys.get("a").unwrap().trip().unwrap();

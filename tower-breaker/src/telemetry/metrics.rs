@@ -2,9 +2,9 @@
 //! their names.
 //!
 //! Each circuit name has [`Instruments`], and with a label for the keys, so has each key. They
-//! exist without a recorder, so that they know how many circuits are in which state. They are
-//! registered with a recorder when they are first used after the recorder was found. A circuit
-//! stores the number of its instruments.
+//! exist without a recorder, so that they know how many circuits are in which state. The first
+//! event after a recorder was found registers all of them. A circuit stores the number of its
+//! instruments.
 //!
 //! | file | |
 //! |---|---|
@@ -95,9 +95,8 @@ pub(crate) fn instruments(number: u32) -> Option<&'static Instruments> {
 /// Registers the metrics of all existing circuits with the recorder of the crate `metrics`.
 ///
 /// Call it after you install a recorder, if circuits may exist already. Their gauges then show the
-/// circuits immediately. Without this function, the metrics of a circuit name are registered at
-/// the next event of one of its circuits: see [Observability]. It does nothing if there is no
-/// recorder.
+/// circuits immediately. Without this function, the next event of any circuit that finds the
+/// recorder registers them: see [Observability]. It does nothing if there is no recorder.
 ///
 /// ```
 /// use tower_breaker::Circuit;
@@ -112,9 +111,25 @@ pub(crate) fn instruments(number: u32) -> Option<&'static Instruments> {
 /// [Observability]: https://github.com/OWNER/tower-resilience-layers/blob/main/docs/observability.md#when-metrics-are-registered
 pub fn register_metrics() {
     if find_recorder() {
-        for (_, instruments) in &ALL {
-            instruments.register_used();
-        }
+        register_all();
+    }
+}
+
+/// Registers the instruments of all existing circuits and maps.
+fn register_all() {
+    for (_, instruments) in &ALL {
+        instruments.register_used();
+    }
+}
+
+/// Registers the instruments of all existing circuits and maps, if this is the program's first
+/// registration. A sum over the gauges then counts circuits without an event, too.
+///
+/// Later, each new circuit and map finds the recorder itself.
+fn register_all_once() {
+    static IS_DONE: AtomicBool = AtomicBool::new(false);
+    if !IS_DONE.swap(true, Ordering::SeqCst) {
+        register_all();
     }
 }
 
@@ -179,17 +194,19 @@ impl Instruments {
         // Another thread may have been first. The recorder knows that both are the same.
         drop(self.of_circuits.set(new));
         self.report();
+        register_all_once();
         self.of_circuits.get()
     }
 
     /// Registers the instruments of circuits and maps that have existed.
     fn register_used(&self) {
-        // Relaxed: a circuit that is created concurrently registers its instruments itself.
-        if self.has_circuits.load(Ordering::Relaxed) {
+        // SeqCst, with the stores of `circuit_created` and `map_created`: a circuit or map that is
+        // not found here looks for the recorder after its store, and finds it.
+        if self.has_circuits.load(Ordering::SeqCst) {
             self.of_circuits();
         }
         #[cfg(feature = "keyed")]
-        if self.has_map.load(Ordering::Relaxed) {
+        if self.has_map.load(Ordering::SeqCst) {
             self.of_map();
         }
     }
@@ -260,8 +277,12 @@ impl Instruments {
 
     /// Counts a new circuit.
     pub(crate) fn circuit_created(&self, state: CircuitState) {
-        self.has_circuits.store(true, Ordering::Relaxed);
         self.change(|circuits| circuits[index_of(state)] += 1);
+        // After the thread's own registration: another thread may have another recorder, set for
+        // that thread only.
+        if !self.has_circuits.swap(true, Ordering::SeqCst) {
+            self.of_circuits();
+        }
     }
 
     /// Removes a circuit from the gauge of its state.
@@ -357,14 +378,18 @@ impl Instruments {
             })?;
             // As for the instruments of circuits.
             drop(self.of_map.set(new));
+            register_all_once();
         }
         self.of_map.get()
     }
 
     /// Registers the metrics of a new map.
     pub(crate) fn map_created(&self) {
-        self.has_map.store(true, Ordering::Relaxed);
         self.of_map();
+        // As for circuits.
+        if !self.has_map.swap(true, Ordering::SeqCst) {
+            self.of_map();
+        }
     }
 
     pub(crate) fn evicted(&self) {

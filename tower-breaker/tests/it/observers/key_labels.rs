@@ -4,7 +4,7 @@ use std::hash::Hash;
 
 use tower_breaker::keyed::KeyedCircuits;
 
-use super::meters::{Book, with_book};
+use super::meters::{Book, register_first, with_book};
 use super::*;
 
 /// Returns a service whose metrics distinguish at most two keys, and its handle.
@@ -141,6 +141,7 @@ fn maps_of_one_name_share_labels_and_limit() {
 
 #[test]
 fn late_recorder_gets_gauges_of_each_key() {
+    register_first();
     let (mut service, circuits) = labelled("late keys", 10, Overflow::Unguarded, by_number);
     (0..5).for_each(|_| drop(call_once(&mut service, (2, true))));
     with_book(|book| {

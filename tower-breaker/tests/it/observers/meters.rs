@@ -1,5 +1,7 @@
 //! The metrics: counters and gauges.
 
+use std::sync::Once;
+
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Level, Metadata, Recorder, SharedString, Unit};
 
 use super::*;
@@ -110,9 +112,21 @@ impl Recorder for Book {
     }
 }
 
+/// Makes the first registration of the test program, which registers the circuits of all tests.
+///
+/// A test that creates circuits before it has a recorder calls this function first. Otherwise the
+/// recorder of a concurrent test could get its metrics.
+pub(super) fn register_first() {
+    static FIRST: Once = Once::new();
+    FIRST.call_once(|| {
+        metrics::with_local_recorder(&Book::default(), || circuit(config().name("first")));
+    });
+}
+
 /// Runs a test with a recorder. The circuits of each test need unique names, because instruments
 /// are registered once for each name.
 pub(super) fn with_book<T>(test: impl FnOnce(&Book) -> T) -> T {
+    register_first();
     let book = Book::default();
     metrics::with_local_recorder(&book, || test(&book))
 }
@@ -248,13 +262,13 @@ fn recorded_outcome_is_counted_unless_ignored() {
 #[test]
 fn call_that_ends_after_transition_is_counted() {
     with_book(|book| {
-        let (circuit, _time) = circuit(config().name("late"));
+        let (circuit, _time) = circuit(config().name("late calls"));
         let permits: Vec<_> = (0..3).map(|_| circuit.try_acquire().unwrap()).collect();
         circuit.trip().unwrap();
         for permit in permits {
             permit.record(FAILURE);
         }
-        assert_eq!(book.calls("late"), [0, 3, 0, 0]);
+        assert_eq!(book.calls("late calls"), [0, 3, 0, 0]);
     });
 }
 
@@ -479,6 +493,7 @@ fn permit_of_ended_circuit_is_not_counted_under_next_name() {
 
 #[test]
 fn recorder_installed_late_is_used_from_next_event() {
+    register_first();
     let (circuit, _time) = circuit(config().name("late recorder"));
     circuit.trip().unwrap();
     with_book(|book| {
@@ -494,6 +509,7 @@ fn recorder_installed_late_is_used_from_next_event() {
 
 #[test]
 fn late_recorder_counts_all_existing_circuits_of_name() {
+    register_first();
     let circuits: Vec<_> = (0..3).map(|_| circuit(config().name("late many")).0).collect();
     let (each, _time) = timed(config().name("late many"));
     let config = KeyedConfig::builder(each).build().unwrap();
@@ -514,6 +530,7 @@ fn late_recorder_counts_all_existing_circuits_of_name() {
 
 #[test]
 fn reconfigure_to_disabled_counts_once_with_late_recorder() {
+    register_first();
     let (clock, _time) = Clock::manual();
     let config = |mode| config().name("late and disabled").mode(mode).clock(clock).build().unwrap();
     let circuit = Circuit::new(config(Mode::Enforce));
