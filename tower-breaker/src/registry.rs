@@ -147,9 +147,12 @@ impl CircuitRegistry {
     ///
     /// # Errors
     ///
-    /// Returns an error if the circuit exists, and the clock of `config` was set and is not the
-    /// circuit's clock.
+    /// - The name of `config` was not set.
+    /// - The circuit exists, and the clock of `config` was set and is not the circuit's clock.
     pub fn configure(&self, config: BreakerConfig) -> Result<(), ConfigError> {
+        if config.name.is_none() {
+            return Err(ConfigError::new("name", format_args!("not set"), "the name of a circuit"));
+        }
         let mut entries = self.entries();
         if let Some(Entry::Created(circuit)) = entries.by_name.get(config.name()) {
             let circuit = circuit.clone();

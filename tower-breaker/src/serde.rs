@@ -22,6 +22,8 @@ use tower_fault_classify::__internals::settings::{HumanDuration, Nested, OrNone,
 use tower_fault_classify::Fault;
 
 use self::breaker::{Breaker, CANCELLED, MODES};
+#[cfg(feature = "schemars")]
+use crate::config::DEFAULT_NAME;
 use crate::config::{BreakerConfig, CancelledPolicy};
 use crate::machine::{OpenDuration, RecoveryLimits, SlowCallLimits, SlowStartKind, TripLimits, WindowShape};
 
@@ -76,7 +78,7 @@ impl schemars::JsonSchema for BreakerConfig {
 
     fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
         TableSchema::new(&Breaker, "The settings of a circuit breaker.")
-            .with_defaults(&Self::default())
+            .with_defaults(&Self::default().named(DEFAULT_NAME))
             .into()
     }
 }
@@ -88,7 +90,7 @@ impl<'de> Deserialize<'de> for BreakerConfig {
 }
 
 /// Writes all settings except the clock, so that reading them again gives the same configuration
-/// and nothing depends on a default.
+/// and nothing depends on a default. A name that is not set is not written.
 impl Serialize for BreakerConfig {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         // Destructured, so that a new setting does not compile until it is written.
@@ -111,7 +113,9 @@ impl Serialize for BreakerConfig {
             (multiplier > 1.0 || max > initial).then(|| WrittenOpenBackoff { multiplier, max: human(max) });
         let seed = seeds.as_ref().map(|seeds| WrittenSeed(seeds.first()));
         let mut table = to.serialize_map(None)?;
-        table.serialize_entry("name", name)?;
+        if let Some(name) = name {
+            table.serialize_entry("name", name)?;
+        }
         table.serialize_entry("consecutive_failures", &consecutive_failures)?;
         table.serialize_entry("consecutive_failures_span", &human(consecutive_failures_span))?;
         table.serialize_entry("failure_rate", &OrNone(failure_rate))?;
@@ -463,7 +467,8 @@ mod tests {
     prop_compose! {
         /// Any valid configuration on the default clock.
         fn config()(
-            (name, consecutive_failures, failure_rate) in (".*", any::<u32>(), proptest::option::of(SHARES)),
+            name in proptest::option::of(".*"),
+            (consecutive_failures, failure_rate) in (any::<u32>(), proptest::option::of(SHARES)),
             failures_span in prop_oneof![Just(Duration::ZERO), duration()],
             (window, minimum_calls) in window(),
             slow in proptest::option::of((duration(), SHARES)),
@@ -476,7 +481,6 @@ mod tests {
             mode in prop_oneof![Just(Mode::Enforce), Just(Mode::ObserveOnly), Just(Mode::Disabled)],
         ) -> BreakerConfig {
             let mut builder = BreakerConfig::builder()
-                .name(name)
                 .consecutive_failures(consecutive_failures)
                 .consecutive_failures_span(failures_span)
                 .failure_rate(failure_rate)
@@ -492,6 +496,9 @@ mod tests {
                 .minimum_calls(minimum_calls)
                 .probe_lease(lease)
                 .mode(mode);
+            if let Some(name) = name {
+                builder = builder.name(name);
+            }
             builder = match slow_start {
                 Ok(time) => builder.slow_start(time),
                 Err(successes) => builder.slow_start_successes(successes),

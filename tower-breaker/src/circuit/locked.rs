@@ -59,7 +59,7 @@ impl Locked {
         // The change is ignored: this is the initial state, not a transition.
         let _ = machine.set_disabled(config.is_disabled());
         Self {
-            name: config.name,
+            name: config.name(),
             clock,
             epoch: 0,
             first_epoch: 0,

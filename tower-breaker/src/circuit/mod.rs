@@ -240,10 +240,10 @@ impl Circuit {
     /// stays open, even if the new configuration has an open time. Call [`reset`](Self::reset) to
     /// close it.
     ///
-    /// # Clock
+    /// # Name and clock
     ///
-    /// A configuration without a clock, such as one from a file, keeps the circuit's clock. A
-    /// circuit on [`Clock::coarse`](crate::Clock::coarse) reads
+    /// A configuration without a name or without a clock, such as one from a file, keeps the
+    /// circuit's name or clock. A circuit on [`Clock::coarse`](crate::Clock::coarse) reads
     /// [`Clock::precise`](crate::Clock::precise) while one of its configured times is under 100 ms.
     /// It changes between the two when a new configuration requires it.
     ///
@@ -254,8 +254,8 @@ impl Circuit {
     /// circuit never change.
     #[allow(clippy::needless_pass_by_value, reason = "a configuration is given away, as everywhere in tower")]
     pub fn reconfigure(&self, config: BreakerConfig) -> Result<(), ConfigError> {
-        if config.name != self.name {
-            return Err(ConfigError::new("name", config.name, format!("{:?}, the circuit's own", self.name)));
+        if let Some(other) = config.name.filter(|other| *other != self.name) {
+            return Err(ConfigError::new("name", other, format!("{:?}, the circuit's own", self.name)));
         }
         let own = self.owner.configured_clock();
         if let Some(clock) = config.clock.filter(|clock| *clock != own) {
@@ -316,9 +316,9 @@ impl<R: CircuitRef> Circuit<R> {
 
     /// Returns the current configuration.
     ///
-    /// After [`reconfigure`](Circuit::reconfigure) it is the new configuration. If that has no
-    /// clock, the returned configuration has the clock that the circuit was given before. Passing
-    /// it to `reconfigure` changes nothing.
+    /// After [`reconfigure`](Circuit::reconfigure) it is the new configuration. If that has no name
+    /// or no clock, the returned configuration has the one that the circuit was given before.
+    /// Passing it to `reconfigure` changes nothing.
     pub fn config(&self) -> BreakerConfig {
         self.owner.config()
     }

@@ -160,9 +160,9 @@ impl StaticCore {
     /// over.
     pub(crate) fn adopt(&self, config: &BreakerConfig) {
         let clock = config.fitted_clock();
-        let index = register(config.name);
+        let index = register(config.name());
         let mut locked = self.locked();
-        locked.name = config.name;
+        locked.name = config.name();
         locked.clock = config.clock.unwrap_or_default();
         locked.first_epoch = locked.epoch;
         locked.since = clock.now();
@@ -188,7 +188,9 @@ impl StaticCore {
     /// Replaces the configuration and keeps the state. The window starts empty if its shape
     /// changes.
     pub(crate) fn reconfigure(&self, config: &BreakerConfig) {
-        let index = register(config.name);
+        // The name never changes, and may be unset in `config`.
+        let name = self.locked().name;
+        let index = register(name);
         let mut locked = self.locked();
         // The new clock shows the same time as the clock in use: at most the precise clock replaces
         // the coarse one, or the reverse.
@@ -205,7 +207,8 @@ impl StaticCore {
         let ended = self.end_override(&mut locked, now);
         self.write(&mut locked, config, Some(shape), index, clock);
         let mut kept = lock(&self.store().config);
-        *kept = BreakerConfig { clock: config.clock.or(kept.clock), ..config.clone() };
+        let (name, clock) = (config.name.or(kept.name), config.clock.or(kept.clock));
+        *kept = BreakerConfig { name, clock, ..config.clone() };
         drop(kept);
         locked.jitter.reconfigure(config.seeds.as_ref());
         let change = locked.machine.set_disabled(config.is_disabled());

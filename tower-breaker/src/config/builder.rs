@@ -30,7 +30,7 @@ pub(crate) const PROBES: RangeInclusive<u32> = 1..=10_000;
 pub(crate) const SLOW_START_SUCCESSES: RangeInclusive<u32> = 1..=10_000;
 
 /// The name of a circuit whose configuration sets no name.
-pub(super) const DEFAULT_NAME: &str = "breaker";
+pub(crate) const DEFAULT_NAME: &str = "breaker";
 
 const MINIMUM_CALLS: u32 = 20;
 
@@ -47,7 +47,8 @@ pub(crate) const GROWTH: RangeInclusive<f64> = 1.0..=100.0;
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct BreakerConfigBuilder {
-    name: Cow<'static, str>,
+    /// `None`: not set.
+    name: Option<Cow<'static, str>>,
     consecutive_failures: u32,
     consecutive_failures_span: Option<Duration>,
     failure_rate: Option<f64>,
@@ -100,7 +101,7 @@ impl BreakerConfigBuilder {
     pub(super) fn new() -> Self {
         // The docs of `BreakerConfig` name the figure that chose each value.
         Self {
-            name: Cow::Borrowed(DEFAULT_NAME),
+            name: None,
             consecutive_failures: 5,
             consecutive_failures_span: None,
             failure_rate: Some(0.5),
@@ -126,12 +127,13 @@ impl BreakerConfigBuilder {
 
     /// Sets the name of the circuit.
     ///
-    /// **Default**: `"breaker"`.
+    /// **Default**: `"breaker"`. A configuration whose name is not set keeps the name of a circuit
+    /// in [`Circuit::reconfigure`](crate::Circuit::reconfigure).
     ///
     /// Rejections, transitions, the status, logs and metrics contain the name. A name that is built
     /// at run time is leaked: the program keeps one copy of each distinct name until it ends.
     pub fn name(mut self, name: impl Into<Cow<'static, str>>) -> Self {
-        self.name = name.into();
+        self.name = Some(name.into());
         self
     }
 
@@ -593,7 +595,7 @@ impl BreakerConfigBuilder {
             },
         };
         Ok(BreakerConfig {
-            name: intern(self.name),
+            name: self.name.map(intern),
             trip,
             recovery,
             window,

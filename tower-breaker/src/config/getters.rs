@@ -10,7 +10,8 @@ use crate::rng::Seeds;
 
 /// Each getter has the name of its [setter](BreakerConfigBuilder), which documents it.
 impl BreakerConfig {
-    /// Returns a builder with these values, the clock included.
+    /// Returns a builder with these values, the clock included. A name or a clock that is not set
+    /// stays unset.
     ///
     /// If this configuration has a [`seed`](BreakerConfigBuilder::seed), the new configuration starts
     /// the seed's sequence from its beginning.
@@ -34,7 +35,6 @@ impl BreakerConfig {
     /// ```
     pub fn to_builder(&self) -> BreakerConfigBuilder {
         let mut builder = Self::builder()
-            .name(self.name())
             .consecutive_failures(self.consecutive_failures())
             .failure_rate(self.failure_rate())
             .count_failed_retries(self.count_failed_retries())
@@ -69,6 +69,9 @@ impl BreakerConfig {
         }
         if self.probe_lease() != self.open_for() {
             builder = builder.probe_lease(self.probe_lease());
+        }
+        if let Some(name) = self.name {
+            builder = builder.name(name);
         }
         match self.clock() {
             Some(clock) => builder.clock(clock),

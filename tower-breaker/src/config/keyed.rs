@@ -8,7 +8,6 @@ use std::sync::Arc;
 use tower_fault_classify::__internals::ConfigError;
 
 use super::BreakerConfig;
-use super::builder::DEFAULT_NAME;
 use crate::machine::WindowShape;
 
 /// The allowed values of `max_keys`.
@@ -40,7 +39,9 @@ pub(crate) const KEY_LABELS: RangeInclusive<usize> = 1..=100_000;
 /// # Configuration files
 ///
 /// With the feature `serde`, a configuration can be read from a file and written to a file. The
-/// table `each` has the settings of a [`BreakerConfig`](BreakerConfig#configuration-files).
+/// table `each` has the settings of a [`BreakerConfig`](BreakerConfig#configuration-files). A table
+/// in `keys` changes these settings for one key. With a `preset`, it changes the settings of the
+/// preset instead.
 ///
 /// ```
 /// # #[cfg(feature = "serde")] {
@@ -52,6 +53,9 @@ pub(crate) const KEY_LABELS: RangeInclusive<usize> = 1..=100_000;
 ///     [each]
 ///     name = "upstreams"
 ///     failure_rate = 0.8
+///
+///     [keys.search]
+///     consecutive_failures = 20
 /// "#;
 /// let config: KeyedConfig = toml::from_str(file)?;
 /// # }
@@ -275,8 +279,8 @@ impl KeyedConfigBuilder {
     /// # Ok::<(), tower_breaker::ConfigError>(())
     /// ```
     ///
-    /// All circuits have the name and the clock of the other keys' configuration. The name of
-    /// `config` must be that name or the default name, and its clock must be that clock or unset.
+    /// All circuits have the name and the clock of the other keys' configuration. The name and the
+    /// clock of `config` must be the same, or unset.
     pub fn key(mut self, label: impl Into<Arc<str>>, config: BreakerConfig) -> Self {
         self.keys.insert(label.into(), config);
         self
@@ -306,15 +310,15 @@ impl KeyedConfigBuilder {
 /// Returns the configuration of a key, with the name and clock of `each`.
 pub(crate) fn of_key(config: BreakerConfig, each: &BreakerConfig) -> Result<BreakerConfig, ConfigError> {
     check_window(&config)?;
-    let name = each.name;
-    if config.name != name && config.name != DEFAULT_NAME {
-        return Err(ConfigError::new("name", config.name, format!("{name:?}, the name of all keys")));
+    let name = each.name();
+    if let Some(other) = config.name.filter(|other| *other != name) {
+        return Err(ConfigError::new("name", other, format!("{name:?}, the name of all keys")));
     }
     let own = each.clock.unwrap_or_default();
     if let Some(clock) = config.clock.filter(|clock| *clock != own) {
         return Err(ConfigError::new("clock", clock, format!("{own:?}, the clock of all keys")));
     }
-    Ok(BreakerConfig { name, clock: each.clock, ..config })
+    Ok(BreakerConfig { name: each.name, clock: each.clock, ..config })
 }
 
 fn check_window(config: &BreakerConfig) -> Result<(), ConfigError> {
@@ -355,7 +359,8 @@ mod tests {
         let other = || BreakerConfig::builder().consecutive_failures(9);
         for same in [other(), other().name("tenants"), other().clock(clock)] {
             let config = build(same).unwrap();
-            let expected = BreakerConfig { name: "tenants", clock: Some(clock), ..other().build().unwrap() };
+            let expected =
+                BreakerConfig { name: Some("tenants"), clock: Some(clock), ..other().build().unwrap() };
             assert_eq!(config.keys().collect::<Vec<_>>(), [("a", &expected)]);
             assert_eq!(config.to_builder().build().unwrap(), config);
         }

@@ -17,7 +17,7 @@ mod getters;
 mod keyed;
 
 pub use builder::BreakerConfigBuilder;
-pub(crate) use builder::DURATIONS;
+pub(crate) use builder::{DEFAULT_NAME, DURATIONS};
 #[cfg(feature = "serde")]
 pub(crate) use builder::{GROWTH, PROBES, RETRY_AFTER, SHARES, SLOW_START_SUCCESSES, WINDOW_CALLS};
 #[cfg(feature = "keyed")]
@@ -146,14 +146,16 @@ pub use crate::machine::CancelledPolicy;
 /// - An error names the field, its value and the allowed values.
 ///
 /// A file contains no clock. A circuit that is created from a file reads the default clock, and
-/// [`Circuit::reconfigure`](crate::Circuit::reconfigure) keeps the circuit's clock. Apart from the
-/// clock, a configuration that is written and read again is equal to the original.
+/// [`Circuit::reconfigure`](crate::Circuit::reconfigure) keeps the circuit's clock. In the same
+/// way, it keeps the name of the circuit if the file has none. Apart from the clock, a
+/// configuration that is written and read again is equal to the original.
 ///
 /// Rates with more than 15 digits need a format that reads them exactly: TOML does, and
 /// `serde_json` does with its feature `float_roundtrip`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BreakerConfig {
-    pub(crate) name: &'static str,
+    /// The name that the user set. `None`: the default name, or the circuit's current name.
+    pub(crate) name: Option<&'static str>,
     pub(crate) trip: TripLimits,
     pub(crate) recovery: RecoveryLimits,
     pub(crate) window: WindowShape,
@@ -203,12 +205,15 @@ impl BreakerConfig {
     ///
     /// See [`BreakerConfigBuilder::name`] for names that are built at run time.
     pub fn named(self, name: impl Into<Cow<'static, str>>) -> Self {
-        Self { name: intern(name.into()), ..self }
+        Self { name: Some(intern(name.into())), ..self }
     }
 
-    /// Returns the circuit's name.
+    /// Returns the circuit's name; `"breaker"` if the name was not set.
     pub const fn name(&self) -> &'static str {
-        self.name
+        match self.name {
+            Some(name) => name,
+            None => DEFAULT_NAME,
+        }
     }
 
     /// Whether the circuit admits all calls and counts none.

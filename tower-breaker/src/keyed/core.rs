@@ -65,7 +65,7 @@ pub(crate) struct Common<K> {
 impl<K> Common<K> {
     pub(crate) fn new(configs: Configs, label: MakeLabel<K>, max_key_labels: Option<usize>) -> Self {
         let config = &configs.each;
-        let name = config.name;
+        let name = config.name();
         let hot_config = HotConfig::new(config.fitted_clock(), config, PackedCells::PARTS, register(name));
         let shared = Settings { hot_config, failures_timed_since: AtomicU64::new(0) };
         let configs = Mutex::new(configs);

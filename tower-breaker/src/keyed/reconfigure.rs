@@ -56,14 +56,14 @@ impl<K> KeyedCircuits<K> {
     /// Returns an error, and changes nothing, if `config` has another name, another
     /// [clock](crate::BreakerConfigBuilder::clock) or another
     /// [`key_label`](crate::keyed::KeyedConfigBuilder::key_label). These never change. A
-    /// configuration without a clock keeps the clock.
+    /// configuration without a name or without a clock, such as one from a file, keeps them.
     pub fn reconfigure(&self, config: KeyedConfig) -> Result<(), ConfigError> {
         let KeyedConfig { mut each, mut keys, max_keys, overflow, key_label } = config;
-        if each.name != self.name() {
+        if let Some(other) = each.name.filter(|other| *other != self.name()) {
             let own = format!("{:?}, the circuits' own", self.name());
-            return Err(ConfigError::new("name", each.name, own));
+            return Err(ConfigError::new("name", other, own));
         }
-        let clock = self.common().configs().each.clock;
+        let BreakerConfig { name, clock, .. } = self.common().configs().each;
         let own = clock.unwrap_or_default();
         if let Some(other) = each.clock.filter(|other| *other != own) {
             return Err(ConfigError::new("clock", other, format!("{own:?}, the circuits' own")));
@@ -77,8 +77,9 @@ impl<K> KeyedCircuits<K> {
                 None => ConfigError::new("key_label", "none", allowed),
             });
         }
+        let name = each.name.or(name);
         for config in keys.values_mut().chain([&mut each]) {
-            config.clock = clock;
+            (config.name, config.clock) = (name, clock);
         }
         // The window of a key that gets its first configuration continues the former window of all
         // keys, so it must not see their new window.
@@ -137,8 +138,7 @@ impl<K> KeyedCircuits<K> {
     /// Returns an error, and changes nothing, in these cases:
     ///
     /// - `config` has a [`count_window`](crate::BreakerConfigBuilder::count_window).
-    /// - Its name is neither the name of the circuits nor the default name.
-    /// - Its clock is set, and is not the clock of the circuits.
+    /// - Its name or its clock is set, and is not that of the circuits.
     pub fn configure<Q>(&self, key: &Q, config: BreakerConfig) -> Result<(), ConfigError>
     where
         K: Borrow<Q>,

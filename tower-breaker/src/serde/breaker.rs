@@ -50,7 +50,7 @@ impl Table for Breaker {
     fn visit(&self, to: &mut impl Visit<BreakerConfigBuilder>) {
         to.setting(
             "name",
-            "name in rejections, logs, metrics and the status",
+            "name in rejections, logs, metrics and the status. A file without it keeps the name of a circuit that runs",
             Text,
             BreakerConfigBuilder::name,
         );

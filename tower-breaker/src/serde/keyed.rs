@@ -14,6 +14,8 @@ use tower_fault_classify::__internals::settings::{
 };
 
 use super::breaker::Breaker;
+#[cfg(feature = "schemars")]
+use crate::config::DEFAULT_NAME;
 use crate::config::{
     BreakerConfig, BreakerConfigBuilder, KEY_LABELS, KeyedConfig, KeyedConfigBuilder, MAX_KEYS, Overflow,
     of_key,
@@ -80,7 +82,7 @@ impl Table for Keyed {
         );
         to.setting(
             "keys",
-            "the settings of single keys, by the label of the key: each changes the settings in `each`",
+            "the settings of single keys, by the label of the key: each changes the settings in `each`. With a `preset`, it changes the settings of the preset instead; the name stays",
             ByKey(Overrides(Breaker)),
             |settings, keys| KeyedSettings { keys, ..settings },
         );
@@ -116,7 +118,10 @@ impl schemars::JsonSchema for KeyedConfig {
     }
 
     fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        TableSchema::new(&Keyed, "The settings of circuits by key.").with_defaults(&Self::default()).into()
+        let defaults = Self::builder(BreakerConfig::default().named(DEFAULT_NAME)).build();
+        TableSchema::new(&Keyed, "The settings of circuits by key.")
+            .with_defaults(&defaults.unwrap_or_default())
+            .into()
     }
 }
 
@@ -153,6 +158,8 @@ impl Serialize for KeyedConfig {
 
 #[cfg(all(test, not(loom_models)))]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn from_json(text: &str) -> Result<KeyedConfig, String> {
@@ -184,12 +191,16 @@ mod tests {
             [keys."a.example"]
             probes = 5
 
+            # The preset replaces the settings in `each`, and these settings change the preset.
             [keys.b]
             preset = "single_flight"
+            open_for = "9s"
         "#;
         let read: KeyedConfig = toml::from_str(file).unwrap();
         let a = read.each().to_builder().probes(5).build().unwrap();
-        let b = BreakerConfig::single_flight().name("hosts").build().unwrap();
+        let b = BreakerConfig::single_flight().name("hosts").open_for(Duration::from_secs(9));
+        let b = b.build().unwrap();
+        assert_eq!((b.consecutive_failures(), b.probes()), (5, 1));
         assert_eq!(read.keys().collect::<Vec<_>>(), [("a.example", &a), ("b", &b)]);
         assert_eq!(from_json(&serde_json::to_string(&read).unwrap()).as_ref(), Ok(&read));
         assert_eq!(toml::from_str(&toml::to_string(&read).unwrap()).as_ref(), Ok(&read));

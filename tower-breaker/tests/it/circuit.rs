@@ -326,3 +326,35 @@ fn failure_rate_is_checked_at_failure_not_at_slow_call() {
     }
     assert_eq!(state(&circuit), CircuitState::Closed, "half of ten calls have failed, but not the last one");
 }
+
+#[test]
+fn reconfigure_without_name_keeps_name() {
+    let circuit = Circuit::new(tower_breaker::BreakerConfig::builder().name("named").build().unwrap());
+    let unnamed = tower_breaker::BreakerConfig::builder().probes(2).build().unwrap();
+    circuit.reconfigure(unnamed.clone()).unwrap();
+    assert_eq!((circuit.config().name(), circuit.config().probes()), ("named", 2));
+    circuit.reconfigure(circuit.config()).unwrap();
+    assert_eq!(circuit.status().circuit, "named");
+    let error = circuit.reconfigure(unnamed.named("breaker")).unwrap_err();
+    assert_eq!(error.to_string(), "`name` is \"breaker\"; allowed is \"named\", the circuit's own");
+}
+
+#[cfg(feature = "keyed")]
+#[test]
+fn keyed_reconfigure_without_name_keeps_name() {
+    use tower_breaker::keyed::{KeyedCircuits, KeyedConfig};
+
+    let each = tower_breaker::BreakerConfig::builder().name("named by key").build().unwrap();
+    let circuits = KeyedCircuits::<u8>::new(KeyedConfig::builder(each).build().unwrap());
+    let unnamed = tower_breaker::BreakerConfig::builder().probes(2).build().unwrap();
+    let config = KeyedConfig::builder(unnamed.clone()).key("1", unnamed).build().unwrap();
+    circuits.reconfigure(config).unwrap();
+    let names = |config: KeyedConfig| {
+        let keys = config.keys().map(|(_, config)| config.name()).collect::<Vec<_>>();
+        (config.each().name(), keys)
+    };
+    assert_eq!(names(circuits.config()), ("named by key", vec!["named by key"]));
+    let other =
+        KeyedConfig::builder(tower_breaker::BreakerConfig::default().named("breaker")).build().unwrap();
+    assert_eq!(circuits.reconfigure(other).unwrap_err().field(), "name");
+}

@@ -413,3 +413,11 @@ fn threads_use_registry_concurrently_without_deadlock() {
     bench.registry.circuit("a").reset().unwrap();
     assert_eq!(bench.state("a"), CircuitState::Closed);
 }
+
+#[test]
+fn configure_without_name_is_an_error() {
+    let registry = CircuitRegistry::new(tower_breaker::BreakerConfig::default());
+    let unnamed = tower_breaker::BreakerConfig::builder().probes(2).build().unwrap();
+    let error = registry.configure(unnamed).unwrap_err();
+    assert_eq!(error.to_string(), "`name` is not set; allowed is the name of a circuit");
+}

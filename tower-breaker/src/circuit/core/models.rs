@@ -27,7 +27,7 @@ use crate::machine::{
 const SECOND: u64 = 1_000_000_000;
 
 pub(crate) const CONFIG: BreakerConfig = BreakerConfig {
-    name: "model",
+    name: Some("model"),
     trip: TripLimits {
         consecutive_failures: 0,
         consecutive_failures_span: 0,

@@ -37,7 +37,7 @@ pub(super) const RECOVERY: RecoveryLimits = RecoveryLimits {
 };
 
 pub(super) const CONFIG: BreakerConfig = BreakerConfig {
-    name: "test",
+    name: Some("test"),
     trip: TRIP,
     recovery: RECOVERY,
     window: WindowShape::Time(60 * SECOND),
