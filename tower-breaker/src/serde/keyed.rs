@@ -10,7 +10,8 @@ use ::serde::{Deserialize, Deserializer, Serialize, Serializer};
 #[cfg(feature = "schemars")]
 use tower_fault_classify::__internals::settings::TableSchema;
 use tower_fault_classify::__internals::settings::{
-    Changes, Choice, Integer, Invalid, Keyed as ByKey, Nested, OrNone, Overrides, Table, Visit, read_table,
+    Changes, Choice, Integer, Invalid, Keyed as ByKey, Nested, OrNone, Overrides, Presets, Table, Visit,
+    read_table,
 };
 
 use super::breaker::Breaker;
@@ -28,6 +29,42 @@ const OVERFLOWS: Choice<Overflow> = Choice(&[
 
 /// The table of a keyed configuration.
 struct Keyed;
+
+/// The table of a configuration of circuits by key, which have a time window.
+struct ByTime;
+
+impl Table for ByTime {
+    type Builder = BreakerConfigBuilder;
+    type Value = BreakerConfig;
+
+    fn allowed(&self) -> String {
+        Breaker.allowed()
+    }
+
+    fn start(&self) -> BreakerConfigBuilder {
+        Breaker.start()
+    }
+
+    fn presets(&self) -> Presets<BreakerConfigBuilder> {
+        Breaker.presets()
+    }
+
+    fn exclusive(&self) -> &'static [[&'static str; 2]] {
+        Breaker.exclusive()
+    }
+
+    fn forbidden(&self) -> &'static [&'static str] {
+        &["count_window"]
+    }
+
+    fn visit(&self, to: &mut impl Visit<BreakerConfigBuilder>) {
+        Breaker.visit(to);
+    }
+
+    fn build(&self, builder: BreakerConfigBuilder) -> Result<BreakerConfig, Invalid> {
+        Breaker.build(builder)
+    }
+}
 
 /// The settings of a file. Those of the circuits are applied last.
 struct KeyedSettings {
@@ -77,13 +114,13 @@ impl Table for Keyed {
         to.setting(
             "each",
             "the settings of every circuit. A `count_window` is an error",
-            Overrides(Breaker),
+            Overrides(ByTime),
             |settings, each| KeyedSettings { each, ..settings },
         );
         to.setting(
             "keys",
             "the settings of single keys, by the label of the key: each changes the settings in `each`. With a `preset`, it changes the settings of the preset instead; the name stays",
-            ByKey(Overrides(Breaker)),
+            ByKey(Overrides(ByTime)),
             |settings, keys| KeyedSettings { keys, ..settings },
         );
     }

@@ -80,6 +80,10 @@ impl Table for Policy {
         &[("gateway", RetryPolicy::gateway)]
     }
 
+    fn not_both_none(&self) -> &'static [[&'static str; 2]] {
+        &[["max_attempts", "max_elapsed"]]
+    }
+
     fn visit(&self, to: &mut impl Visit<RetryPolicyBuilder>) {
         to.setting("name", "name in metrics and logs", Text, RetryPolicyBuilder::name);
         visit_attempts(to);

@@ -26,6 +26,10 @@ pub struct TableKind {
     pub settings: Vec<Described>,
     /// Pairs of settings of which only one may be set.
     pub exclusive: &'static [[&'static str; 2]],
+    /// Settings that are an error in this table.
+    pub forbidden: &'static [&'static str],
+    /// Pairs of settings of which only one may be `"none"`.
+    pub not_both_none: &'static [[&'static str; 2]],
     /// Whether the table contains exactly one of the settings.
     pub exactly_one: bool,
 }

@@ -6,6 +6,10 @@ use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Unex
 
 use super::kind::Kind;
 use super::table::{Invalid, quoted};
+use super::values::Text;
+
+/// The field in which a file names its JSON Schema.
+pub(super) const SCHEMA: &str = "$schema";
 
 /// A kind of value, with its allowed range.
 pub trait Setting {
@@ -116,21 +120,34 @@ pub struct Fields<A> {
     names: Vec<String>,
     /// A name that was read ahead.
     ahead: Option<String>,
+    /// Whether this is the outermost table of a file, which may name its schema.
+    is_root: bool,
     table: A,
 }
 
 impl<'de, A: MapAccess<'de>> Fields<A> {
     /// Returns the fields of the outermost table.
     pub fn new(table: A) -> Self {
-        Self { prefix: String::new(), names: Vec::new(), ahead: None, table }
+        Self { prefix: String::new(), names: Vec::new(), ahead: None, is_root: true, table }
     }
 
-    /// Returns the name of the next field. Its value must be read before the next name.
+    /// Returns the name of the next setting. Its value must be read before the next name.
+    ///
+    /// Skips the name of the schema in the outermost table, which is for editors.
     ///
     /// # Errors
     ///
     /// Fails if the field appears twice, or if the file is not valid JSON or TOML.
     pub fn next_name(&mut self) -> Result<Option<String>, A::Error> {
+        let mut name = self.next_field()?;
+        while self.is_root && name.as_deref() == Some(SCHEMA) {
+            self.value(Text)?;
+            name = self.next_field()?;
+        }
+        Ok(name)
+    }
+
+    fn next_field(&mut self) -> Result<Option<String>, A::Error> {
         let name = match self.ahead.take() {
             Some(name) => Some(name),
             None => self.table.next_key()?,
@@ -262,7 +279,7 @@ impl<'de, S: Setting> Visitor<'de> for FieldReader<S> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, table: A) -> Result<S::Value, A::Error> {
-        let mut fields = Fields { prefix: format!("{}.", self.name), ..Fields::new(table) };
+        let mut fields = Fields { prefix: format!("{}.", self.name), is_root: false, ..Fields::new(table) };
         fields.ahead = fields.table.next_key()?;
         if fields.ahead.as_deref() == Some(NUMBER_AS_TABLE) {
             let text: String = fields.table.next_value()?;

@@ -5,6 +5,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::kind::{Described, Kind, TableKind};
+use super::read::SCHEMA;
 use super::table::{Table, describe};
 
 /// The JSON Schema of a table.
@@ -14,14 +15,14 @@ pub struct TableSchema(Value);
 impl TableSchema {
     /// Returns the schema of a table, without defaults.
     pub fn new<T: Table>(table: &T, description: &str) -> Self {
-        let mut schema = of_table(&describe(table));
+        let mut schema = of_root(&describe(table));
         schema["description"] = description.into();
         Self(schema)
     }
 
     /// Returns the schema of a table that contains exactly one of its settings, without defaults.
     pub fn one_of<T: Table>(table: &T, description: &str) -> Self {
-        let mut schema = of_table(&TableKind { exactly_one: true, ..describe(table) });
+        let mut schema = of_root(&TableKind { exactly_one: true, ..describe(table) });
         schema["description"] = description.into();
         Self(schema)
     }
@@ -58,7 +59,7 @@ fn add_defaults(schema: &mut Value, defaults: &Value) {
         add_defaults(kind, defaults);
     }
     // A table with exactly one setting has no default for it.
-    let chooses = schema.get("maxProperties").is_some();
+    let chooses = schema.get("oneOf").is_some();
     let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut) else { return };
     for (name, default) in defaults.as_object().into_iter().flatten() {
         let Some(property) = properties.get_mut(name) else { continue };
@@ -70,8 +71,16 @@ fn add_defaults(schema: &mut Value, defaults: &Value) {
     }
 }
 
+/// Returns the schema of the outermost table of a file.
+fn of_root(table: &TableKind) -> Value {
+    let mut schema = of_table(table);
+    let description = "the JSON Schema of the file, for editors. It is not read\n\nAllowed: a string";
+    schema["properties"][SCHEMA] = json!({ "type": "string", "description": description });
+    schema
+}
+
 fn of_table(table: &TableKind) -> Value {
-    let TableKind { settings, exclusive, exactly_one } = table;
+    let TableKind { settings, exclusive, forbidden, not_both_none, exactly_one } = table;
     let properties: Map<_, _> =
         settings.iter().map(|setting| (setting.name.to_owned(), of_setting(setting))).collect();
     let mut schema = json!({ "type": "object", "properties": properties, "additionalProperties": false });
@@ -80,13 +89,20 @@ fn of_table(table: &TableKind) -> Value {
     if !required.is_empty() {
         schema["required"] = required.into();
     }
-    if !exclusive.is_empty() {
-        let not_both = exclusive.iter().map(|pair| json!({ "not": { "required": pair } }));
-        schema["allOf"] = not_both.collect();
+    let not_both = exclusive.iter().map(|pair| json!({ "not": { "required": pair } }));
+    let not_set = forbidden.iter().map(|name| json!({ "not": { "required": [name] } }));
+    let not_off = not_both_none.iter().map(|pair| {
+        let properties: Map<_, _> =
+            pair.iter().map(|name| ((*name).to_owned(), json!({ "const": "none" }))).collect();
+        json!({ "not": { "required": pair, "properties": properties } })
+    });
+    let rules: Vec<_> = not_both.chain(not_set).chain(not_off).collect();
+    if !rules.is_empty() {
+        schema["allOf"] = rules.into();
     }
     if *exactly_one {
-        schema["minProperties"] = 1.into();
-        schema["maxProperties"] = 1.into();
+        let names = settings.iter().map(|setting| json!({ "required": [setting.name] }));
+        schema["oneOf"] = names.collect();
     }
     schema
 }

@@ -40,6 +40,17 @@ pub trait Table {
         &[]
     }
 
+    /// Returns the settings that [`build`](Self::build) rejects, for the JSON Schema.
+    fn forbidden(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    /// Returns the pairs of settings that [`build`](Self::build) rejects if both are `"none"`, for
+    /// the JSON Schema.
+    fn not_both_none(&self) -> &'static [[&'static str; 2]] {
+        &[]
+    }
+
     /// Passes every setting to `visitor`.
     fn visit(&self, visitor: &mut impl Visit<Self::Builder>);
 
@@ -304,7 +315,13 @@ pub(super) fn describe<T: Table>(table: &T) -> TableKind {
         });
     }
     table.visit(&mut settings);
-    TableKind { settings: settings.0, exclusive: table.exclusive(), exactly_one: false }
+    TableKind {
+        settings: settings.0,
+        exclusive: table.exclusive(),
+        forbidden: table.forbidden(),
+        not_both_none: table.not_both_none(),
+        exactly_one: false,
+    }
 }
 
 /// Collects the descriptions of settings.
