@@ -540,6 +540,8 @@ mod tests {
         assert!((2.0..=4.6).contains(&left), "{status}");
         assert!(status["lasted_seconds"].as_f64().unwrap() < 1.0, "{status}");
         assert!(status["override_ends_in_seconds"].is_null());
+        assert!(status["since_last_success_seconds"].is_null(), "{status}");
+        assert!(status["since_last_failure_seconds"].is_null(), "{status}");
         circuit.force_closed_for(Duration::from_secs(9)).unwrap();
         let status = serde_json::to_value(circuit.status()).unwrap();
         let left = status["override_ends_in_seconds"].as_f64().unwrap();

@@ -75,6 +75,7 @@ fn assert_is_new(circuit: &Circuit, previous: &str) {
     assert_eq!((status.rejected_calls, status.rejected_since_transition), (0, 0), "after {previous}");
     assert_eq!(status.half_open, None, "after {previous}");
     assert!(status.last_transition.is_none() && status.last_trip.is_none(), "after {previous}");
+    assert_eq!((status.since_last_success, status.since_last_failure), (None, None), "after {previous}");
     assert!(status.last_failure.is_none(), "after {previous}: {:?}", status.last_failure);
 }
 

@@ -42,6 +42,10 @@ pub struct Locked {
     /// The last transition that opened the circuit.
     pub(crate) last_trip: Option<Transition>,
     pub(crate) last_failure: Option<Arc<LastFailure>>,
+    /// The time of the last success before the window began, or of the last successful probe.
+    pub(crate) last_success: Option<u64>,
+    /// The time at which the window began. 0: it has been there from the start.
+    pub(crate) window_since: u64,
     /// The epoch since which failures are kept: that of the last reset, or the first one. A failed
     /// call of an earlier epoch is not kept.
     pub(crate) keeps_failures_since: u32,
@@ -76,6 +80,8 @@ impl Locked {
             last_transition: None,
             last_trip: None,
             last_failure: None,
+            last_success: None,
+            window_since: 0,
             keeps_failures_since: 0,
         }
     }
@@ -104,8 +110,10 @@ impl Locked {
         age <= self.epoch.wrapping_sub(self.keeps_failures_since) & LAST_EPOCH
     }
 
-    /// Removes the last failure. Failures of earlier epochs are not kept any more.
-    pub(crate) fn clear_last_failure(&mut self) -> Option<Arc<LastFailure>> {
+    /// Removes the last failure and the time of the last success. Failures of earlier epochs are
+    /// not kept any more.
+    pub(crate) fn clear_last_calls(&mut self) -> Option<Arc<LastFailure>> {
+        self.last_success = None;
         self.keeps_failures_since = self.epoch;
         self.last_failure.take()
     }

@@ -45,11 +45,11 @@ mod wakers;
 mod weak;
 mod window;
 
-#[cfg(feature = "keyed")]
-pub(crate) use self::core::Store;
 #[cfg(all(test, loom_models, feature = "keyed"))]
 pub(crate) use self::core::models::{CONFIG, FAILURE, model};
 pub(crate) use self::core::{CallDuration, Core, Denied};
+#[cfg(feature = "keyed")]
+pub(crate) use self::core::{FailureTime, Store};
 #[cfg(feature = "keyed")]
 pub(crate) use self::hot_config::Flags;
 #[cfg(feature = "keyed")]

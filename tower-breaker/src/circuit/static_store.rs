@@ -8,7 +8,7 @@ use std::sync::Arc;
 use tower_fault_classify::__internals::sync::{AtomicU64, Mutex, Ordering, lock};
 use tower_fault_classify::__internals::{Clock, Pool, PoolItem, StripedCounter, StripedTotal};
 
-use super::core::{Core, Store, next_epoch, wake};
+use super::core::{Core, FailureTime, Store, next_epoch, wake};
 use super::hot_config::{Flags, HotConfig, Limits};
 use super::locked::Locked;
 use super::state_word::{LAST_EPOCH, StateWord};
@@ -30,6 +30,7 @@ pub struct StaticStore {
     deadline: AtomicU64,
     bypass_deadline: AtomicU64,
     first_failure: AtomicU64,
+    last_failure_time: AtomicU64,
     hot_config: HotConfig,
     window: StripedWindow,
     rejections: StripedTotal,
@@ -50,6 +51,7 @@ impl StaticStore {
             deadline: AtomicU64::new(0),
             bypass_deadline: AtomicU64::new(0),
             first_failure: AtomicU64::new(0),
+            last_failure_time: AtomicU64::new(FailureTime::NONE),
             hot_config,
             window,
             rejections: StripedTotal::new(),
@@ -79,6 +81,11 @@ impl Store for StaticStore {
     #[inline]
     fn first_failure(&self) -> &AtomicU64 {
         &self.first_failure
+    }
+
+    #[inline]
+    fn last_failure_time(&self) -> Option<&AtomicU64> {
+        Some(&self.last_failure_time)
     }
 
     #[inline]
@@ -166,6 +173,7 @@ impl StaticCore {
         locked.clock = config.clock.unwrap_or_default();
         locked.first_epoch = locked.epoch;
         locked.since = clock.now();
+        locked.window_since = locked.since;
         // No earlier owner counts a rejection any more, because only a handle can be rejected.
         locked.rejections_before = self.store().rejections();
         locked.rejections_at_transition = locked.rejections_before;
@@ -205,6 +213,11 @@ impl StaticCore {
         }
         // Before the new configuration applies: the override was over under the former one.
         let ended = self.end_override(&mut locked, now);
+        if config.window != shape {
+            // Before the window is emptied.
+            let state = locked.machine.state();
+            self.keep_last_times(&mut locked, state, now);
+        }
         self.write(&mut locked, config, Some(shape), index, clock);
         let mut kept = lock(&self.store().config);
         let (name, clock) = (config.name.or(kept.name), config.clock.or(kept.clock));
@@ -285,7 +298,7 @@ impl PoolItem for StaticCore {
         self.hot_config().write_flags(Flags::NONE);
         let observers = mem::take(&mut locked.observers);
         let wakers = locked.wakers.drain();
-        let pending = (locked.last_transition.take(), locked.last_trip.take(), locked.clear_last_failure());
+        let pending = (locked.last_transition.take(), locked.last_trip.take(), locked.clear_last_calls());
         drop(locked);
         if let Some(instruments) = instruments {
             instruments.circuit_dropped(state);

@@ -62,6 +62,41 @@ pub struct Status {
     pub rejected_calls: u64,
     /// The calls that the circuit has rejected since the last transition, or since it was created.
     pub rejected_since_transition: u64,
+    /// The time since the last call that the circuit counted as a success.
+    ///
+    /// A healthy fault and a slow success are successes. A call that the circuit does not count is
+    /// not, for example while it is forced closed.
+    ///
+    /// - For a probe, the time is exact.
+    /// - While the circuit is closed, and until the next probe, the time is rounded up to the start
+    ///   of a bucket. A bucket is a fifteenth of the [time
+    ///   window](crate::BreakerConfigBuilder::time_window), or a tenth for a keyed circuit. With a
+    ///   [count window](crate::BreakerConfigBuilder::count_window), the time is exact.
+    /// - `None`: there was no success since the circuit was created or
+    ///   [reset](crate::Circuit::reset), or the circuit is closed and its window holds none.
+    #[cfg_attr(
+        feature = "serde",
+        serde(rename = "since_last_success_seconds", serialize_with = "crate::serde::optional_seconds")
+    )]
+    pub since_last_success: Option<Duration>,
+    /// The time since the last call that the circuit counted as a failure, also if
+    /// [`last_failure`](Self::last_failure) is not kept.
+    ///
+    /// [`Circuit::on_failure`](crate::Circuit::on_failure) lists which calls are failures. The time
+    /// is exact to about a millisecond.
+    ///
+    /// A keyed circuit stores no time before it first needs its lock, such as for a transition or a
+    /// slow call. Until then, the time is rounded up to the start of a tenth of the window, and a
+    /// failure that has left the window is not shown. A configuration with another
+    /// window empties the window, and with it both times of such a circuit.
+    ///
+    /// `None`: there was no failure since the circuit was created or
+    /// [reset](crate::Circuit::reset).
+    #[cfg_attr(
+        feature = "serde",
+        serde(rename = "since_last_failure_seconds", serialize_with = "crate::serde::optional_seconds")
+    )]
+    pub since_last_failure: Option<Duration>,
     /// How long the circuit stays open or forced open.
     ///
     /// - Zero: the time is over, and the next call is a probe.
@@ -134,6 +169,8 @@ impl Status {
             half_open: snapshot.half_open,
             rejected_calls: snapshot.rejections,
             rejected_since_transition: snapshot.rejections_since_transition,
+            since_last_success: snapshot.since_last_success.map(Duration::from_nanos),
+            since_last_failure: snapshot.since_last_failure.map(Duration::from_nanos),
             retry_after: snapshot.open_remaining.map(remaining),
             override_ends_in: snapshot.override_remaining.map(remaining),
             last_transition: keyed(snapshot.last_transition),
@@ -154,6 +191,8 @@ pub(crate) struct Snapshot {
     pub(crate) half_open: Option<HalfOpen>,
     pub(crate) rejections: u64,
     pub(crate) rejections_since_transition: u64,
+    pub(crate) since_last_success: Option<u64>,
+    pub(crate) since_last_failure: Option<u64>,
     pub(crate) open_remaining: Option<u64>,
     pub(crate) override_remaining: Option<u64>,
     /// The time since the state began.

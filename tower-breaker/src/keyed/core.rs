@@ -24,7 +24,8 @@ use tower_fault_classify::__internals::Clock;
 use tower_fault_classify::__internals::sync::{self, AtomicU64, Mutex, MutexGuard, Ordering, lock};
 
 use crate::circuit::{
-    CircuitRef, Core, Denied, Flags, HotConfig, Locked, NewestBucket, PackedCells, StateWord, Store,
+    CircuitRef, Core, Denied, FailureTime, Flags, HotConfig, Locked, NewestBucket, PackedCells, StateWord,
+    Store,
 };
 use crate::config::BreakerConfig;
 use crate::error::Rejection;
@@ -219,6 +220,7 @@ struct Own {
 struct LazyState {
     deadline: AtomicU64,
     rejections: AtomicU64,
+    last_failure_time: AtomicU64,
     bypass_deadline: AtomicU64,
     locked: Mutex<Locked>,
     counts: WideCounts,
@@ -334,6 +336,7 @@ impl<K> KeyedStore<K> {
         Box::new(LazyState {
             deadline: AtomicU64::new(0),
             rejections: AtomicU64::new(0),
+            last_failure_time: AtomicU64::new(FailureTime::NONE),
             bypass_deadline: AtomicU64::new(0),
             locked: Mutex::new(locked),
             counts: WideCounts::default(),
@@ -362,6 +365,11 @@ impl<K> Store for KeyedStore<K> {
     #[inline]
     fn first_failure(&self) -> &AtomicU64 {
         &self.first_failure
+    }
+
+    #[inline]
+    fn last_failure_time(&self) -> Option<&AtomicU64> {
+        self.lazy.get().map(|lazy| &lazy.last_failure_time)
     }
 
     #[inline]

@@ -94,6 +94,14 @@ impl<K> KeyedCircuits<K> {
         }
         let configs = Configs { each, keys };
         let OverflowCircuits { shared, unguarded, is_shared } = &self.inner.overflow;
+        let window = self.common().configs().each.window;
+        if window != configs.each.window {
+            let of_keys = self.clock_hand().circuits.clone();
+            let overflow = [shared, unguarded].map(|overflow| overflow.circuit.get().cloned());
+            for core in of_keys.into_iter().chain(overflow.into_iter().flatten()) {
+                core.keep_times_of_shared_window();
+            }
+        }
         shared.common.reconfigure(configs.for_overflow(true));
         unguarded.common.reconfigure(configs.for_overflow(false));
         is_shared.store(overflow == Overflow::Shared, Ordering::Relaxed);

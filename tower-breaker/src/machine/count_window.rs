@@ -4,7 +4,7 @@ use super::state::Counts;
 
 /// The outcomes of the last calls. Each call has two bits: failed and slow.
 #[derive(Debug)]
-pub struct CountWindow {
+pub(crate) struct CountWindow {
     failed: Bits,
     slow: Bits,
     size: usize,

@@ -21,6 +21,7 @@ mod histories;
 #[cfg(all(feature = "axum", feature = "tonic"))]
 mod integrations;
 mod keyed;
+mod last_calls;
 mod last_failure;
 mod not_ready;
 #[cfg(all(feature = "metrics", feature = "tracing"))]

@@ -79,6 +79,12 @@ impl StripedCounter {
         self.rings().map(|ring| ring.sum(tag)).sum()
     }
 
+    /// Returns the age of the newest bucket with a count: see
+    /// [`BucketRing::newest_age`](super::BucketRing::newest_age).
+    pub fn newest_age(&self, tag: u64) -> Option<u32> {
+        self.rings().filter_map(|ring| ring.newest_age(tag)).min()
+    }
+
     /// Returns whether the sum over the window that ends with the bucket `tag` is `enough`.
     ///
     /// `enough` must be monotonic: if it accepts a sum, it accepts every larger sum. The remaining
@@ -333,6 +339,17 @@ impl<const N: usize> BucketRing<N> {
         self.0.iter().map(|cell| u64::from(counted(cell.load(Ordering::Acquire), tag as u32, span))).sum()
     }
 
+    /// Returns by how many buckets the newest bucket with a count is older than the bucket `tag`,
+    /// with which the window ends. `None`: the window is empty.
+    ///
+    /// A slightly newer bucket has the age 0.
+    pub fn newest_age(&self, tag: u64) -> Option<u32> {
+        // Acquire: as in `sum_last`.
+        let words = self.0.iter().map(|cell| cell.load(Ordering::Acquire));
+        let counted = words.filter(|word| counted(*word, tag as u32, N as u32) > 0);
+        counted.map(|word| age(unpack(word).0, tag as u32).max(0).cast_unsigned()).min()
+    }
+
     /// Clears the cells outside the window that ends with the bucket `keep`.
     ///
     /// `None` clears all cells.
@@ -480,6 +497,16 @@ impl TimeBuckets {
     pub const fn tag(&self, now: u64, epoch: u32) -> u64 {
         let bucket = ((now as u128 * self.scale as u128) >> 64) as u64;
         bucket.wrapping_add((epoch as u64).wrapping_mul(TAGS_PER_EPOCH)).wrapping_add(self.offset)
+    }
+
+    /// Returns the time at which the bucket began that is `age` buckets older than the one at the
+    /// time `now`.
+    ///
+    /// A negative age means a bucket in the future, of a clock that has run back.
+    pub fn start(&self, now: u64, age: i64) -> u64 {
+        let number = ((u128::from(now) * u128::from(self.scale)) >> 64) as u64;
+        // The first time whose product with `scale` reaches the number.
+        (u128::from(number.saturating_add_signed(-age)) << 64).div_ceil(self.scale.into()) as u64
     }
 
     /// Returns the buckets as two words, to be stored in atomics.

@@ -6,6 +6,7 @@ use tower_fault_classify::__internals::UploadGuard;
 
 use super::{Admission, CallDuration, Core, Store, retry_mark, start_word};
 use crate::circuit::hot_config::Limits;
+use crate::circuit::locked::Locked;
 use crate::circuit::state_word::StateWord;
 use crate::circuit::window::Window;
 use crate::machine::{CANCELLED, CANCELLED_AFTER_ANSWER, CancelledPolicy, CancelledRun, Reason};
@@ -59,8 +60,9 @@ impl<S: Store> Core<S> {
             }
             (CancelledPolicy::IfNoneCompletes, Some(ticket)) => {
                 let most = limits.trip.most_cancelled();
-                self.update_probe(admission.stamp, now, |machine, at, recovery| {
-                    (machine.record_cancelled_probe(ticket, most, at, recovery), None)
+                self.update_probe(admission.stamp, now, |locked, at| {
+                    let Locked { machine, limits, .. } = locked;
+                    (machine.record_cancelled_probe(ticket, most, at, limits), None)
                 });
             }
             (CancelledPolicy::IfNoneCompletes, None) => {

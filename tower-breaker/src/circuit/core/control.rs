@@ -138,9 +138,14 @@ impl<S: Store> Core<S> {
         let span = self.span();
         let consecutive_failures = if word.is_closed() { word.consecutive_failures() } else { 0 };
         let counts = self.window().counts_at(&span, now, word.epoch());
+        let elapsed = |at: u64| now.saturating_sub(at);
+        let since_last_failure = self.last_failure_at(locked.as_deref(), now, word.epoch()).map(elapsed);
         let Some(locked) = locked else {
             let state = word.initial_state();
-            return Snapshot { state, consecutive_failures, counts, ..Snapshot::default() };
+            let last_success = self.window().last_success_at(&span, now, word.epoch());
+            let since_last_success = last_success.map(elapsed);
+            let counted = Snapshot { state, consecutive_failures, counts, ..Snapshot::default() };
+            return Snapshot { since_last_success, since_last_failure, ..counted };
         };
         let rejections = self.store().rejections();
         Snapshot {
@@ -154,6 +159,8 @@ impl<S: Store> Core<S> {
             open_remaining: locked.machine.open_remaining(now),
             override_remaining: locked.machine.override_remaining(now),
             lasted: now.saturating_sub(locked.since),
+            since_last_success: self.last_success_at(&locked, locked.machine.state(), now).map(elapsed),
+            since_last_failure,
             last_transition: locked.last_transition.clone(),
             last_trip: locked.last_trip.clone(),
             last_failure: locked.last_failure.clone(),

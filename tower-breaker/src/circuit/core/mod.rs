@@ -4,6 +4,7 @@
 //! |---|---|
 //! | this file | the interface of the storage, and the usual call: a success through a closed circuit |
 //! | `admit.rs`, `record.rs`, `failure_run.rs`, `cancelled.rs` | every other call |
+//! | `last_times.rs` | the times of the last success and the last failure |
 //! | `transition.rs` | publishes a transition and notifies others |
 //! | `control.rs` | manual control, health reports, the snapshot |
 //! | `emit.rs` | metrics and logs |
@@ -90,10 +91,12 @@ mod cancelled;
 mod control;
 mod emit;
 mod failure_run;
+mod last_times;
 mod record;
 mod transition;
 
 pub(crate) use admit::Denied;
+pub(crate) use last_times::FailureTime;
 pub(super) use transition::wake;
 
 use std::sync::Arc;
@@ -133,6 +136,9 @@ pub trait Store {
     /// Returns the time of the first failure since the last success. It is kept only while the
     /// configuration has a `consecutive_failures_span`.
     fn first_failure(&self) -> &AtomicU64;
+    /// Returns the epoch and the time of the last failure: see [`FailureTime`]. `None`: the storage
+    /// has no place for it yet.
+    fn last_failure_time(&self) -> Option<&AtomicU64>;
     /// Returns the part of the configuration that calls read. For limits, use
     /// [`read_config`](Self::read_config).
     fn hot_config(&self) -> &HotConfig;

@@ -16,8 +16,8 @@ use crate::circuit::locked::Locked;
 use crate::circuit::state_word::StateWord;
 use crate::circuit::window::{Recorded, Window};
 use crate::machine::{
-    Change, Machine, Moment, Outcome, Reason, RecoveryLimits, Sample, State, Ticket, TripLimits,
-    may_reach_slow_rate, min_failures_for_rate, trip_reason,
+    Change, Machine, Moment, Outcome, Reason, Sample, State, Ticket, TripLimits, may_reach_slow_rate,
+    min_failures_for_rate, trip_reason,
 };
 use crate::telemetry::{LastFailure, is_recording};
 
@@ -179,6 +179,7 @@ impl<S: Store> Core<S> {
         let seen = self.window().record_failure(&thresholds.span, now, stamp.epoch(), false); // ①
         let counted = self.count_failure(stamp, thresholds.consecutive_failures_span, now); // ②
         let Some(sample) = counted else { return };
+        self.store_failure_time(stamp, now);
         // ③
         if thresholds.may_open_after(&sample) || self.window().failures_in(seen) >= thresholds.failures {
             let limits = self.limits();
@@ -200,6 +201,7 @@ impl<S: Store> Core<S> {
         let seen = self.window().record_failure(&limits.span, now, stamp.epoch(), slow); // ①
         let counted = self.count_failure(stamp, limits.trip.consecutive_failures_span, now); // ②
         if let Some(sample) = counted {
+            self.store_failure_time(stamp, now);
             self.trip_if_limit_reached(stamp, &limits.trip, sample, Some(seen), Some(fault), now);
             self.emit_failure(stamp, fault, sample.consecutive_failures);
         }
@@ -255,6 +257,10 @@ impl<S: Store> Core<S> {
     fn trip(&self, epoch: u32, reason: Reason, fault: Option<&Fault>, now: u64, sample: Sample) {
         let locked = self.locked();
         if locked.epoch == epoch {
+            if fault.is_some() {
+                // Again: the first lock of a keyed circuit has made a place for it.
+                self.store_failure_time(StateWord::closed(epoch), now);
+            }
             self.trip_locked(locked, reason, fault, now, Some(sample));
         }
     }
@@ -288,7 +294,8 @@ impl<S: Store> Core<S> {
         let now = self.hot_config().now();
         let limits = self.limits().trip;
         let (mut slow, mut failed) = (false, None);
-        self.update_probe(stamp, now, |machine, at, recovery| {
+        self.update_probe(stamp, now, |locked, at| {
+            let Locked { machine, limits: recovery, last_success, .. } = locked;
             let until_now = || machine.probe_duration(ticket?, now, recovery);
             let outcome = match outcome {
                 Outcome::Success if limits.is_slow(duration.or(until_now)) => {
@@ -302,6 +309,11 @@ impl<S: Store> Core<S> {
                 _ => None,
             };
             failed = fault;
+            match outcome {
+                Outcome::Failure(_) => self.store_failure_time(stamp, now),
+                Outcome::Success | Outcome::Slow => *last_success = Some(now),
+                _ => {}
+            }
             let change = match ticket {
                 Some(ticket) => machine.record_probe(ticket, outcome, at, recovery),
                 None => machine.record_unadmitted(outcome, at, recovery),
@@ -368,15 +380,14 @@ impl<S: Store> Core<S> {
         &self,
         stamp: StateWord,
         now: u64,
-        update: impl FnOnce(&mut Machine, Moment, &RecoveryLimits) -> (Option<Change>, Option<Fault>),
+        update: impl FnOnce(&mut Locked, Moment) -> (Option<Change>, Option<Fault>),
     ) {
         let mut locked = self.locked();
         if locked.epoch != stamp.epoch() {
             return;
         }
         let at = locked.moment(now);
-        let Locked { machine, limits, .. } = &mut *locked;
-        let (change, fault) = update(machine, at, limits);
+        let (change, fault) = update(&mut locked, at);
         let pending = change.map(|change| self.apply(&mut locked, change, fault, None, now));
         let wakers = locked.wakers_for_free_slot();
         drop(locked);

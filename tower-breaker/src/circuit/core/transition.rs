@@ -48,6 +48,7 @@ impl<S: Store> Core<S> {
             (change.from == CircuitState::Closed).then(|| self.last_sample(sample, locked.epoch, now));
         let consecutive_failures = closed.map_or(0, |closed| closed.consecutive_failures);
         let counts = closed.and_then(|closed| closed.window);
+        self.keep_last_times(locked, change.from, now);
         locked.epoch = next_epoch(locked.epoch);
         self.publish(locked.machine.published_state(), locked.epoch);
         let Change { from, to, reason } = change;
@@ -69,7 +70,7 @@ impl<S: Store> Core<S> {
         };
         locked.since = now;
         locked.rejections_at_transition = self.store.rejections();
-        let cleared = if reason == Reason::Reset { locked.clear_last_failure() } else { None };
+        let cleared = if reason == Reason::Reset { locked.clear_last_calls() } else { None };
         if to == CircuitState::Open {
             locked.jitter.advance();
             locked.last_trip = Some(transition.clone());

@@ -89,6 +89,12 @@ pub trait Window: Sized {
     /// slow is also in `calls`.
     fn sums(&self, tag: u64) -> Counts;
 
+    /// Returns by how many buckets the last bucket with a success is older than the bucket `tag`.
+    /// `None`: the span that ends with the bucket `tag` has no success.
+    fn last_success_age(&self, tag: u64) -> Option<u32>;
+    /// Returns by how many buckets the last bucket with a failure is older than the bucket `tag`.
+    fn last_failure_age(&self, tag: u64) -> Option<u32>;
+
     /// Returns the newest bucket.
     fn newest(&self) -> &NewestBucket;
     /// Clears the cells that are not in the window that ends with the bucket `keep`. `None`: clears
@@ -115,11 +121,13 @@ pub trait Window: Sized {
         self.newest().enter(span.buckets.tag(now, epoch), self)
     }
 
-    /// Records a success. In a time window this reads the clock and writes the thread's own cell.
+    /// Records a success. This reads the clock. In a time window it then writes the thread's own
+    /// cell.
     #[inline]
     fn record_success(&self, span: &WindowSpan, now: impl FnOnce() -> u64, epoch: u32) {
         if !self.is_time_window(span) {
-            self.update_count_window(span, epoch, |ring| ring.record(false, false));
+            let now = now();
+            self.update_count_window(span, epoch, |last| last.record_success(false, now));
         } else if let Some(tag) = self.enter(span, now(), epoch) {
             self.add_success(tag);
         }
@@ -128,7 +136,7 @@ pub trait Window: Sized {
     /// Records a slow success.
     fn record_slow_success(&self, span: &WindowSpan, now: u64, epoch: u32) -> Recorded {
         if !self.is_time_window(span) {
-            return self.update_count_window(span, epoch, |ring| ring.record(false, true));
+            return self.update_count_window(span, epoch, |last| last.record_success(true, now));
         }
         let Some(tag) = self.enter(span, now, epoch) else { return Recorded::NOTHING };
         self.add_success(tag);
@@ -140,7 +148,7 @@ pub trait Window: Sized {
     #[inline]
     fn record_failure(&self, span: &WindowSpan, now: u64, epoch: u32, slow: bool) -> Recorded {
         if !self.is_time_window(span) {
-            return self.update_count_window(span, epoch, |ring| ring.record(true, slow));
+            return self.update_count_window(span, epoch, |last| last.ring.record(true, slow));
         }
         let Some(tag) = self.enter(span, now, epoch) else { return Recorded::NOTHING };
         self.add_failure(tag);
@@ -153,7 +161,7 @@ pub trait Window: Sized {
     /// Records a cancelled call.
     fn record_cancelled(&self, span: &WindowSpan, now: u64, epoch: u32) {
         if !self.is_time_window(span) {
-            self.update_count_window(span, epoch, CountWindow::record_cancelled);
+            self.update_count_window(span, epoch, |last| last.ring.record_cancelled());
         } else if let Some(tag) = self.enter(span, now, epoch) {
             self.add_cancelled(tag);
         }
@@ -196,6 +204,38 @@ pub trait Window: Sized {
             .map_or_else(Counts::default, |last| last.ring.counts())
     }
 
+    /// Returns the time of the last success of an epoch: in a count window, the time itself; in a
+    /// time window, the start of its bucket. `None`: the window holds no success.
+    fn last_success_at(&self, span: &WindowSpan, now: u64, epoch: u32) -> Option<u64> {
+        if !self.is_time_window(span) {
+            let last = self.last().map(lock);
+            let last = last.as_deref().and_then(Option::as_ref);
+            return last.filter(|last| last.is(span, epoch)).and_then(|last| last.last_success);
+        }
+        self.start_of(span, now, epoch, |tag| self.last_success_age(tag))
+    }
+
+    /// Returns the time of the last failure in a time window: the start of its bucket.
+    fn last_failure_at(&self, span: &WindowSpan, now: u64, epoch: u32) -> Option<u64> {
+        self.start_of(span, now, epoch, |tag| self.last_failure_age(tag))
+    }
+
+    /// Returns the time at which a bucket of a time window began. `age` returns the age of the
+    /// bucket, from the last bucket of the window.
+    fn start_of(
+        &self,
+        span: &WindowSpan,
+        now: u64,
+        epoch: u32,
+        age: impl FnOnce(u64) -> Option<u32>,
+    ) -> Option<u64> {
+        let current = span.buckets.tag(now, epoch);
+        let tag = self.newest().current(current)?;
+        // The last bucket is newer than the current one if the clock has run back.
+        let ahead = tag.wrapping_sub(current).cast_signed();
+        Some(span.buckets.start(now, i64::from(age(tag)?) - ahead))
+    }
+
     /// Empties a count window of any size. A time window is emptied by its buckets: see
     /// [`WindowSpan::after`].
     fn clear_count_window(&self) {
@@ -208,7 +248,7 @@ pub trait Window: Sized {
         &self,
         span: &WindowSpan,
         epoch: u32,
-        change: impl FnOnce(&mut CountWindow),
+        change: impl FnOnce(&mut LastCalls),
     ) -> Recorded {
         let Some(mut last) = self.last().map(lock) else { return Recorded::NOTHING };
         let last = match &mut *last {
@@ -218,12 +258,13 @@ pub trait Window: Sized {
             }
             Some(last) if last.ring.size() == span.calls as usize => {
                 last.epoch = epoch;
+                last.last_success = None;
                 last.ring.clear();
                 last
             }
-            other => other.insert(LastCalls { epoch, ring: CountWindow::new(span.calls as usize) }),
+            other => other.insert(LastCalls::new(epoch, span.calls as usize)),
         };
-        change(&mut last.ring);
+        change(last);
         if last.ring.is_at_start() {
             // As for each new bucket of a time window.
             recheck_recorder();
@@ -427,6 +468,14 @@ impl Window for StripedWindow {
         Counts { calls, failures, slow, cancelled }
     }
 
+    fn last_success_age(&self, tag: u64) -> Option<u32> {
+        self.successes.newest_age(tag)
+    }
+
+    fn last_failure_age(&self, tag: u64) -> Option<u32> {
+        self.failures.newest_age(tag)
+    }
+
     #[inline]
     fn newest(&self) -> &NewestBucket {
         &self.newest
@@ -454,6 +503,8 @@ impl Window for StripedWindow {
 pub struct LastCalls {
     epoch: u32,
     ring: CountWindow,
+    /// The time of the last success of the epoch, also if it has left the ring.
+    last_success: Option<u64>,
 }
 
 /// The place in which a call was recorded.
@@ -471,6 +522,15 @@ impl Recorded {
 }
 
 impl LastCalls {
+    fn new(epoch: u32, size: usize) -> Self {
+        Self { epoch, ring: CountWindow::new(size), last_success: None }
+    }
+
+    fn record_success(&mut self, slow: bool, now: u64) {
+        self.ring.record(false, slow);
+        self.last_success = Some(now);
+    }
+
     const fn is(&self, span: &WindowSpan, epoch: u32) -> bool {
         self.epoch == epoch && self.ring.size() == span.calls as usize
     }

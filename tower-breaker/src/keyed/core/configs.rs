@@ -108,6 +108,19 @@ impl<K> Core<KeyedStore<K>> {
         }
     }
 
+    /// Stores the times of the last calls before the window that all circuits share is emptied. A
+    /// circuit without lazy state has no place for them.
+    pub(crate) fn keep_times_of_shared_window(&self) {
+        let KeyedStore { lazy, own, .. } = self.store();
+        let Some(lazy) = lazy.get() else { return };
+        let now = self.hot_config().now();
+        let mut locked = lock(&lazy.locked);
+        if own.get().is_none() {
+            let state = locked.machine.state();
+            self.keep_last_times(&mut locked, state, now);
+        }
+    }
+
     /// Applies the current configuration. Returns `false`, and does nothing, if it needs the label
     /// of the key.
     fn try_update_config(&self, label: KeyLabel<'_>) -> bool {
@@ -136,6 +149,14 @@ impl<K> Core<KeyedStore<K>> {
             let of_key = find(&configs)?;
             let is_of_key = of_key.is_some();
             let config = of_key.unwrap_or_else(|| configs.each.clone());
+            // A new shared window is in use already: see `keep_times_of_shared_window`.
+            let own_window = own.get().map(|own| lock(&own.config).window);
+            let former_window = own_window.or(is_of_key.then_some(configs.each.window));
+            if former_window.is_some_and(|former| former != config.window) {
+                // Before the window is emptied.
+                let state = locked.machine.state();
+                self.keep_last_times(locked, state, self.hot_config().now());
+            }
             if let Some(own) = own.get() {
                 let mut before = lock(&own.config);
                 own.settings.replace(&config, &before);
@@ -145,6 +166,7 @@ impl<K> Core<KeyedStore<K>> {
                 let _ = own.set(Box::new(Own { settings, config: Mutex::new(config.clone()) }));
             }
             locked.limits = config.recovery;
+            locked.shape = config.window;
             locked.jitter.reconfigure(config.seeds.as_ref());
             Some(config.is_disabled())
         })

@@ -95,6 +95,11 @@ impl<K> KeyedStore<K> {
             Counts { calls: calls + wide_calls, failures: failures + wide_failures, slow, cancelled }
         })
     }
+
+    /// Returns the age of the newest bucket whose counts satisfy `is_in`. `tag` is the last bucket.
+    fn age_of_last(&self, tag: u64, is_in: impl Fn(Counts) -> bool) -> Option<u32> {
+        (0..CELLS as u32).find(|age| is_in(self.sums_of(tag, age + 1)))
+    }
 }
 
 impl<K> Window for KeyedStore<K> {
@@ -129,6 +134,14 @@ impl<K> Window for KeyedStore<K> {
 
     fn sums(&self, tag: u64) -> Counts {
         self.sums_of(tag, CELLS as u32)
+    }
+
+    fn last_success_age(&self, tag: u64) -> Option<u32> {
+        self.age_of_last(tag, |counts| counts.calls > counts.failures)
+    }
+
+    fn last_failure_age(&self, tag: u64) -> Option<u32> {
+        self.age_of_last(tag, |counts| counts.failures > 0)
     }
 
     #[inline]

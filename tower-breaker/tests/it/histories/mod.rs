@@ -248,7 +248,7 @@ impl Pair {
     fn new(limits: &Limits) -> Self {
         let (clock, time) = Clock::manual();
         time.set(millis(1_000_000));
-        let (circuit, naive) = (Circuit::new(limits.config(clock)), Naive::new(limits.clone()));
+        let (circuit, naive) = (Circuit::new(limits.config(clock)), Naive::new(limits.clone(), 1_000_000));
         Self { circuit, naive, clock, time, running: Vec::new() }
     }
 
@@ -352,6 +352,24 @@ impl Pair {
         let [retry_after, override_ends_in] = self.naive.remaining(self.now());
         prop_assert_eq!(status.retry_after, retry_after.map(millis));
         prop_assert_eq!(status.override_ends_in, override_ends_in.map(millis));
+        self.assert_last_calls(status.since_last_success, status.since_last_failure)
+    }
+
+    /// The shown time since the last success is at most one bucket too long.
+    fn assert_last_calls(
+        &self,
+        since_success: Option<Duration>,
+        since_failure: Option<Duration>,
+    ) -> Result<(), TestCaseError> {
+        let now = self.now();
+        let since = |at: Option<u64>| at.map(|at| millis(now.saturating_sub(at)));
+        let rounded_up = |shown: Option<Duration>, exact: Option<Duration>, by| match (shown, exact) {
+            (Some(shown), Some(exact)) => shown >= exact && shown < exact + millis(by),
+            (shown, exact) => shown == exact,
+        };
+        let [success, failure] = [self.naive.last_success(now), self.naive.last_failure].map(since);
+        prop_assert!(rounded_up(since_success, success, 1_000), "{since_success:?}, {success:?}");
+        prop_assert!(rounded_up(since_failure, failure, 2), "{since_failure:?}, {failure:?}");
         Ok(())
     }
 

@@ -107,6 +107,12 @@ pub(crate) struct Naive {
     /// The number of calls cancelled since the last completed call, and the time of the first one.
     cancelled: (u32, u64),
     events: Vec<(u64, Ended)>,
+    /// The time of the current step.
+    now: u64,
+    /// The time of the last success before the window began.
+    success_before: Option<u64>,
+    window_since: u64,
+    pub(crate) last_failure: Option<u64>,
     leases: u64,
     /// The number of open periods in a row, the length of the last one, and the time at which the
     /// circuit closed after it.
@@ -114,7 +120,7 @@ pub(crate) struct Naive {
 }
 
 impl Naive {
-    pub(crate) fn new(limits: Limits) -> Self {
+    pub(crate) fn new(limits: Limits, now: u64) -> Self {
         let state =
             if limits.mode == Mode::Disabled { State::Disabled } else { State::Closed(Closed::AdmitsAll) };
         Self {
@@ -128,9 +134,33 @@ impl Naive {
             first_failure: 0,
             cancelled: (0, 0),
             events: Vec::new(),
+            now,
+            success_before: None,
+            window_since: now,
+            last_failure: None,
             leases: 0,
             streak: (0, 0, None),
         }
+    }
+
+    /// Returns the time of the last success that the circuit knows.
+    pub(crate) fn last_success(&self, now: u64) -> Option<u64> {
+        if self.name() != CircuitState::Closed {
+            return self.success_before;
+        }
+        let latest = self.latest(now);
+        let inside = |at: u64| self.limits.calls.is_some() || latest / 1_000 - at / 1_000 < 16;
+        let success = |ended| matches!(ended, Ended::Counted { failed: false, .. });
+        let last = self.events.iter().rev().find(|(at, ended)| inside(*at) && success(*ended));
+        let covers_all = self.limits.calls.is_some() || now.saturating_sub(self.window_since) <= 15_000;
+        let before = self.success_before.filter(|_| covers_all);
+        last.map(|(at, _)| (*at).max(self.window_since)).or(before)
+    }
+
+    fn begin_window(&mut self) {
+        self.success_before = self.last_success(self.now);
+        self.window_since = self.now;
+        self.events.clear();
     }
 
     fn become_state(&mut self, state: State, now: u64) {
@@ -141,11 +171,11 @@ impl Naive {
             half_open: self.half_open_progress(now),
         };
         self.rejected[1] = 0;
+        self.begin_window();
         self.state = state;
         self.epoch += 1;
         self.consecutive_failures = 0;
         self.cancelled.0 = 0;
-        self.events.clear();
     }
 
     fn close_manually(&mut self, now: u64) {
@@ -213,6 +243,7 @@ impl Naive {
 
     /// Returns the call, or the `retry_after` of its rejection.
     pub(crate) fn admit(&mut self, is_retry: bool, now: u64) -> Result<Call, Option<u64>> {
+        self.now = now;
         self.end_override(now);
         if let State::Open(Some(until)) = self.state
             && now >= until
@@ -312,6 +343,7 @@ impl Naive {
 
     /// Ends a call. `took` is how long it took, if that is not the time since it began.
     pub(crate) fn end(&mut self, call: Call, end: End, took: Option<u64>, now: u64) {
+        self.now = now;
         if call.epoch != self.epoch || call.kind == CallKind::Uncounted {
             return;
         }
@@ -344,6 +376,7 @@ impl Naive {
 
     /// Records the outcome of a call that did not run through the circuit.
     pub(crate) fn record(&mut self, outcome: End, took: Option<u64>, now: u64) {
+        self.now = now;
         self.end_override(now);
         let slow = self.limits.slow.is_some() && took.is_some_and(|took| took >= SLOW);
         let is_stale = took.is_some_and(|took| now.saturating_sub(took) < self.since);
@@ -407,6 +440,11 @@ impl Naive {
             }
         }
         match end {
+            End::Success => self.success_before = Some(now),
+            End::Failure => self.last_failure = Some(now),
+            _ => {}
+        }
+        match end {
             End::Cancel => {}
             End::Neutral => *cancelled = 0,
             End::Success if !slow => {
@@ -461,6 +499,7 @@ impl Naive {
                     self.first_failure = now;
                 }
                 self.consecutive_failures += 1;
+                self.last_failure = Some(now);
                 self.cancelled.0 = 0;
                 self.events.push((at, Ended::Counted { failed, slow }));
             }
@@ -484,6 +523,7 @@ impl Naive {
 
     /// Applies a manual control. Returns whether it is allowed.
     pub(crate) fn control(&mut self, step: Step, now: u64) -> bool {
+        self.now = now;
         self.end_override(now);
         let force = match step {
             Step::ForceOpen => Some(State::ForcedOpen(None)),
@@ -505,7 +545,10 @@ impl Naive {
             (_, State::ForcedOpen(_), Some(forced @ State::ForcedOpen(_)))
             | (_, State::ForcedClosed(_), Some(forced @ State::ForcedClosed(_))) => self.state = forced,
             (_, _, Some(forced)) => self.become_state(forced, now),
-            (Step::Reset, _, _) => self.close_manually(now),
+            (Step::Reset, _, _) => {
+                self.close_manually(now);
+                (self.success_before, self.last_failure) = (None, None);
+            }
             (Step::ProbeNow, State::Open(_), _) => self.half_open(now),
             (Step::Trip, State::Closed(_) | State::HalfOpen { .. }, _) => self.open(now),
             (Step::TripFor(period), State::Open(_), _) => self.state = State::Open(Some(now + period)),
@@ -519,12 +562,13 @@ impl Naive {
     }
 
     pub(crate) fn reconfigure(&mut self, limits: Limits, now: u64) {
+        self.now = now;
         self.end_override(now);
         if self.limits.span == 0 {
             self.first_failure = now;
         }
         if limits.calls != self.limits.calls {
-            self.events.clear();
+            self.begin_window();
         }
         let disabled = limits.mode == Mode::Disabled;
         self.limits = limits;
