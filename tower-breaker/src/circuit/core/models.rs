@@ -277,7 +277,7 @@ fn loom_retired_core_ignores_last_owner() {
         core.retire();
         thread.join().unwrap();
         // The circuit of the next owner is closed, whether the failure or `retire` came first.
-        core.adopt(&BreakerConfig { name: "next", clock: Some(core.clock()), ..CONFIG });
+        core.adopt(&BreakerConfig { name: Some("next"), clock: Some(core.clock()), ..CONFIG });
         let snapshot = core.snapshot();
         assert_eq!(
             (snapshot.state, snapshot.consecutive_failures, snapshot.counts),
