@@ -109,7 +109,7 @@ async fn balancer_prefers_less_loaded_endpoint_with_closed_circuit() {
     }
 }
 
-/// A service with a load that is set by hand.
+/// A service whose load the test sets.
 #[derive(Clone)]
 struct Measured(usize);
 

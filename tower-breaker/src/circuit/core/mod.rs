@@ -16,10 +16,10 @@
 //! | admitted, closed | 2 loads: state word, flags | the retry mark of the thread |
 //! | a success, no failure counted | 7 loads: state word, sequence number, 3 words, sequence number, newest bucket; 1 load and 1 store in the thread's own cell | the clock |
 //! | a success after failures or cancelled calls, or in a slow start by time | the same, and 1 compare-and-swap that resets them | the clock |
-//! | a failure | 11 loads: state word, sequence number, 6 words, sequence number, newest bucket, state word; 1 compare-and-swap in the window, 1 on the state word, 16 loads of the failures | the clock |
+//! | a failure | 12 loads: state word, sequence number, 6 words, sequence number, newest bucket, state word, observer flag; 1 compare-and-swap in the window, 1 on the state word, 1 store of its time, 16 loads of the failures | the clock |
 //! | with `consecutive_failures_span` | 1 load more; 1 maximum (`fetch_max`) for the first failure after a success | |
 //! | a failure that is kept as the last one | those of a failure, and the lock | the texts of the failure |
-//! | rejected while open | 3 loads: state word, deadline, flags | the clock |
+//! | rejected while open | 3 loads: state word, deadline, flags; 1 load and 1 store in the thread's own count | the clock |
 //! | a cancelled call, any call in half-open, an admission in a slow start, an outcome in a slow start by successes, any transition | the lock | the clock |
 //!
 //! # Why no transition is missed
