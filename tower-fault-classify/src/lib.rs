@@ -102,6 +102,9 @@
 //!
 //! The tables are in [`tables`], with a source for each row.
 //!
+//! No feature knows the types of database drivers. For their errors, write a rule that passes the
+//! driver's code to [`sqlstate_fault`] (PostgreSQL) or [`redis_fault`] (Redis, Valkey).
+//!
 //! **An error that no table has a row for counts as a failure of the server, and the request is
 //! sent again if it is idempotent.** This is the convention of circuit breakers and retries.
 //! [`UnknownErrors`] changes it, for this layer and every outer layer:
@@ -309,7 +312,7 @@
 //! | [`middleware`] (feature `reqwest-middleware`) | tower layers inside reqwest-middleware's chain |
 //! | [`request`] | settings of one request, in its extensions |
 //! | [`rules`] | rules that change parts of the tables |
-//! | [`tables`] | the built-in tables |
+//! | [`tables`] | the built-in tables; [`sqlstate_fault`] and [`redis_fault`] for the errors of PostgreSQL and Redis |
 //! | [`upload`] | request bodies that fail or wait |
 //!
 //! # Guides
@@ -374,6 +377,8 @@
 //! [`TypedError`]: classifiers::TypedError
 //! [`UnknownErrors`]: rules::UnknownErrors
 //! [`UploadLayer`]: upload::UploadLayer
+//! [`redis_fault`]: tables::redis_fault
+//! [`sqlstate_fault`]: tables::sqlstate_fault
 //! [`tower-breaker`]: https://docs.rs/tower-breaker
 //! [`tower-jitter-retry`]: https://docs.rs/tower-jitter-retry
 //! [tower]: https://docs.rs/tower

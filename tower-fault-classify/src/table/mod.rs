@@ -10,6 +10,8 @@ pub(crate) mod http;
 pub(crate) mod io;
 #[cfg(any(test, feature = "llm"))]
 pub(crate) mod llm;
+pub(crate) mod redis;
+pub(crate) mod sqlstate;
 
 use crate::fault::{Fault, Health, Kind, Origin, Retryable};
 
@@ -83,7 +85,7 @@ pub(crate) const SUCCESS_ERROR: Fault =
 mod tests {
     use std::fmt::Write;
 
-    use super::{Fault, connector, grpc, http, io, llm};
+    use super::{Fault, connector, grpc, http, io, llm, redis, sqlstate};
 
     fn cells(fault: &Fault) -> String {
         format!("`{}` | `{}` | `{}` | `{}`", fault.kind(), fault.retryable(), fault.health(), fault.origin())
@@ -154,6 +156,15 @@ mod tests {
         write!(page, "\n# Unknown errors\n\nAn error that no row matches counts as a failure of the server, and the request is sent again if it\nis idempotent. This is the convention: resilience4j, Polly and `tower_http::classify` also count\nevery error as a failure. The rule `UnknownErrors` changes this row in any layer:\n`.rule(UnknownErrors::new(…))`.\n\n| error | {AXES} |\n|---|---|---|---|---|\n| any other | {} |\n", cells(&super::UNKNOWN)).unwrap();
         write!(page, "\n# Error bodies of LLM APIs\n\nWith the feature `llm`, `LlmErrors` reads these codes from bodies whose status is 400 or more, and\n`inspect_llm_events` reads them from event streams. In an event stream, each of them is `never`\nretried.\n\n| code or type | {AXES} | source |\n|---|---|---|---|---|---|\n").unwrap();
         for row in llm::ROWS {
+            let codes: Vec<_> = row.codes.iter().map(|code| format!("`{code}`")).collect();
+            writeln!(page, "| {} | {} | {} |", codes.join(", "), cells(&row.fault), row.source).unwrap();
+        }
+        write!(page, "\n# SQLSTATE codes of PostgreSQL\n\n`sqlstate_fault` returns these faults. The row of a code takes precedence over the row of its class,\nwhich is the first two characters. The classes 00, 01 and 02 are not errors. The codes are from\nPostgreSQL's Appendix A, \"PostgreSQL Error Codes\".\n\n| class or code | {AXES} | source |\n|---|---|---|---|---|---|\n").unwrap();
+        for row in sqlstate::ROWS {
+            writeln!(page, "| {} | {} | {} |", row.codes.join(", "), cells(&row.fault), row.source).unwrap();
+        }
+        write!(page, "\n# Error codes of Redis\n\n`redis_fault` returns these faults. A code is the first word of the error. The first row that\nmatches decides.\n\n| code | {AXES} | source |\n|---|---|---|---|---|---|\n").unwrap();
+        for row in redis::ROWS {
             let codes: Vec<_> = row.codes.iter().map(|code| format!("`{code}`")).collect();
             writeln!(page, "| {} | {} | {} |", codes.join(", "), cells(&row.fault), row.source).unwrap();
         }
