@@ -19,6 +19,7 @@ mod text;
 use std::error::Error;
 use std::io;
 use std::iter::successors;
+use std::sync::Arc;
 
 use crate::error::ClassifiedError;
 use crate::fault::{Fault, Retryable};
@@ -235,6 +236,11 @@ fn errors<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn
 
 /// Returns the next error of the chain, also an error that `source()` skips.
 fn next_source<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
+    // `source()` of an `Arc` returns the source of the error inside it. `redis::RedisError` has
+    // such a source.
+    if let Some(shared) = error.downcast_ref::<Arc<dyn Error + Send + Sync>>() {
+        return Some(shared.as_ref());
+    }
     #[cfg(feature = "reqwest-middleware")]
     if let Some(error) = error.downcast_ref::<reqwest_middleware::Error>() {
         return Some(match error {
@@ -279,6 +285,13 @@ mod tests {
         let cause = io::Error::from(io::ErrorKind::ConnectionRefused);
         let chain = io::Error::other(wrapped(3, io::Error::other(cause)));
         assert_eq!(classify_error(&chain).kind(), Kind::Unavailable);
+    }
+
+    #[test]
+    fn error_chain_cause_found_in_shared_error() {
+        let cause = io::Error::from(io::ErrorKind::ConnectionRefused);
+        let shared: Arc<dyn Error + Send + Sync> = Arc::new(cause);
+        assert_eq!(classify_error(&wrapped(2, shared)).kind(), Kind::Unavailable);
     }
 
     #[test]
