@@ -5,12 +5,12 @@
 //! require a `'static` service, because the chain only lends [`Next`].
 //!
 //! ```
-//! use reqwest_middleware::ClientBuilder;
+//! use reqwest_middleware::{ClientBuilder, ClientWithMiddleware};
 //! use tower_fault_classify::{FaultClassifyLayer, middleware::TowerMiddleware};
 //!
-//! let client = ClientBuilder::new(reqwest::Client::new())
-//!     .with(TowerMiddleware::new(FaultClassifyLayer::new()))
-//!     .build();
+//! fn classified(client: reqwest::Client) -> ClientWithMiddleware {
+//!     ClientBuilder::new(client).with(TowerMiddleware::new(FaultClassifyLayer::new())).build()
+//! }
 //! ```
 //!
 //! A new service is created for each request. State that must outlive a request (a circuit, a

@@ -42,14 +42,13 @@ pub trait RequestExt: Sized {
     ///
     /// ```
     /// # #[cfg(feature = "reqwest")] {
-    /// use std::time::Duration;
+    /// use reqwest::{Method, Request};
     /// use tower_fault_classify::request::RequestExt;
     ///
     /// #[derive(Clone)]
     /// struct Tenant(&'static str);
     ///
-    /// let client = reqwest::Client::new();
-    /// let request = client.get("http://127.0.0.1/").timeout(Duration::from_secs(5)).build()?;
+    /// let request = Request::new(Method::GET, "https://api.example.com/".parse()?);
     /// let request = request.with_extension(Tenant("blue"));
     /// # }
     /// # Ok::<(), Box<dyn std::error::Error>>(())
