@@ -85,6 +85,9 @@ async fn main() -> ExitCode {
 
 /// Runs the script and prints the figures.
 async fn run(json: bool) -> Result<(), BoxError> {
+    // reqwest is built with TLS for the other examples, and needs a provider of cryptography.
+    rustls::crypto::ring::default_provider().install_default().expect("no other provider is installed");
+
     let screen = Arc::new(if json { Screen::silent() } else { Screen::new() });
     screen.print(&intro::text()?);
 

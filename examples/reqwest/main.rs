@@ -178,6 +178,9 @@ fn describe_error(error: &ShopError) -> String {
 
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
+    // `ring` does the cryptography, because it needs only a C compiler. With the default features
+    // of reqwest, this line is not needed.
+    rustls::crypto::ring::default_provider().install_default().expect("no other provider is installed");
     let client = demo_client(start_server().await?)?;
     let shop = Shop::new(toml::from_str(SETTINGS)?, client);
 
@@ -247,14 +250,11 @@ async fn start_server() -> io::Result<SocketAddr> {
     Ok(address)
 }
 
-/// Returns a handler that answers its first requests with the status `failure`.
-fn fails_at_first(
-    failures: usize,
-    failure: StatusCode,
-) -> impl Fn() -> Ready<StatusCode> + Clone + Send + Sync {
+/// Returns a handler that answers its first `count` requests with the status `failure`.
+fn fails_at_first(count: usize, failure: StatusCode) -> impl Fn() -> Ready<StatusCode> + Clone + Send + Sync {
     let requests = Arc::new(AtomicUsize::new(0));
     move || {
-        let is_failure = requests.fetch_add(1, Ordering::Relaxed) < failures;
+        let is_failure = requests.fetch_add(1, Ordering::Relaxed) < count;
         ready(if is_failure { failure } else { StatusCode::OK })
     }
 }

@@ -151,6 +151,9 @@ async fn layers_inside_client(url: &str) -> Result<(), BoxError> {
 
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
+    // `ring` does the cryptography, because it needs only a C compiler. With the default features
+    // of reqwest, this line is not needed.
+    rustls::crypto::ring::default_provider().install_default().expect("no other provider is installed");
     let url = start_server().await?;
     layers_around_client(&url).await?;
     layers_inside_client(&url).await

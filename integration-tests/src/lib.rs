@@ -9,7 +9,12 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::Router;
+use http::Uri;
+use hyper_util::client::legacy::connect::HttpConnector;
+use test_servers::install_ring;
 use tokio::net::TcpListener;
+use tower::filter::AsyncFilterLayer;
+use tower::{BoxError, Service};
 use tower_jitter_retry::{Jitter, RetryPolicy, RetryPolicyBuilder};
 
 pub use self::echo_client::{channel, echo_client, words};
@@ -39,8 +44,26 @@ pub fn retry_at_once() -> RetryPolicyBuilder {
 
 /// Returns the builder of a client that ignores the proxies of the environment and resends nothing
 /// by itself.
+///
+/// It also ignores the certificates of the machine. Add a test's own with `tls_certs_merge`.
 pub fn reqwest_client() -> reqwest::ClientBuilder {
-    reqwest::Client::builder().no_proxy().retry(reqwest::retry::never())
+    reqwest_with_own_retries().retry(reqwest::retry::never())
+}
+
+/// Returns the same builder with reqwest's own retries of requests that a server refused.
+pub fn reqwest_with_own_retries() -> reqwest::ClientBuilder {
+    install_ring();
+    reqwest::Client::builder().no_proxy().tls_certs_only([])
+}
+
+/// Returns the builder of a client whose connector refuses `https`, as that of reqwest without TLS.
+pub fn reqwest_without_tls() -> reqwest::ClientBuilder {
+    let refuse = |destination| async {
+        // The connector that reqwest uses without TLS.
+        HttpConnector::new().call(Uri::from_static("https://127.0.0.1:9/")).await?;
+        Ok::<_, BoxError>(destination)
+    };
+    reqwest_client().connector_layer(AsyncFilterLayer::new(refuse))
 }
 
 /// The gRPC client and server of `examples/tonic/proto/echo.proto`.
@@ -50,12 +73,14 @@ pub mod echo {
 }
 
 /// Compiles and runs the code of the README and of the guides.
+///
+/// The build script adds a hidden line to the blocks of some pages.
 #[cfg(doctest)]
 mod guides {
-    #[doc = include_str!("../../README.md")]
+    #[doc = include_str!(concat!(env!("OUT_DIR"), "/README.md"))]
     struct Readme;
 
-    #[doc = include_str!("../../docs/compile-errors.md")]
+    #[doc = include_str!(concat!(env!("OUT_DIR"), "/compile-errors.md"))]
     struct CompileErrors;
 
     #[doc = include_str!("../../docs/configuration.md")]
@@ -64,10 +89,10 @@ mod guides {
     #[doc = include_str!("../../docs/errors.md")]
     struct Errors;
 
-    #[doc = include_str!("../../docs/fallbacks.md")]
+    #[doc = include_str!(concat!(env!("OUT_DIR"), "/fallbacks.md"))]
     struct Fallbacks;
 
-    #[doc = include_str!("../../docs/getting-started.md")]
+    #[doc = include_str!(concat!(env!("OUT_DIR"), "/getting-started.md"))]
     struct GettingStarted;
 
     #[doc = include_str!("../../docs/manual-control.md")]

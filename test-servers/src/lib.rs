@@ -17,6 +17,7 @@
 //! let server = Http::start().await;
 //! server.script([Action::status(503).header("retry-after", "1"), Action::ResetAfterRequest]);
 //!
+//! # test_servers::install_ring();
 //! let client = reqwest::Client::new();
 //! assert_eq!(client.get(server.url()).send().await.unwrap().status(), 503);
 //! client.post(server.url()).body("once").send().await.unwrap_err();
@@ -42,3 +43,12 @@ pub use self::http::{Action, Http, Response};
 pub use self::refused::RefusedPort;
 pub use self::scripted::{RecordedRequest, ScriptedServer};
 pub use h2::Reason;
+
+/// Makes `ring` the cryptography of this process, if it has none yet.
+///
+/// The workspace builds reqwest with TLS and without a provider of cryptography. Its clients panic
+/// if none is installed.
+pub fn install_ring() {
+    // An error says that a provider is already installed.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}

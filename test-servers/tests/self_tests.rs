@@ -57,6 +57,7 @@ impl EchoClient {
 }
 
 fn client() -> Client {
+    test_servers::install_ring();
     Client::builder().no_proxy().build().unwrap()
 }
 

@@ -13,6 +13,7 @@ mod tonic_client;
 
 use std::time::Duration;
 
+use integration_tests::reqwest_client;
 use tower_breaker::{BreakerConfig, Clock};
 use tower_jitter_retry::{Jitter, RetryPolicy};
 
@@ -31,7 +32,7 @@ fn policy() -> RetryPolicy {
 }
 
 fn client_without_redirects() -> reqwest::Client {
-    reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap()
+    reqwest_client().redirect(reqwest::redirect::Policy::none()).build().unwrap()
 }
 
 /// Returns settings of a circuit that never opens and counts each attempt. Its clock does not

@@ -13,6 +13,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::proxy::{SocksV5, Tunnel};
 use hyper_util::client::legacy::{self as client, Client};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use integration_tests::reqwest_without_tls;
 use reqwest_middleware::ClientBuilder;
 use test_servers::{Action, Http, RefusedPort};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -185,7 +186,7 @@ async fn https_without_tls_over_hyper_util_is_client_never_neutral() {
 #[tokio::test]
 async fn https_without_tls_over_reqwest_is_client_never_neutral() {
     let mut table = Table::default();
-    let client = reqwest_client::builder().build().unwrap();
+    let client = reqwest_without_tls().build().unwrap();
     table.error(&HTTPS, &*expect_error(reqwest_client::exchange(&client, HTTPS).await), CALLER);
     let layer = TowerMiddleware::new(FaultClassifyLayer::new());
     let middleware = ClientBuilder::new(client).with(layer).build();

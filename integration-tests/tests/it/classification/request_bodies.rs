@@ -14,6 +14,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use integration_tests::echo::Words;
 use integration_tests::echo::echo_client::EchoClient;
+use integration_tests::reqwest_client;
 use test_servers::{Grpc, Http, Reply};
 use tokio::net::TcpStream;
 use tonic::transport::Endpoint;
@@ -116,10 +117,10 @@ async fn failed_request_body_over_reqwest_is_fault_of_caller() {
         classified(client.clone(), request).await
     };
     let server = Http::start().await;
-    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let client = reqwest_client().build().unwrap();
     table(&server.url(), async |url, body| send(&client, url, body).await).await;
     let server = http2_server().await;
-    let client = reqwest::Client::builder().no_proxy().http2_prior_knowledge().build().unwrap();
+    let client = reqwest_client().http2_prior_knowledge().build().unwrap();
     table(&server.url(), async |url, body| send(&client, url, body).await).await;
 }
 

@@ -3,6 +3,7 @@
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr};
 
+use integration_tests::reqwest_client;
 use reqwest::redirect::Policy;
 use reqwest::{Body, Client, ClientBuilder, Method, Request, Response};
 use test_servers::{Action, Http};
@@ -14,7 +15,7 @@ use super::hyper_util_sockets::FailingBody;
 use super::{CALLER, SHORT, TIMEOUT, Table, axes, expect_error};
 
 pub(crate) fn builder() -> ClientBuilder {
-    Client::builder().no_proxy()
+    reqwest_client()
 }
 
 fn client() -> Client {

@@ -1,7 +1,8 @@
 //! reqwest's client over HTTP/2. It resends a refused request by itself, at most twice. The verdict
 //! is that on the last result.
 
-use reqwest::{Client, Method, Request};
+use integration_tests::{reqwest_client, reqwest_with_own_retries};
+use reqwest::{Method, Request};
 use test_servers::{Grpc, Reason, Reply};
 use tower::{BoxError, Layer, ServiceExt};
 use tower_fault_classify::FaultClassifyLayer;
@@ -18,29 +19,29 @@ async fn exchange(client: reqwest::ClientBuilder, url: &str) -> Result<(), BoxEr
 
 #[tokio::test]
 async fn refused_stream_is_unsent_until_response_begins() {
-    rows::streams(async |url| exchange(Client::builder(), url).await, rows::UNCERTAIN).await;
+    rows::streams(async |url| exchange(reqwest_with_own_retries(), url).await, rows::UNCERTAIN).await;
 }
 
 #[tokio::test]
 async fn client_without_retries_has_same_verdict() {
     let server = Grpc::start().await;
     server.script([Reply::nothing().rst_stream(Reason::REFUSED_STREAM)]);
-    let client = Client::builder().retry(reqwest::retry::never());
+    let client = reqwest_client();
     let error = exchange(client, &server.url()).await.unwrap_err();
     assert_eq!((verdict(&*error), server.requests().len()), (REFUSED_STREAM_ROW, 1), "{error:?}");
 }
 
 #[tokio::test]
 async fn stream_that_requires_another_connection_is_protocol_never() {
-    rows::other_connection_required(async |url| exchange(Client::builder(), url).await).await;
+    rows::other_connection_required(async |url| exchange(reqwest_with_own_retries(), url).await).await;
 }
 
 #[tokio::test]
 async fn http2_connection_lost_is_if_idempotent() {
-    rows::lost_connections(async |url| exchange(Client::builder(), url).await, BROKEN).await;
+    rows::lost_connections(async |url| exchange(reqwest_with_own_retries(), url).await, BROKEN).await;
 }
 
 #[tokio::test]
 async fn http2_request_to_http1_server_is_transient() {
-    rows::http1_server(async |url| exchange(Client::builder(), url).await).await;
+    rows::http1_server(async |url| exchange(reqwest_with_own_retries(), url).await).await;
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use integration_tests::retry_at_once;
+use integration_tests::{reqwest_client, retry_at_once};
 use reqwest::{Client, Method, Request, Response};
 use test_servers::{Action, Http, RefusedPort};
 use tokio::task::JoinSet;
@@ -21,7 +21,7 @@ const OPEN_FOR: Duration = Duration::from_secs(30);
 /// Returns a client that follows no redirects, so a refused connection belongs to the first
 /// request.
 fn client() -> Client {
-    Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build().unwrap()
+    reqwest_client().redirect(reqwest::redirect::Policy::none()).build().unwrap()
 }
 
 fn request(method: Method, url: &str) -> Request {

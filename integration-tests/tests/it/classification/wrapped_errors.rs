@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use anyhow::Context;
+use integration_tests::reqwest_client;
 use reqwest::{Client, Response};
 use reqwest_middleware::ClientBuilder;
 use test_servers::{Action, Http, RefusedPort};
@@ -22,7 +23,7 @@ use super::{
 };
 
 fn client() -> Client {
-    Client::builder().no_proxy().build().unwrap()
+    reqwest_client().build().unwrap()
 }
 
 /// An error type of a user.

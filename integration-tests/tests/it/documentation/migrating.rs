@@ -7,6 +7,7 @@ use std::time::Duration;
 use std::{fs, io};
 
 use async_trait::async_trait;
+use integration_tests::reqwest_without_tls;
 use reqwest::{Method, Request, Response, ResponseBuilderExt};
 use reqwest_middleware::{ClientBuilder, Middleware, Next};
 use reqwest_retry::RetryTransientMiddleware;
@@ -294,8 +295,8 @@ impl Middleware for Counting {
 async fn connect_error_that_cannot_succeed_is_retried_by_reqwest_retry_only() {
     for (retry, attempts) in [(with_reqwest_retry as fn(_) -> _, 4), (with_retry_layer, 1)] {
         let requests = Arc::new(AtomicUsize::new(0));
-        let client = retry(ClientBuilder::new(client())).with(Counting(Arc::clone(&requests))).build();
-        // The client is built without TLS.
+        let client = reqwest_without_tls().build().unwrap();
+        let client = retry(ClientBuilder::new(client)).with(Counting(Arc::clone(&requests))).build();
         let request = Request::new(Method::GET, "https://127.0.0.1:9/".parse().unwrap());
         let error = client.execute(request).await.unwrap_err();
         assert_eq!(requests.load(Ordering::Relaxed), attempts, "{error:?}");

@@ -6,7 +6,7 @@ use axum::error_handling::HandleErrorLayer;
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use axum::routing::get;
-use integration_tests::TIMEOUT;
+use integration_tests::{TIMEOUT, reqwest_client};
 use tower::ServiceBuilder;
 use tower_breaker::{BreakerError, BreakerLayer, CircuitState, Kind};
 use tower_fault_classify::{ClassifiedError, FaultClassifyLayer, classify_error};
@@ -37,7 +37,7 @@ async fn stack_under_axum_route_retries_opens_and_rejects() {
         .layer(stack);
     let url = format!("http://{}", integration_tests::serve(router).await);
     let status = async |path: &str| {
-        let response = reqwest::get(format!("{url}{path}")).await.unwrap();
+        let response = reqwest_client().build().unwrap().get(format!("{url}{path}")).send().await.unwrap();
         (response.status().as_u16(), response.text().await.unwrap())
     };
 
@@ -56,5 +56,5 @@ async fn stack_without_breaker_stays_infallible() {
         .layer(FaultClassifyLayer::new().keep_errors());
     let router = Router::new().route("/", get(async || StatusCode::OK)).layer(stack);
     let url = format!("http://{}", integration_tests::serve(router).await);
-    assert_eq!(reqwest::get(url).await.unwrap().status(), 200);
+    assert_eq!(reqwest_client().build().unwrap().get(url).send().await.unwrap().status(), 200);
 }

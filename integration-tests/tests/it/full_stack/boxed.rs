@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper_util::client::legacy::Client as HyperClient;
 use hyper_util::rt::TokioExecutor;
-use integration_tests::TIMEOUT;
+use integration_tests::{TIMEOUT, reqwest_client};
 use tower::util::BoxCloneSyncService;
 use tower::{BoxError, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_breaker::keyed::{KeyedBreakerLayer, KeyedConfig};
@@ -42,7 +42,7 @@ async fn boxed_stack_over_reqwest_answers_in_spawned_tasks() {
         .layer(BreakerLayer::new(circuit()))
         .layer(FaultClassifyLayer::new())
         .timeout(TIMEOUT)
-        .service(reqwest::Client::new());
+        .service(reqwest_client().build().unwrap());
     let service = BoxCloneSyncService::new(stack.map_err(Into::into));
     let url = upstream.url(200);
     let request = || reqwest::Request::new(reqwest::Method::GET, url.parse().unwrap());
@@ -119,7 +119,7 @@ async fn stack_with_closures_built_in_spawned_task_is_boxed_there() {
     let upstream = Upstream::start().await;
     let url = upstream.url(200);
     let task = tokio::spawn(async move {
-        let client = reqwest::Client::new();
+        let client = reqwest_client().build().unwrap();
         let send = service_fn(move |request: reqwest::Request| {
             let client = client.clone();
             async move { client.execute(request).await }

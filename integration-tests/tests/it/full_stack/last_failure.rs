@@ -5,7 +5,8 @@ use std::error::Error;
 use std::future::ready;
 use std::io;
 
-use reqwest::{Client, Method, Request};
+use integration_tests::reqwest_client;
+use reqwest::{Method, Request};
 use tower::{BoxError, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_breaker::telemetry::LastFailure;
 use tower_breaker::{BreakerLayer, Circuit, CircuitRegistry, Kind};
@@ -49,7 +50,7 @@ async fn last_failure_over_reqwest_names_its_error_and_cause() {
     };
 
     let (breaker, circuit) = layer();
-    let client = ServiceBuilder::new().layer(breaker).service(Client::new());
+    let client = ServiceBuilder::new().layer(breaker).service(reqwest_client().build().unwrap());
     assert_refused(&last_failure(client, request(), &circuit).await, &url);
 
     let (breaker, circuit) = layer();
@@ -57,7 +58,7 @@ async fn last_failure_over_reqwest_names_its_error_and_cause() {
         .layer(JitterRetryLayer::new(policy()))
         .layer(breaker)
         .layer(FaultClassifyLayer::new())
-        .service(Client::new());
+        .service(reqwest_client().build().unwrap());
     assert_refused(&last_failure(client, request(), &circuit).await, &url);
 }
 
@@ -67,7 +68,7 @@ async fn last_failure_of_response_has_its_fault_and_subject() {
     let registry = CircuitRegistry::new(circuit());
     let layer = BreakerLayer::with_circuit(registry.circuit("search"));
     let layer = layer.keep_last_failure_by(|request: &Request| request.url().path().to_owned());
-    let mut client = ServiceBuilder::new().layer(layer).service(Client::new());
+    let mut client = ServiceBuilder::new().layer(layer).service(reqwest_client().build().unwrap());
     let request = Request::new(Method::GET, upstream.url(503).parse().unwrap());
     client.ready().await.unwrap().call(request).await.unwrap();
     let last = registry.statuses().remove(0).last_failure.expect("the layer must keep it");

@@ -11,7 +11,7 @@ use http::Request;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use integration_tests::echo::echo_client::EchoClient;
-use integration_tests::{Frames, put, upload, words};
+use integration_tests::{Frames, put, reqwest_client, upload, words};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc};
@@ -128,8 +128,7 @@ async fn ping_timeout_in_upload_over_reqwest_is_failure() {
     let peer = Peer::start(HTTP2, Then::Silence).await;
     let breaker = BreakerLayer::new(circuit());
     let circuit = breaker.circuit();
-    let client = reqwest::Client::builder()
-        .no_proxy()
+    let client = reqwest_client()
         .http2_prior_knowledge()
         .http2_keep_alive_interval(PING)
         .http2_keep_alive_timeout(PING)
@@ -213,7 +212,7 @@ async fn upload_closed_by_peer_over_reqwest_is_neutral() {
         let peer = Peer::start(greeting, Then::Close).await;
         let breaker = BreakerLayer::new(circuit());
         let circuit = breaker.circuit();
-        let builder = reqwest::Client::builder().no_proxy();
+        let builder = reqwest_client();
         let client = if http2 { builder.http2_prior_knowledge() } else { builder }.build().unwrap();
         let stack = ServiceBuilder::new()
             .layer(JitterRetryLayer::new(policy()))

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use http::Extensions;
-use integration_tests::TIMEOUT;
-use reqwest::{Client, Request, Response};
+use integration_tests::{TIMEOUT, reqwest_client};
+use reqwest::{Request, Response};
 use reqwest_middleware::{ClientBuilder, Middleware, Next};
 use tower::ServiceBuilder;
 use tower_breaker::{BreakerError, BreakerLayer, CircuitState, Rejection};
@@ -25,7 +25,8 @@ async fn stack_in_reqwest_chain_retries_opens_and_rejects() {
         .layer(FaultClassifyLayer::new())
         .timeout(TIMEOUT)
         .into_inner();
-    let client = ClientBuilder::new(Client::new()).with(TowerMiddleware::new(stack)).build();
+    let client =
+        ClientBuilder::new(reqwest_client().build().unwrap()).with(TowerMiddleware::new(stack)).build();
     let get = async |status| client.get(upstream.url(status)).send().await;
 
     assert_eq!((get(200).await.unwrap().status().as_u16(), upstream.requests()), (200, 1));
@@ -62,7 +63,7 @@ impl Middleware for PassCounter {
 async fn extensions_are_those_of_last_attempt() {
     let upstream = Upstream::start().await;
     let passes = Arc::default();
-    let client = ClientBuilder::new(Client::new())
+    let client = ClientBuilder::new(reqwest_client().build().unwrap())
         .with(TowerMiddleware::new(JitterRetryLayer::new(policy())))
         .with(PassCounter(Arc::clone(&passes)))
         .build();
@@ -82,7 +83,8 @@ async fn chain_error_is_returned_unchanged() {
         .layer(JitterRetryLayer::new(policy()))
         .layer(FaultClassifyLayer::new().keep_errors())
         .into_inner();
-    let client = ClientBuilder::new(Client::new()).with(TowerMiddleware::new(stack)).build();
+    let client =
+        ClientBuilder::new(reqwest_client().build().unwrap()).with(TowerMiddleware::new(stack)).build();
     let error = client.get(format!("http://{free}/")).send().await.unwrap_err();
     assert!(error.is_connect());
     let rejected = classify_error(&error);

@@ -1,7 +1,7 @@
 //! The stack over reqwest's `Client`.
 
-use integration_tests::TIMEOUT;
-use reqwest::{Client, Method, Request};
+use integration_tests::{TIMEOUT, reqwest_client};
+use reqwest::{Method, Request};
 use tower::{Service, ServiceBuilder, ServiceExt};
 use tower_breaker::{BreakerError, BreakerLayer, CircuitState, Kind};
 use tower_fault_classify::{CarriedVerdict, FaultClassifyLayer, classify_error};
@@ -23,7 +23,7 @@ async fn stack_over_reqwest_retries_opens_and_rejects() {
         .layer(breaker)
         .layer(FaultClassifyLayer::new())
         .timeout(TIMEOUT)
-        .service(Client::new());
+        .service(reqwest_client().build().unwrap());
 
     let response = stack.ready().await.unwrap().call(get(&upstream.url(200))).await.unwrap();
     assert_eq!((response.status().as_u16(), upstream.requests()), (200, 1));
@@ -47,7 +47,7 @@ async fn post_is_sent_once_unless_connection_refused() {
         .layer(JitterRetryLayer::new(policy()))
         .layer(FaultClassifyLayer::new())
         .timeout(TIMEOUT)
-        .service(Client::new());
+        .service(reqwest_client().build().unwrap());
     for (status, requests) in [(500, 1), (503, 1), (429, 3)] {
         let mut request = Request::new(Method::POST, upstream.url(status).parse().unwrap());
         *request.body_mut() = Some("body".into());
@@ -59,8 +59,10 @@ async fn post_is_sent_once_unless_connection_refused() {
 #[tokio::test]
 async fn refused_connection_over_reqwest_is_classified() {
     let free = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap();
-    let mut stack =
-        ServiceBuilder::new().layer(FaultClassifyLayer::new()).timeout(TIMEOUT).service(Client::new());
+    let mut stack = ServiceBuilder::new()
+        .layer(FaultClassifyLayer::new())
+        .timeout(TIMEOUT)
+        .service(reqwest_client().build().unwrap());
     let error = stack.ready().await.unwrap().call(get(&format!("http://{free}/"))).await.unwrap_err();
     let fault = classify_error(&error);
     assert_eq!(

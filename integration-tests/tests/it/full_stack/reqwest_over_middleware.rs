@@ -1,7 +1,7 @@
 //! The stack over reqwest-middleware's `ClientWithMiddleware`.
 
-use integration_tests::TIMEOUT;
-use reqwest::{Client, Method, Request};
+use integration_tests::{TIMEOUT, reqwest_client};
+use reqwest::{Method, Request};
 use reqwest_middleware::ClientBuilder;
 use tower::{Service, ServiceBuilder, ServiceExt};
 use tower_breaker::{BreakerError, BreakerLayer, CircuitState};
@@ -20,7 +20,7 @@ async fn stack_over_middleware_retries_opens_and_rejects() {
         .layer(breaker)
         .layer(FaultClassifyLayer::new())
         .timeout(TIMEOUT)
-        .service(ClientBuilder::new(Client::new()).build());
+        .service(ClientBuilder::new(reqwest_client().build().unwrap()).build());
     let get = |status| Request::new(Method::GET, upstream.url(status).parse().unwrap());
 
     let response = stack.ready().await.unwrap().call(get(200)).await.unwrap();
@@ -37,7 +37,7 @@ async fn stack_over_middleware_retries_opens_and_rejects() {
 #[tokio::test]
 async fn refused_connection_over_middleware_is_classified() {
     let free = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap();
-    let client = ClientBuilder::new(Client::new()).build();
+    let client = ClientBuilder::new(reqwest_client().build().unwrap()).build();
     let error = client.get(format!("http://{free}/")).send().await.unwrap_err();
     assert_eq!(classify_error(&error).kind(), Kind::Unavailable);
 }

@@ -8,9 +8,9 @@ use axum::http::StatusCode;
 use http_body_util::BodyExt;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
-use integration_tests::TIMEOUT;
 use integration_tests::echo::echo_client::EchoClient;
 use integration_tests::{Frames, put, upload, words};
+use integration_tests::{TIMEOUT, reqwest_client};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Endpoint;
@@ -182,7 +182,7 @@ async fn stalled_upload_over_reqwest_is_neutral() {
     let breaker = BreakerLayer::new(circuit());
     let circuit = breaker.circuit();
     // Here reqwest's own timeout ends the call.
-    let client = reqwest::Client::builder().no_proxy().timeout(TIMEOUT).build().unwrap();
+    let client = reqwest_client().timeout(TIMEOUT).build().unwrap();
     let stack = ServiceBuilder::new()
         .layer(JitterRetryLayer::new(policy()))
         .layer(UploadLayer::new())

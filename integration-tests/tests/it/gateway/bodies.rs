@@ -3,7 +3,8 @@
 use std::io;
 
 use bytes::Bytes;
-use reqwest::{Body, Client, Method};
+use integration_tests::reqwest_client;
+use reqwest::{Body, Method};
 use test_servers::Action;
 
 use super::Gateway;
@@ -16,7 +17,7 @@ fn frames(count: usize) -> Vec<String> {
 /// Sends a streaming request, and returns the status.
 async fn send(gateway: &Gateway, method: Method, count: usize) -> u16 {
     let body = frames(count).into_iter().map(io::Result::Ok);
-    let request = Client::new().request(method, format!("{}/orders/1", gateway.url));
+    let request = reqwest_client().build().unwrap().request(method, format!("{}/orders/1", gateway.url));
     let response = request.body(Body::wrap_stream(tokio_stream::iter(body))).send().await.unwrap();
     response.status().as_u16()
 }
@@ -64,7 +65,8 @@ async fn truncated_response_is_truncated_for_client() {
         Action::status(200).body("half").chunked_without_end().then_close(),
     ]);
     for _ in 0..2 {
-        let response = reqwest::get(format!("{}/orders/1", gateway.url)).await.unwrap();
+        let response =
+            reqwest_client().build().unwrap().get(format!("{}/orders/1", gateway.url)).send().await.unwrap();
         assert_eq!(response.status(), 200);
         response.text().await.unwrap_err();
     }

@@ -9,6 +9,7 @@ use axum::body::Body;
 use axum::extract::Request;
 use axum::http::StatusCode;
 use axum::routing::{MethodRouter, any};
+use integration_tests::reqwest_client;
 use test_servers::Action;
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_breaker::{BreakerLayer, Clock};
@@ -110,7 +111,7 @@ async fn readiness_page_shows_forced_open_circuit() {
 async fn downstream_gets_only_marker_of_gateway() {
     let gateway = Gateway::start().await;
     gateway.orders.script([Action::status(503), Action::status(503)]);
-    let request = reqwest::Client::new().get(format!("{}/orders/1", gateway.url));
+    let request = reqwest_client().build().unwrap().get(format!("{}/orders/1", gateway.url));
     let request = request.header("x-mine", "1").header("grpc-previous-rpc-attempts", "2");
     assert_eq!(request.send().await.unwrap().status(), 200);
 

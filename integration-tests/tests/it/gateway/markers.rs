@@ -1,6 +1,7 @@
 //! A remote client cannot influence the gateway's retries.
 
 use http::{HeaderMap, HeaderValue, Method};
+use integration_tests::reqwest_client;
 use reqwest::Response;
 use test_servers::{Action, RecordedRequest};
 
@@ -17,8 +18,11 @@ async fn send(
 ) -> (Response, Vec<RecordedRequest>) {
     let gateway = Gateway::start().await;
     gateway.orders.set_default(action);
-    let mut request =
-        reqwest::Client::new().request(method, format!("{}/orders/1", gateway.url)).body("an order");
+    let mut request = reqwest_client()
+        .build()
+        .unwrap()
+        .request(method, format!("{}/orders/1", gateway.url))
+        .body("an order");
     for &(name, value) in headers {
         request = request.header(name, value);
     }

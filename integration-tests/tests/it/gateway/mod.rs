@@ -21,7 +21,7 @@ use axum::routing::any;
 use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
-use integration_tests::TIMEOUT;
+use integration_tests::{TIMEOUT, reqwest_client};
 use test_servers::Http;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
@@ -153,7 +153,8 @@ impl Gateway {
 
     /// Sends a GET. Returns the status, the value of `Retry-After`, and the body.
     async fn get(&self, path: &str) -> (u16, Option<String>, String) {
-        let response = reqwest::get(format!("{}{path}", self.url)).await.unwrap();
+        let response =
+            reqwest_client().build().unwrap().get(format!("{}{path}", self.url)).send().await.unwrap();
         let after =
             response.headers().get(header::RETRY_AFTER).map(|value| value.to_str().unwrap().to_owned());
         (response.status().as_u16(), after, response.text().await.unwrap())

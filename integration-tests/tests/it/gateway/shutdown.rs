@@ -3,7 +3,8 @@
 use std::io;
 use std::sync::Arc;
 
-use reqwest::{Body, Client};
+use integration_tests::reqwest_client;
+use reqwest::Body;
 use test_servers::Action;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -32,7 +33,8 @@ async fn graceful_shutdown_finishes_calls_and_accepts_none() {
                     Ok::<_, io::Error>(half)
                 }
             });
-            let request = Client::new().put(url).body(Body::wrap_stream(Box::pin(halves)));
+            let request =
+                reqwest_client().build().unwrap().put(url).body(Body::wrap_stream(Box::pin(halves)));
             (number, async { request.send().await?.text().await }.await)
         });
     }

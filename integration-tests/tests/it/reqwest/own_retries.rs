@@ -5,8 +5,8 @@
 //! hyper-util resends a request whose kept connection was closed before anything was written. No
 //! server has received that request, so no attempt is counted twice.
 
-use integration_tests::reqwest_client;
-use reqwest::{Client, Method, Request};
+use integration_tests::{reqwest_client, reqwest_with_own_retries};
+use reqwest::{Method, Request};
 use test_servers::{Action, Grpc, Http, Reason, Reply};
 
 use super::{send, stack};
@@ -30,18 +30,18 @@ async fn request_count(client: reqwest::ClientBuilder, method: Method, reply: Re
 #[tokio::test]
 async fn refused_stream_with_reqwest_retries_is_sent_nine_times() {
     let refused = || Reply::nothing().rst_stream(Reason::REFUSED_STREAM);
-    assert_eq!(request_count(Client::builder(), Method::PUT, refused()).await, 9);
+    assert_eq!(request_count(reqwest_with_own_retries(), Method::PUT, refused()).await, 9);
     assert_eq!(request_count(reqwest_client(), Method::PUT, refused()).await, 3);
     // reqwest follows redirects, and does not report which hop refused the stream. The layer
     // therefore does not retry a POST.
-    assert_eq!(request_count(Client::builder(), Method::POST, refused()).await, 3);
+    assert_eq!(request_count(reqwest_with_own_retries(), Method::POST, refused()).await, 3);
     assert_eq!(request_count(reqwest_client(), Method::POST, refused()).await, 1);
 }
 
 #[tokio::test]
 async fn post_maybe_processed_with_reqwest_retries_is_sent_once() {
     let shutdown = || Reply::nothing().go_away_at_once(Reason::NO_ERROR);
-    assert_eq!(request_count(Client::builder(), Method::POST, shutdown()).await, 1);
+    assert_eq!(request_count(reqwest_with_own_retries(), Method::POST, shutdown()).await, 1);
     assert_eq!(request_count(reqwest_client(), Method::POST, shutdown()).await, 1);
 }
 

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use integration_tests::echo::echo_client::EchoClient;
-use integration_tests::{channel, words};
-use reqwest::{Client, Method, Request, Response};
+use integration_tests::{channel, reqwest_client, words};
+use reqwest::{Method, Request, Response};
 use test_servers::{Action, Grpc, Reply};
 use tonic::Code;
 use tower::{Service, ServiceBuilder, ServiceExt};
@@ -76,7 +76,7 @@ async fn broken_body_over_reqwest_is_failure_complete_is_success() {
     let server = server([Action::status(200).body("whole"), cut]).await;
     let breaker = BreakerLayer::new(config()).track_body();
     let circuit = breaker.circuit();
-    let client = Client::builder().no_proxy().build().unwrap();
+    let client = reqwest_client().build().unwrap();
     let mut stack = ServiceBuilder::new().layer(breaker).service(client);
     let mut get = async || -> Response {
         let request = Request::new(Method::GET, server.url().parse().unwrap());

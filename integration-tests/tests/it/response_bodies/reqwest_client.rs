@@ -3,7 +3,7 @@
 use std::io::ErrorKind;
 use std::time::Duration;
 
-use integration_tests::TIMEOUT;
+use integration_tests::{TIMEOUT, reqwest_client};
 use reqwest::{Client, Method, Request, Response};
 use test_servers::{Action, Http};
 use tokio::time::timeout;
@@ -19,7 +19,7 @@ const QUOTA: Axes = (Kind::Quota, Retryable::Never, Health::Neutral);
 const WITH_LONG_TIMEOUT: ErrorBodies<LlmErrors> = ErrorBodies::new(LlmErrors).timeout(TIMEOUT);
 
 fn client() -> Client {
-    Client::builder().no_proxy().build().unwrap()
+    reqwest_client().build().unwrap()
 }
 
 fn post(server: &Http) -> Request {

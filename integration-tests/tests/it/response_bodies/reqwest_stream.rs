@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use reqwest::{Client, Response};
+use integration_tests::reqwest_client;
+use reqwest::Response;
 use test_servers::{Action, Http};
 use tower::{Layer, Service, ServiceExt};
 use tower_fault_classify::{CarriedVerdict, FaultClassifyLayer, Health, Kind, Retryable};
@@ -22,7 +23,7 @@ fn stream(text: &str) -> Action {
 async fn get(action: Action) -> (Response, Log, Http) {
     let server = server([action]).await;
     let log = Log::default();
-    let client = Client::builder().no_proxy().build().unwrap();
+    let client = reqwest_client().build().unwrap();
     let mut service =
         FaultClassifyLayer::new().track_body(log.clone()).inspect_llm_events().layer(client.clone());
     let request = client.get(server.url()).build().unwrap();

@@ -15,7 +15,7 @@ use hyper_util::client::legacy::Client as HyperClient;
 use hyper_util::rt::TokioExecutor;
 use integration_tests::echo::Words;
 use integration_tests::echo::echo_client::EchoClient;
-use integration_tests::{TIMEOUT, retry_at_once};
+use integration_tests::{TIMEOUT, reqwest_client, retry_at_once};
 use test_servers::{Action, Grpc, Http, Reply};
 use tokio::net::{TcpListener, TcpStream};
 use tonic::Code;
@@ -105,7 +105,7 @@ async fn response_holding_only_stream_does_not_block_next_attempt() {
 
     let counts = Counts::default();
     let url = format!("http://{}/", one_stream_at_a_time(counts.clone()).await);
-    let client = reqwest::Client::builder().http2_prior_knowledge().retry(reqwest::retry::never());
+    let client = reqwest_client().http2_prior_knowledge();
     let request = reqwest::Request::new(http::Method::GET, url.parse().unwrap());
     let (status, retried) = call(retry().layer(client.build().unwrap()), request).await;
     assert_eq!((status, retried.attempts, seen(&counts)), (200, 3, (1, 3)));
@@ -139,7 +139,7 @@ async fn circuit_opened_by_502_returns_502_over_hyper_and_reqwest() {
         .layer(breaker())
         .layer(FaultClassifyLayer::new())
         .timeout(TIMEOUT)
-        .service(reqwest::Client::new());
+        .service(reqwest_client().build().unwrap());
     let request = reqwest::Request::new(http::Method::GET, server.url().parse().unwrap());
     let (status, retried) = call(stack, request).await;
     assert_eq!((status, retried.attempts, retried.ended), (502, 2, Some(GiveUp::Rejected)));
@@ -172,7 +172,7 @@ async fn circuit_opened_by_refused_connection_returns_that_error() {
         .layer(JitterRetryLayer::new(retry_at_once().build().unwrap()))
         .layer(breaker())
         .layer(FaultClassifyLayer::new())
-        .service(reqwest::Client::new());
+        .service(reqwest_client().build().unwrap());
     let request = reqwest::Request::new(http::Method::GET, url.parse().unwrap());
     let error = stack.oneshot(request).await.unwrap_err();
     let retried = Retried::of(&error).expect("the call was retried");

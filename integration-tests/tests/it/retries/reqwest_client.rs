@@ -1,7 +1,7 @@
 //! Retries over reqwest's `Client`.
 
-use integration_tests::{TIMEOUT, retry_at_once};
-use reqwest::{Body, Client, Method, Request};
+use integration_tests::{TIMEOUT, reqwest_client, retry_at_once};
+use reqwest::{Body, Method, Request};
 use test_servers::{Action, Http};
 use tower::{Service, ServiceBuilder, ServiceExt};
 use tower_fault_classify::FaultClassifyLayer;
@@ -23,7 +23,7 @@ async fn sent(request: Request, server: &Http) -> (u16, u32, usize) {
         .layer(JitterRetryLayer::new(retry_at_once().build().unwrap()))
         .layer(FaultClassifyLayer::new())
         .timeout(TIMEOUT)
-        .service(Client::new());
+        .service(reqwest_client().build().unwrap());
     let answer = stack.ready().await.unwrap().call(request).await.unwrap();
     let attempts = answer.extensions().get::<Retried>().map_or(1, |retried| retried.attempts);
     (answer.status().as_u16(), attempts, server.requests().len() - before)
@@ -84,7 +84,7 @@ async fn three_nested_retry_layers_send_three_requests() {
         .layer(layer())
         .layer(layer())
         .timeout(TIMEOUT)
-        .service(Client::new());
+        .service(reqwest_client().build().unwrap());
     stack.ready().await.unwrap().call(request(Method::GET, &server)).await.unwrap();
     assert_eq!(server.requests().len(), 3);
     assert!(server.requests().iter().all(|request| !request.headers.contains_key("x-attempt")));
@@ -101,7 +101,7 @@ async fn retries_with_read_error_bodies_reuse_connection() {
         .layer(JitterRetryLayer::new(retry_at_once().build().unwrap()))
         .layer(FaultClassifyLayer::new().read_error_bodies(bodies))
         .timeout(TIMEOUT)
-        .service(Client::new());
+        .service(reqwest_client().build().unwrap());
     let answer = stack.ready().await.unwrap().call(request(Method::GET, &server)).await.unwrap();
     assert_eq!((answer.status().as_u16(), server.requests().len()), (200, 3));
     let connections: Vec<_> = server.requests().iter().map(|request| request.connection).collect();
