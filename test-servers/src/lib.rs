@@ -2,11 +2,13 @@
 //!
 //! | server | what it can do |
 //! |---|---|
-//! | [`Http`] | HTTP/1.1: answer with any status, header and body, also invalid ones; reset or close the connection before, during or after a response; truncate, stall or drip a body; hang |
+//! | [`Http`] | HTTP/1.1: answer with any status, header and body, also invalid ones; reset or close the connection before, during or after a response; truncate, stall or drip a body; hang; be a proxy whose tunnels work or end early |
 //! | [`Grpc`] | gRPC: answer with any status, trailer and message; end a call with `RST_STREAM`, `GOAWAY`, a closed or a reset connection; hang |
+//! | [`Socks`] | a SOCKS4 and SOCKS5 proxy: open a tunnel, also one that ends early; refuse with any code; reject a password; close; hang; answer with any bytes |
 //! | [`RefusedPort`] | refuse every connection |
 //!
-//! [`Http`] and [`Grpc`] play a script, with one step for each request, and record the requests.
+//! [`Http`], [`Grpc`] and [`Socks`] play a script, with one step for each request, and record the
+//! requests.
 //! Dropping a server closes all its connections.
 //!
 //! ```
@@ -37,11 +39,14 @@ mod grpc;
 mod http;
 mod refused;
 mod scripted;
+mod socks;
+mod tunnel;
 
 pub use self::grpc::{Grpc, Reply};
 pub use self::http::{Action, Http, Response};
 pub use self::refused::RefusedPort;
 pub use self::scripted::{RecordedRequest, ScriptedServer};
+pub use self::socks::{Socks, SocksAction};
 pub use h2::Reason;
 
 /// Makes `ring` the cryptography of this process, if it has none yet.

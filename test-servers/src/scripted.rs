@@ -66,6 +66,11 @@ impl<S: Clone> ScriptedServer<S> {
         Self { script, address, task: task.abort_handle() }
     }
 
+    /// Returns the address on loopback.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// Returns `http://` and the address, without a slash at the end.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)

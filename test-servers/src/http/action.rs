@@ -20,6 +20,7 @@ use http::StatusCode;
 /// | a body that ends with the connection | `.body("0123").without_length().then_close()` |
 /// | one byte at a time | `.drip(every)`, `.drip_body(every)` |
 /// | the connection ends after the answer | `.then_close()`, `.then_reset()`, `.then_half_close()` |
+/// | a proxy's tunnel, also one that ends early | `Action::tunnel()`, `Action::Tunnel { limit: 0 }` |
 /// | anything else | `Action::raw(bytes)`, `Action::garbage()` |
 #[derive(Clone, Debug)]
 pub enum Action {
@@ -38,6 +39,13 @@ pub enum Action {
     Hang,
     /// Reads the request, and answers 200 with its path, a line feed, and its body.
     Echo,
+    /// Reads a `CONNECT` request, connects to its target, and answers 200. Then forwards bytes in
+    /// both directions until one side closes. Answers 502 if it cannot connect.
+    Tunnel {
+        /// The number of bytes that the client can send through the tunnel. After them the tunnel
+        /// ends with a FIN to the client.
+        limit: u64,
+    },
     /// Reads the request, and answers. See [`status`](Self::status) and [`raw`](Self::raw).
     Respond(Response),
 }
@@ -112,6 +120,11 @@ impl Action {
     /// Answers with an invalid status line, and closes the connection with a FIN.
     pub fn garbage() -> Self {
         Self::raw("BLAH/7 two hundred\r\n\r\n")
+    }
+
+    /// Opens a tunnel without a limit. See [`Tunnel`](Self::Tunnel).
+    pub fn tunnel() -> Self {
+        Self::Tunnel { limit: u64::MAX }
     }
 
     /// Appends a header without checking name or value. Headers with the same name stay.

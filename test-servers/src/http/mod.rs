@@ -17,10 +17,11 @@ use self::action::{End, Pace};
 use self::read::Reader;
 pub(crate) use self::read::drain;
 use crate::scripted::{Script, ScriptedServer};
+use crate::tunnel::forward;
 
 /// An HTTP/1.1 server that follows a script: one [`Action`] for each request.
 ///
-/// Without a script it answers with status 200.
+/// Without a script it answers with status 200. With [`Action::tunnel`] it is a proxy.
 pub type Http = ScriptedServer<Action>;
 
 impl Http {
@@ -67,8 +68,10 @@ async fn converse(reader: &mut Reader, script: &Script<Action>) -> io::Result<En
             }
             action => action,
         };
+        let target = request.path.clone();
         script.record(request);
         let end = match action {
+            Action::Tunnel { limit } => return tunnel(reader, &target, limit).await,
             Action::Respond(response) => {
                 send(&mut reader.stream, &response, only_head).await?;
                 response.end
@@ -81,6 +84,17 @@ async fn converse(reader: &mut Reader, script: &Script<Action>) -> io::Result<En
             return Ok(end);
         }
     }
+}
+
+async fn tunnel(reader: &mut Reader, target: &str, limit: u64) -> io::Result<End> {
+    let Ok(server) = TcpStream::connect(target).await else {
+        reader.stream.write_all(b"HTTP/1.1 502 Bad Gateway\r\ncontent-length: 0\r\n\r\n").await?;
+        return Ok(End::Close);
+    };
+    reader.stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await?;
+    let ahead = reader.take_ahead();
+    forward(&ahead, &mut reader.stream, server, limit).await?;
+    Ok(End::Close)
 }
 
 async fn send(stream: &mut TcpStream, response: &Response, only_head: bool) -> io::Result<()> {

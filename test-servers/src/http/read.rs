@@ -28,6 +28,11 @@ impl Reader {
         Self { stream, connection, ahead: BytesMut::new() }
     }
 
+    /// Returns the bytes that were read but not used yet.
+    pub(super) fn take_ahead(&mut self) -> Bytes {
+        self.ahead.split().freeze()
+    }
+
     /// Waits for the first byte of a request, which stays unread. Returns false if the client ends
     /// the connection instead.
     pub(super) async fn begins(&self) -> bool {
