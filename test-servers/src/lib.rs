@@ -8,7 +8,7 @@
 //! | [`RefusedPort`] | refuse every connection |
 //!
 //! [`Http`], [`Grpc`] and [`Socks`] play a script, with one step for each request, and record the
-//! requests.
+//! requests. [`Http`] and [`Grpc`] serve with or without [`Tls`], whose handshakes can fail.
 //! Dropping a server closes all its connections.
 //!
 //! ```
@@ -40,6 +40,7 @@ mod http;
 mod refused;
 mod scripted;
 mod socks;
+mod tls;
 mod tunnel;
 
 pub use self::grpc::{Grpc, Reply};
@@ -47,6 +48,7 @@ pub use self::http::{Action, Http, Response};
 pub use self::refused::RefusedPort;
 pub use self::scripted::{RecordedRequest, ScriptedServer};
 pub use self::socks::{Socks, SocksAction};
+pub use self::tls::{Handshake, Tls};
 pub use h2::Reason;
 
 /// Makes `ring` the cryptography of this process, if it has none yet.

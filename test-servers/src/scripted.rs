@@ -7,9 +7,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use http::{HeaderMap, Method};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
+
+use crate::tls::{Acceptor, Stream};
 
 /// A request that reached a server.
 #[derive(Clone, Debug)]
@@ -35,16 +37,18 @@ pub struct RecordedRequest {
 #[derive(Debug)]
 pub struct ScriptedServer<S> {
     script: Arc<Script<S>>,
+    scheme: &'static str,
     address: SocketAddr,
     task: AbortHandle,
 }
 
 impl<S: Clone> ScriptedServer<S> {
     /// Listens on a loopback port that the system picks, and calls `serve` for each connection with
-    /// its number.
+    /// its number. With an acceptor, it first performs a TLS handshake.
     pub(crate) async fn listen<F>(
         default: S,
-        serve: impl Fn(TcpStream, Arc<Script<S>>, usize) -> F + Send + 'static,
+        tls: Option<Acceptor>,
+        serve: impl Fn(Stream, Arc<Script<S>>, usize) -> F + Clone + Send + 'static,
     ) -> Self
     where
         S: Send + Sync + 'static,
@@ -52,6 +56,7 @@ impl<S: Clone> ScriptedServer<S> {
     {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("loopback can be bound");
         let address = listener.local_addr().expect("a bound listener has an address");
+        let scheme = if tls.is_some() { "https" } else { "http" };
         let script = Arc::new(Script::new(default));
         let shared = Arc::clone(&script);
         let task = tokio::spawn(async move {
@@ -59,21 +64,33 @@ impl<S: Clone> ScriptedServer<S> {
             let mut connections = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
                 while connections.try_join_next().is_some() {}
+                // Otherwise the kernel may send several bytes of a drip together. It fails only for
+                // a socket that is already closed.
+                let _ = stream.set_nodelay(true);
                 let number = shared.connected();
-                connections.spawn(serve(stream, Arc::clone(&shared), number));
+                let (tls, serve, script) = (tls.clone(), serve.clone(), Arc::clone(&shared));
+                connections.spawn(async move {
+                    let stream = match tls {
+                        None => Some(Stream::Plain(stream)),
+                        Some(tls) => tls.accept(stream).await,
+                    };
+                    if let Some(stream) = stream {
+                        serve(stream, script, number).await;
+                    }
+                });
             }
         });
-        Self { script, address, task: task.abort_handle() }
+        Self { script, scheme, address, task: task.abort_handle() }
     }
 
-    /// Returns the address on loopback.
+    /// Returns `http://` or `https://` and the address, without a slash at the end.
+    pub fn url(&self) -> String {
+        format!("{}://{}", self.scheme, self.address)
+    }
+
+    /// Returns the address of the port.
     pub fn address(&self) -> SocketAddr {
         self.address
-    }
-
-    /// Returns `http://` and the address, without a slash at the end.
-    pub fn url(&self) -> String {
-        format!("http://{}", self.address)
     }
 
     /// Appends steps to the script.

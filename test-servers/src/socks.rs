@@ -11,6 +11,7 @@ use tokio::net::TcpStream;
 
 use crate::http::drain;
 use crate::scripted::{RecordedRequest, Script, ScriptedServer};
+use crate::tls::Stream;
 use crate::tunnel::forward;
 
 /// A SOCKS proxy that follows a script: one [`SocksAction`] for each connection.
@@ -54,18 +55,18 @@ impl Socks {
     ///
     /// Panics if loopback cannot be bound, or if there is no tokio runtime.
     pub async fn start() -> Self {
-        Self::listen(SocksAction::Tunnel { limit: u64::MAX }, serve).await
+        Self::listen(SocksAction::Tunnel { limit: u64::MAX }, None, serve).await
     }
 }
 
-async fn serve(mut stream: TcpStream, script: Arc<Script<SocksAction>>, connection: usize) {
+async fn serve(mut stream: Stream, script: Arc<Script<SocksAction>>, connection: usize) {
     // An error means that the client has cancelled. The test checks its own side.
     if converse(&mut stream, &script, connection).await.is_ok() && stream.shutdown().await.is_ok() {
         drain(&mut stream).await;
     }
 }
 
-async fn converse(stream: &mut TcpStream, script: &Script<SocksAction>, connection: usize) -> io::Result<()> {
+async fn converse(stream: &mut Stream, script: &Script<SocksAction>, connection: usize) -> io::Result<()> {
     let version = stream.read_u8().await?;
     let action = script.next();
     let target = match version {
@@ -104,7 +105,7 @@ async fn converse(stream: &mut TcpStream, script: &Script<SocksAction>, connecti
 /// Reads the messages of a SOCKS5 client up to its request (RFC 1928 §3 to §5, RFC 1929 §2).
 ///
 /// Returns `None` if the action ends the connection before the request.
-async fn socks5_target(stream: &mut TcpStream, action: &SocksAction) -> io::Result<Option<String>> {
+async fn socks5_target(stream: &mut Stream, action: &SocksAction) -> io::Result<Option<String>> {
     let methods = counted(stream).await?;
     match action {
         SocksAction::RejectMethods => {
@@ -141,7 +142,7 @@ async fn socks5_target(stream: &mut TcpStream, action: &SocksAction) -> io::Resu
 }
 
 /// Reads the request of a SOCKS4 client. In `SOCKS4a` the address is `0.0.0.x`, and a name follows.
-async fn socks4_target(stream: &mut TcpStream) -> io::Result<String> {
+async fn socks4_target(stream: &mut Stream) -> io::Result<String> {
     let _command = stream.read_u8().await?;
     let port = stream.read_u16().await?;
     let address: [u8; 4] = array(stream).await?;
@@ -155,28 +156,28 @@ async fn socks4_target(stream: &mut TcpStream) -> io::Result<String> {
     Ok(format!("{host}:{port}"))
 }
 
-async fn reply(stream: &mut TcpStream, version: u8, code: u8) -> io::Result<()> {
+async fn reply(stream: &mut Stream, version: u8, code: u8) -> io::Result<()> {
     match version {
         5 => stream.write_all(&[5, code, 0, 1, 0, 0, 0, 0, 0, 0]).await,
         _ => stream.write_all(&[0, code, 0, 0, 0, 0, 0, 0]).await,
     }
 }
 
-async fn array<const N: usize>(stream: &mut TcpStream) -> io::Result<[u8; N]> {
+async fn array<const N: usize>(stream: &mut Stream) -> io::Result<[u8; N]> {
     let mut bytes = [0; N];
     stream.read_exact(&mut bytes).await?;
     Ok(bytes)
 }
 
 /// Reads a length in one byte, and as many bytes.
-async fn counted(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
+async fn counted(stream: &mut Stream) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; usize::from(stream.read_u8().await?)];
     stream.read_exact(&mut bytes).await?;
     Ok(bytes)
 }
 
 /// Reads the bytes before a zero.
-async fn terminated(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
+async fn terminated(stream: &mut Stream) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     loop {
         match stream.read_u8().await? {

@@ -2,8 +2,10 @@
 
 use std::io;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt, copy};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, copy, split};
 use tokio::net::TcpStream;
+
+use crate::tls::Stream;
 
 /// Forwards `ahead` and then the client's bytes to the server, and the server's bytes back.
 ///
@@ -11,11 +13,11 @@ use tokio::net::TcpStream;
 /// sent `limit` bytes. Closing the client's connection is left to the caller.
 pub(crate) async fn forward(
     ahead: &[u8],
-    client: &mut TcpStream,
+    client: &mut Stream,
     mut server: TcpStream,
     limit: u64,
 ) -> io::Result<()> {
-    let (from_client, mut to_client) = client.split();
+    let (from_client, mut to_client) = split(client);
     let (mut from_server, mut to_server) = server.split();
     let up = async {
         let mut sent = ahead.chain(from_client).take(limit);

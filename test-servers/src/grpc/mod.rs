@@ -13,7 +13,6 @@ use h2::{RecvStream, SendStream};
 use http::Response;
 use http::request::Parts;
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
@@ -23,6 +22,7 @@ use self::wire::Wire;
 use crate::Reason;
 use crate::http::drain;
 use crate::scripted::{RecordedRequest, Script, ScriptedServer};
+use crate::tls::{Stream, Tls};
 
 const MAX_BODY: usize = 64 << 20;
 /// The connection window of hyper's servers.
@@ -33,7 +33,7 @@ const WINDOW: u32 = 1 << 20;
 /// The type of the HTTP/2 frame.
 const GOAWAY: u8 = 7;
 
-/// A gRPC server over HTTP/2 without TLS that follows a script: one [`Reply`] for each call, in the
+/// A gRPC server over HTTP/2 that follows a script: one [`Reply`] for each call, in the
 /// order in which the headers arrive.
 ///
 /// Without a script it answers with the message "ok" and the status OK. It serves every path. A
@@ -47,7 +47,16 @@ impl Grpc {
     ///
     /// Panics if loopback cannot be bound, or if there is no tokio runtime.
     pub async fn start() -> Self {
-        Self::listen(Reply::ok("ok"), serve).await
+        Self::listen(Reply::ok("ok"), None, serve).await
+    }
+
+    /// Starts the server with TLS on a loopback port that the system picks.
+    ///
+    /// # Panics
+    ///
+    /// Panics as [`start`](Self::start) does, and if a name of the certificate is invalid.
+    pub async fn start_tls(tls: &Tls) -> Self {
+        Self::listen(Reply::ok("ok"), Some(tls.acceptor(b"h2")), serve).await
     }
 }
 
@@ -67,7 +76,7 @@ enum Command {
     Reset,
 }
 
-async fn serve(stream: TcpStream, script: Arc<Script<Reply>>, number: usize) {
+async fn serve(stream: Stream, script: Arc<Script<Reply>>, number: usize) {
     let wire = Wire::new(stream);
     let handshake = h2::server::Builder::new().initial_connection_window_size(WINDOW).handshake(wire.clone());
     let Ok(mut connection) = handshake.await else { return };
@@ -112,7 +121,7 @@ async fn execute(command: Command, connection: &mut Connection<Wire, Bytes>, wir
             let mut frame = BytesMut::from(&[0, 0, 8, GOAWAY, 0, 0, 0, 0, 0][..]);
             frame.put_u32(stream.saturating_sub(2));
             frame.put_u32(reason.into());
-            if wire.write_all(&frame).await.is_err() {
+            if wire.write_all(&frame).await.is_err() || wire.flush().await.is_err() {
                 return ControlFlow::Break(());
             }
         }

@@ -6,24 +6,24 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+
+use crate::tls::Stream;
 
 /// A shared socket. Clones share it. Only one task may use it.
 #[derive(Clone, Debug)]
-pub(super) struct Wire(Arc<Mutex<TcpStream>>);
+pub(super) struct Wire(Arc<Mutex<Stream>>);
 
 impl Wire {
-    pub(super) fn new(stream: TcpStream) -> Self {
+    pub(super) fn new(stream: Stream) -> Self {
         Self(Arc::new(Mutex::new(stream)))
     }
 
     /// Makes the kernel send RST instead of FIN when the last clone is dropped.
     pub(super) fn reset_on_close(&self) {
-        // It fails only for a socket that is already closed. There is nothing left to reset then.
-        let _ = self.stream().set_zero_linger();
+        self.stream().reset_on_close();
     }
 
-    fn stream(&self) -> MutexGuard<'_, TcpStream> {
+    fn stream(&self) -> MutexGuard<'_, Stream> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -17,6 +17,7 @@ use self::action::{End, Pace};
 use self::read::Reader;
 pub(crate) use self::read::drain;
 use crate::scripted::{Script, ScriptedServer};
+use crate::tls::{Stream, Tls};
 use crate::tunnel::forward;
 
 /// An HTTP/1.1 server that follows a script: one [`Action`] for each request.
@@ -31,14 +32,22 @@ impl Http {
     ///
     /// Panics if loopback cannot be bound, or if there is no tokio runtime.
     pub async fn start() -> Self {
-        Self::listen(Action::status(200), serve).await
+        Self::listen(Action::status(200), None, serve).await
+    }
+
+    /// Starts the server with TLS on a loopback port that the system picks.
+    ///
+    /// An action that ends a connection on accept does so when the handshake is complete.
+    ///
+    /// # Panics
+    ///
+    /// Panics as [`start`](Self::start) does, and if a name of the certificate is invalid.
+    pub async fn start_tls(tls: &Tls) -> Self {
+        Self::listen(Action::status(200), Some(tls.acceptor(b"http/1.1")), serve).await
     }
 }
 
-async fn serve(stream: TcpStream, script: Arc<Script<Action>>, connection: usize) {
-    // Otherwise the kernel may send several bytes of a drip together. It fails only for a socket
-    // that is already closed.
-    let _ = stream.set_nodelay(true);
+async fn serve(stream: Stream, script: Arc<Script<Action>>, connection: usize) {
     let mut reader = Reader::new(stream, connection);
     // An error means that the client has cancelled. The test checks its own side.
     if let Ok(end) = converse(&mut reader, &script).await {
@@ -88,42 +97,50 @@ async fn converse(reader: &mut Reader, script: &Script<Action>) -> io::Result<En
 
 async fn tunnel(reader: &mut Reader, target: &str, limit: u64) -> io::Result<End> {
     let Ok(server) = TcpStream::connect(target).await else {
-        reader.stream.write_all(b"HTTP/1.1 502 Bad Gateway\r\ncontent-length: 0\r\n\r\n").await?;
+        write(&mut reader.stream, b"HTTP/1.1 502 Bad Gateway\r\ncontent-length: 0\r\n\r\n").await?;
         return Ok(End::Close);
     };
-    reader.stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await?;
+    write(&mut reader.stream, b"HTTP/1.1 200 OK\r\n\r\n").await?;
     let ahead = reader.take_ahead();
     forward(&ahead, &mut reader.stream, server, limit).await?;
     Ok(End::Close)
 }
 
-async fn send(stream: &mut TcpStream, response: &Response, only_head: bool) -> io::Result<()> {
+async fn send(stream: &mut Stream, response: &Response, only_head: bool) -> io::Result<()> {
     let head = response.head_bytes();
     let body = if only_head { Vec::new() } else { response.body_bytes() };
     match response.pace {
-        Pace::AtOnce => stream.write_all(&[head, body].concat()).await,
+        Pace::AtOnce => write(stream, &[head, body].concat()).await,
         Pace::Drip(every) => drip(stream, &[head, body].concat(), every).await,
         Pace::DripBody(every) => {
-            stream.write_all(&head).await?;
+            write(stream, &head).await?;
             drip(stream, &body, every).await
         }
     }
 }
 
-async fn drip(stream: &mut TcpStream, bytes: &[u8], every: Duration) -> io::Result<()> {
+/// Writes and flushes: TLS may keep bytes that the socket did not accept immediately.
+async fn write(stream: &mut Stream, bytes: &[u8]) -> io::Result<()> {
+    stream.write_all(bytes).await?;
+    stream.flush().await
+}
+
+async fn drip(stream: &mut Stream, bytes: &[u8], every: Duration) -> io::Result<()> {
     for (index, byte) in bytes.iter().enumerate() {
         if index > 0 {
             sleep(every).await;
         }
-        stream.write_all(&[*byte]).await?;
+        write(stream, &[*byte]).await?;
     }
     Ok(())
 }
 
 async fn finish(mut reader: Reader, script: &Script<Action>, end: End) -> io::Result<()> {
     match end {
-        // Makes the kernel send RST instead of FIN when the socket is dropped.
-        End::Reset => return reader.stream.set_zero_linger(),
+        End::Reset => {
+            reader.stream.reset_on_close();
+            return Ok(());
+        }
         End::KeepAlive | End::Stall => {}
         End::Close => reader.stream.shutdown().await?,
         End::HalfClose => {

@@ -6,9 +6,9 @@ use bytes::{Buf, Bytes, BytesMut};
 use http::header::{CONTENT_LENGTH, HeaderName, HeaderValue, TRANSFER_ENCODING};
 use http::{HeaderMap, Method};
 use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::net::TcpStream;
 
 use crate::scripted::RecordedRequest;
+use crate::tls::Stream;
 
 const MAX_LINE: usize = 64 << 10;
 const MAX_HEADERS: usize = 1000;
@@ -18,13 +18,13 @@ const MAX_REST: usize = 1 << 20;
 
 /// A connection, and the bytes that were read from it but not used yet.
 pub(super) struct Reader {
-    pub(super) stream: TcpStream,
+    pub(super) stream: Stream,
     pub(super) connection: usize,
     ahead: BytesMut,
 }
 
 impl Reader {
-    pub(super) fn new(stream: TcpStream, connection: usize) -> Self {
+    pub(super) fn new(stream: Stream, connection: usize) -> Self {
         Self { stream, connection, ahead: BytesMut::new() }
     }
 
@@ -33,10 +33,10 @@ impl Reader {
         self.ahead.split().freeze()
     }
 
-    /// Waits for the first byte of a request, which stays unread. Returns false if the client ends
-    /// the connection instead.
-    pub(super) async fn begins(&self) -> bool {
-        !self.ahead.is_empty() || self.stream.peek(&mut [0]).await.is_ok_and(|count| count > 0)
+    /// Waits for the first byte of a request. Returns false if the client ends the connection
+    /// instead.
+    pub(super) async fn begins(&mut self) -> bool {
+        !self.ahead.is_empty() || self.more().await.is_ok()
     }
 
     /// Reads a request with its body.
