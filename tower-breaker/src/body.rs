@@ -119,8 +119,9 @@ where
     }
 
     fn pass<A>(answer: Poll<Result<Res, A>>) -> Poll<Result<Self::Response, A>> {
-        answer
-            .map_ok(|response| response.map_body(|body| TrackedBody::finished(body, HealthyAfter::default())))
+        answer.map_ok(|response| {
+            response.adapt_body(|body| TrackedBody::finished(body, HealthyAfter::default()))
+        })
     }
 }
 

@@ -8,12 +8,17 @@
 //! | [`Http503`] | [`http_fallback`](crate::BreakerLayer::http_fallback) | an empty 503 response with `Retry-After` |
 //! | [`GrpcUnavailable`] | [`grpc_fallback`](crate::BreakerLayer::grpc_fallback) | `UNAVAILABLE` with `grpc-retry-pushback-ms` |
 //!
-//! With a fallback, the error type of the service is the inner service's error type. These types
-//! are the third type parameter of [`Breaker`](crate::Breaker). They implement the sealed traits
-//! [`RejectionMode`] and [`OnReject`].
+//! With a fallback, the error type of the service is the inner service's error type. With
+//! [`Http503`] or [`GrpcUnavailable`], the body of an `http::Response` becomes a [`FallbackBody`].
+//!
+//! These types are the third type parameter of [`Breaker`](crate::Breaker). They implement the
+//! sealed traits [`RejectionMode`], [`ResponseMode`] and [`OnReject`].
+
+mod body;
+pub(crate) mod http;
 
 use std::error::Error;
-use std::fmt::{self, Write};
+use std::fmt;
 use std::future::{Future, Ready, ready};
 use std::marker::PhantomData;
 use std::ops::Deref;
@@ -21,10 +26,6 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::header::{CONTENT_TYPE, RETRY_AFTER};
-use http::{HeaderName, HeaderValue, Response, StatusCode};
-use tower_fault_classify::__internals::pushback_value;
-use tower_fault_classify::CarriedVerdict;
 use tower_fault_classify::classifiers::{BoxedError, TypedError};
 
 use crate::error::{BreakerError, Rejection};
@@ -32,14 +33,20 @@ use crate::label::Label;
 use crate::machine::CircuitState;
 use crate::sealed::Sealed;
 
-/// Determines the breaker's error type from the inner service's error type.
+pub use self::body::FallbackBody;
+pub use self::http::{GrpcUnavailable, Http503};
+
+/// Determines the breaker's error type from the inner service's error type, and the type of its
+/// answers to rejected calls.
 ///
 /// Sealed: the types of this module implement it.
 #[diagnostic::on_unimplemented(
     message = "the breaker has no error type over the inner error `{E}`",
     note = "the error must implement `std::error::Error` and be `'static`, or be `BoxError` or `anyhow::Error`"
 )]
-pub trait RejectionMode<E>: Sealed {
+pub trait RejectionMode<Res, E>: Sealed {
+    /// The answer to a rejected call, before it becomes the breaker's response.
+    type Answer;
     /// The breaker's error.
     type Error;
 
@@ -48,6 +55,56 @@ pub trait RejectionMode<E>: Sealed {
     fn inner(error: E) -> Self::Error;
 }
 
+/// Determines the breaker's response type.
+///
+/// `Res` is the response of the inner service. `Recorded` is the response after its outcome was
+/// recorded: `Res` itself, or `Res` with a tracked body.
+///
+/// Sealed: the types of this module implement it.
+pub trait ResponseMode<Res, E, Recorded>: RejectionMode<Res, E> {
+    /// The breaker's response.
+    type Response;
+
+    /// Converts the result of an admitted call. It takes the whole result, because to unwrap and
+    /// wrap a response would move it twice.
+    #[doc(hidden)]
+    fn admitted<A>(result: Result<Recorded, A>) -> Result<Self::Response, A>;
+
+    /// Converts the answer to a rejected call. `pass` forwards a response that is not recorded.
+    #[doc(hidden)]
+    fn rejected<A>(
+        answer: Poll<Result<Self::Answer, A>>,
+        pass: impl FnOnce(Poll<Result<Res, A>>) -> Poll<Result<Recorded, A>>,
+    ) -> Poll<Result<Self::Response, A>>;
+}
+
+/// Implements [`ResponseMode`] for a mode whose answer has the inner service's response type.
+macro_rules! impl_same_response {
+    ($($mode:ident)*) => {$(
+        impl<M, Res, E, Recorded> ResponseMode<Res, E, Recorded> for $mode<M>
+        where
+            Self: RejectionMode<Res, E, Answer = Res>,
+        {
+            type Response = Recorded;
+
+            #[inline]
+            fn admitted<A>(result: Result<Recorded, A>) -> Result<Recorded, A> {
+                result
+            }
+
+            #[inline]
+            fn rejected<A>(
+                answer: Poll<Result<Res, A>>,
+                pass: impl FnOnce(Poll<Result<Res, A>>) -> Poll<Result<Recorded, A>>,
+            ) -> Poll<Result<Recorded, A>> {
+                pass(answer)
+            }
+        }
+    )*};
+}
+
+impl_same_response!(ReturnError Fallback FallbackAsync);
+
 /// Determines how a rejected call is answered.
 ///
 /// Sealed: the types of this module implement it.
@@ -55,12 +112,11 @@ pub trait RejectionMode<E>: Sealed {
     message = "the breaker cannot answer a rejected call: `{Self}` does not fit a service from `{Req}` to `Result<{Res}, {E}>`",
     label = "the error type or the fallback does not fit",
     note = "without a fallback, `{E}` must implement `std::error::Error` and be `'static`, or be `BoxError` or `anyhow::Error`",
-    note = "`.http_fallback()` and `.grpc_fallback()` need the response `http::Response<B>`, whose `B` implements `Default`",
     note = "for any other response, call `.fallback(|request: {Req}, rejection: &Rejection| ...)` with a closure that returns `{Res}`"
 )]
-pub trait OnReject<Req, Res, E>: RejectionMode<E> {
+pub trait OnReject<Req, Res, E>: RejectionMode<Res, E> {
     /// The future of the answer.
-    type Future: Future<Output = Result<Res, Self::Error>>;
+    type Future: Future<Output = Result<Self::Answer, Self::Error>>;
 
     /// Answers a request that was rejected.
     #[doc(hidden)]
@@ -99,7 +155,8 @@ impl<K> fmt::Debug for ReturnError<K> {
 
 impl<K> Sealed for ReturnError<K> {}
 
-impl<E: Error + 'static> RejectionMode<E> for ReturnError<TypedError> {
+impl<Res, E: Error + 'static> RejectionMode<Res, E> for ReturnError<TypedError> {
+    type Answer = Res;
     type Error = BreakerError<E>;
 
     #[inline]
@@ -117,10 +174,11 @@ impl<Req, Res, E: Error + 'static> OnReject<Req, Res, E> for ReturnError<TypedEr
     }
 }
 
-impl<E> RejectionMode<E> for ReturnError<BoxedError>
+impl<Res, E> RejectionMode<Res, E> for ReturnError<BoxedError>
 where
     E: Deref<Target = dyn Error + Send + Sync> + From<Rejection>,
 {
+    type Answer = Res;
     type Error = E;
 
     #[inline]
@@ -189,7 +247,8 @@ impl<F> Fallback<F> {
 
 impl<F> Sealed for Fallback<F> {}
 
-impl<F, E> RejectionMode<E> for Fallback<F> {
+impl<F, Res, E> RejectionMode<Res, E> for Fallback<F> {
+    type Answer = Res;
     type Error = E;
 
     #[inline]
@@ -229,7 +288,8 @@ impl<F> FallbackAsync<F> {
 
 impl<F> Sealed for FallbackAsync<F> {}
 
-impl<F, E> RejectionMode<E> for FallbackAsync<F> {
+impl<F, Res, E> RejectionMode<Res, E> for FallbackAsync<F> {
+    type Answer = Res;
     type Error = E;
 
     #[inline]
@@ -253,115 +313,5 @@ where
 impl<F> fmt::Debug for FallbackAsync<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("FallbackAsync")
-    }
-}
-
-/// Answers a rejected call with a 503 response with `Retry-After`.
-///
-/// Set by [`http_fallback`](crate::BreakerLayer::http_fallback).
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Http503;
-
-/// Answers a rejected call with `UNAVAILABLE` and `grpc-retry-pushback-ms`.
-///
-/// Set by [`grpc_fallback`](crate::BreakerLayer::grpc_fallback).
-#[derive(Clone, Copy, Debug, Default)]
-pub struct GrpcUnavailable;
-
-macro_rules! impl_http_answer {
-    ($answer:ty, $respond:expr) => {
-        impl Sealed for $answer {}
-
-        impl<E> RejectionMode<E> for $answer {
-            type Error = E;
-
-            #[inline]
-            fn inner(error: E) -> E {
-                error
-            }
-        }
-
-        impl<Req, B: Default, E> OnReject<Req, Response<B>, E> for $answer {
-            type Future = Ready<Result<Response<B>, E>>;
-
-            fn reject(&self, _: Req, rejection: Rejection) -> Self::Future {
-                ready(Ok($respond(&rejection, B::default())))
-            }
-        }
-    };
-}
-
-impl_http_answer!(Http503, unavailable);
-impl_http_answer!(GrpcUnavailable, grpc_unavailable);
-
-/// Returns the 503 response of a rejection.
-pub(crate) fn unavailable<B>(rejection: &Rejection, body: B) -> Response<B> {
-    let mut response = Response::new(body);
-    *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
-    if let Some(delay) = rejection.retry_after() {
-        response.headers_mut().insert(RETRY_AFTER, whole_seconds(delay).into());
-    }
-    attach_verdict(response, rejection)
-}
-
-/// Returns the trailers-only `UNAVAILABLE` response of a rejection.
-fn grpc_unavailable<B>(rejection: &Rejection, body: B) -> Response<B> {
-    const UNAVAILABLE: HeaderValue = HeaderValue::from_static("14");
-
-    let mut response = Response::new(body);
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-    headers.insert(HeaderName::from_static("grpc-status"), UNAVAILABLE);
-    if let Ok(message) = HeaderValue::try_from(grpc_message(&rejection.public_text())) {
-        headers.insert(HeaderName::from_static("grpc-message"), message);
-    }
-    headers
-        .insert(HeaderName::from_static("grpc-retry-pushback-ms"), pushback_value(rejection.retry_after()));
-    attach_verdict(response, rejection)
-}
-
-fn attach_verdict<B>(mut response: Response<B>, rejection: &Rejection) -> Response<B> {
-    CarriedVerdict::insert(&mut response, (*rejection.fault()).into());
-    response
-}
-
-/// Returns the value of `Retry-After`, which has whole seconds. The delay is rounded up, to at
-/// least one second, so that no client calls too early.
-fn whole_seconds(delay: Duration) -> u64 {
-    let rounded_up = u64::from(delay.subsec_nanos() > 0);
-    delay.as_secs().saturating_add(rounded_up).max(1)
-}
-
-/// Encodes a text for a gRPC header: bytes that are not printable ASCII, and the percent sign, are
-/// percent-encoded.
-fn grpc_message(text: &str) -> String {
-    let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if matches!(byte, b' '..=b'~') && byte != b'%' {
-            encoded.push(char::from(byte));
-        } else {
-            // Writing to a string cannot fail.
-            let _ = write!(encoded, "%{byte:02X}");
-        }
-    }
-    encoded
-}
-
-#[cfg(all(test, not(loom_models)))]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn retry_after_is_rounded_up_to_at_least_one_second() {
-        let cases = [(0, 1), (1, 1), (999, 1), (1_000, 1), (1_001, 2), (30_000, 30)];
-        for (millis, seconds) in cases {
-            assert_eq!(whole_seconds(Duration::from_millis(millis)), seconds, "{millis}");
-        }
-        assert_eq!(whole_seconds(Duration::MAX), u64::MAX);
-    }
-
-    #[test]
-    fn grpc_message_is_percent_encoded() {
-        assert_eq!(grpc_message("50 % of `ä`\n"), "50 %25 of `%C3%A4`%0A");
     }
 }

@@ -12,7 +12,7 @@ use tower_fault_classify::body::ClassifyEnd;
 use tower_fault_classify::{Classify, Verdict};
 
 use crate::circuit::{CircuitRef, Permit, Static};
-use crate::fallback::RejectionMode;
+use crate::fallback::ResponseMode;
 use crate::sealed::Sealed;
 use crate::telemetry::{KeepError, LastFailureMode, NoLastFailure};
 
@@ -71,12 +71,12 @@ impl<F, C, R, B, J, H, Res, E> Future for ResponseFuture<F, C, R, B, J, H>
 where
     F: Future<Output = Result<Res, E>>,
     C: Classify<Res, E>,
-    R: RejectionMode<E>,
+    R: ResponseMode<Res, E, B::Response>,
     B: RecordOutcome<Res, E, C, H>,
-    J: Future<Output = Result<Res, R::Error>>,
+    J: Future<Output = Result<R::Answer, R::Error>>,
     H: CircuitRef,
 {
-    type Output = Result<B::Response, R::Error>;
+    type Output = Result<R::Response, R::Error>;
 
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
@@ -85,7 +85,7 @@ where
                 let result = ready!(Permit::guard(permit, || inner.poll(cx)));
                 Poll::Ready(finish::<R, _, _, _, _, _>(result, permit, classify, record))
             }
-            StateProj::Rejected { answer } => B::pass(answer.poll(cx)),
+            StateProj::Rejected { answer } => R::rejected(answer.poll(cx), B::pass),
         }
     }
 }
@@ -98,23 +98,23 @@ pub(crate) fn finish<R, Res, E, C, B, H>(
     permit: &mut Option<Permit<H>>,
     classify: &C,
     record: &mut B,
-) -> Result<B::Response, R::Error>
+) -> Result<R::Response, R::Error>
 where
     C: Classify<Res, E>,
-    R: RejectionMode<E>,
+    R: ResponseMode<Res, E, B::Response>,
     B: RecordOutcome<Res, E, C, H>,
     H: CircuitRef,
 {
     let verdict = classify.classify(result.as_ref());
     // A second poll after completion panics, so that a call is recorded only once.
     let permit = permit.take().expect("`ResponseFuture` polled after completion");
-    match result {
+    R::admitted(match result {
         Ok(response) => Ok(record.record(response, permit, &verdict, classify, C::classify_end)),
         Err(error) => {
             record.record_error(&error, permit, &verdict);
             Err(R::inner(error))
         }
-    }
+    })
 }
 
 /// Determines when a layer's services record outcomes, and whether they keep the last failure.
@@ -146,7 +146,7 @@ pub trait BeginRecord<Req>: Sealed {
 ///
 /// Sealed: [`OnHead`] and [`OnBodyEnd`](crate::body::OnBodyEnd) implement it.
 pub trait RecordOutcome<Res, E, C, H: CircuitRef = Static>: Sealed {
-    /// The response that the caller receives.
+    /// The response after its outcome was recorded, or with a body that records it.
     type Response;
 
     /// Records the response's outcome with the permit, or wraps the response's body, which records

@@ -8,7 +8,7 @@ mod axum {
     use tower_fault_classify::CarriedVerdict;
 
     use crate::error::{BreakerError, Rejection, TimedOut};
-    use crate::fallback::unavailable;
+    use crate::fallback::http::unavailable;
 
     /// Converts the rejection to a 503 response with `Retry-After`.
     ///

@@ -242,6 +242,12 @@ impl<C, B> BreakerLayer<C, ReturnError<TypedError>, B> {
     /// The error type is the inner service's error type, so that an axum stack stays infallible.
     /// The response carries the rejection's verdict: no layer above sends the request again.
     ///
+    /// The inner response is an `http::Response` with any body. The body's type becomes
+    /// [`FallbackBody`](crate::fallback::FallbackBody), which contains the inner body, with
+    /// [`track_body`](BreakerLayer::track_body) the tracked body. With the feature `reqwest`, the
+    /// inner response can also be a `reqwest::Response`, which keeps its type. The `url()` of a
+    /// rejection is then a placeholder.
+    ///
     /// # Example
     ///
     /// ```
@@ -263,8 +269,8 @@ impl<C, B> BreakerLayer<C, ReturnError<TypedError>, B> {
     ///
     /// `grpc-retry-pushback-ms` contains the time to wait in milliseconds. It is -1 if the circuit
     /// does not admit calls by itself: while it is forced open, or open until it is reset. The
-    /// response carries the rejection's verdict, as that of [`http_fallback`](Self::http_fallback)
-    /// does. **Default**: a rejected call returns an error.
+    /// response carries the rejection's verdict, and has the body type, as that of
+    /// [`http_fallback`](Self::http_fallback) has. **Default**: a rejected call returns an error.
     pub fn grpc_fallback(self) -> BreakerLayer<C, GrpcUnavailable, B> {
         self.on_reject(GrpcUnavailable)
     }

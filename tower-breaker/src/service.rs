@@ -9,7 +9,7 @@ use tower_service::Service;
 
 use crate::circuit::{Arrival, Circuit, Denied, Permit, Reservation};
 use crate::error::Rejection;
-use crate::fallback::{OnReject, ReturnError};
+use crate::fallback::{OnReject, ResponseMode, ReturnError};
 use crate::future::{BeginRecord, OnHead, RecordOutcome, ResponseFuture};
 use crate::readiness::Readiness;
 
@@ -307,14 +307,21 @@ impl<S, C, R, B> Breaker<S, C, R, B> {
     }
 }
 
+/// The response of the service `S` after `B` has recorded its outcome.
+type Recorded<B, S, Req, C> = <<B as BeginRecord<Req>>::Record as RecordOutcome<
+    <S as Service<Req>>::Response,
+    <S as Service<Req>>::Error,
+    C,
+>>::Response;
+
 impl<S, C, R, B, Req> Service<Req> for Breaker<S, C, R, B>
 where
     S: Service<Req>,
     C: Classify<S::Response, S::Error> + Clone,
     B: BeginRecord<Req, Record: RecordOutcome<S::Response, S::Error, C>>,
-    R: OnReject<Req, S::Response, S::Error>,
+    R: OnReject<Req, S::Response, S::Error> + ResponseMode<S::Response, S::Error, Recorded<B, S, Req, C>>,
 {
-    type Response = <B::Record as RecordOutcome<S::Response, S::Error, C>>::Response;
+    type Response = <R as ResponseMode<S::Response, S::Error, Recorded<B, S, Req, C>>>::Response;
     type Error = R::Error;
     type Future = ResponseFuture<S::Future, C, R, B::Record, R::Future>;
 

@@ -12,7 +12,7 @@ use tower_service::Service;
 use super::core::Shared;
 use crate::circuit::{CircuitRef, Permit, WakerKey};
 use crate::error::Rejection;
-use crate::fallback::OnReject;
+use crate::fallback::{OnReject, ResponseMode};
 use crate::future::{RecordOutcome, finish};
 
 pin_project! {
@@ -164,9 +164,9 @@ where
     S: Service<Req>,
     C: Classify<S::Response, S::Error>,
     B: RecordOutcome<S::Response, S::Error, C, Shared<K>>,
-    R: OnReject<Req, S::Response, S::Error>,
+    R: OnReject<Req, S::Response, S::Error> + ResponseMode<S::Response, S::Error, B::Response>,
 {
-    type Output = Result<B::Response, R::Error>;
+    type Output = Result<<R as ResponseMode<S::Response, S::Error, B::Response>>::Response, R::Error>;
 
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
@@ -206,7 +206,7 @@ where
                     this.record,
                 ))
             }
-            PhaseProj::Rejected { answer } => B::pass(answer.poll(cx)),
+            PhaseProj::Rejected { answer } => R::rejected(answer.poll(cx), B::pass),
             PhaseProj::Waiting => panic!("`KeyedResponseFuture` polled after completion"),
         }
     }

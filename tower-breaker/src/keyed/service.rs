@@ -12,7 +12,7 @@ use super::future::KeyedResponseFuture;
 use super::key::PickCircuit;
 use super::map::{KeyedCircuits, KeyedPermit};
 use crate::error::Rejection;
-use crate::fallback::{OnReject, ReturnError};
+use crate::fallback::{OnReject, ResponseMode, ReturnError};
 use crate::future::{BeginRecord, OnHead, RecordOutcome};
 
 /// Guards its inner service with one circuit for each key.
@@ -113,15 +113,25 @@ impl<S, F, K, C, R, B> KeyedBreaker<S, F, K, C, R, B> {
     }
 }
 
+/// The response of the service `S` after `B` has recorded its outcome.
+type Recorded<B, S, Req, K, C> = <<B as BeginRecord<Req>>::Record as RecordOutcome<
+    <S as Service<Req>>::Response,
+    <S as Service<Req>>::Error,
+    C,
+    Shared<K>,
+>>::Response;
+
 impl<S, F, K, C, R, B, Req> Service<Req> for KeyedBreaker<S, F, K, C, R, B>
 where
     S: Service<Req> + Clone,
     F: PickCircuit<Req, K>,
     C: Classify<S::Response, S::Error> + Clone,
     B: BeginRecord<Req, Record: RecordOutcome<S::Response, S::Error, C, Shared<K>>>,
-    R: OnReject<Req, S::Response, S::Error> + Clone,
+    R: OnReject<Req, S::Response, S::Error>
+        + ResponseMode<S::Response, S::Error, Recorded<B, S, Req, K, C>>
+        + Clone,
 {
-    type Response = <B::Record as RecordOutcome<S::Response, S::Error, C, Shared<K>>>::Response;
+    type Response = <R as ResponseMode<S::Response, S::Error, Recorded<B, S, Req, K, C>>>::Response;
     type Error = R::Error;
     type Future = KeyedResponseFuture<S, Req, K, C, R, B::Record, S::Future, R::Future>;
 

@@ -6,12 +6,17 @@ use std::io;
 use std::panic::AssertUnwindSafe;
 use std::task::{Context, Poll};
 use std::time::Duration;
+use std::vec;
 
 use axum::Router;
 use axum::routing::get;
 use futures::FutureExt;
-use http::{Request, Response, StatusCode};
+use futures::stream::{self, Iter};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use http_body::{Body, Frame};
+use http_body_util::{BodyExt, Full, StreamBody};
 use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt, service_fn};
+use tower_breaker::fallback::FallbackBody;
 use tower_breaker::fault_classify::classifiers::Auto;
 use tower_breaker::fault_classify::{CarriedVerdict, Classify, Retryable, classify_response};
 use tower_breaker::{
@@ -130,7 +135,9 @@ async fn http_503_rounds_retry_after_up_to_seconds() {
         let response = call(&mut layer.layer(responding()), Request::new(())).await.unwrap();
         assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(response.headers()["retry-after"], seconds, "{left} ms");
-        assert_eq!(response.body(), "");
+        assert!(response.body().get_ref().is_none());
+        assert!(response.body().is_end_stream());
+        assert_eq!(response.body().size_hint().exact(), Some(0));
     }
     let (config, _time) = config();
     let layer = BreakerLayer::new(config).http_fallback();
@@ -189,7 +196,7 @@ async fn http_and_grpc_fallback_in_half_open_and_slow_start_have_1s() {
 
 #[tokio::test]
 async fn http_and_grpc_fallback_carry_rejected_verdict() {
-    let assert_rejected = |response: &Response<String>| {
+    let assert_rejected = |response: &Response<FallbackBody<String>>| {
         assert!(CarriedVerdict::get(response).is_some());
         let verdict = classify_response(response);
         let fault = *verdict.fault().expect("a rejection is a fault");
@@ -224,6 +231,59 @@ async fn outer_breaker_does_not_count_http_fallback_of_inner_one() {
     }
     assert_eq!(circuit.status().state, CircuitState::Closed);
     assert_eq!(circuit.status().window.calls, 0);
+}
+
+/// A body without `Default`, with data and trailers.
+type Streamed = StreamBody<Iter<vec::IntoIter<Result<Frame<&'static [u8]>, io::Error>>>>;
+
+fn streamed() -> Streamed {
+    let mut trailers = HeaderMap::new();
+    trailers.insert("grpc-status", HeaderValue::from_static("0"));
+    let frames = vec![Ok(Frame::data(&b"fresh"[..])), Ok(Frame::trailers(trailers))];
+    StreamBody::new(stream::iter(frames))
+}
+
+fn streaming() -> impl Service<Request<()>, Response = Response<Streamed>, Error = Infallible> + Clone {
+    service_fn(async |_: Request<()>| Ok(Response::new(streamed())))
+}
+
+/// Calls a service whose circuit is closed, opens the circuit, and calls the service again.
+async fn assert_fallback_over_stream<S, B>(mut service: S, circuit: &Circuit)
+where
+    S: Service<Request<()>, Response = Response<FallbackBody<B>>, Error = Infallible>,
+    B: Body<Error = io::Error>,
+{
+    let Ok(response) = call(&mut service, Request::new(())).await;
+    assert!(!response.body().is_end_stream());
+    let body = response.into_body().collect().await.unwrap();
+    assert_eq!(body.trailers().unwrap()["grpc-status"], "0");
+    assert_eq!(body.to_bytes(), "fresh");
+    circuit.trip().unwrap();
+    let Ok(response) = call(&mut service, Request::new(())).await;
+    assert!(response.headers().contains_key("retry-after"));
+    assert!(response.into_body().into_inner().is_none());
+}
+
+#[tokio::test]
+async fn http_fallback_fits_body_without_default() {
+    let layer = BreakerLayer::new(config().0).http_fallback();
+    assert_fallback_over_stream(layer.layer(streaming()), &layer.circuit()).await;
+    let layer = BreakerLayer::new(config().0).track_body().http_fallback();
+    assert_fallback_over_stream(layer.layer(streaming()), &layer.circuit()).await;
+    assert_eq!(layer.circuit().status().window.calls, 0, "the circuit is open");
+}
+
+#[tokio::test]
+async fn fallback_body_passes_hints_of_inner_body() {
+    let layer = BreakerLayer::new(config().0).track_body().grpc_fallback();
+    let full =
+        service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(Full::new(&b"fresh"[..]))));
+    let Ok(response) = call(&mut layer.layer(full), Request::new(())).await;
+    let body = response.into_body();
+    assert_eq!((body.size_hint().exact(), body.is_end_stream()), (Some(5), false));
+    let tracked = body.into_inner().expect("the call was admitted");
+    assert_eq!(tracked.collect().await.unwrap().to_bytes(), "fresh");
+    assert_eq!(layer.circuit().status().window.calls, 1, "the tracked body is inside");
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio_test::{assert_ready, task};
 use tower::timeout::TimeoutLayer;
 use tower::{BoxError, Layer, Service, ServiceBuilder, service_fn};
+use tower_breaker::fallback::{OnReject, ReturnError};
 use tower_breaker::fault_classify::classifiers::AsError;
 use tower_breaker::fault_classify::{ClassifiedError, FaultClassifyLayer, classify_error};
 use tower_breaker::keyed::{KeyedBreakerLayer, KeyedConfig};
@@ -59,7 +60,7 @@ where
 fn failure_of_error<E, K>(error: fn() -> E) -> LastFailure
 where
     E: AsError<K>,
-    tower_breaker::fallback::ReturnError<K>: tower_breaker::fallback::OnReject<(), (), E>,
+    ReturnError<K>: OnReject<(), (), E, Answer = ()>,
 {
     let layer = BreakerLayer::new(config().build().unwrap()).errors_only();
     let circuit = layer.circuit();

@@ -8,8 +8,9 @@ use crate::outcome::Outcome;
 /// A response that can be split into its head and its body.
 #[diagnostic::on_unimplemented(
     message = "the body of the response `{Self}` cannot be read or replaced",
-    note = "`.track_body(...)` and `.read_error_bodies(...)` need an `http::Response<B>` whose `B` implements `http_body::Body`",
-    note = "for `reqwest::Response`, enable the cargo feature `reqwest` of the layer's crate"
+    note = "`.track_body(...)`, `.read_error_bodies(...)`, `.http_fallback()` and `.grpc_fallback()` need an `http::Response<B>` whose `B` implements `http_body::Body`",
+    note = "for `reqwest::Response`, enable the cargo feature `reqwest` of the layer's crate",
+    note = "to answer rejected calls with any other response, call `.fallback(...)` with a closure that returns it"
 )]
 pub trait TakeBody: Outcome {
     /// The type of the body.
@@ -22,8 +23,9 @@ pub trait TakeBody: Outcome {
 /// A response whose body can be replaced by a body of type `B`.
 #[diagnostic::on_unimplemented(
     message = "the body of the response `{Self}` cannot be read or replaced",
-    note = "`.track_body(...)` and `.read_error_bodies(...)` need an `http::Response<B>` whose `B` implements `http_body::Body`",
-    note = "for `reqwest::Response`, enable the cargo feature `reqwest` of the layer's crate"
+    note = "`.track_body(...)`, `.read_error_bodies(...)`, `.http_fallback()` and `.grpc_fallback()` need an `http::Response<B>` whose `B` implements `http_body::Body`",
+    note = "for `reqwest::Response`, enable the cargo feature `reqwest` of the layer's crate",
+    note = "to answer rejected calls with any other response, call `.fallback(...)` with a closure that returns it"
 )]
 pub trait ReplaceBody<B>: TakeBody + Sized {
     /// The type of the response with that body.

@@ -190,7 +190,9 @@ async fn http_503_fallback_under_retry_and_breaker_is_not_counted() {
         .layer(JitterRetryLayer::new(retry_at_once().build().unwrap()))
         .layer(FaultClassifyLayer::new().keep_errors())
         .layer(inner.http_fallback())
-        .service(service_fn(async |_: http::Request<()>| Ok::<_, Infallible>(http::Response::new(()))));
+        .service(service_fn(async |_: http::Request<()>| {
+            Ok::<_, Infallible>(http::Response::new(String::new()))
+        }));
     inner_circuit.trip().unwrap();
     for _ in 0..3 {
         let response = stack.clone().oneshot(http::Request::new(())).await.unwrap();

@@ -6,6 +6,7 @@ mod axum_route;
 mod boxed;
 mod errors;
 mod failed_retries;
+mod fallbacks;
 mod hyper_client;
 mod last_failure;
 mod lost_peers;

@@ -1,7 +1,8 @@
 //! A ready-made HTTP answer over a service that does not return an `http::Response`.
-//~ the breaker cannot answer a rejected call: `Http503` does not fit a service from `String`
-//~ need the response `http::Response<B>`, whose `B` implements `Default`
-//~ call `.fallback(|request: String, rejection: &Rejection| ...)` with a closure
+//~ the body of the response `String` cannot be read or replaced
+//~ `.http_fallback()` and `.grpc_fallback()` need an `http::Response<B>`
+//~ whose `B` implements `http_body::Body`
+//~ call `.fallback(...)` with a closure that returns it
 
 use std::io;
 
