@@ -37,12 +37,13 @@ pub struct OnBodyEnd<W = NoInspector, K = TypedError, L = NoLastFailure> {
     /// In nanoseconds.
     healthy_after: u64,
     last_failure: L,
-    kind: PhantomData<fn() -> (W, K)>,
+    inspector: W,
+    kind: PhantomData<fn() -> K>,
 }
 
 impl<W, K, L> OnBodyEnd<W, K, L> {
-    pub(crate) const fn new(clock: Clock, healthy_after: u64, last_failure: L) -> Self {
-        Self { clock, healthy_after, last_failure, kind: PhantomData }
+    pub(crate) const fn new(clock: Clock, healthy_after: u64, last_failure: L, inspector: W) -> Self {
+        Self { clock, healthy_after, last_failure, inspector, kind: PhantomData }
     }
 
     pub(crate) fn healthy_after(self, time: Duration) -> Self {
@@ -50,10 +51,10 @@ impl<W, K, L> OnBodyEnd<W, K, L> {
         Self { healthy_after: nanos, ..self }
     }
 
-    /// Sets `V` as the inspector of the bodies' data.
+    /// Sets the inspector of the bodies' data.
     #[cfg(feature = "llm")]
-    pub(crate) fn with_inspector<V>(self) -> OnBodyEnd<V, K, L> {
-        OnBodyEnd::new(self.clock, self.healthy_after, self.last_failure)
+    pub(crate) fn with_inspector<V>(self, inspector: V) -> OnBodyEnd<V, K, L> {
+        OnBodyEnd::new(self.clock, self.healthy_after, self.last_failure, inspector)
     }
 }
 
@@ -63,16 +64,17 @@ impl<W, K, L> RecordMode for OnBodyEnd<W, K, L> {
     type With<M> = OnBodyEnd<W, K, M>;
 
     fn with_last_failure<M>(self, last_failure: M) -> OnBodyEnd<W, K, M> {
-        OnBodyEnd::new(self.clock, self.healthy_after, last_failure)
+        OnBodyEnd::new(self.clock, self.healthy_after, last_failure, self.inspector)
     }
 }
 
-impl<Req, W, K, L: LastFailureMode<Req>> BeginRecord<Req> for OnBodyEnd<W, K, L> {
+impl<Req, W: Clone, K, L: LastFailureMode<Req>> BeginRecord<Req> for OnBodyEnd<W, K, L> {
     type Record = OnBodyEnd<W, K, L::Call>;
 
     #[inline]
     fn begin(&self, request: Option<&Req>) -> Self::Record {
-        OnBodyEnd::new(self.clock, self.healthy_after, self.last_failure.begin(request))
+        let last_failure = self.last_failure.begin(request);
+        OnBodyEnd::new(self.clock, self.healthy_after, last_failure, self.inspector.clone())
     }
 }
 
@@ -101,7 +103,7 @@ where
         classify_end: ClassifyEnd<C>,
     ) -> Self::Response {
         let healthy_at = self.clock.now().saturating_add(self.healthy_after);
-        let inspector = response.headers().map_or_else(W::default, W::new);
+        let inspector = self.inspector.start(response.headers());
         let inspector = HealthyAfter { inspector, limit: Some((self.clock, healthy_at)) };
         let hook = RecordAtEnd {
             duration: permit.duration(),
@@ -119,15 +121,13 @@ where
     }
 
     fn pass<A>(answer: Poll<Result<Res, A>>) -> Poll<Result<Self::Response, A>> {
-        answer.map_ok(|response| {
-            response.adapt_body(|body| TrackedBody::finished(body, HealthyAfter::default()))
-        })
+        answer.map_ok(|response| response.adapt_body(TrackedBody::finished))
     }
 }
 
-impl<W, K, L: Clone> Clone for OnBodyEnd<W, K, L> {
+impl<W: Clone, K, L: Clone> Clone for OnBodyEnd<W, K, L> {
     fn clone(&self) -> Self {
-        Self::new(self.clock, self.healthy_after, self.last_failure.clone())
+        Self::new(self.clock, self.healthy_after, self.last_failure.clone(), self.inspector.clone())
     }
 }
 
@@ -189,15 +189,15 @@ impl<H: CircuitRef, L: KeepFailure> OnEnd for RecordAtEnd<H, L> {
 /// Classifies a stream that still delivers data after a time as a success.
 ///
 /// Part of the type of a tracked body. Without a limit, it never does.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct HealthyAfter<W> {
     inspector: W,
     limit: Option<(Clock, u64)>,
 }
 
 impl<D, W: DataInspector<D>> DataInspector<D> for HealthyAfter<W> {
-    fn new(headers: &HeaderMap) -> Self {
-        Self { inspector: W::new(headers), limit: None }
+    fn start(&self, headers: Option<&HeaderMap>) -> Self {
+        Self { inspector: self.inspector.start(headers), limit: self.limit }
     }
 
     #[inline]

@@ -6,6 +6,8 @@ use std::future::Future;
 use std::time::Duration;
 
 use tower_fault_classify::body::NoInspector;
+#[cfg(feature = "llm")]
+use tower_fault_classify::body::{LlmErrors, LlmEvents};
 use tower_fault_classify::classifiers::{Auto, ErrorsOnly, RuleFirst, TypedError};
 use tower_fault_classify::{Fault, Health};
 use tower_layer::Layer;
@@ -316,7 +318,7 @@ impl<C, R, L> BreakerLayer<C, R, OnHead<L>> {
     pub fn track_body<K>(self) -> BreakerLayer<C, R, OnBodyEnd<NoInspector, K, L>> {
         let Self { circuit, not_ready, classify, reject, record } = self;
         let (clock, probe_lease) = (circuit.core().clock(), circuit.core().probe_lease());
-        let record = OnBodyEnd::new(clock, probe_lease, record.into_last_failure());
+        let record = OnBodyEnd::new(clock, probe_lease, record.into_last_failure(), NoInspector);
         BreakerLayer { circuit, not_ready, classify, reject, record }
     }
 }
@@ -338,13 +340,12 @@ impl<C, R, W, K, L> BreakerLayer<C, R, OnBodyEnd<W, K, L>> {
 impl<C, R, K, L> BreakerLayer<C, R, OnBodyEnd<NoInspector, K, L>> {
     /// Also detects errors inside event streams of LLM APIs.
     ///
-    /// The call ends when an error is found. See
-    /// [`LlmEvents`](tower_fault_classify::body::LlmEvents).
-    pub fn inspect_llm_events(
-        self,
-    ) -> BreakerLayer<C, R, OnBodyEnd<tower_fault_classify::body::LlmEvents, K, L>> {
+    /// The call ends when an error is found. [`LlmEvents`] says which events are errors. `errors`
+    /// is the table of their codes; `LlmErrors::new()` is the built-in table.
+    pub fn inspect_llm_events(self, errors: LlmErrors) -> BreakerLayer<C, R, OnBodyEnd<LlmEvents, K, L>> {
         let Self { circuit, not_ready, classify, reject, record } = self;
-        BreakerLayer { circuit, not_ready, classify, reject, record: record.with_inspector() }
+        let record = record.with_inspector(LlmEvents::new(errors));
+        BreakerLayer { circuit, not_ready, classify, reject, record }
     }
 }
 

@@ -113,8 +113,10 @@ fn main() {
     let mut bare = reader(call(&mut service(200, &CHUNK)).into_body());
     let mut body = reader(call(&mut tracked().layer(service(200, &CHUNK))).into_body());
     let mut peeked = reader(
-        call(&mut tracked().read_error_bodies(ErrorBodies::new(LlmErrors)).layer(service(200, &CHUNK)))
-            .into_body(),
+        call(
+            &mut tracked().read_error_bodies(ErrorBodies::new(LlmErrors::new())).layer(service(200, &CHUNK)),
+        )
+        .into_body(),
     );
     compare(vec![
         variant("bare", &mut bare),
@@ -125,7 +127,9 @@ fn main() {
     println!("\na frame of one event, copied by its reader");
     let mut bare = reader(call(&mut service(200, EVENT)).into_body());
     let mut body = reader(call(&mut tracked().layer(service(200, EVENT))).into_body());
-    let streams = tower::ServiceBuilder::new().layer(tracked().inspect_llm_events()).map_response(events);
+    let streams = tower::ServiceBuilder::new()
+        .layer(tracked().inspect_llm_events(LlmErrors::new()))
+        .map_response(events);
     let mut inspected = reader(call(&mut streams.service(service(200, EVENT))).into_body());
     compare(vec![
         variant("bare", &mut bare),
@@ -135,7 +139,7 @@ fn main() {
 
     println!("\nan error body of {} bytes", QUOTA.len());
     let mut bare = service(429, QUOTA);
-    let once = ErrorBodies::new(LlmErrors).limit(QUOTA.len());
+    let once = ErrorBodies::new(LlmErrors::new()).limit(QUOTA.len());
     let mut read = FaultClassifyLayer::new().read_error_bodies(once).layer(service(429, QUOTA));
     let mut head = FaultClassifyLayer::new().layer(service(429, QUOTA));
     compare(vec![

@@ -229,7 +229,7 @@ impl<C, M, P> FaultClassifyLayer<C, M, P, Head> {
     /// [`TrackedBody`]: crate::body::TrackedBody
     pub fn track_body<H, K>(self, hook: H) -> FaultClassifyLayer<C, M, P, TrackBody<H, NoInspector, K>> {
         let Self { classify, errors, peek, reporter, .. } = self;
-        FaultClassifyLayer { classify, errors, peek, track: TrackBody::new(hook), reporter }
+        FaultClassifyLayer { classify, errors, peek, track: TrackBody::new(hook, NoInspector), reporter }
     }
 }
 
@@ -237,15 +237,20 @@ impl<C, M, P> FaultClassifyLayer<C, M, P, Head> {
 impl<C, M, P, H, K> FaultClassifyLayer<C, M, P, TrackBody<H, NoInspector, K>> {
     /// Also searches the event streams of LLM APIs for errors.
     ///
-    /// [`LlmEvents`](crate::body::LlmEvents) says which events are errors.
+    /// [`LlmEvents`](crate::body::LlmEvents) says which events are errors. `errors` is the table of
+    /// their codes; `LlmErrors::new()` is the built-in table.
     ///
     /// The hook of [`track_body`](FaultClassifyLayer::track_body) is called when an error is found,
     /// before the body ends.
     ///
     /// **Default**: off.
-    pub fn inspect_llm_events(self) -> FaultClassifyLayer<C, M, P, TrackBody<H, crate::body::LlmEvents, K>> {
-        let Self { classify, errors, peek, track, reporter } = self;
-        FaultClassifyLayer { classify, errors, peek, track: track.with_inspector(), reporter }
+    pub fn inspect_llm_events(
+        self,
+        errors: crate::body::LlmErrors,
+    ) -> FaultClassifyLayer<C, M, P, TrackBody<H, crate::body::LlmEvents, K>> {
+        let track = self.track.with_inspector(crate::body::LlmEvents::new(errors));
+        let Self { classify, errors, peek, reporter, .. } = self;
+        FaultClassifyLayer { classify, errors, peek, track, reporter }
     }
 }
 

@@ -238,7 +238,7 @@
 //! const BODY: &str = r#"{"error":{"code":"insufficient_quota","message":"You exceeded your current quota"}}"#;
 //!
 //! let service = ServiceBuilder::new()
-//!     .layer(FaultClassifyLayer::new().read_error_bodies(ErrorBodies::new(LlmErrors)))
+//!     .layer(FaultClassifyLayer::new().read_error_bodies(ErrorBodies::new(LlmErrors::new())))
 //!     .service(service_fn(async |_: ()| {
 //!         http::Response::builder().status(429).body(Full::new(Bytes::from(BODY)))
 //!     }));
@@ -350,7 +350,7 @@
 //! |---|---|---|
 //! | `follow-redirect` | tower-http's timeout and `FollowRedirect` | the URL of a response after a redirect, which the retry layer compares with the request's |
 //! | `error-body` | tokio's time | `read_error_bodies` |
-//! | `llm` | tokio's time, `serde`, `serde_json`, memchr | `LlmErrors`, `inspect_llm_events` |
+//! | `llm` | tokio's time, `serde`, `serde_json`, memchr | `LlmErrors`, `inspect_llm_events`, `llm_fault` |
 //! | `metrics` | metrics | the counter `tower_fault_classify_faults_total` by `layer` ([`name`](FaultClassifyLayer::name)), `error.type` (the kind) and `fault.origin` |
 //! | `tracing` | tracing | an event at debug level for each fault; its fields are named as in OpenTelemetry where OpenTelemetry has a name |
 //! | `draft-ratelimit` | nothing more | the `RateLimit` field of an IETF draft |

@@ -8,7 +8,7 @@ use http::header::RETRY_AFTER;
 use http::{Extensions, HeaderMap, HeaderName, StatusCode};
 
 use crate::error_chain::classify_error;
-use crate::fault::{Fault, Retryable, Verdict};
+use crate::fault::{Fault, Kind, Retryable, Verdict};
 use crate::grpc;
 use crate::hint;
 use crate::system_time;
@@ -320,22 +320,32 @@ pub(crate) fn requested_delay(response: &(impl Outcome + ?Sized)) -> Option<Dura
     hint::delay(response.headers()?, system_time::now)
 }
 
-/// Applies `x-should-retry` to the table's fault. The delay is kept if the fault can be retried.
-fn apply_should_retry(fault: Fault, headers: &HeaderMap, delay: Option<Duration>) -> Fault {
-    match hint::should_retry(headers).value() {
-        Some(false) => Fault::new(fault.kind(), Retryable::Never, fault.health(), fault.origin()),
-        Some(true) if fault.retryable() == Retryable::Never => {
-            let raised = fault.with_retryable(Retryable::IfIdempotent);
-            delay.map_or(raised, |delay| raised.with_retry_after(delay))
-        }
-        None | Some(true) => fault,
+/// Applies `x-should-retry` and the delay that the server asked for to the fault of a row.
+///
+/// A quota that is used up is not available again before the next attempt, so `true` does not
+/// apply to it.
+pub(crate) fn apply_should_retry(row: Fault, headers: &HeaderMap, delay: Option<Duration>) -> Fault {
+    let can_be_raised = row.retryable() == Retryable::Never && row.kind() != Kind::Quota;
+    let fault = match hint::should_retry(headers).value() {
+        Some(false) => Fault::new(row.kind(), Retryable::Never, row.health(), row.origin()),
+        Some(true) if can_be_raised => row.with_retryable(Retryable::IfIdempotent),
+        None | Some(true) => row,
+    };
+    add_requested_delay(fault, || delay)
+}
+
+/// Adds the delay that the server asked for, if the fault has no delay and can be retried.
+pub(crate) fn add_requested_delay(fault: Fault, delay: impl FnOnce() -> Option<Duration>) -> Fault {
+    if fault.retry_after().is_some() || fault.retryable() == Retryable::Never {
+        return fault;
     }
+    delay().map_or(fault, |delay| fault.with_retry_after(delay))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fault::{Health, Kind, Origin};
+    use crate::fault::{Health, Origin};
 
     const FAULT: Fault = Fault::new(Kind::Quota, Retryable::Never, Health::Neutral, Origin::Remote);
 

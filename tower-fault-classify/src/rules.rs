@@ -19,7 +19,7 @@ use crate::body::BodyEnd;
 use crate::classify::Rule;
 use crate::fault::{Fault, Kind, Origin, Retryable, Verdict};
 use crate::grpc;
-use crate::outcome::{Outcome, requested_delay};
+use crate::outcome::{Outcome, add_requested_delay, requested_delay};
 use crate::table;
 #[cfg(feature = "tower-http")]
 pub use crate::tower_http::TowerHttp;
@@ -299,10 +299,8 @@ impl<Res, Err> Rule<Res, Err> for UnknownErrors {
 /// Adds the delay that the server asks for, if the row has no delay and can be retried.
 fn keep_requested_delay(verdict: Verdict, response: &impl Outcome) -> Verdict {
     match verdict {
-        Verdict::Fault(fault) if fault.retry_after().is_none() && fault.retryable() != Retryable::Never => {
-            Verdict::Fault(requested_delay(response).map_or(fault, |delay| fault.with_retry_after(delay)))
-        }
-        verdict => verdict,
+        Verdict::Fault(fault) => add_requested_delay(fault, || requested_delay(response)).into(),
+        Verdict::Success => Verdict::Success,
     }
 }
 

@@ -7,6 +7,8 @@ use std::hash::Hash;
 use std::time::Duration;
 
 use tower_fault_classify::body::NoInspector;
+#[cfg(feature = "llm")]
+use tower_fault_classify::body::{LlmErrors, LlmEvents};
 use tower_fault_classify::classifiers::{Auto, ErrorsOnly, RuleFirst, TypedError};
 use tower_fault_classify::{Fault, Health};
 use tower_layer::Layer;
@@ -310,7 +312,7 @@ impl<F, K, C, R, L> KeyedBreakerLayer<F, K, C, R, OnHead<L>> {
     pub fn track_body<M>(self) -> KeyedBreakerLayer<F, K, C, R, OnBodyEnd<NoInspector, M, L>> {
         let common = self.circuits.common();
         let (clock, probe_lease) = (common.clock(), common.configs().each.recovery.probe_lease);
-        self.map_record(|record| OnBodyEnd::new(clock, probe_lease, record.into_last_failure()))
+        self.map_record(|record| OnBodyEnd::new(clock, probe_lease, record.into_last_failure(), NoInspector))
     }
 }
 
@@ -330,8 +332,9 @@ impl<F, K, C, R, M, L> KeyedBreakerLayer<F, K, C, R, OnBodyEnd<NoInspector, M, L
     /// See [`BreakerLayer::inspect_llm_events`](crate::BreakerLayer::inspect_llm_events).
     pub fn inspect_llm_events(
         self,
-    ) -> KeyedBreakerLayer<F, K, C, R, OnBodyEnd<tower_fault_classify::body::LlmEvents, M, L>> {
-        self.map_record(OnBodyEnd::with_inspector)
+        errors: LlmErrors,
+    ) -> KeyedBreakerLayer<F, K, C, R, OnBodyEnd<LlmEvents, M, L>> {
+        self.map_record(|record| record.with_inspector(LlmEvents::new(errors)))
     }
 }
 

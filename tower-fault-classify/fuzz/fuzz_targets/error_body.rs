@@ -31,7 +31,7 @@ fuzz_target!(|body: &[u8]| {
 
 fn verdict_of(body: &[u8]) -> Option<Verdict> {
     let headers = HeaderMap::new();
-    LlmErrors.verdict(&ErrorBody::new(StatusCode::TOO_MANY_REQUESTS, &headers, body, true))
+    LlmErrors::new().verdict(&ErrorBody::new(StatusCode::TOO_MANY_REQUESTS, &headers, body, true))
 }
 
 /// A tree keeps the last of two equal keys, whereas a streaming reader may keep the first.

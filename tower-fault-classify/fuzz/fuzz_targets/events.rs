@@ -12,7 +12,7 @@
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, header::CONTENT_TYPE};
 use libfuzzer_sys::fuzz_target;
-use tower_fault_classify::body::{DataInspector, LlmEvents};
+use tower_fault_classify::body::{DataInspector, LlmErrors, LlmEvents};
 use tower_fault_classify::{Retryable, Verdict};
 
 fuzz_target!(|input: &[u8]| {
@@ -35,7 +35,8 @@ fuzz_target!(|input: &[u8]| {
 
 fn inspect(chunks: &[&[u8]]) -> Option<Verdict> {
     let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"))]);
-    let mut events = <LlmEvents as DataInspector<Bytes>>::new(&headers);
+    let events = LlmEvents::new(LlmErrors::new());
+    let mut events = DataInspector::<Bytes>::start(&events, Some(&headers));
     let verdict = chunks.iter().find_map(|chunk| events.inspect(&Bytes::copy_from_slice(chunk)));
     verdict.or_else(|| <LlmEvents as DataInspector<Bytes>>::finish(&mut events))
 }

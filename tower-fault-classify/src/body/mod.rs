@@ -35,7 +35,7 @@ mod tracked;
 
 pub use end::{BodyEnd, ClassifyEnd, EndReason, OnEnd};
 #[cfg(feature = "llm")]
-pub use llm::{LlmErrors, LlmEvents};
+pub use llm::{LlmErrors, LlmEvents, llm_fault};
 pub use mode::{Head, Peek, Peeked, Track};
 #[cfg(feature = "error-body")]
 pub use peek::{BodyRule, ErrorBodies, ErrorBody, PeekedBody, Reading};

@@ -25,18 +25,19 @@ use crate::upload::{self, UploadGuard, UploadSource};
 /// [`track_body`](crate::FaultClassifyLayer::track_body) creates it.
 pub struct TrackBody<H, W = NoInspector, K = TypedError> {
     hook: H,
-    kind: PhantomData<fn() -> (W, K)>,
+    inspector: W,
+    kind: PhantomData<fn() -> K>,
 }
 
 impl<H, W, K> TrackBody<H, W, K> {
-    pub(crate) const fn new(hook: H) -> Self {
-        Self { hook, kind: PhantomData }
+    pub(crate) const fn new(hook: H, inspector: W) -> Self {
+        Self { hook, inspector, kind: PhantomData }
     }
 
     /// Sets the inspector of the body's data.
     #[cfg(feature = "llm")]
-    pub(crate) fn with_inspector<V>(self) -> TrackBody<H, V, K> {
-        TrackBody::new(self.hook)
+    pub(crate) fn with_inspector<V>(self, inspector: V) -> TrackBody<H, V, K> {
+        TrackBody::new(self.hook, inspector)
     }
 }
 
@@ -64,7 +65,7 @@ where
         // A fault of the head has already been reported.
         let reporter = head.is_success().then_some(reporter);
         let hook = ObservedHook { hook: self.hook.clone(), reporter, status: response.status() };
-        let inspector = response.headers().map_or_else(W::default, W::new);
+        let inspector = self.inspector.start(response.headers());
         track_response(response, head, inspector, hook, classify, classify_end)
     }
 }
@@ -94,16 +95,16 @@ where
     let grpc = grpc.is_some();
     if ended {
         hook.on_end(head);
-        response.map_body(|body| TrackedBody::finished(body, inspector))
+        response.map_body(TrackedBody::finished)
     } else {
         response
             .map_body(|body| TrackedBody::new(body, inspector, grpc, hook, classify.clone(), classify_end))
     }
 }
 
-impl<H: Clone, W, K> Clone for TrackBody<H, W, K> {
+impl<H: Clone, W: Clone, K> Clone for TrackBody<H, W, K> {
     fn clone(&self) -> Self {
-        Self::new(self.hook.clone())
+        Self::new(self.hook.clone(), self.inspector.clone())
     }
 }
 
@@ -183,8 +184,7 @@ pin_project! {
     {
         #[pin]
         inner: B,
-        inspector: W,
-        unfinished: Option<Unfinished<B::Error, H, C>>,
+        unfinished: Option<Unfinished<B::Error, H, C, W>>,
         in_poll: bool,
         polled_once: bool,
     }
@@ -201,7 +201,7 @@ pin_project! {
                 || (!*this.polled_once && this.unfinished.as_ref().is_some_and(|unfinished| !unfinished.grpc))
             {
                 // The reader saw `is_end_stream` and stopped polling, or needed only the head.
-                finish_complete(this.unfinished, this.inspector, None);
+                finish_complete(this.unfinished, None);
             } else {
                 finish(this.unfinished, |_| EndReason::Dropped);
             }
@@ -210,8 +210,9 @@ pin_project! {
 }
 
 /// The state that classifies the end, until the body has ended.
-struct Unfinished<E, H, C> {
+struct Unfinished<E, H, C, W> {
     hook: H,
+    inspector: W,
     classify: C,
     classify_end: ClassifyEnd<C>,
     as_error: fn(&E) -> &(dyn Error + 'static),
@@ -221,9 +222,9 @@ struct Unfinished<E, H, C> {
 }
 
 /// Calls the hook with the verdict on the end, unless it was called before.
-fn finish<'a, E, H: OnEnd, C>(
-    unfinished: &mut Option<Unfinished<E, H, C>>,
-    how: impl FnOnce(&Unfinished<E, H, C>) -> EndReason<'a>,
+fn finish<'a, E, H: OnEnd, C, W>(
+    unfinished: &mut Option<Unfinished<E, H, C, W>>,
+    how: impl FnOnce(&Unfinished<E, H, C, W>) -> EndReason<'a>,
 ) {
     if let Some(unfinished) = unfinished.take() {
         let _note = UploadGuard::of(&unfinished.upload);
@@ -238,19 +239,18 @@ fn finish<'a, E, H: OnEnd, C>(
 }
 
 /// Calls the hook with the inspector's verdict, or else with the verdict on a complete body.
-fn finish_complete<E, H: OnEnd, C, D>(
-    unfinished: &mut Option<Unfinished<E, H, C>>,
-    inspector: &mut impl DataInspector<D>,
+fn finish_complete<E, H: OnEnd, C, D, W: DataInspector<D>>(
+    unfinished: &mut Option<Unfinished<E, H, C, W>>,
     trailers: Option<&HeaderMap>,
 ) {
-    match inspector.finish() {
+    match unfinished.as_mut().and_then(|unfinished| unfinished.inspector.finish()) {
         Some(verdict) => report(unfinished, verdict),
         None => finish(unfinished, |_| EndReason::Complete(trailers)),
     }
 }
 
 /// Calls the hook with a verdict, unless it was called before.
-fn report<E, H: OnEnd, C>(unfinished: &mut Option<Unfinished<E, H, C>>, verdict: Verdict) {
+fn report<E, H: OnEnd, C, W>(unfinished: &mut Option<Unfinished<E, H, C, W>>, verdict: Verdict) {
     if let Some(unfinished) = unfinished.take() {
         unfinished.hook.on_end(verdict);
     }
@@ -274,14 +274,14 @@ impl<B: Body, H: OnEnd, C, W: DataInspector<B::Data>> TrackedBody<B, H, C, W> {
     {
         let unfinished = Unfinished {
             hook,
+            inspector,
             classify,
             classify_end,
             as_error: B::Error::as_error,
             grpc,
             upload: upload::current_source(),
         };
-        let mut body =
-            Self { inner, inspector, unfinished: Some(unfinished), in_poll: false, polled_once: false };
+        let mut body = Self { inner, unfinished: Some(unfinished), in_poll: false, polled_once: false };
         // A gRPC call ends in trailers, and not every body knows about them before they arrive.
         if !grpc && body.inner.is_end_stream() {
             finish(&mut body.unfinished, |_| EndReason::Complete(None));
@@ -290,8 +290,8 @@ impl<B: Body, H: OnEnd, C, W: DataInspector<B::Data>> TrackedBody<B, H, C, W> {
     }
 
     /// Creates a body that calls no hook, because the head of its response has decided.
-    pub fn finished(inner: B, inspector: W) -> Self {
-        Self { inner, inspector, unfinished: None, in_poll: false, polled_once: false }
+    pub fn finished(inner: B) -> Self {
+        Self { inner, unfinished: None, in_poll: false, polled_once: false }
     }
 }
 
@@ -318,26 +318,26 @@ where
             && let Poll::Ready(frame) = &polled
         {
             match frame {
-                None => finish_complete(this.unfinished, this.inspector, None),
+                None => finish_complete(this.unfinished, None),
                 Some(Err(error)) => {
                     finish(this.unfinished, |unfinished| EndReason::Failed((unfinished.as_error)(error)));
                 }
                 Some(Ok(frame)) => {
-                    if frame.data_ref().is_some_and(Buf::has_remaining)
-                        && let Some(unfinished) = this.unfinished
-                    {
-                        unfinished.hook.on_data();
-                    }
+                    let found =
+                        frame.data_ref().zip(this.unfinished.as_mut()).and_then(|(data, unfinished)| {
+                            if data.has_remaining() {
+                                unfinished.hook.on_data();
+                            }
+                            unfinished.inspector.inspect(data)
+                        });
                     if let Some(trailers) = frame.trailers_ref() {
-                        finish_complete(this.unfinished, this.inspector, Some(trailers));
-                    } else if let Some(verdict) =
-                        frame.data_ref().and_then(|data| this.inspector.inspect(data))
-                    {
+                        finish_complete(this.unfinished, Some(trailers));
+                    } else if let Some(verdict) = found {
                         report(this.unfinished, verdict);
                     } else if this.inner.is_end_stream()
                         && this.unfinished.as_ref().is_some_and(|unfinished| !unfinished.grpc)
                     {
-                        finish_complete(this.unfinished, this.inspector, None);
+                        finish_complete(this.unfinished, None);
                     }
                 }
             }
@@ -364,11 +364,14 @@ impl<B: Body + fmt::Debug, H: OnEnd, C, W: DataInspector<B::Data>> fmt::Debug fo
 }
 
 /// Inspects the data of a response's body, and may return a verdict before the body ends.
-pub trait DataInspector<D>: Default {
-    /// Creates an inspector from the response's headers.
+///
+/// A layer holds one inspector with its settings, and starts another one for each response.
+pub trait DataInspector<D>: Sized {
+    /// Creates the inspector of one response, with the settings of this inspector.
     ///
-    /// [`Default`] creates the inspector of a response type without headers.
-    fn new(headers: &HeaderMap) -> Self;
+    /// `headers` are the response's headers, or `None` for a response type without headers.
+    #[must_use]
+    fn start(&self, headers: Option<&HeaderMap>) -> Self;
 
     /// Inspects the data of one frame. A verdict is final, and the hook is called with it.
     fn inspect(&mut self, data: &D) -> Option<Verdict>;
@@ -387,7 +390,7 @@ pub struct NoInspector;
 
 impl<D> DataInspector<D> for NoInspector {
     #[inline]
-    fn new(_: &HeaderMap) -> Self {
+    fn start(&self, _: Option<&HeaderMap>) -> Self {
         Self
     }
 

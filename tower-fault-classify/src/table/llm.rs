@@ -65,8 +65,11 @@ pub(crate) const ROWS: &[Row] = &[
         "OpenAI, Anthropic",
     ),
     row(&["timeout_error"], Timeout, IfIdempotent, Unhealthy, Remote, "Anthropic"),
-    row(&["api_error", "server_error"], Server, IfIdempotent, Unhealthy, Remote, "OpenAI, Anthropic"),
+    Row { codes: &["api_error", "server_error"], fault: SERVER_ERROR, source: "OpenAI, Anthropic" },
 ];
+
+/// The row of `server_error`.
+pub(crate) const SERVER_ERROR: Fault = Fault::new(Server, IfIdempotent, Unhealthy, Remote);
 
 /// Returns the fault of a code or a type.
 pub(crate) fn fault(code: &str) -> Option<Fault> {

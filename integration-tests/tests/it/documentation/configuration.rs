@@ -219,7 +219,7 @@ fn classification_defaults_on_page_are_real() {
     let default = |setting: &str| {
         rows(&page, "Classification defaults").into_iter().find(|row| row[0] == setting).unwrap()[1]
     };
-    let bodies = format!("{:?}", ErrorBodies::new(LlmErrors));
+    let bodies = format!("{:?}", ErrorBodies::new(LlmErrors::new()));
     assert!(bodies.contains("limit: 65536") && default("`ErrorBodies::limit`") == "64 KiB", "{bodies}");
     assert!(bodies.contains("timeout: 1s") && default("`ErrorBodies::timeout`") == "1 s", "{bodies}");
     let fault = classify_error(&std::fmt::Error);

@@ -30,7 +30,7 @@ async fn error_body_over_hyper_util_is_read_and_end_reported() {
     let server = server([Action::raw(trailing), cut, ok, cut_ok]).await;
     let log = Log::default();
     let client = Client::builder(TokioExecutor::new()).build_http();
-    let bodies = ErrorBodies::new(LlmErrors).timeout(TIMEOUT);
+    let bodies = ErrorBodies::new(LlmErrors::new()).timeout(TIMEOUT);
     let layer = FaultClassifyLayer::new().read_error_bodies(bodies);
     let mut service = layer.track_body(log.clone()).layer(client);
     let mut call = async || service.ready().await.unwrap().call(get(&server)).await.unwrap();

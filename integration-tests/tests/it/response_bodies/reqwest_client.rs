@@ -16,7 +16,7 @@ use tower_jitter_retry::{Jitter, JitterRetryLayer, RetryPolicy};
 use super::{Axes, OUT_OF_QUOTA, OVERLOADED, RATE_LIMITED, axes, io_kind, json, server};
 
 const QUOTA: Axes = (Kind::Quota, Retryable::Never, Health::Neutral);
-const WITH_LONG_TIMEOUT: ErrorBodies<LlmErrors> = ErrorBodies::new(LlmErrors).timeout(TIMEOUT);
+const WITH_LONG_TIMEOUT: ErrorBodies<LlmErrors> = ErrorBodies::new(LlmErrors::new()).timeout(TIMEOUT);
 
 fn client() -> Client {
     reqwest_client().build().unwrap()
@@ -140,7 +140,7 @@ async fn truncated_error_body_is_classified_and_fails_for_reader() {
 #[tokio::test]
 async fn stalled_error_body_does_not_block_response() {
     let server = server([json(503, "half").content_length(8)]).await;
-    let bodies = ErrorBodies::new(LlmErrors).timeout(Duration::from_millis(1));
+    let bodies = ErrorBodies::new(LlmErrors::new()).timeout(Duration::from_millis(1));
     let mut response = send(FaultClassifyLayer::new().read_error_bodies(bodies), &server).await;
     assert_eq!(carried(&response).unwrap().0, Kind::Unavailable);
     assert_eq!(response.content_length(), Some(8));

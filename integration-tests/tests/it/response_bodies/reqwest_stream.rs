@@ -6,6 +6,7 @@ use integration_tests::reqwest_client;
 use reqwest::Response;
 use test_servers::{Action, Http};
 use tower::{Layer, Service, ServiceExt};
+use tower_fault_classify::body::LlmErrors;
 use tower_fault_classify::{CarriedVerdict, FaultClassifyLayer, Health, Kind, Retryable};
 
 use super::{Log, io_kind, server};
@@ -24,8 +25,10 @@ async fn get(action: Action) -> (Response, Log, Http) {
     let server = server([action]).await;
     let log = Log::default();
     let client = reqwest_client().build().unwrap();
-    let mut service =
-        FaultClassifyLayer::new().track_body(log.clone()).inspect_llm_events().layer(client.clone());
+    let mut service = FaultClassifyLayer::new()
+        .track_body(log.clone())
+        .inspect_llm_events(LlmErrors::new())
+        .layer(client.clone());
     let request = client.get(server.url()).build().unwrap();
     let response = service.ready().await.unwrap().call(request).await.unwrap();
     assert_eq!((response.status().as_u16(), CarriedVerdict::get(&response)), (200, None));

@@ -96,7 +96,7 @@ async fn three_nested_retry_layers_send_three_requests() {
 async fn retries_with_read_error_bodies_reuse_connection() {
     let server = Http::start().await;
     server.script([Action::status(503).body("x".repeat(3_000)), Action::status(503).body("y".repeat(3_000))]);
-    let bodies = ErrorBodies::new(LlmErrors).timeout(TIMEOUT);
+    let bodies = ErrorBodies::new(LlmErrors::new()).timeout(TIMEOUT);
     let mut stack = ServiceBuilder::new()
         .layer(JitterRetryLayer::new(retry_at_once().build().unwrap()))
         .layer(FaultClassifyLayer::new().read_error_bodies(bodies))

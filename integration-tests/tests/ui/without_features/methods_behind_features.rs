@@ -19,5 +19,5 @@ fn main() {
     let _ = layer.not_ready_when_open();
     let layer: FaultClassifyLayer = FaultClassifyLayer::new();
     let _ = layer.read_error_bodies(());
-    let _ = layer.track_body(|_| ()).inspect_llm_events();
+    let _ = layer.track_body(|_| ()).inspect_llm_events(());
 }

@@ -15,6 +15,7 @@ use std::fmt;
 use http::StatusCode;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
+use super::LlmErrors;
 use crate::fault::Fault;
 use crate::table;
 
@@ -40,26 +41,27 @@ impl ParsedError {
         table::http::classify(status, || None).fault().copied()
     }
 
-    fn code(&mut self, code: &str) {
-        self.by_code = self.by_code.or_else(|| table::llm::fault(code));
+    fn code(&mut self, code: &str, errors: &LlmErrors) {
+        self.by_code = self.by_code.or_else(|| errors.fault(code));
         if let Ok(status) = code.parse() {
             self.status.get_or_insert(status);
         }
     }
 }
 
-/// Reads a JSON text, up to its first malformed part.
-pub(super) fn read(json: &[u8]) -> ParsedError {
+/// Reads a JSON text, up to its first malformed part. `errors` has the row of each code.
+pub(super) fn read(json: &[u8], errors: &LlmErrors) -> ParsedError {
     let mut found = ParsedError::default();
     let mut json = serde_json::Deserializer::from_slice(json);
     // An error of the parser is ignored: what was found before it counts.
-    let _ = ValueSeed { found: &mut found, path: JsonPath::Top }.deserialize(&mut json);
+    let _ = ValueSeed { found: &mut found, errors, path: JsonPath::Top }.deserialize(&mut json);
     found
 }
 
 /// Reads a value according to its path.
 struct ValueSeed<'a> {
     found: &'a mut ParsedError,
+    errors: &'a LlmErrors,
     path: JsonPath,
 }
 
@@ -111,14 +113,17 @@ impl<'de> Visitor<'de> for ValueSeed<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         self.found.error |= matches!(self.path, JsonPath::Error);
         while let Some(path) = map.next_key_seed(KeySeed(self.path))? {
-            map.next_value_seed(ValueSeed { found: &mut *self.found, path })?;
+            map.next_value_seed(ValueSeed { found: &mut *self.found, errors: self.errors, path })?;
         }
         Ok(())
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
         let path = if matches!(self.path, JsonPath::Top) { JsonPath::Top } else { JsonPath::Elsewhere };
-        while seq.next_element_seed(ValueSeed { found: &mut *self.found, path })?.is_some() {}
+        while seq
+            .next_element_seed(ValueSeed { found: &mut *self.found, errors: self.errors, path })?
+            .is_some()
+        {}
         Ok(())
     }
 
@@ -126,12 +131,12 @@ impl<'de> Visitor<'de> for ValueSeed<'_> {
         match self.path {
             JsonPath::Error => {
                 self.found.error = true;
-                self.found.code(text);
+                self.found.code(text, self.errors);
             }
-            JsonPath::Code => self.found.code(text),
+            JsonPath::Code => self.found.code(text, self.errors),
             JsonPath::Type => {
                 self.found.error |= text == "error";
-                self.found.by_type = self.found.by_type.or_else(|| table::llm::fault(text));
+                self.found.by_type = self.found.by_type.or_else(|| self.errors.fault(text));
             }
             _ => {}
         }
@@ -189,6 +194,10 @@ impl Visitor<'_> for KeySeed {
 mod tests {
     use super::*;
     use crate::fault::Kind;
+
+    fn read(json: &[u8]) -> ParsedError {
+        super::read(json, &LlmErrors::new())
+    }
 
     fn kind(json: &str) -> Option<Kind> {
         read(json.as_bytes()).row().map(|fault| fault.kind())

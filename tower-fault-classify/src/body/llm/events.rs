@@ -6,7 +6,7 @@ use http::header::CONTENT_TYPE;
 use memchr::memchr2;
 use memchr::memmem::Finder;
 
-use super::code;
+use super::{LlmErrors, code};
 use crate::body::tracked::DataInspector;
 use crate::fault::{Retryable, Verdict};
 use crate::table;
@@ -26,29 +26,46 @@ const MAX_BUFFERED: usize = 16 * 1024;
 /// It inspects responses whose `content-type` is `text/event-stream`. The boundaries of frames do
 /// not matter. It keeps at most 16 KiB of a line and of an event's data.
 ///
-/// The fault of such an event is never retried, because the response has begun.
-#[derive(Debug, Default)]
-pub struct LlmEvents(Option<Box<SseParser>>);
+/// The fault of such an event is that of its code in a table of [`LlmErrors`]. It is never retried,
+/// because the response has begun.
+#[derive(Clone, Debug, Default)]
+pub struct LlmEvents {
+    errors: LlmErrors,
+    /// `None`: no event stream.
+    stream: Option<Box<SseParser>>,
+}
+
+impl LlmEvents {
+    /// Creates an inspector with the table of error codes.
+    pub const fn new(errors: LlmErrors) -> Self {
+        Self { errors, stream: None }
+    }
+}
 
 impl DataInspector<Bytes> for LlmEvents {
-    fn new(headers: &HeaderMap) -> Self {
-        let media_type = headers.get(CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
+    fn start(&self, headers: Option<&HeaderMap>) -> Self {
+        let content_type = headers.and_then(|headers| headers.get(CONTENT_TYPE));
+        let media_type = content_type.map_or(&b""[..], |value| value.as_bytes());
         let essence = media_type.split(|&byte| byte == b';').next().unwrap_or_default();
-        Self(essence.trim_ascii().eq_ignore_ascii_case(b"text/event-stream").then(Box::default))
+        if essence.trim_ascii().eq_ignore_ascii_case(b"text/event-stream") {
+            Self { errors: self.errors.clone(), stream: Some(Box::default()) }
+        } else {
+            Self::default()
+        }
     }
 
     #[inline]
     fn inspect(&mut self, data: &Bytes) -> Option<Verdict> {
-        self.0.as_mut()?.feed(data)
+        self.stream.as_mut()?.feed(data, &self.errors)
     }
 
     fn finish(&mut self) -> Option<Verdict> {
-        self.0.as_mut()?.finish()
+        self.stream.as_mut()?.finish(&self.errors)
     }
 }
 
 /// The state of the parser between two chunks.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct SseParser {
     /// No line is complete yet: the first one may begin with a byte order mark.
     first_line: bool,
@@ -64,7 +81,7 @@ struct SseParser {
 }
 
 /// The event that is being read.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Event {
     named_error: bool,
     /// The beginning of the event's data.
@@ -79,18 +96,18 @@ impl Default for SseParser {
 }
 
 impl SseParser {
-    fn feed(&mut self, mut chunk: &[u8]) -> Option<Verdict> {
+    fn feed(&mut self, mut chunk: &[u8], errors: &LlmErrors) -> Option<Verdict> {
         if self.after_cr && !chunk.is_empty() {
             self.after_cr = false;
             chunk = chunk.strip_prefix(b"\n").unwrap_or(chunk);
         }
         while let Some(end) = memchr2(b'\n', b'\r', chunk) {
             let verdict = if self.line.is_empty() {
-                self.finish_line(&chunk[..end])
+                self.finish_line(&chunk[..end], errors)
             } else {
                 append_limited(&mut self.line, &chunk[..end]);
                 let mut line = std::mem::take(&mut self.line);
-                let verdict = self.finish_line(&line);
+                let verdict = self.finish_line(&line, errors);
                 line.clear();
                 self.line = line;
                 verdict
@@ -110,17 +127,17 @@ impl SseParser {
     }
 
     /// Called at the end of the stream: an incomplete event counts as complete.
-    fn finish(&mut self) -> Option<Verdict> {
+    fn finish(&mut self, errors: &LlmErrors) -> Option<Verdict> {
         let line = std::mem::take(&mut self.line);
-        self.finish_line(&line).or_else(|| self.event.dispatch(&self.error_key))
+        self.finish_line(&line, errors).or_else(|| self.event.dispatch(&self.error_key, errors))
     }
 
-    fn finish_line(&mut self, mut line: &[u8]) -> Option<Verdict> {
+    fn finish_line(&mut self, mut line: &[u8], errors: &LlmErrors) -> Option<Verdict> {
         if std::mem::take(&mut self.first_line) {
             line = line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line);
         }
         if line.is_empty() {
-            return self.event.dispatch(&self.error_key);
+            return self.event.dispatch(&self.error_key, errors);
         }
         let colon = line.iter().position(|&byte| byte == b':').unwrap_or(line.len());
         let value = line.get(colon + 1..).unwrap_or_default();
@@ -141,10 +158,10 @@ impl SseParser {
 
 impl Event {
     /// Called when the event is complete; clears it for the next event.
-    fn dispatch(&mut self, error_key: &Finder<'_>) -> Option<Verdict> {
+    fn dispatch(&mut self, error_key: &Finder<'_>, errors: &LlmErrors) -> Option<Verdict> {
         let named_error = std::mem::take(&mut self.named_error);
         let verdict = if named_error || error_key.find(&self.data).is_some() {
-            let found = code::read(&self.data);
+            let found = code::read(&self.data, errors);
             (named_error || found.error).then(|| stream_verdict(&found))
         } else {
             None
@@ -176,7 +193,10 @@ mod tests {
 
     fn run<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> Option<Verdict> {
         let mut stream = SseParser::default();
-        chunks.into_iter().find_map(|chunk| stream.feed(chunk)).or_else(|| stream.finish())
+        chunks
+            .into_iter()
+            .find_map(|chunk| stream.feed(chunk, &LlmErrors::new()))
+            .or_else(|| stream.finish(&LlmErrors::new()))
     }
 
     fn kind(stream: &str) -> Option<Kind> {
@@ -262,12 +282,15 @@ mod tests {
     #[test]
     fn sse_endless_line_is_kept_up_to_limit() {
         let mut stream = SseParser::default();
-        assert_eq!(stream.feed(b"data: {\"error\":{\"type\":\"api_error\",\"message\":\""), None);
+        assert_eq!(
+            stream.feed(b"data: {\"error\":{\"type\":\"api_error\",\"message\":\"", &LlmErrors::new()),
+            None
+        );
         for _ in 0..10_000 {
-            assert_eq!(stream.feed(&[b'a'; 1000]), None);
+            assert_eq!(stream.feed(&[b'a'; 1000], &LlmErrors::new()), None);
         }
         assert!(stream.line.capacity() <= 2 * MAX_BUFFERED);
-        let verdict = stream.feed(b"\"}}\n\n").unwrap();
+        let verdict = stream.feed(b"\"}}\n\n", &LlmErrors::new()).unwrap();
         assert_eq!(verdict.fault().unwrap().kind(), Kind::Server);
     }
 
@@ -275,7 +298,7 @@ mod tests {
     fn sse_endless_data_is_kept_up_to_limit() {
         let mut stream = SseParser::default();
         for _ in 0..100_000 {
-            assert_eq!(stream.feed(b"data: 0123456789\n"), None);
+            assert_eq!(stream.feed(b"data: 0123456789\n", &LlmErrors::new()), None);
         }
         assert!(stream.event.data.capacity() <= 2 * MAX_BUFFERED);
     }
@@ -323,7 +346,7 @@ mod tests {
 
     fn naive_verdict(stream: &[u8]) -> Option<Verdict> {
         events_of(stream).into_iter().find_map(|(name, data)| {
-            let found = code::read(&data);
+            let found = code::read(&data, &LlmErrors::new());
             let may_be_error = name == b"error" || String::from_utf8_lossy(&data).contains("\"error\"");
             (may_be_error && (name == b"error" || found.error)).then(|| stream_verdict(&found))
         })

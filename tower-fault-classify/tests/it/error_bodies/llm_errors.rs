@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::Response;
 use proptest::prelude::*;
-use tower_fault_classify::body::{ErrorBodies, LlmErrors};
+use tower_fault_classify::body::{ErrorBodies, LlmErrors, llm_fault};
 use tower_fault_classify::{CarriedVerdict, Fault, FaultClassifyLayer, Health, Kind, Retryable};
 
 use super::on_tokio;
@@ -51,7 +51,7 @@ fn fault(status: u16, headers: &[(&str, &str)], steps: Vec<Step>, limit: usize) 
     for (name, value) in headers {
         builder = builder.header(*name, *value);
     }
-    let layer = FaultClassifyLayer::new().read_error_bodies(ErrorBodies::new(LlmErrors).limit(limit));
+    let layer = FaultClassifyLayer::new().read_error_bodies(ErrorBodies::new(LlmErrors::new()).limit(limit));
     let response = on_tokio(through(&layer, builder.body(Script::new(steps.clone())).unwrap()));
     let fault = *CarriedVerdict::get(&response).unwrap().fault().unwrap();
     let all = bytewise(now(read_to_end(&mut response.into_body())));
@@ -76,12 +76,37 @@ fn llm_code_has_its_row_at_every_status() {
 }
 
 #[test]
-fn llm_code_takes_precedence_over_retry_headers() {
+fn should_retry_header_changes_only_retry_axis_of_llm_code() {
+    let delays = [("retry-after", "7"), ("retry-after-ms", "250")];
+    for (code, (kind, retryable, health)) in CODES {
+        let raised = match retryable {
+            Retryable::Never if kind != Kind::Quota => Retryable::IfIdempotent,
+            retryable => retryable,
+        };
+        for (values, expected) in [
+            (&["false"][..], Retryable::Never),
+            (&["FALSE"], Retryable::Never),
+            (&["true"], raised),
+            (&["true", "true"], raised),
+            (&["maybe"], retryable),
+            (&["true", "false"], retryable),
+            (&[], retryable),
+        ] {
+            let should_retry = values.iter().map(|value| ("x-should-retry", *value)).collect::<Vec<_>>();
+            for (status, text) in [(400, openai(code)), (429, anthropic(code)), (529, openai(code))] {
+                let with_delays = [&should_retry[..], &delays].concat();
+                let fault = fault(status, &with_delays, vec![frame(text.clone())], 64 << 10);
+                let delay = (expected != Retryable::Never).then(|| Duration::from_millis(250));
+                assert_eq!(axes(status, &should_retry, text), (kind, expected, health), "{code} {values:?}");
+                assert_eq!((fault.retryable(), fault.retry_after()), (expected, delay), "{code} {values:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn should_retry_header_decides_without_llm_code() {
     let should_retry = |value| [("x-should-retry", value)];
-    assert_eq!(axes(429, &should_retry("true"), openai("insufficient_quota")), QUOTA);
-    assert_eq!(axes(429, &should_retry("false"), openai("rate_limit_exceeded")), THROTTLED);
-    assert_eq!(axes(529, &should_retry("false"), anthropic("overloaded_error")), OVERLOADED);
-    // Without a known code, the headers take precedence over the status.
     for text in [openai("a_new_code"), String::new(), "<html>".to_owned(), "{}".to_owned()] {
         assert_eq!(
             axes(429, &should_retry("false"), &*text),
@@ -145,6 +170,47 @@ fn llm_unknown_code_has_no_verdict() {
 }
 
 #[test]
+fn llm_changed_rows_apply_to_bodies_and_lookups() {
+    let server = LlmErrors::row("server_error").with_retryable(Retryable::Refused);
+    let loading = LlmErrors::row("overloaded_error").with_kind(Kind::Unavailable);
+    let own_delay = LlmErrors::row("rate_limit_error").with_retry_after(Duration::from_secs(1));
+    let errors = LlmErrors::new()
+        .code("server_error", LlmErrors::row("insufficient_quota"))
+        .code("model_loading", loading)
+        .code("rate_limit_error", own_delay)
+        .code("server_error", server);
+    let layer = FaultClassifyLayer::new().read_error_bodies(ErrorBodies::new(errors.clone()));
+    for (code, expected) in [
+        ("server_error", server),
+        ("model_loading", loading),
+        ("rate_limit_error", own_delay),
+        ("overloaded_error", LlmErrors::row("overloaded_error")),
+    ] {
+        assert_eq!(errors.fault(code), Some(expected), "{code}");
+        for text in [openai(code), anthropic(code)] {
+            let response = Response::builder().status(400).header("retry-after", "9");
+            let response = response.body(Script::new([frame(text)])).unwrap();
+            let response = now(through(&layer, response));
+            let fault = *CarriedVerdict::get(&response).unwrap().fault().unwrap();
+            let delay = expected.retry_after().unwrap_or(Duration::from_secs(9));
+            assert_eq!(fault, expected.with_retry_after(delay), "{code}");
+        }
+    }
+    assert_eq!(errors.fault("model_not_found"), None);
+}
+
+#[test]
+fn llm_code_without_http_has_built_in_row() {
+    for (code, row) in CODES {
+        let fault = llm_fault(code).unwrap();
+        assert_eq!((fault.kind(), fault.retryable(), fault.health()), row, "{code}");
+        assert_eq!((LlmErrors::new().fault(code), LlmErrors::row(code)), (Some(fault), fault), "{code}");
+    }
+    assert_eq!(llm_fault("model_not_found"), None);
+    assert_eq!(Some(LlmErrors::row("model_not_found")), llm_fault("server_error"));
+}
+
+#[test]
 fn llm_402_is_quota_only_by_its_body() {
     assert_eq!(axes(402, &[], anthropic("billing_error")), QUOTA);
     assert_eq!(axes(402, &[], "pay"), CLIENT);
@@ -203,14 +269,14 @@ fn json_unbounded_is_read_within_limits() {
 async fn llm_code_counts_while_body_is_incomplete() {
     let text = anthropic("overloaded_error");
     let steps = [drip(&text.as_bytes()[..text.len() - 9]), vec![Step::Stall]].concat();
-    let layer = FaultClassifyLayer::new().read_error_bodies(ErrorBodies::new(LlmErrors));
+    let layer = FaultClassifyLayer::new().read_error_bodies(ErrorBodies::new(LlmErrors::new()));
     let response = through(&layer, Response::builder().status(503).body(Script::new(steps)).unwrap()).await;
     assert_eq!(CarriedVerdict::get(&response).unwrap().fault().unwrap().kind(), Kind::Overloaded);
 }
 
 #[test]
 fn llm_success_is_not_read() {
-    let layer = FaultClassifyLayer::new().read_error_bodies(ErrorBodies::new(LlmErrors));
+    let layer = FaultClassifyLayer::new().read_error_bodies(ErrorBodies::new(LlmErrors::new()));
     let response = now(through(&layer, Response::new(Script::new([frame(openai("insufficient_quota"))]))));
     assert_eq!(CarriedVerdict::get(&response), None);
 }

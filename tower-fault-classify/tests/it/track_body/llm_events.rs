@@ -4,6 +4,7 @@ use allocation_counter::measure;
 use bytes::Bytes;
 use http_body::Body;
 use proptest::prelude::*;
+use tower_fault_classify::body::LlmErrors;
 use tower_fault_classify::{FaultClassifyLayer, Health, Kind, Retryable};
 
 use super::{Log, Row, of_type, read_all, row};
@@ -46,7 +47,7 @@ const END: &str = "event: message_stop\ndata: {\"type\": \"message_stop\"}\n\nda
 /// Returns an inspected stream and the log of its hook.
 fn inspected(content: &str, steps: Vec<Step>) -> (impl StreamBody, Log) {
     let log = Log::default();
-    let layer = FaultClassifyLayer::new().track_body(log.clone()).inspect_llm_events();
+    let layer = FaultClassifyLayer::new().track_body(log.clone()).inspect_llm_events(LlmErrors::new());
     (now(through(&layer, of_type(content, Script::new(steps)))).into_body(), log)
 }
 
@@ -70,6 +71,27 @@ fn llm_events_code_has_its_row_and_is_never_retried() {
         assert_eq!(reported_row(&anthropic(code)), expected, "{code}");
         assert_eq!(reported_row(&openai(code)), expected, "{code}");
         assert_eq!(reported_row(&[BEGINNING, &anthropic(code), END].concat()), expected, "{code}");
+    }
+}
+
+#[test]
+fn llm_events_changed_rows_apply() {
+    let errors = LlmErrors::new()
+        .code("server_error", LlmErrors::row("insufficient_quota"))
+        .code("model_loading", LlmErrors::row("overloaded_error"));
+    for (code, expected) in [
+        ("server_error", Some((Kind::Quota, Health::Neutral))),
+        ("model_loading", Some((Kind::Overloaded, Health::Unhealthy))),
+        ("invalid_api_key", Some((Kind::Auth, Health::Healthy))),
+    ] {
+        for stream in [anthropic(code), openai(code)] {
+            let log = Log::default();
+            let layer = FaultClassifyLayer::new().track_body(log.clone()).inspect_llm_events(errors.clone());
+            let response = of_type(STREAM, Script::new(drip(stream.as_bytes())));
+            read_all(now(through(&layer, response)).into_body());
+            assert_eq!(row(log.only()), expected, "{stream}");
+            assert_eq!(log.only().fault().unwrap().retryable(), Retryable::Never);
+        }
     }
 }
 
@@ -121,7 +143,7 @@ fn sse_event_truncated_by_end_of_body_counts() {
 fn llm_events_event_truncated_by_unread_end_counts() {
     let truncated = anthropic("overloaded_error").trim_end().to_owned();
     let log = Log::default();
-    let layer = FaultClassifyLayer::new().track_body(log.clone()).inspect_llm_events();
+    let layer = FaultClassifyLayer::new().track_body(log.clone()).inspect_llm_events(LlmErrors::new());
     let script = Script::new([frame(truncated.clone()), Step::Wait]).body_hints(BodyHints::Correct);
     let mut body = now(through(&layer, of_type(STREAM, script))).into_body();
     assert_eq!(poll(&mut body), Seen::Data(truncated.into()));
