@@ -1,13 +1,15 @@
 //! Generates the gRPC client and server from the example's `echo.proto`, for which `protoc` is not
-//! needed. Prepares the guides that create clients of reqwest for their tests.
+//! needed. Prepares the programs of the README and of the guides that create clients of reqwest.
 
 use std::error::Error;
 use std::path::Path;
 use std::{env, fs};
 
-/// The pages with blocks that create a client of reqwest and run.
-const PAGES: [&str; 4] =
-    ["../README.md", "../docs/compile-errors.md", "../docs/fallbacks.md", "../docs/getting-started.md"];
+/// The guides with blocks that create a client of reqwest and run.
+const GUIDES: [&str; 3] = ["compile-errors.md", "fallbacks.md", "getting-started.md"];
+
+/// The address in the README's program.
+const README_URL: &str = "\"https://api.example.com/\"";
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=../examples/tonic/proto");
@@ -16,20 +18,24 @@ fn main() -> Result<(), Box<dyn Error>> {
     tonic_prost_build::configure().generate_default_stubs(true).compile_fds(descriptors)?;
 
     let folder = env::var("OUT_DIR")?;
-    for page in PAGES {
-        println!("cargo::rerun-if-changed={page}");
-        let text = with_ring(&fs::read_to_string(page)?).map_err(|error| format!("{page}: {error}"))?;
-        let name = Path::new(page).file_name().ok_or("a page has a name")?;
-        fs::write(Path::new(&folder).join(name), text)?;
+    let folder = Path::new(&folder);
+    for guide in GUIDES {
+        let page = read(&format!("../docs/{guide}"))?;
+        fs::write(folder.join(guide), guide_with_ring(&page).map_err(|error| format!("{guide}: {error}"))?)?;
     }
+    let program = readme_program(&read("../README.md")?).map_err(|error| format!("README.md: {error}"))?;
+    fs::write(folder.join("readme.rs"), program)?;
     Ok(())
 }
 
-/// Adds a hidden first line to the `main` of each Rust block that creates a client of reqwest.
-///
-/// A user's reqwest has its default features and needs no such line. The workspace's reqwest has no
-/// provider of cryptography.
-fn with_ring(page: &str) -> Result<String, &'static str> {
+/// Reads a page, and runs this script again if the page changes.
+fn read(page: &str) -> Result<String, String> {
+    println!("cargo::rerun-if-changed={page}");
+    fs::read_to_string(page).map_err(|error| format!("{page}: {error}"))
+}
+
+/// Adds a hidden line to the `main` of each Rust block that creates a client of reqwest.
+fn guide_with_ring(page: &str) -> Result<String, &'static str> {
     let mut text = String::new();
     let mut rest = page;
     while let Some(start) = rest.find("\n```rust\n") {
@@ -37,17 +43,36 @@ fn with_ring(page: &str) -> Result<String, &'static str> {
         let (block, after) = rest.split_at(end);
         let creates_client = block.contains("Client::new()") || block.contains("Client::builder()");
         // Without a `main`, a block only defines items.
-        match block.find("fn main()").filter(|_| creates_client) {
-            Some(main) => {
-                let body = block[main..].find("{\n").ok_or("a `main` has no body")? + main + 2;
-                text.push_str(&block[..body]);
-                text.push_str("# test_servers::install_ring();\n");
-                text.push_str(&block[body..]);
-            }
-            None => text.push_str(block),
+        if creates_client && block.contains("fn main()") {
+            text.push_str(&install_ring(block, "# ")?);
+        } else {
+            text.push_str(block);
         }
         rest = after;
     }
     text.push_str(rest);
     Ok(text)
+}
+
+/// Returns the program of the README, with the address in the environment variable `README_URL`.
+fn readme_program(page: &str) -> Result<String, &'static str> {
+    let (_, rest) = page.split_once("\n```rust\n").ok_or("the program is missing")?;
+    let (program, rest) = rest.split_once("\n```\n").ok_or("the program has no end")?;
+    if rest.contains("\n```rust") {
+        return Err("only the first program has a test");
+    }
+    if !program.contains(README_URL) {
+        return Err("the program has another address");
+    }
+    Ok(install_ring(program, "")?.replace(README_URL, "std::env::var(\"README_URL\")?"))
+}
+
+/// Adds a first line to the `main` of a program.
+///
+/// A user's reqwest has its default features, and needs no such line. The workspace's reqwest has
+/// no provider of cryptography.
+fn install_ring(program: &str, prefix: &str) -> Result<String, &'static str> {
+    let main = program.find("fn main()").ok_or("a program has no `main`")?;
+    let body = program[main..].find("{\n").ok_or("a `main` has no body")? + main + 2;
+    Ok(format!("{}{prefix}test_servers::install_ring();\n{}", &program[..body], &program[body..]))
 }

@@ -20,6 +20,7 @@ const PAUSE: Duration = Duration::from_millis(300);
 #[tokio::test]
 async fn output_of_program_on_page_is_real() {
     let port = RefusedPort::bind();
+    let url = port.url().replace("http:", "https:");
     let (clock, time) = Clock::manual();
     let config = BreakerConfig::builder().name("search").open_jitter(0.0).clock(clock).build().unwrap();
     let search = ServiceBuilder::new()
@@ -30,13 +31,13 @@ async fn output_of_program_on_page_is_real() {
         .service(client());
     let mut output = Vec::new();
     for _ in 0..6 {
-        let request = Request::new(Method::GET, port.url().parse().unwrap());
+        let request = Request::new(Method::GET, url.parse().unwrap());
         let line = match search.clone().oneshot(request).await {
             Ok(response) => format!("answered: {}\n", response.status()),
             Err(BreakerError::Rejected(rejection)) => format!("not sent: {rejection}\n"),
             Err(error) => format!("failed: {}\n", ErrorChain(&error)),
         };
-        output.push(line.replace(&port.url(), "http://127.0.0.1:9"));
+        output.push(line.replace(&url, "https://127.0.0.1:9"));
         time.advance(PAUSE);
     }
     assert!(output[..5].iter().all(|line| *line == output[0]), "the first line five times: {output:?}");

@@ -12,6 +12,7 @@ mod layer_order;
 mod manual_control;
 mod migrating;
 mod pages;
+mod readme;
 mod retry;
 mod schema;
 mod unknown_errors;

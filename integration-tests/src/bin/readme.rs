@@ -1,0 +1,3 @@
+//! The program of the README. The test of the README runs it.
+
+include!(concat!(env!("OUT_DIR"), "/readme.rs"));
