@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-#[cfg(any(feature = "__internals", feature = "tonic"))]
+#[cfg(any(feature = "__internals", feature = "test-util", feature = "tonic"))]
 use http::HeaderValue;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName};
@@ -24,7 +24,7 @@ pub(crate) const UNKNOWN: u32 = 2;
 /// Returns a delay as the value of `grpc-retry-pushback-ms` (gRFC A6).
 ///
 /// The value is in milliseconds, rounded up. `None` is -1, which asks the client not to retry.
-#[cfg(any(feature = "__internals", feature = "tonic"))]
+#[cfg(any(feature = "__internals", feature = "test-util", feature = "tonic"))]
 #[allow(unreachable_pub, reason = "the feature `__internals` exports it")]
 pub fn pushback_value(delay: Option<Duration>) -> HeaderValue {
     // Implementations read an `int32`.

@@ -313,6 +313,7 @@
 //! | [`request`] | settings of one request, in its extensions |
 //! | [`rules`] | rules that change parts of the tables |
 //! | [`tables`] | the built-in tables; [`sqlstate_fault`] and [`redis_fault`] for the errors of PostgreSQL and Redis |
+//! | [`test_util`] (feature `test-util`) | a layer that injects faults in tests |
 //! | [`upload`] | request bodies that fail or wait |
 //!
 //! # Guides
@@ -354,6 +355,7 @@
 //! | `metrics` | metrics | the counter `tower_fault_classify_faults_total` by `layer` ([`name`](FaultClassifyLayer::name)), `error.type` (the kind) and `fault.origin` |
 //! | `tracing` | tracing | an event at debug level for each fault; its fields are named as in OpenTelemetry where OpenTelemetry has a name |
 //! | `draft-ratelimit` | nothing more | the `RateLimit` field of an IETF draft |
+//! | `test-util` | tokio's time, fastrand | the module `test_util`: faults for tests |
 //!
 //! # Platforms
 //!
@@ -361,7 +363,8 @@
 //! header. On `wasm32-unknown-unknown` reading the time panics, because the standard library has no
 //! clock there.
 //!
-//! `read_error_bodies` needs a tokio runtime with its timer enabled.
+//! `read_error_bodies` needs a tokio runtime with its timer enabled. So do the delays of the module
+//! `test_util`.
 //!
 //! # Minimum Rust version
 //!
@@ -409,6 +412,8 @@ mod system_time;
 mod table;
 pub mod tables;
 mod telemetry;
+#[cfg(feature = "test-util")]
+pub mod test_util;
 #[cfg(feature = "tower-http")]
 mod tower_http;
 pub mod upload;

@@ -8,6 +8,8 @@ mod support;
 mod allocations;
 #[cfg(feature = "error-body")]
 mod error_bodies;
+#[cfg(feature = "test-util")]
+mod fault_injection;
 mod layer;
 #[cfg(feature = "metrics")]
 mod telemetry;

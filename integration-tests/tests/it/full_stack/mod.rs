@@ -7,6 +7,7 @@ mod boxed;
 mod errors;
 mod failed_retries;
 mod fallbacks;
+mod fault_injection;
 mod hyper_client;
 mod last_failure;
 mod lost_peers;

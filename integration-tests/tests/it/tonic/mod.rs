@@ -3,7 +3,7 @@
 
 mod balance;
 mod calls;
-mod echo_service;
+pub(crate) mod echo_service;
 mod replays;
 mod retries;
 mod server;
