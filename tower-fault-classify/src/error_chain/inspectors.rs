@@ -147,11 +147,15 @@ struct Text {
 #[cfg(feature = "hyper")]
 impl Text {
     fn of(error: &(impl Error + ?Sized)) -> Self {
+        Self::from_args(format_args!("{error}"))
+    }
+
+    fn from_args(args: std::fmt::Arguments<'_>) -> Self {
         use std::fmt::Write;
 
         let mut text = Self { bytes: [0; 64], len: 0 };
-        // An error means that the text is longer than the buffer, or that `Display` failed.
-        let _ = write!(text, "{error}");
+        // An error means that the text is longer than the buffer, or that formatting failed.
+        let _ = text.write_fmt(args);
         text
     }
 
@@ -213,7 +217,7 @@ fn tokio(error: &(dyn Error + 'static), facts: &mut ErrorFacts) {
 #[cfg(feature = "tonic")]
 fn tonic(error: &(dyn Error + 'static), facts: &mut ErrorFacts) {
     facts.timed_out |= error.is::<tonic::TimeoutExpired>();
-    if error.is::<tonic::ConnectError>() {
+    if error.is::<tonic::ConnectError>() || is_connect_timeout_of_tonic(error) {
         facts.reached(Phase::Connecting);
     }
     if let Some(status) = error.downcast_ref::<tonic::Status>() {
@@ -230,6 +234,18 @@ fn tonic(error: &(dyn Error + 'static), facts: &mut ErrorFacts) {
             facts.fallback(*fault);
         }
     }
+}
+
+/// Returns whether the error is the `connect_timeout` of an endpoint with a connector of its own.
+///
+/// That timeout is around tonic's `ConnectError`, so the source of tonic's `transport::Error` is a
+/// bare I/O error. The error of an open connection has a `hyper::Error` in between. The type of
+/// `transport::Error` exists only with other features of tonic, so its `Debug` text identifies it.
+#[cfg(feature = "tonic")]
+fn is_connect_timeout_of_tonic(error: &(dyn Error + 'static)) -> bool {
+    let source = error.source().and_then(|source| source.downcast_ref::<std::io::Error>());
+    source.is_some_and(|io| io.kind() == std::io::ErrorKind::TimedOut && io.get_ref().is_some())
+        && Text::from_args(format_args!("{error:?}")).starts_with("tonic::transport::Error(")
 }
 
 #[cfg(feature = "tower")]
