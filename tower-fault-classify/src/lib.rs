@@ -264,21 +264,34 @@
 //! track the body. A streaming body that neither of them tracks is not known to wait: a timeout, or
 //! a lost connection, then counts as a failure of the server. See the module [`upload`].
 //!
-//! # Proxies
+//! # Proxies and DNS
 //!
-//! | outcome | verdict |
-//! |---|---|
-//! | an HTTP proxy answers `CONNECT` with 407 | `auth`, `never`, `neutral` |
-//! | an HTTP proxy answers `CONNECT` with any status other than 200 and 407 | `unavailable`, `unsent`, `neutral` |
-//! | an HTTP proxy closes the connection instead of answering `CONNECT` | `transient`, `unsent`, `unhealthy` |
-//! | a SOCKS5 proxy rejects the client | `auth`, `never`, `neutral` |
-//! | a SOCKS proxy reports another failure, such as an unreachable host | `unavailable`, `unsent`, `unhealthy` |
+//! [`tables`] lists the failures of proxies and of name resolution, with the verdict on each.
 //!
-//! hyper-util reports all statuses of the second row as one error, whether the rules of the proxy
-//! forbid the server (403) or the proxy does not reach the server (502, 503, 504). So a circuit
-//! breaker does not open for a server that an HTTP proxy does not reach. If your proxy forbids
-//! nothing, count such calls as failures. The rule below also counts streams that an HTTP/2 server
-//! refuses.
+//! - Until the tunnel is open, the request is not sent. Most of these failures are therefore
+//!   `unsent`, and the retry layer sends a POST again too.
+//! - A proxy that rejects this client would reject it again: such a failure is `never` retried.
+//! - A proxy that is down, and a name that does not resolve, are `unhealthy`: the path to the
+//!   server does not work. If several servers share a proxy, their circuits open together.
+//! - A proxy answers a request for an `http` URL without a tunnel. A 502 of the proxy is then
+//!   classified like a 502 of the server.
+//! - A client tries the addresses of a name one after the other. If one of them accepts the
+//!   connection, the call does not fail.
+//! - The errors of hyper-util's SOCKS connectors have no source. If the proxy is down or closes the
+//!   connection, or if the connector cannot resolve the server's name, the failure is `unavailable`
+//!   and `unsent`.
+//!
+//! **Timeouts.** The `connect_timeout` of reqwest covers name resolution and the proxy, and so does
+//! that of a tonic endpoint with a connector of its own. The one of hyper-util's `HttpConnector`
+//! covers only the TCP connection, so put a timeout around the connector too. A timeout around the
+//! whole client does not show whether the request was sent: it is `if_idempotent`.
+//!
+//! **HTTP proxies that do not open a tunnel.** hyper-util reports all statuses except 200 and 407
+//! as the same error, whether the rules of the proxy forbid the server (403) or the proxy does not
+//! reach the server (502, 503, 504). The error is neutral, so a circuit breaker does not open for a
+//! server that an HTTP proxy does not reach. SOCKS4 also has one code for both. If your proxy
+//! forbids nothing, count such calls as failures. The rule below also counts streams that an HTTP/2
+//! server refuses.
 //!
 //! ```
 //! use tower_fault_classify::{BoxError, FaultClassifyLayer, Health, Kind, classify_error};

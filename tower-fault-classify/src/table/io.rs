@@ -41,7 +41,8 @@ pub(crate) const ROWS: &[Row] = &[
     row(ErrorKind::NetworkUnreachable, UNREACHABLE),
     row(ErrorKind::ConnectionReset, BROKEN),
     row(ErrorKind::ConnectionAborted, BROKEN),
-    row(ErrorKind::NotConnected, BROKEN),
+    // While connecting: hyper-util found no address for the server's name.
+    Row { kind: ErrorKind::NotConnected, fault: BROKEN, connecting: Some(REFUSED) },
     row(ErrorKind::BrokenPipe, BROKEN),
     row(ErrorKind::UnexpectedEof, BROKEN),
     row(ErrorKind::WriteZero, BROKEN),
@@ -150,7 +151,13 @@ mod tests {
         &[
             (&[ConnectionRefused], false, Unavailable, Unsent, Unhealthy),
             (&[ConnectionRefused], true, Unavailable, Unsent, Unhealthy),
-            (&[HostUnreachable, NetworkUnreachable, NotFound], true, Unavailable, Unsent, Unhealthy),
+            (
+                &[HostUnreachable, NetworkUnreachable, NotConnected, NotFound],
+                true,
+                Unavailable,
+                Unsent,
+                Unhealthy,
+            ),
             (&[HostUnreachable, NetworkUnreachable], false, Unavailable, IfIdempotent, Unhealthy),
             (&[TimedOut, WouldBlock], true, Timeout, Unsent, Unhealthy),
             (&[TimedOut, WouldBlock], false, Timeout, IfIdempotent, Unhealthy),

@@ -130,6 +130,10 @@ mod tests {
         for row in connector::ROWS {
             writeln!(page, "| `{}` | {} | {} |", row.text, cells(&row.fault), row.source).unwrap();
         }
+        write!(page, "\n# Proxies and DNS\n\nFailures of a proxy and of name resolution, as reqwest, hyper-util and tonic report them.\n\nA proxy that answers a request for an `http` URL itself, without a tunnel, sends a response like any\nother: its status decides.\n\n| situation | {AXES} | source |\n|---|---|---|---|---|---|\n").unwrap();
+        for row in connector::PROXIES_AND_DNS {
+            writeln!(page, "| {} | {} | {} |", row.text, cells(&row.fault), row.source).unwrap();
+        }
         write!(page, "\n# Errors of clients and layers\n\nA row that begins with the name of a crate needs that crate's feature. The rows of HTTP/2 need the\nfeature `h2`.\n\n| error | {AXES} |\n|---|---|---|---|---|\n").unwrap();
         for (error, fault) in [
             ("HTTP/2: `REFUSED_STREAM`, a stream above the last one of a `GOAWAY`", super::REFUSED_STREAM),

@@ -39,7 +39,7 @@ const KINDS: [(ErrorKind, Axes, Axes); 34] = [
     (ErrorKind::ConnectionAborted, BROKEN_UNSENT, BROKEN),
     (ErrorKind::BrokenPipe, BROKEN_UNSENT, BROKEN),
     (ErrorKind::UnexpectedEof, BROKEN_UNSENT, BROKEN),
-    (ErrorKind::NotConnected, BROKEN_UNSENT, BROKEN),
+    (ErrorKind::NotConnected, UNAVAILABLE_UNSENT, BROKEN),
     (ErrorKind::WriteZero, BROKEN_UNSENT, BROKEN),
     (ErrorKind::InvalidData, INVALID_RESPONSE, INVALID_RESPONSE),
     (ErrorKind::Interrupted, LOCAL_TRANSIENT_UNSENT, LOCAL_TRANSIENT),
