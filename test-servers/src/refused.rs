@@ -24,12 +24,21 @@ impl RefusedPort {
         Self { socket }
     }
 
-    /// Returns `http://` and the address, without a slash at the end.
+    /// Returns the address on loopback.
     ///
     /// # Panics
     ///
     /// Panics if the system does not return the address.
+    pub fn address(&self) -> SocketAddr {
+        self.socket.local_addr().expect("a bound socket has an address")
+    }
+
+    /// Returns `http://` and the address, without a slash at the end.
+    ///
+    /// # Panics
+    ///
+    /// See [`address`](Self::address).
     pub fn url(&self) -> String {
-        format!("http://{}", self.socket.local_addr().expect("a bound socket has an address"))
+        format!("http://{}", self.address())
     }
 }

@@ -58,7 +58,7 @@ async fn http_proxy_without_server_answers_502() {
     let (proxy, refused) = (Http::start().await, RefusedPort::bind());
     proxy.set_default(Action::tunnel());
     let mut stream = TcpStream::connect(proxy.address()).await.unwrap();
-    let target = refused.url().replace("http://", "");
+    let target = refused.address();
     stream.write_all(format!("CONNECT {target} HTTP/1.1\r\n\r\n").as_bytes()).await.unwrap();
     assert!(rest(stream).await.starts_with("HTTP/1.1 502 "));
 }

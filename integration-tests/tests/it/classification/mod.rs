@@ -14,6 +14,7 @@ mod http2_rows;
 mod hyper_conn;
 mod hyper_util_client;
 mod hyper_util_sockets;
+mod proxies;
 mod request_bodies;
 mod reqwest_client;
 

@@ -31,7 +31,7 @@ impl Caller {
         Self::with_channel(endpoint(&server.url()).connect_lazy())
     }
 
-    fn with_channel(channel: Channel) -> Self {
+    pub(crate) fn with_channel(channel: Channel) -> Self {
         let head = Arc::<Mutex<_>>::default();
         let recorded = Arc::clone(&head);
         let stack = ServiceBuilder::new()
@@ -83,7 +83,8 @@ async fn bare(channel: Channel) -> Result<(), BoxError> {
     Ok(EchoClient::new(channel).say(words("hi")).await.map(drop)?)
 }
 
-async fn layered(channel: Channel) -> Result<(), BoxError> {
+/// Makes a call over the layer and the channel that fails.
+pub(crate) async fn layered(channel: Channel) -> Result<(), BoxError> {
     Err(Caller::with_channel(channel).expect_error().await.1.into())
 }
 

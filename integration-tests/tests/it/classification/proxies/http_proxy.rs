@@ -1,0 +1,157 @@
+//! HTTP proxies: tunnels, and requests for `http` URLs.
+
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::proxy::Tunnel;
+use reqwest::Proxy;
+use test_servers::{Action, Grpc, Http, RefusedPort, Reply};
+use tower::{BoxError, Layer, ServiceExt};
+use tower_fault_classify::{CarriedVerdict, FaultClassifyLayer, Verdict};
+
+use super::super::{Axes, Table, http1_rows, hyper_util_client, reqwest_client};
+use super::{SERVER, check, hyper_util_error, reqwest_error, tonic_error, with_timeout, with_tls};
+
+fn tunnel(proxy: &str) -> Tunnel<HttpConnector> {
+    Tunnel::new(proxy.parse().unwrap(), HttpConnector::new())
+}
+
+/// Returns the error of one call from each client that opens a tunnel to `server` through `proxy`.
+async fn errors(proxy: &str, server: &str) -> Vec<(&'static str, BoxError)> {
+    let (http, https) = (format!("http://{server}"), format!("https://{server}"));
+    let builder = reqwest_client::builder().proxy(Proxy::all(proxy).unwrap());
+    vec![
+        ("hyper-util", hyper_util_error(with_timeout(tunnel(proxy)), &http).await),
+        ("hyper-rustls", hyper_util_error(with_tls(with_timeout(tunnel(proxy))), &https).await),
+        ("reqwest", reqwest_error(builder, &https).await),
+        ("tonic", tonic_error(tunnel(proxy), &http).await),
+    ]
+}
+
+/// Returns the error of one call from each client through a proxy that always does this.
+async fn errors_after(action: Action) -> Vec<(&'static str, BoxError)> {
+    let proxy = Http::start().await;
+    proxy.set_default(action);
+    let errors = errors(&proxy.url(), SERVER).await;
+    let requests = proxy.requests();
+    assert!(requests.iter().all(|request| request.method == "CONNECT" && request.path == SERVER));
+    assert_eq!(requests.len(), errors.len());
+    errors
+}
+
+#[tokio::test]
+async fn connect_refused_by_proxy_is_neutral() {
+    let mut table = Table::default();
+    check(
+        &mut table,
+        "an HTTP proxy answers `CONNECT` with 407",
+        errors_after(Action::status(407).header("proxy-authenticate", "Basic")).await,
+    );
+    let others = [204, 302, 403, 429, 500, 502, 503, 504].map(Action::status);
+    for action in others.into_iter().chain([Action::garbage()]) {
+        check(
+            &mut table,
+            "an HTTP proxy answers `CONNECT` with any other status than 200, or with an invalid response",
+            errors_after(action).await,
+        );
+    }
+    check(
+        &mut table,
+        "the head of an HTTP proxy's response to `CONNECT` is larger than 8 KiB",
+        errors_after(Action::raw(format!("HTTP/1.1 200 OK\r\nx-large: {}", "a".repeat(9000)))).await,
+    );
+}
+
+#[tokio::test]
+async fn connect_without_answer_is_unsent() {
+    let mut table = Table::default();
+    for action in [Action::CloseAfterRequest, Action::ResetAfterRequest] {
+        check(
+            &mut table,
+            "an HTTP proxy closes the connection instead of answering `CONNECT`",
+            errors_after(action).await,
+        );
+    }
+    check(
+        &mut table,
+        "the proxy does not answer within the connect timeout",
+        errors_after(Action::Hang).await,
+    );
+    let refused = RefusedPort::bind();
+    check(&mut table, "the proxy refuses the connection", errors(&refused.url(), SERVER).await);
+}
+
+/// The tunnel ends before the client's first byte, after that byte, and after a part of its
+/// `ClientHello`.
+#[tokio::test]
+async fn tunnel_closed_before_tls_is_unsent() {
+    let (proxy, server, mut table) = (Http::start().await, Http::start().await, Table::default());
+    let (proxy_url, server_url) = (proxy.url(), format!("https://{}", server.address()));
+    for limit in [0, 1, 100] {
+        proxy.set_default(Action::Tunnel { limit });
+        let builder = reqwest_client::builder().proxy(Proxy::all(&*proxy_url).unwrap());
+        check(
+            &mut table,
+            "a tunnel is closed before the end of the TLS handshake",
+            vec![
+                ("hyper-rustls", hyper_util_error(with_tls(tunnel(&proxy_url)), &server_url).await),
+                ("reqwest", reqwest_error(builder, &server_url).await),
+            ],
+        );
+    }
+    assert!(server.connections() > 0 && server.requests().is_empty());
+}
+
+/// Dropping the proxy closes its tunnels.
+#[tokio::test]
+async fn tunnel_closed_after_request_is_if_idempotent() {
+    const SITUATION: &str = "a tunnel is closed after the request was sent";
+    let mut table = Table::default();
+
+    let (proxy, server) = (Http::start().await, Http::start().await);
+    proxy.set_default(Action::tunnel());
+    server.set_default(Action::Hang);
+    let call = tokio::spawn({
+        let (tunnel, url) = (tunnel(&proxy.url()), server.url());
+        async move { hyper_util_error(tunnel, &url).await }
+    });
+    server.wait_for_requests(1).await;
+    drop(proxy);
+    check(&mut table, SITUATION, vec![("hyper-util", call.await.unwrap())]);
+
+    let (proxy, server) = (Http::start().await, Grpc::start().await);
+    proxy.set_default(Action::tunnel());
+    server.set_default(Reply::nothing());
+    let call = tokio::spawn({
+        let (tunnel, url) = (tunnel(&proxy.url()), server.url());
+        async move { tonic_error(tunnel, &url).await }
+    });
+    server.wait_for_requests(1).await;
+    drop(proxy);
+    check(&mut table, SITUATION, vec![("tonic", call.await.unwrap())]);
+}
+
+#[tokio::test]
+async fn call_through_tunnel_succeeds() {
+    let (proxy, server) = (Http::start().await, Http::start().await);
+    proxy.set_default(Action::tunnel());
+    let client = hyper_util_client::client_with(tunnel(&proxy.url()));
+    hyper_util_client::exchange(&client, &server.url()).await.unwrap();
+    assert_eq!((proxy.requests().len(), server.requests().len()), (1, 1));
+}
+
+/// A proxy answers a request for an `http` URL itself if it does not reach the server.
+#[tokio::test]
+async fn response_of_forward_proxy_is_classified_by_status() {
+    let (proxy, mut table) = (Http::start().await, Table::default());
+    let proxied = reqwest_client::builder().proxy(Proxy::all(proxy.url()).unwrap());
+    let client = FaultClassifyLayer::new().layer(proxied.build().unwrap());
+    for status in [403, 407, 502, 503, 504] {
+        proxy.script([Action::status(status)]);
+        let request =
+            reqwest::Request::new(reqwest::Method::POST, format!("http://{SERVER}/").parse().unwrap());
+        let response = client.clone().oneshot(request).await.unwrap();
+        let carried = CarriedVerdict::get(&response);
+        let axes = carried.as_ref().and_then(Verdict::fault).map(Axes::of);
+        table.row(&status, axes, http1_rows::row_of(status));
+    }
+    assert!(proxy.requests().iter().all(|request| request.path == "http://server.invalid/"));
+}
