@@ -118,7 +118,7 @@ async fn injected_quota_is_classified_by_its_body() {
     use tower_fault_classify::{CarriedVerdict, FaultClassifyLayer};
 
     let (service, _) = layered(&FaultInjectionLayer::new().inject(Injection::kind(Kind::Quota)));
-    let layer = FaultClassifyLayer::new().read_error_bodies(ErrorBodies::new(LlmErrors));
+    let layer = FaultClassifyLayer::new().read_error_bodies(ErrorBodies::new(LlmErrors::new()));
     let response = layer.layer(service).oneshot(Request::new(())).await.unwrap();
     assert_eq!(CarriedVerdict::get(&response).unwrap().fault().unwrap().kind(), Kind::Quota);
 }
