@@ -139,6 +139,7 @@
 //! | [`handle`] | how handles and permits refer to a circuit |
 //! | [`keyed`] (feature `keyed`) | a circuit for each key of a request |
 //! | [`telemetry`] | transitions, as values and as a stream; failures; the last failure |
+//! | [`test_util`] (feature `test-util`) | helpers for tests of your own code |
 //! | [`fault_classify`] | the crate `tower-fault-classify`; [`Verdict`], [`Fault`], [`Kind`] and [`Health`] are its types |
 //!
 //! # Guides
@@ -153,7 +154,7 @@
 //! | [Observability](https://github.com/OWNER/tower-resilience-layers/blob/main/docs/observability.md) | observers, logs, all metrics, alerts |
 //! | [Streaming bodies](https://github.com/OWNER/tower-resilience-layers/blob/main/docs/streaming.md) | response bodies, uploads, gRPC streams |
 //! | [Configuration files](https://github.com/OWNER/tower-resilience-layers/blob/main/docs/configuration.md) | settings in TOML and JSON |
-//! | [Testing](https://github.com/OWNER/tower-resilience-layers/blob/main/docs/testing.md) | clocks and errors for tests |
+//! | [Testing](https://github.com/OWNER/tower-resilience-layers/blob/main/docs/testing.md) | tests of code that uses these layers |
 //! | [Compile errors](https://github.com/OWNER/tower-resilience-layers/blob/main/docs/compile-errors.md) | what to do if a stack does not compile |
 //! | [Migrating](https://github.com/OWNER/tower-resilience-layers/blob/main/docs/migrating.md) | the equivalent of another crate's configuration |
 //!
@@ -449,6 +450,7 @@
 //! | `tracing` | events for transitions and rejections |
 //! | `serde` | reads and writes [`BreakerConfig`] and `KeyedConfig`, and durations in your own settings (`HumanDuration`); writes [`Status`] and [`Transition`](telemetry::Transition), with durations in seconds (`retry_after_seconds`) |
 //! | `schemars` | JSON Schemas of [`BreakerConfig`] and `KeyedConfig` |
+//! | `test-util` | the module [`test_util`]: circuits in a given state, a clock, and values, for tests of your own code |
 //! | `llm` | with `track_body`: finds errors in the event streams of LLM APIs |
 //! | `h2`, `hyper`, `hyper-util`, `reqwest`, `reqwest-middleware`, `tower`, `tower-http` | classifies the errors and responses of these crates: see [`fault_classify`]. `tower` also passes on `tower::load::Load` |
 //!
@@ -467,7 +469,11 @@
 //! [`tower-fault-classify`]: https://docs.rs/tower-fault-classify
 //! [`tower-jitter-retry`]: https://docs.rs/tower-jitter-retry
 
-#![cfg_attr(docsrs, feature(doc_cfg), doc(auto_cfg(hide(feature = "__internals-tokio"))))]
+#![cfg_attr(
+    docsrs,
+    feature(doc_cfg),
+    doc(auto_cfg(hide(feature = "__internals-test-util", feature = "__internals-tokio")))
+)]
 
 pub mod body;
 pub mod call;
@@ -490,6 +496,8 @@ mod rng;
 mod serde;
 mod service;
 pub mod telemetry;
+#[cfg(feature = "test-util")]
+pub mod test_util;
 
 /// How handles and permits refer to their circuit.
 ///

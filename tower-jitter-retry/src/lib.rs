@@ -294,6 +294,7 @@
 //! | [`decision`] | the retry decision without I/O, for other runtimes and simulations |
 //! | [`replay`] | bodies that can be sent again, [`ReplayBody`] |
 //! | [`request`] | requests that can be sent again; the marks of nested layers |
+//! | [`test_util`] (feature `test-util`) | helpers for tests of your own code |
 //! | [`tower_policy`] (feature `tower-retry`) | a policy for tower's own retry layer |
 //! | [`fault_classify`] | the crate `tower-fault-classify` |
 //!
@@ -307,7 +308,7 @@
 //! | [Observability](https://github.com/OWNER/tower-resilience-layers/blob/main/docs/observability.md) | the callback, logs, all metrics, alerts |
 //! | [Streaming bodies](https://github.com/OWNER/tower-resilience-layers/blob/main/docs/streaming.md) | replay of request bodies, uploads, gRPC streams |
 //! | [Configuration files](https://github.com/OWNER/tower-resilience-layers/blob/main/docs/configuration.md) | settings in TOML and JSON |
-//! | [Testing](https://github.com/OWNER/tower-resilience-layers/blob/main/docs/testing.md) | tests with paused time |
+//! | [Testing](https://github.com/OWNER/tower-resilience-layers/blob/main/docs/testing.md) | tests of code that uses these layers |
 //! | [Compile errors](https://github.com/OWNER/tower-resilience-layers/blob/main/docs/compile-errors.md) | what to do if a stack does not compile |
 //! | [Migrating](https://github.com/OWNER/tower-resilience-layers/blob/main/docs/migrating.md) | the equivalent of another crate's configuration |
 //!
@@ -367,6 +368,7 @@
 //! | `serde` | reads and writes [`RetryPolicy`] and [`Budget`], and durations in your own settings (`HumanDuration`) |
 //! | `schemars` | JSON Schemas of [`RetryPolicy`] and [`Budget`] |
 //! | `tower-retry` | a policy for tower's own retry layer |
+//! | `test-util` | the module [`test_util`]: decisions without a service, a budget that counts, a clock, and values, for tests of your own code |
 //!
 //! # Platforms
 //!
@@ -382,7 +384,11 @@
 //! [`tower-breaker`]: https://docs.rs/tower-breaker
 //! [`tower-fault-classify`]: https://docs.rs/tower-fault-classify
 
-#![cfg_attr(docsrs, feature(doc_cfg), doc(auto_cfg(hide(feature = "__internals-tokio"))))]
+#![cfg_attr(
+    docsrs,
+    feature(doc_cfg),
+    doc(auto_cfg(hide(feature = "__internals-test-util", feature = "__internals-tokio")))
+)]
 
 mod attempt;
 pub mod backoff;
@@ -399,6 +405,8 @@ mod rng;
 mod serde;
 mod service;
 mod telemetry;
+#[cfg(feature = "test-util")]
+pub mod test_util;
 #[cfg(feature = "tower-retry")]
 pub mod tower_policy;
 

@@ -35,6 +35,8 @@ mod reservations;
 mod shared_circuit;
 mod slow_start;
 mod support;
+#[cfg(feature = "test-util")]
+mod test_util;
 mod track_body;
 mod trip;
 mod windows;

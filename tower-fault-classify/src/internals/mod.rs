@@ -15,6 +15,8 @@ mod retry_scope;
 pub mod settings;
 mod striped;
 pub mod sync;
+#[cfg(feature = "__internals-test-util")]
+mod test_clock;
 mod type_name;
 
 pub use clock::{AtomicClock, Clock, ManualClock};
@@ -25,6 +27,8 @@ pub use striped::{
     BucketRing, CellUpdate, PaddedRing, StripedCounter, StripedTotal, TAGS_PER_EPOCH, TimeBuckets,
     is_in_window,
 };
+#[cfg(feature = "__internals-test-util")]
+pub use test_clock::{TestClock, test_clock};
 pub use type_name::{error_chain, error_type_name};
 
 pub use crate::duration::DisplayDuration;

@@ -19,6 +19,8 @@ mod retry_scope;
 mod safety;
 mod support;
 mod telemetry;
+#[cfg(feature = "test-util")]
+mod test_util;
 #[cfg(feature = "tower-retry")]
 mod tower_policy;
 mod uploads;
