@@ -269,7 +269,7 @@
 //! [`tables`] lists the failures of proxies and of name resolution, with the verdict on each.
 //!
 //! - Until the tunnel is open, the request is not sent. Most of these failures are therefore
-//!   `unsent`, and the retry layer sends a POST again too.
+//!   `unsent`, and the retry layer sends a POST again too. For reqwest see [Redirects](#redirects).
 //! - A proxy that rejects this client would reject it again: such a failure is `never` retried.
 //! - A proxy that is down, and a name that does not resolve, are `unhealthy`: the path to the
 //!   server does not work. If several servers share a proxy, their circuits open together.

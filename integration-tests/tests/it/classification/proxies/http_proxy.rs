@@ -2,26 +2,43 @@
 
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::proxy::Tunnel;
-use reqwest::Proxy;
-use test_servers::{Action, Grpc, Http, RefusedPort, Reply};
+use reqwest::{Certificate, ClientBuilder, Proxy};
+use test_servers::{Action, Grpc, Http, RefusedPort, Reply, Tls};
 use tower::{BoxError, Layer, ServiceExt};
 use tower_fault_classify::{CarriedVerdict, FaultClassifyLayer, Verdict};
 
-use super::super::{Axes, Table, http1_rows, hyper_util_client, reqwest_client};
+use super::super::{Axes, Table, expect_error, http1_rows, hyper_util_client, reqwest_client};
 use super::{SERVER, check, hyper_util_error, reqwest_error, tonic_error, with_timeout, with_tls};
 
 fn tunnel(proxy: &str) -> Tunnel<HttpConnector> {
     Tunnel::new(proxy.parse().unwrap(), HttpConnector::new())
 }
 
+/// Returns the builder of a client that uses the proxy.
+fn proxied(proxy: &str) -> ClientBuilder {
+    reqwest_client::builder().proxy(Proxy::all(proxy).unwrap())
+}
+
+/// Sends a request to a server with TLS through the proxy, over the client with this name.
+async fn https_exchange(client: &str, proxy: &str, tls: &Tls, url: &str) -> Result<(), BoxError> {
+    if client == "reqwest" {
+        let authority = Certificate::from_pem(tls.ca_pem().as_bytes())?;
+        let client = proxied(proxy).tls_certs_merge([authority]).build()?;
+        return reqwest_client::exchange(&client, url).await;
+    }
+    let client = hyper_util_client::client_with(with_tls(tunnel(proxy), tls));
+    hyper_util_client::exchange(&client, url).await
+}
+
+const HTTPS_CLIENTS: [&str; 2] = ["reqwest", "hyper-rustls"];
+
 /// Returns the error of one call from each client that opens a tunnel to `server` through `proxy`.
 async fn errors(proxy: &str, server: &str) -> Vec<(&'static str, BoxError)> {
     let (http, https) = (format!("http://{server}"), format!("https://{server}"));
-    let builder = reqwest_client::builder().proxy(Proxy::all(proxy).unwrap());
     vec![
         ("hyper-util", hyper_util_error(with_timeout(tunnel(proxy)), &http).await),
-        ("hyper-rustls", hyper_util_error(with_tls(with_timeout(tunnel(proxy))), &https).await),
-        ("reqwest", reqwest_error(builder, &https).await),
+        ("hyper-rustls", hyper_util_error(with_tls(with_timeout(tunnel(proxy)), &Tls::new()), &https).await),
+        ("reqwest", reqwest_error(proxied(proxy), &https).await),
         ("tonic", tonic_error(tunnel(proxy), &http).await),
     ]
 }
@@ -87,13 +104,15 @@ async fn tunnel_closed_before_tls_is_unsent() {
     let (proxy_url, server_url) = (proxy.url(), format!("https://{}", server.address()));
     for limit in [0, 1, 100] {
         proxy.set_default(Action::Tunnel { limit });
-        let builder = reqwest_client::builder().proxy(Proxy::all(&*proxy_url).unwrap());
         check(
             &mut table,
             "a tunnel is closed before the end of the TLS handshake",
             vec![
-                ("hyper-rustls", hyper_util_error(with_tls(tunnel(&proxy_url)), &server_url).await),
-                ("reqwest", reqwest_error(builder, &server_url).await),
+                (
+                    "hyper-rustls",
+                    hyper_util_error(with_tls(tunnel(&proxy_url), &Tls::new()), &server_url).await,
+                ),
+                ("reqwest", reqwest_error(proxied(&proxy_url), &server_url).await),
             ],
         );
     }
@@ -127,6 +146,18 @@ async fn tunnel_closed_after_request_is_if_idempotent() {
     server.wait_for_requests(1).await;
     drop(proxy);
     check(&mut table, SITUATION, vec![("tonic", call.await.unwrap())]);
+
+    for client in HTTPS_CLIENTS {
+        let tls = Tls::new();
+        let (proxy, server) = (Http::start().await, Http::start_tls(&tls).await);
+        proxy.set_default(Action::tunnel());
+        server.set_default(Action::Hang);
+        let (proxy_url, url) = (proxy.url(), server.url());
+        let call = tokio::spawn(async move { https_exchange(client, &proxy_url, &tls, &url).await });
+        server.wait_for_requests(1).await;
+        drop(proxy);
+        check(&mut table, SITUATION, vec![(client, expect_error(call.await.unwrap()))]);
+    }
 }
 
 #[tokio::test]
@@ -136,14 +167,20 @@ async fn call_through_tunnel_succeeds() {
     let client = hyper_util_client::client_with(tunnel(&proxy.url()));
     hyper_util_client::exchange(&client, &server.url()).await.unwrap();
     assert_eq!((proxy.requests().len(), server.requests().len()), (1, 1));
+
+    let tls = Tls::new();
+    let server = Http::start_tls(&tls).await;
+    for client in HTTPS_CLIENTS {
+        https_exchange(client, &proxy.url(), &tls, &server.url()).await.unwrap();
+    }
+    assert_eq!((proxy.requests().len(), server.requests().len()), (3, 2));
 }
 
 /// A proxy answers a request for an `http` URL itself if it does not reach the server.
 #[tokio::test]
 async fn response_of_forward_proxy_is_classified_by_status() {
     let (proxy, mut table) = (Http::start().await, Table::default());
-    let proxied = reqwest_client::builder().proxy(Proxy::all(proxy.url()).unwrap());
-    let client = FaultClassifyLayer::new().layer(proxied.build().unwrap());
+    let client = FaultClassifyLayer::new().layer(proxied(&proxy.url()).build().unwrap());
     for status in [403, 407, 502, 503, 504] {
         proxy.script([Action::status(status)]);
         let request =

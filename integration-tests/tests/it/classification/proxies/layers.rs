@@ -15,7 +15,7 @@ use tower_breaker::{BreakerConfig, BreakerLayer, CircuitState};
 use tower_fault_classify::{Classify, FaultClassifyLayer, Health, Kind, Verdict, classify_error};
 use tower_jitter_retry::JitterRetryLayer;
 
-use super::super::{expect_error, hyper_util_client};
+use super::super::{expect_error, hyper_util_client, reqwest_client};
 use super::SERVER;
 
 /// Sends a POST through the connector. Returns the state of the circuit after the call.
@@ -86,6 +86,28 @@ async fn post_through_failing_socks_proxy_is_retried_if_unsent() {
     let socks = SocksV4::new(proxy.url().parse().unwrap(), HttpConnector::new());
     let got = state_after_post(socks, FaultClassifyLayer::new()).await;
     assert_eq!((proxy.connections(), got), (3, Closed));
+}
+
+/// Sends a POST to `https` through a proxy that always answers with this status, over reqwest.
+/// Returns the number of attempts.
+async fn reqwest_attempts(status: u16, follows_redirects: Option<bool>) -> usize {
+    let proxy = Http::start().await;
+    proxy.set_default(Action::status(status));
+    let proxied = reqwest_client::builder().proxy(reqwest::Proxy::all(proxy.url()).unwrap());
+    let client = proxied.redirect(reqwest::redirect::Policy::none()).build().unwrap();
+    let policy = integration_tests::retry_at_once().max_attempts(3).follows_redirects(follows_redirects);
+    let request = client.post(format!("https://{SERVER}/")).body("body").build().unwrap();
+    expect_error(JitterRetryLayer::new(policy.build().unwrap()).layer(client).oneshot(request).await);
+    proxy.requests().len()
+}
+
+/// An error of reqwest does not say whether the first hop failed or a later one.
+#[tokio::test]
+async fn reqwest_post_through_failing_proxy_is_retried_without_redirects() {
+    for (status, attempts) in [(407, 1), (403, 3), (502, 3)] {
+        assert_eq!(reqwest_attempts(status, Some(false)).await, attempts, "{status}");
+        assert_eq!(reqwest_attempts(status, None).await, 1, "{status}");
+    }
 }
 
 /// A POST whose response never came is sent once, although the tunnel was open for it.

@@ -10,6 +10,7 @@ use http::Uri;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::Connect;
 use rustls::{ClientConfig, RootCertStore};
+use test_servers::Tls;
 use tower::timeout::Timeout;
 use tower::util::BoxCloneSyncService;
 use tower::{BoxError, Service};
@@ -49,8 +50,6 @@ fn check(table: &mut Table, situation: &str, errors: Vec<(&str, BoxError)>) {
 #[test]
 fn every_row_has_a_test() {
     let tests = [include_str!("dns.rs"), include_str!("http_proxy.rs"), include_str!("socks.rs")].concat();
-    // rustfmt breaks no string, but a long one is continued on the next line.
-    let tests = tests.replace("\\\n", "").split_whitespace().collect::<Vec<_>>().join(" ");
     let situations: Vec<_> =
         rows().map(|row| row.split(" | ").next().unwrap().trim_start_matches("| ")).collect();
     assert!(situations.len() > 15, "{situations:?}");
@@ -86,10 +85,12 @@ async fn reqwest_error(builder: reqwest::ClientBuilder, url: &str) -> BoxError {
     expect_error(reqwest_client::exchange(&client, url).await)
 }
 
-/// Adds TLS to a connector. It trusts no certificate: no handshake of these tests gets that far.
-fn with_tls<C>(connector: C) -> HttpsConnector<C> {
+/// Adds TLS to a connector. It trusts the authority of `tls`.
+fn with_tls<C>(connector: C, tls: &Tls) -> HttpsConnector<C> {
     test_servers::install_ring();
-    let config = ClientConfig::builder().with_root_certificates(RootCertStore::empty()).with_no_client_auth();
+    let mut roots = RootCertStore::empty();
+    roots.add(tls.ca_der()).unwrap();
+    let config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
     HttpsConnectorBuilder::new()
         .with_tls_config(config)
         .https_or_http()

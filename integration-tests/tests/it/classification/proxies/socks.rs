@@ -3,7 +3,7 @@
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::proxy::{SocksV4, SocksV5};
 use reqwest::Proxy;
-use test_servers::{Action, Http, RefusedPort, Socks, SocksAction};
+use test_servers::{Action, Http, RefusedPort, Socks, SocksAction, Tls};
 use tower::BoxError;
 
 use super::super::{CALLER, Table, reqwest_client};
@@ -150,7 +150,7 @@ async fn tunnel_of_socks_proxy_closed_before_tls_is_unsent() {
             "a tunnel is closed before the end of the TLS handshake",
             vec![
                 ("reqwest", reqwest_error(reqwest_with(Version::V5, &proxy.url()), &url).await),
-                ("hyper-rustls", hyper_util_error(with_tls(socks5(&proxy.url())), &url).await),
+                ("hyper-rustls", hyper_util_error(with_tls(socks5(&proxy.url()), &Tls::new()), &url).await),
             ],
         );
     }
