@@ -31,6 +31,8 @@ mod mode;
 #[cfg(feature = "error-body")]
 mod peek;
 mod replace;
+#[cfg(feature = "error-body")]
+mod sse;
 mod tracked;
 
 pub use end::{BodyEnd, ClassifyEnd, EndReason, OnEnd};
@@ -40,4 +42,6 @@ pub use mode::{Head, Peek, Peeked, Track};
 #[cfg(feature = "error-body")]
 pub use peek::{BodyRule, ErrorBodies, ErrorBody, PeekedBody, Reading};
 pub use replace::{ReplaceBody, TakeBody};
+#[cfg(feature = "error-body")]
+pub use sse::StreamEvent;
 pub use tracked::{DataInspector, NoInspector, ObservedHook, TrackBody, TrackedBody, track_response};

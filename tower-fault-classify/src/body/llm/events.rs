@@ -1,20 +1,14 @@
-//! Finds errors in an event stream (WHATWG HTML §9.2, "Server-sent events").
+//! Finds errors in the events of LLM APIs.
 
 use bytes::Bytes;
 use http::HeaderMap;
-use http::header::CONTENT_TYPE;
-use memchr::memchr2;
 use memchr::memmem::Finder;
 
 use super::{LlmErrors, code};
+use crate::body::sse::{SseParser, StreamEvent, is_event_stream};
 use crate::body::tracked::DataInspector;
-use crate::fault::{Retryable, Verdict};
+use crate::fault::{Fault, Retryable, Verdict};
 use crate::table;
-
-/// The maximum number of bytes kept of one line, and of one event's data.
-///
-/// The beginning of a longer one is read, because it contains the error code.
-const MAX_BUFFERED: usize = 16 * 1024;
 
 /// An inspector that finds errors in the event streams of LLM APIs.
 ///
@@ -32,7 +26,14 @@ const MAX_BUFFERED: usize = 16 * 1024;
 pub struct LlmEvents {
     errors: LlmErrors,
     /// `None`: no event stream.
-    stream: Option<Box<SseParser>>,
+    stream: Option<Box<Stream>>,
+}
+
+#[derive(Clone, Debug)]
+struct Stream {
+    parser: SseParser,
+    /// It is created once, because creating it takes longer than a search.
+    error_key: Finder<'static>,
 }
 
 impl LlmEvents {
@@ -44,11 +45,9 @@ impl LlmEvents {
 
 impl DataInspector<Bytes> for LlmEvents {
     fn start(&self, headers: Option<&HeaderMap>) -> Self {
-        let content_type = headers.and_then(|headers| headers.get(CONTENT_TYPE));
-        let media_type = content_type.map_or(&b""[..], |value| value.as_bytes());
-        let essence = media_type.split(|&byte| byte == b';').next().unwrap_or_default();
-        if essence.trim_ascii().eq_ignore_ascii_case(b"text/event-stream") {
-            Self { errors: self.errors.clone(), stream: Some(Box::default()) }
+        if headers.is_some_and(is_event_stream) {
+            let stream = Stream { parser: SseParser::default(), error_key: error_key() };
+            Self { errors: self.errors.clone(), stream: Some(Box::new(stream)) }
         } else {
             Self::default()
         }
@@ -56,147 +55,52 @@ impl DataInspector<Bytes> for LlmEvents {
 
     #[inline]
     fn inspect(&mut self, data: &Bytes) -> Option<Verdict> {
-        self.stream.as_mut()?.feed(data, &self.errors)
+        let Stream { parser, error_key } = &mut **self.stream.as_mut()?;
+        parser.feed(data, |event| late_verdict(event, error_key, &self.errors))
     }
 
     fn finish(&mut self) -> Option<Verdict> {
-        self.stream.as_mut()?.finish(&self.errors)
+        let Stream { parser, error_key } = &mut **self.stream.as_mut()?;
+        parser.finish(|event| late_verdict(event, error_key, &self.errors))
     }
 }
 
-/// The state of the parser between two chunks.
-#[derive(Clone, Debug)]
-struct SseParser {
-    /// No line is complete yet: the first one may begin with a byte order mark.
-    first_line: bool,
-    /// The last byte was a CR: an LF that follows is part of the same line end.
-    after_cr: bool,
-    /// The beginning of an incomplete line.
-    line: Vec<u8>,
-    event: Event,
-    /// Searches for the key of an error.
-    ///
-    /// It is created once, because creating it takes longer than a search.
-    error_key: Finder<'static>,
-}
-
-/// The event that is being read.
-#[derive(Clone, Debug, Default)]
-struct Event {
-    named_error: bool,
-    /// The beginning of the event's data.
-    data: Vec<u8>,
-}
-
-impl Default for SseParser {
-    fn default() -> Self {
-        let (line, event) = Default::default();
-        Self { first_line: true, after_cr: false, line, event, error_key: Finder::new(b"\"error\"") }
-    }
-}
-
-impl SseParser {
-    fn feed(&mut self, mut chunk: &[u8], errors: &LlmErrors) -> Option<Verdict> {
-        if self.after_cr && !chunk.is_empty() {
-            self.after_cr = false;
-            chunk = chunk.strip_prefix(b"\n").unwrap_or(chunk);
-        }
-        while let Some(end) = memchr2(b'\n', b'\r', chunk) {
-            let verdict = if self.line.is_empty() {
-                self.finish_line(&chunk[..end], errors)
-            } else {
-                append_limited(&mut self.line, &chunk[..end]);
-                let mut line = std::mem::take(&mut self.line);
-                let verdict = self.finish_line(&line, errors);
-                line.clear();
-                self.line = line;
-                verdict
-            };
-            if verdict.is_some() {
-                return verdict;
-            }
-            let cr = chunk[end] == b'\r';
-            chunk = &chunk[end + 1..];
-            if cr {
-                self.after_cr = chunk.is_empty();
-                chunk = chunk.strip_prefix(b"\n").unwrap_or(chunk);
-            }
-        }
-        append_limited(&mut self.line, chunk);
-        None
-    }
-
-    /// Called at the end of the stream: an incomplete event counts as complete.
-    fn finish(&mut self, errors: &LlmErrors) -> Option<Verdict> {
-        let line = std::mem::take(&mut self.line);
-        self.finish_line(&line, errors).or_else(|| self.event.dispatch(&self.error_key, errors))
-    }
-
-    fn finish_line(&mut self, mut line: &[u8], errors: &LlmErrors) -> Option<Verdict> {
-        if std::mem::take(&mut self.first_line) {
-            line = line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line);
-        }
-        if line.is_empty() {
-            return self.event.dispatch(&self.error_key, errors);
-        }
-        let colon = line.iter().position(|&byte| byte == b':').unwrap_or(line.len());
-        let value = line.get(colon + 1..).unwrap_or_default();
-        let value = value.strip_prefix(b" ").unwrap_or(value);
-        match &line[..colon] {
-            b"event" => self.event.named_error = value == b"error",
-            b"data" => {
-                if !self.event.data.is_empty() {
-                    append_limited(&mut self.event.data, b"\n");
-                }
-                append_limited(&mut self.event.data, value);
-            }
-            _ => {}
-        }
-        None
-    }
-}
-
-impl Event {
-    /// Called when the event is complete; clears it for the next event.
-    fn dispatch(&mut self, error_key: &Finder<'_>, errors: &LlmErrors) -> Option<Verdict> {
-        let named_error = std::mem::take(&mut self.named_error);
-        let verdict = if named_error || error_key.find(&self.data).is_some() {
-            let found = code::read(&self.data, errors);
-            (named_error || found.error).then(|| stream_verdict(&found))
-        } else {
-            None
-        };
-        self.data.clear();
-        verdict
-    }
-}
-
-/// Appends as many bytes as the limit allows.
-fn append_limited(kept: &mut Vec<u8>, more: &[u8]) {
-    let room = MAX_BUFFERED.saturating_sub(kept.len()).min(more.len());
-    kept.extend_from_slice(&more[..room]);
+/// Searches for the key that the data of an error has.
+pub(super) fn error_key() -> Finder<'static> {
+    Finder::new(b"\"error\"")
 }
 
 /// Returns the verdict on an error event. The stream has begun, so the call is not sent again.
-fn stream_verdict(found: &code::ParsedError) -> Verdict {
-    let fault = found.row().or_else(|| found.status_row()).unwrap_or(table::http::OTHER_5XX);
-    fault.with_retryable(Retryable::Never).into()
+fn late_verdict(event: &StreamEvent<'_>, error_key: &Finder<'_>, errors: &LlmErrors) -> Option<Verdict> {
+    error_in(event, error_key, errors).map(|fault| fault.with_retryable(Retryable::Never).into())
+}
+
+/// Returns the fault of an error event, or `None` for another event.
+pub(super) fn error_in(event: &StreamEvent<'_>, error_key: &Finder<'_>, errors: &LlmErrors) -> Option<Fault> {
+    let named_error = event.name == b"error";
+    if !named_error && error_key.find(event.data).is_none() {
+        return None;
+    }
+    let found = code::read(event.data, errors);
+    (named_error || found.error)
+        .then(|| found.row().or_else(|| found.status_row()).unwrap_or(table::http::OTHER_5XX))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::fault::{Health, Kind};
+    use http::HeaderValue;
+    use http::header::CONTENT_TYPE;
     use proptest::collection::vec;
     use proptest::prelude::*;
     use proptest::sample::{Index, select};
 
     fn run<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> Option<Verdict> {
-        let mut stream = SseParser::default();
-        chunks
-            .into_iter()
-            .find_map(|chunk| stream.feed(chunk, &LlmErrors::new()))
-            .or_else(|| stream.finish(&LlmErrors::new()))
+        let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"))]);
+        let mut events = DataInspector::<Bytes>::start(&LlmEvents::default(), Some(&headers));
+        let verdict = chunks.into_iter().find_map(|chunk| events.inspect(&Bytes::copy_from_slice(chunk)));
+        verdict.or_else(|| DataInspector::<Bytes>::finish(&mut events))
     }
 
     fn kind(stream: &str) -> Option<Kind> {
@@ -279,30 +183,6 @@ mod tests {
         );
     }
 
-    #[test]
-    fn sse_endless_line_is_kept_up_to_limit() {
-        let mut stream = SseParser::default();
-        assert_eq!(
-            stream.feed(b"data: {\"error\":{\"type\":\"api_error\",\"message\":\"", &LlmErrors::new()),
-            None
-        );
-        for _ in 0..10_000 {
-            assert_eq!(stream.feed(&[b'a'; 1000], &LlmErrors::new()), None);
-        }
-        assert!(stream.line.capacity() <= 2 * MAX_BUFFERED);
-        let verdict = stream.feed(b"\"}}\n\n", &LlmErrors::new()).unwrap();
-        assert_eq!(verdict.fault().unwrap().kind(), Kind::Server);
-    }
-
-    #[test]
-    fn sse_endless_data_is_kept_up_to_limit() {
-        let mut stream = SseParser::default();
-        for _ in 0..100_000 {
-            assert_eq!(stream.feed(b"data: 0123456789\n", &LlmErrors::new()), None);
-        }
-        assert!(stream.event.data.capacity() <= 2 * MAX_BUFFERED);
-    }
-
     /// A naive parser that follows the specification literally, over the whole stream at once.
     fn events_of(stream: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
         let stream = stream.strip_prefix(b"\xef\xbb\xbf").unwrap_or(stream);
@@ -348,7 +228,9 @@ mod tests {
         events_of(stream).into_iter().find_map(|(name, data)| {
             let found = code::read(&data, &LlmErrors::new());
             let may_be_error = name == b"error" || String::from_utf8_lossy(&data).contains("\"error\"");
-            (may_be_error && (name == b"error" || found.error)).then(|| stream_verdict(&found))
+            let row = found.row().or_else(|| found.status_row()).unwrap_or(table::http::OTHER_5XX);
+            (may_be_error && (name == b"error" || found.error))
+                .then(|| row.with_retryable(Retryable::Never).into())
         })
     }
 
