@@ -63,7 +63,7 @@ where
     F: Future<Output = Result<Res, Err>>,
     C: Classify<Res, Err>,
     M: ErrorMode<Err>,
-    P: Peek<Res>,
+    P: Peek<Res, C>,
     B: Track<P::Response, C>,
 {
     type Output = Result<B::Response, M::Error>;
@@ -81,7 +81,7 @@ where
                         if let Some(outcome) = outcome {
                             attach_verdict(outcome, head);
                         }
-                        match peek.peek(response) {
+                        match peek.peek(response, &head, this.classify, C::classify_end) {
                             Peeked::Done(response) => (response, head, status),
                             Peeked::Reading(reading) => {
                                 this.state.set(State::Reading { reading, head, status });

@@ -164,7 +164,10 @@ impl<C, M, B> FaultClassifyLayer<C, M, Head, B> {
     /// `reqwest::Response` does not change.
     ///
     /// A response whose body is read costs one allocation, and the allocations that join several
-    /// frames into one. A response whose status is below 400 costs nothing.
+    /// frames into one. Other responses cost nothing.
+    ///
+    /// With [`first_event_timeout`], the layer also waits for the first event of each event stream,
+    /// so that a retry layer above can send the request again if the stream breaks before it.
     ///
     /// **Default**: off, the head alone decides. [`ErrorBodies`] has the limits on size and time,
     /// and their defaults.
@@ -181,14 +184,15 @@ impl<C, M, B> FaultClassifyLayer<C, M, Head, B> {
     ///
     /// [`BodyRule`]: crate::body::BodyRule
     /// [`ErrorBodies`]: crate::body::ErrorBodies
+    /// [`first_event_timeout`]: crate::body::ErrorBodies::first_event_timeout
     /// [`PeekedBody`]: crate::body::PeekedBody
     #[cfg(feature = "error-body")]
-    pub fn read_error_bodies<R>(
+    pub fn read_error_bodies<R, K>(
         self,
         bodies: crate::body::ErrorBodies<R>,
-    ) -> FaultClassifyLayer<C, M, crate::body::ErrorBodies<R>, B> {
+    ) -> FaultClassifyLayer<C, M, crate::body::ErrorBodies<R, K>, B> {
         let Self { classify, errors, track, reporter, .. } = self;
-        FaultClassifyLayer { classify, errors, peek: bodies, track, reporter }
+        FaultClassifyLayer { classify, errors, peek: bodies.of_kind(), track, reporter }
     }
 }
 

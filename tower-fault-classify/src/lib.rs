@@ -222,9 +222,10 @@
 //!
 //! **`read_error_bodies`** (feature `error-body`) reads the beginning of the body of a response
 //! whose status is 400 or more: by default at most 64 KiB, and for at most one second. A
-//! [`BodyRule`] classifies the response by these bytes. The body is forwarded byte for byte. The
-//! feature `llm` has the rules for the APIs of language models, and finds the errors in their event
-//! streams:
+//! [`BodyRule`] classifies the response by these bytes. The body is forwarded byte for byte. With
+//! `first_event_timeout` of `ErrorBodies`, the layer also waits for the first event of an event
+//! stream, so that a stream that breaks before it can be retried. The feature `llm` has the rules
+//! for the APIs of language models, and finds the errors in their event streams:
 //!
 //! ```
 //! # #[cfg(feature = "llm")]
@@ -363,8 +364,8 @@
 //! | feature | compiles | adds |
 //! |---|---|---|
 //! | `follow-redirect` | tower-http's timeout and `FollowRedirect` | the URL of a response after a redirect, which the retry layer compares with the request's |
-//! | `error-body` | tokio's time | `read_error_bodies` |
-//! | `llm` | tokio's time, `serde`, `serde_json`, memchr | `LlmErrors`, `inspect_llm_events`, `llm_fault` |
+//! | `error-body` | tokio's time, memchr | `read_error_bodies` |
+//! | `llm` | tokio's time, memchr, `serde`, `serde_json` | `LlmErrors`, `inspect_llm_events`, `llm_fault` |
 //! | `metrics` | metrics | the counter `tower_fault_classify_faults_total` by `layer` ([`name`](FaultClassifyLayer::name)), `error.type` (the kind) and `fault.origin` |
 //! | `tracing` | tracing | an event at debug level for each fault; its fields are named as in OpenTelemetry where OpenTelemetry has a name |
 //! | `draft-ratelimit` | nothing more | the `RateLimit` field of an IETF draft |

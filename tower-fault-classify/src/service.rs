@@ -64,7 +64,7 @@ where
     S: Service<Req>,
     C: Classify<S::Response, S::Error> + Clone,
     M: ErrorMode<S::Error>,
-    P: Peek<S::Response> + Clone,
+    P: Peek<S::Response, C> + Clone,
     B: Track<P::Response, C> + Clone,
 {
     type Response = B::Response;

@@ -13,13 +13,15 @@
 //! |---|---|---|
 //! | [`track_body`](crate::FaultClassifyLayer::track_body) | the whole body, while its reader reads it | calls a hook ([`OnEnd`]) exactly once with the verdict on the call: at the end of the body, when the body breaks, or when it is dropped before its end. Nothing is delayed or buffered |
 //! | [`read_error_bodies`](crate::FaultClassifyLayer::read_error_bodies) (feature `error-body`) | the beginning of a body whose status is 400 or more, before the response is returned | passes it to a `BodyRule`, and forwards every byte |
+//! | `read_error_bodies` with `first_event_timeout` of `ErrorBodies` | also the beginning of an event stream, up to its first event | a stream that breaks before its first event can be retried |
 //!
 //! Both work on `http::Response<B>` and on `reqwest::Response`, whose type stays the same.
 //!
 //! | items | for |
 //! |---|---|
 //! | [`OnEnd`], [`BodyEnd`], [`EndReason`] | a hook or a rule that reads the end of a body |
-//! | `ErrorBodies`, `BodyRule`, `ErrorBody`, `LlmErrors` | rules that read the beginning of an error response's body |
+//! | `ErrorBodies`, `BodyRule`, `ErrorBody`, `StreamEvent`, `LlmErrors` | rules that read the beginning of an error response's body, or the first event of a stream |
+//! | `llm_fault` | error codes of LLM APIs that do not arrive in an HTTP response |
 //! | [`DataInspector`], [`NoInspector`], `LlmEvents` | inspecting the data of a tracked body |
 //! | [`track_response`], [`TrackedBody`], [`ClassifyEnd`], [`TakeBody`], [`ReplaceBody`] | a layer of your own that tracks bodies |
 //! | [`Head`], [`TrackBody`], [`ObservedHook`], [`Track`], [`Peek`], [`Peeked`], `PeekedBody`, `Reading` | types in the signature of the layer |

@@ -38,10 +38,10 @@ impl<Res, C> Track<Res, C> for Head {
     }
 }
 
-/// A body mode that decides whether the layer reads the beginning of an error response's body.
+/// A body mode that decides whether the layer reads the beginning of a response's body.
 ///
 /// The trait is sealed. [`Head`] does not read, `ErrorBodies` does.
-pub trait Peek<Res>: sealed::Sealed {
+pub trait Peek<Res, C>: sealed::Sealed {
     /// The response that the layer returns.
     type Response;
     /// The future that reads the body.
@@ -50,7 +50,15 @@ pub trait Peek<Res>: sealed::Sealed {
     type Reading: Future<Output = (Self::Response, Option<Verdict>)>;
 
     /// Starts to read the body, if the mode reads the body of this response.
-    fn peek(&self, response: Res) -> Peeked<Self::Response, Self::Reading>;
+    ///
+    /// `classify` classifies an error that breaks the body.
+    fn peek(
+        &self,
+        response: Res,
+        head: &Verdict,
+        classify: &C,
+        classify_end: ClassifyEnd<C>,
+    ) -> Peeked<Self::Response, Self::Reading>;
 }
 
 /// A response, or the future that reads its body.
@@ -62,12 +70,12 @@ pub enum Peeked<Res, F> {
     Reading(F),
 }
 
-impl<Res> Peek<Res> for Head {
+impl<Res, C> Peek<Res, C> for Head {
     type Response = Res;
     type Reading = Pending<(Res, Option<Verdict>)>;
 
     #[inline]
-    fn peek(&self, response: Res) -> Peeked<Res, Self::Reading> {
+    fn peek(&self, response: Res, _: &Verdict, _: &C, _: ClassifyEnd<C>) -> Peeked<Res, Self::Reading> {
         Peeked::Done(response)
     }
 }

@@ -71,6 +71,16 @@ pub(crate) const UPLOAD_STALLED: Fault =
 pub(crate) const UPLOAD_DISCONNECTED: Fault =
     Fault::new(Kind::Transient, Retryable::Never, Health::Neutral, Origin::Transport);
 
+/// An event stream that ended without an event.
+#[cfg(any(test, feature = "error-body"))]
+pub(crate) const NO_EVENT: Fault =
+    Fault::new(Kind::Transient, Retryable::IfIdempotent, Health::Unhealthy, Origin::Remote);
+
+/// An event stream whose first event did not arrive in time.
+#[cfg(any(test, feature = "error-body"))]
+pub(crate) const FIRST_EVENT_LATE: Fault =
+    Fault::new(Kind::Timeout, Retryable::IfIdempotent, Health::Unhealthy, Origin::Remote);
+
 /// An error that no row matches.
 pub(crate) const UNKNOWN: Fault =
     Fault::new(Kind::Unknown, Retryable::IfIdempotent, Health::Unhealthy, Origin::Unknown);
@@ -139,6 +149,11 @@ mod tests {
             ("HTTP/2: `REFUSED_STREAM`, a stream above the last one of a `GOAWAY`", super::REFUSED_STREAM),
             ("HTTP/2: `HTTP_1_1_REQUIRED`, `INADEQUATE_SECURITY`", super::OTHER_CONNECTION_REQUIRED),
             ("hyper: the connection's task was dropped or panicked", super::CONNECTION_TASK_GONE),
+            ("an event stream ends before its first event (`first_event_timeout`)", super::NO_EVENT),
+            (
+                "the first event of an event stream does not arrive in time (`first_event_timeout`)",
+                super::FIRST_EVENT_LATE,
+            ),
             ("tower: `load_shed::error::Overloaded`", super::SHED),
             ("tower: `buffer::error::Closed`", super::WORKER_GONE),
             (
@@ -158,7 +173,7 @@ mod tests {
         }
         page.push_str("\nAn error of the request's own body decides alone: the errors below it in the chain say nothing about\nthe server.\n\ntower's `buffer::error::ServiceError` has the axes of its cause, but is `never` retried: the worker\nof the `Buffer` has ended, and every later call through that buffer fails.\n");
         write!(page, "\n# Unknown errors\n\nAn error that no row matches counts as a failure of the server, and the request is sent again if it\nis idempotent. This is the convention: resilience4j, Polly and `tower_http::classify` also count\nevery error as a failure. The rule `UnknownErrors` changes this row in any layer:\n`.rule(UnknownErrors::new(…))`.\n\n| error | {AXES} |\n|---|---|---|---|---|\n| any other | {} |\n", cells(&super::UNKNOWN)).unwrap();
-        write!(page, "\n# Error bodies of LLM APIs\n\nWith the feature `llm`, `LlmErrors` reads these codes from bodies whose status is 400 or more, and\n`inspect_llm_events` reads them from event streams. In an event stream, each of them is `never`\nretried. `LlmErrors` also changes rows, and adds codes.\n\nIn a response whose status is 400 or more, the header `x-should-retry` takes precedence over the\nretry axis of the row, as in the SDKs of OpenAI and Anthropic: `false` makes it `never`, and `true`\nraises `never` to `if_idempotent`, except for the kind `quota`. The other axes are those of the row.\n\n| code or type | {AXES} | source |\n|---|---|---|---|---|---|\n").unwrap();
+        write!(page, "\n# Error bodies of LLM APIs\n\nWith the feature `llm`, `LlmErrors` reads these codes from bodies whose status is 400 or more, and\n`inspect_llm_events` reads them from event streams. In an event stream, each of them is `never`\nretried, unless it is in the first event and the layer waits for that event\n(`first_event_timeout`). `LlmErrors` also changes rows, and adds codes.\n\nIn a response whose status is 400 or more, the header `x-should-retry` takes precedence over the\nretry axis of the row, as in the SDKs of OpenAI and Anthropic: `false` makes it `never`, and `true`\nraises `never` to `if_idempotent`, except for the kind `quota`. The other axes are those of the row.\n\n| code or type | {AXES} | source |\n|---|---|---|---|---|---|\n").unwrap();
         for row in llm::ROWS {
             let codes: Vec<_> = row.codes.iter().map(|code| format!("`{code}`")).collect();
             writeln!(page, "| {} | {} | {} |", codes.join(", "), cells(&row.fault), row.source).unwrap();

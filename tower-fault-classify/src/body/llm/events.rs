@@ -21,7 +21,8 @@ use crate::table;
 /// not matter. It keeps at most 16 KiB of a line and of an event's data.
 ///
 /// The fault of such an event is that of its code in a table of [`LlmErrors`]. It is never retried,
-/// because the response has begun.
+/// because the response has begun. For an error in the first event of a stream, see
+/// [`first_event_timeout`](crate::body::ErrorBodies::first_event_timeout).
 #[derive(Clone, Debug, Default)]
 pub struct LlmEvents {
     errors: LlmErrors,

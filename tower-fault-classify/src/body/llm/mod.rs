@@ -8,6 +8,7 @@ use std::sync::Arc;
 pub use events::LlmEvents;
 
 use super::peek::{BodyRule, ErrorBody};
+use super::sse::StreamEvent;
 use crate::fault::{Fault, Verdict};
 use crate::outcome::apply_should_retry;
 use crate::table;
@@ -65,6 +66,13 @@ pub fn llm_fault(code: &str) -> Option<Fault> {
 /// # fn check<R, S: tower::Service<R>>(_: &S) {}
 /// # check::<(), _>(&service);
 /// ```
+///
+/// # Event streams
+///
+/// [`LlmEvents`] says which events are errors. The fault of an error is never retried, because the
+/// response has begun. If the layer waits for the first event
+/// ([`first_event_timeout`](crate::body::ErrorBodies::first_event_timeout)), an error in that event
+/// keeps the [`Retryable`](crate::Retryable) of its row.
 ///
 /// # Error bodies
 ///
@@ -147,5 +155,9 @@ impl BodyRule for LlmErrors {
         let row = code::read(body.bytes, self).row()?;
         let delay = hint::delay(body.headers, system_time::now);
         Some(apply_should_retry(row, body.headers, delay).into())
+    }
+
+    fn first_event(&self, event: &StreamEvent<'_>) -> Option<Verdict> {
+        events::error_in(event, &events::error_key(), self).map(Verdict::from)
     }
 }

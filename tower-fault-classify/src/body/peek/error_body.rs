@@ -1,10 +1,13 @@
 //! The rule on error bodies, and the limits on reading them.
 
 use std::fmt;
+use std::marker::PhantomData;
 use std::time::Duration;
 
 use http::{HeaderMap, StatusCode};
 
+use crate::body::sse::StreamEvent;
+use crate::error::TypedError;
 use crate::fault::Verdict;
 
 /// The beginning of the body of a response whose status is 400 or more.
@@ -38,6 +41,18 @@ impl<'a> ErrorBody<'a> {
 pub trait BodyRule {
     /// Returns the verdict on the call, or `None` to keep the verdict on the head.
     fn verdict(&self, body: &ErrorBody<'_>) -> Option<Verdict>;
+
+    /// Returns the verdict on a call whose event stream begins with this event, or `None` if the
+    /// event is not an error.
+    ///
+    /// It is called with [`first_event_timeout`](ErrorBodies::first_event_timeout) only, for each
+    /// event up to the first one that counts.
+    ///
+    /// **Default**: `None`.
+    fn first_event(&self, event: &StreamEvent<'_>) -> Option<Verdict> {
+        let _ = event;
+        None
+    }
 }
 
 impl<F: Fn(&ErrorBody<'_>) -> Option<Verdict>> BodyRule for F {
@@ -49,7 +64,8 @@ impl<F: Fn(&ErrorBody<'_>) -> Option<Verdict>> BodyRule for F {
 /// A body mode that reads the beginning of error bodies and classifies them by a rule.
 ///
 /// [`read_error_bodies`](crate::FaultClassifyLayer::read_error_bodies) accepts it. An error body is
-/// the body of a response whose status is 400 or more. Other bodies are never read.
+/// the body of a response whose status is 400 or more. Other bodies are not read, except for the
+/// beginning of event streams with [`first_event_timeout`](Self::first_event_timeout).
 ///
 /// The caller gets every byte of the body, its trailers and its error, whatever was read.
 ///
@@ -57,6 +73,7 @@ impl<F: Fn(&ErrorBody<'_>) -> Option<Verdict>> BodyRule for F {
 /// |---|---|
 /// | [`limit`](Self::limit) | 64 KiB |
 /// | [`timeout`](Self::timeout) | 1 s |
+/// | [`first_event_timeout`](Self::first_event_timeout) | zero: off |
 ///
 /// The rule is called when the body ends or breaks, or when the limit or the timeout is reached.
 /// Reading also stops after 1,024 frames without data.
@@ -76,17 +93,28 @@ impl<F: Fn(&ErrorBody<'_>) -> Option<Verdict>> BodyRule for F {
 /// # fn check<R, S: tower::Service<R>>(_: &S) {}
 /// # check::<(), _>(&service);
 /// ```
+///
+/// `K` is inferred by the layer: whether the errors of the bodies are typed or boxed.
 #[derive(Clone, Copy)]
-pub struct ErrorBodies<R> {
+pub struct ErrorBodies<R, K = TypedError> {
     pub(super) rule: R,
     pub(super) limit: usize,
     pub(super) timeout: Duration,
+    /// Zero: event streams are not read.
+    pub(super) first_event_timeout: Duration,
+    pub(super) kind: PhantomData<fn() -> K>,
 }
 
 impl<R> ErrorBodies<R> {
     /// Creates the mode with `rule` and the default limits.
     pub const fn new(rule: R) -> Self {
-        Self { rule, limit: 64 * 1024, timeout: Duration::from_secs(1) }
+        Self {
+            rule,
+            limit: 64 * 1024,
+            timeout: Duration::from_secs(1),
+            first_event_timeout: Duration::ZERO,
+            kind: PhantomData,
+        }
     }
 
     /// Sets how many bytes are read before the rule is called.
@@ -109,11 +137,69 @@ impl<R> ErrorBodies<R> {
         self.timeout = time;
         self
     }
+
+    /// Also waits for the first event of each event stream, at most this long, before the layer
+    /// returns the response.
+    ///
+    /// Until then the caller has received nothing, so a retry layer above can send the request
+    /// again. It applies to a response that is a success, with status 200 and the `content-type`
+    /// `text/event-stream`:
+    ///
+    /// | what happens first | verdict |
+    /// |---|---|
+    /// | an event that [`first_event`](BodyRule::first_event) of the rule returns a verdict on | that verdict. An error of `LlmErrors` keeps the [`Retryable`](crate::Retryable) of its row |
+    /// | another event | the head's: a success |
+    /// | the body fails | that of the error, by the layer's classifier. The tables send the request again at most if it is idempotent |
+    /// | the body ends without an event | kind `transient`, sent again if idempotent, unhealthy |
+    /// | the time is over | kind `timeout`, sent again if idempotent, unhealthy |
+    /// | [`limit`](Self::limit) bytes, or 1,024 frames without data, arrive without an event | the head's: a success |
+    ///
+    /// Comments, events without data, and events named `ping` do not count as the first event: an
+    /// API sends them to keep the connection open. An event named `error` may have no data. An
+    /// incomplete event at the end of the body counts. Any other event counts, also one without
+    /// content, such as `message_start`. A later error is not retried.
+    ///
+    /// The body is forwarded byte for byte in each case. After a fault that is not retried, the
+    /// caller gets the response with its body, and can continue to read it.
+    ///
+    /// The time begins when the layer first waits for the body. Choose a time that is longer than
+    /// the API needs for its first event.
+    ///
+    /// **Default**: zero, which turns it off. Event streams are then returned at once.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tower_fault_classify::FaultClassifyLayer;
+    /// use tower_fault_classify::body::{ErrorBodies, ErrorBody};
+    ///
+    /// let no_rule = |_: &ErrorBody<'_>| None;
+    /// let bodies = ErrorBodies::new(no_rule).first_event_timeout(Duration::from_secs(20));
+    /// let layer = FaultClassifyLayer::new().read_error_bodies(bodies);
+    /// # type Response = http::Response<http_body_util::Full<bytes::Bytes>>;
+    /// # let service = tower::ServiceBuilder::new().layer(layer)
+    /// #     .service(tower::service_fn(async |_: ()| Ok::<_, std::io::Error>(Response::default())));
+    /// # fn check<R, S: tower::Service<R>>(_: &S) {}
+    /// # check::<(), _>(&service);
+    /// ```
+    pub const fn first_event_timeout(mut self, time: Duration) -> Self {
+        self.first_event_timeout = time;
+        self
+    }
+
+    /// Sets the kind of the bodies' errors.
+    pub(crate) fn of_kind<K>(self) -> ErrorBodies<R, K> {
+        let Self { rule, limit, timeout, first_event_timeout, .. } = self;
+        ErrorBodies { rule, limit, timeout, first_event_timeout, kind: PhantomData }
+    }
 }
 
-impl<R> fmt::Debug for ErrorBodies<R> {
+impl<R, K> fmt::Debug for ErrorBodies<R, K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { limit, timeout, .. } = self;
-        f.debug_struct("ErrorBodies").field("limit", limit).field("timeout", timeout).finish_non_exhaustive()
+        let Self { limit, timeout, first_event_timeout, .. } = self;
+        f.debug_struct("ErrorBodies")
+            .field("limit", limit)
+            .field("timeout", timeout)
+            .field("first_event_timeout", first_event_timeout)
+            .finish_non_exhaustive()
     }
 }

@@ -1,4 +1,4 @@
-//! The future that reads the beginning of an error body.
+//! The future that reads the beginning of an error body or of an event stream.
 
 use std::fmt;
 use std::future::Future;
@@ -14,10 +14,15 @@ use tokio::time::{Sleep, sleep};
 
 use super::body::{PeekedBody, Prefix};
 use super::error_body::{BodyRule, ErrorBodies, ErrorBody};
+use crate::body::end::{BodyEnd, ClassifyEnd, EndReason};
 use crate::body::mode::{Peek, Peeked, sealed};
 use crate::body::replace::{ReplaceBody, TakeBody};
+use crate::body::sse::{SseParser, StreamEvent, is_event_stream};
+use crate::error::AsError;
 use crate::fault::Verdict;
 use crate::outcome::CarriedVerdict;
+use crate::table;
+use crate::upload::excuse_stalled_timeout;
 
 /// The number of frames that one poll reads.
 ///
@@ -27,20 +32,38 @@ const FRAMES_AT_ONCE: u32 = 64;
 /// The number of empty frames after which the reading stops. A body of empty frames may never end.
 const EMPTY_FRAMES: u32 = 1024;
 
-impl<R> sealed::Sealed for ErrorBodies<R> {}
+impl<R, K> sealed::Sealed for ErrorBodies<R, K> {}
 
-impl<Res, R> Peek<Res> for ErrorBodies<R>
+impl<Res, C, R, K> Peek<Res, C> for ErrorBodies<R, K>
 where
+    C: Clone,
     R: BodyRule + Clone,
     Res: TakeBody<Body: Body<Data = Bytes>> + ReplaceBody<PeekedBody<<Res as TakeBody>::Body>>,
+    <Res::Body as Body>::Error: AsError<K>,
 {
     type Response = <Res as ReplaceBody<PeekedBody<Res::Body>>>::Response;
-    type Reading = Reading<Res, R>;
+    type Reading = Reading<Res, R, K, C>;
 
     #[inline]
-    fn peek(&self, response: Res) -> Peeked<Self::Response, Self::Reading> {
-        if response.status().is_some_and(|status| status >= StatusCode::BAD_REQUEST) {
-            Peeked::Reading(Reading::new(response, self.clone()))
+    fn peek(
+        &self,
+        response: Res,
+        head: &Verdict,
+        classify: &C,
+        classify_end: ClassifyEnd<C>,
+    ) -> Peeked<Self::Response, Self::Reading> {
+        let status = response.status();
+        let options = || ErrorBodies { rule: self.rule.clone(), ..*self };
+        if status.is_some_and(|status| status >= StatusCode::BAD_REQUEST) {
+            Peeked::Reading(Reading::new(response, options(), None))
+        } else if !self.first_event_timeout.is_zero()
+            && head.is_success()
+            && status == Some(StatusCode::OK)
+            && response.headers().is_some_and(is_event_stream)
+        {
+            let classify = classify.clone();
+            let events = AwaitedEvent { parser: SseParser::default(), classify, classify_end };
+            Peeked::Reading(Reading::new(response, options(), Some(events)))
         } else {
             Peeked::Done(response.adapt_body(PeekedBody::unread))
         }
@@ -50,14 +73,57 @@ where
 pin_project! {
     /// The future that reads the beginning of a response's body. Dropping it drops the response.
     #[must_use = "futures do nothing unless polled"]
-    pub struct Reading<Res: TakeBody, R> {
+    pub struct Reading<Res: TakeBody, R, K, C> {
         status: StatusCode,
         head: Option<(Parts, Pin<Box<Res::Body>>)>,
         read: ReadBuffer,
         empty: u32,
-        options: ErrorBodies<R>,
+        options: ErrorBodies<R, K>,
+        events: Option<AwaitedEvent<C>>,
         #[pin]
         timer: Option<Sleep>,
+    }
+}
+
+/// The state of an event stream whose first event has not arrived.
+struct AwaitedEvent<C> {
+    parser: SseParser,
+    classify: C,
+    classify_end: ClassifyEnd<C>,
+}
+
+/// What the first event of a stream says: the verdict on an error, or `None` for a success.
+type FirstEvent = Option<Verdict>;
+
+/// Returns `None` for an event that does not count as the first one.
+fn first_event(rule: &impl BodyRule, event: &StreamEvent<'_>) -> Option<FirstEvent> {
+    match rule.first_event(event) {
+        Some(verdict) => Some(Some(verdict)),
+        None if event.data.is_empty() || event.name == b"ping" => None,
+        None => Some(None),
+    }
+}
+
+impl<C> AwaitedEvent<C> {
+    /// Returns the verdict on the stream, or `None` to keep the verdict on the head. `complete`: no
+    /// more data follows.
+    fn verdict<E, K>(&mut self, rule: &impl BodyRule, stopped: &Stopped<E>, complete: bool) -> Option<Verdict>
+    where
+        E: AsError<K>,
+    {
+        match (&stopped.why, &stopped.after) {
+            (Why::FirstEvent(first), _) => *first,
+            (_, Some(Err(error))) => {
+                let end = BodyEnd::new(EndReason::Failed(error.as_error()), false);
+                Some((self.classify_end)(&self.classify, &end))
+            }
+            _ if complete => {
+                let incomplete = self.parser.finish(|event| first_event(rule, event));
+                incomplete.unwrap_or(Some(table::NO_EVENT.into()))
+            }
+            (Why::TimedOut, _) => Some(excuse_stalled_timeout(table::FIRST_EVENT_LATE).into()),
+            (Why::Ended | Why::Enough, _) => None,
+        }
     }
 }
 
@@ -108,55 +174,68 @@ impl ReadBuffer {
     }
 }
 
-impl<Res, R> Reading<Res, R>
+impl<Res, R, K, C> Reading<Res, R, K, C>
 where
     Res: TakeBody<Body: Body<Data = Bytes>>,
 {
-    pub(super) fn new(response: Res, options: ErrorBodies<R>) -> Self {
+    fn new(response: Res, options: ErrorBodies<R, K>, events: Option<AwaitedEvent<C>>) -> Self {
         let (parts, body) = response.take_body();
         let status = parts.status;
         let head = Some((parts, Box::pin(body)));
-        Self { status, head, read: ReadBuffer::Frame(Bytes::new()), empty: 0, options, timer: None }
+        let read = ReadBuffer::Frame(Bytes::new());
+        Self { status, head, read, empty: 0, options, events, timer: None }
     }
 }
 
-impl<Res, R> Future for Reading<Res, R>
+impl<Res, R, K, C> Future for Reading<Res, R, K, C>
 where
     R: BodyRule,
     Res: TakeBody<Body: Body<Data = Bytes>> + ReplaceBody<PeekedBody<<Res as TakeBody>::Body>>,
+    <Res::Body as Body>::Error: AsError<K>,
 {
     type Output = (<Res as ReplaceBody<PeekedBody<Res::Body>>>::Response, Option<Verdict>);
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        let ErrorBodies { rule, limit, timeout } = this.options;
+        let ErrorBodies { rule, limit, timeout, first_event_timeout, .. } = this.options;
+        let timeout = if this.events.is_some() { *first_event_timeout } else { *timeout };
         let (_, body) = this.head.as_mut().expect("`Reading` polled after completion");
-        let stopped = match read_ready_frames(body.as_mut(), this.read, this.empty, *limit, cx) {
+        let mut inspect = |data: &[u8]| {
+            let events = this.events.as_mut()?;
+            events.parser.feed(data, |event| first_event(rule, event))
+        };
+        let stopped = match read_ready_frames(body.as_mut(), this.read, this.empty, *limit, &mut inspect, cx)
+        {
             Poll::Ready(Some(stopped)) => stopped,
             Poll::Ready(None) => {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            Poll::Pending if timeout.is_zero() => Stopped { after: None, ended: false },
+            Poll::Pending if timeout.is_zero() => Stopped { after: None, why: Why::TimedOut },
             Poll::Pending => {
                 if this.timer.is_none() {
-                    this.timer.set(Some(sleep(*timeout)));
+                    this.timer.set(Some(sleep(timeout)));
                 }
                 if let Some(timer) = this.timer.as_pin_mut() {
                     ready!(timer.poll(cx));
                 }
-                Stopped { after: None, ended: false }
+                Stopped { after: None, why: Why::TimedOut }
             }
         };
         let (parts, body) = this.head.take().expect("the head is taken only here");
         let read = std::mem::replace(this.read, ReadBuffer::Frame(Bytes::new()));
-        let seen = read.bytes();
+        let ended = matches!(stopped.why, Why::Ended);
         let nothing_left = stopped.after.is_none() && body.is_end_stream();
-        let complete = seen.len() <= *limit && (stopped.ended || stopped.trailers() || nothing_left);
-        let bytes = &seen[..seen.len().min(*limit)];
-        let verdict = rule.verdict(&ErrorBody::new(*this.status, &parts.headers, bytes, complete));
-        let Stopped { after, ended } = stopped;
-        let prefix = Prefix { data: read.into_bytes(), after, ended };
+        let complete = ended || stopped.trailers() || nothing_left;
+        let verdict = if let Some(events) = this.events {
+            events.verdict(rule, &stopped, complete)
+        } else {
+            let seen = read.bytes();
+            let complete = complete && seen.len() <= *limit;
+            let bytes = &seen[..seen.len().min(*limit)];
+            rule.verdict(&ErrorBody::new(*this.status, &parts.headers, bytes, complete))
+        };
+        let prefix = Prefix { data: read.into_bytes(), after: stopped.after, ended };
         let mut response = Res::from_parts(parts, PeekedBody::read(prefix, body));
         if let Some(verdict) = verdict {
             CarriedVerdict::insert(&mut response, verdict);
@@ -165,11 +244,22 @@ where
     }
 }
 
-/// Why the reading stopped.
+/// The end of the reading.
 struct Stopped<E> {
     /// The item that was read last and is not part of the kept data.
     after: Option<Result<Frame<Bytes>, E>>,
-    ended: bool,
+    why: Why,
+}
+
+/// Why the reading stopped.
+enum Why {
+    /// The body was polled to its end.
+    Ended,
+    /// The first event arrived.
+    FirstEvent(FirstEvent),
+    TimedOut,
+    /// Any other reason: a limit, trailers, an error, or a body that reports its end.
+    Enough,
 }
 
 impl<E> Stopped<E> {
@@ -178,7 +268,8 @@ impl<E> Stopped<E> {
     }
 }
 
-/// Reads the frames that are available, until the limit is reached or the body ends.
+/// Reads the frames that are available, until the limit is reached, the body ends, or `inspect`
+/// returns the first event.
 ///
 /// `None`: more frames may be available, and are left to the next poll.
 fn read_ready_frames<B: Body<Data = Bytes>>(
@@ -186,33 +277,35 @@ fn read_ready_frames<B: Body<Data = Bytes>>(
     read: &mut ReadBuffer,
     empty: &mut u32,
     limit: usize,
+    inspect: &mut impl FnMut(&[u8]) -> Option<FirstEvent>,
     cx: &mut Context<'_>,
 ) -> Poll<Option<Stopped<B::Error>>> {
     for _ in 0..FRAMES_AT_ONCE {
         if read.bytes().len() >= limit || *empty >= EMPTY_FRAMES || body.is_end_stream() {
-            return Poll::Ready(Some(Stopped { after: None, ended: false }));
+            return Poll::Ready(Some(Stopped { after: None, why: Why::Enough }));
         }
-        let after = match ready!(body.as_mut().poll_frame(cx)) {
-            None => return Poll::Ready(Some(Stopped { after: None, ended: true })),
-            Some(Err(error)) => Err(error),
+        let stopped = match ready!(body.as_mut().poll_frame(cx)) {
+            None => Stopped { after: None, why: Why::Ended },
+            Some(Err(error)) => Stopped { after: Some(Err(error)), why: Why::Enough },
             Some(Ok(frame)) => match frame.into_data() {
+                Err(other) => Stopped { after: Some(Ok(other)), why: Why::Enough },
                 Ok(data) => {
                     *empty += u32::from(data.is_empty());
+                    let why = inspect(&data).map_or(Why::Enough, Why::FirstEvent);
                     let over = read.add(data, limit);
-                    if over.is_empty() {
+                    if over.is_empty() && matches!(why, Why::Enough) {
                         continue;
                     }
-                    Ok(Frame::data(over))
+                    Stopped { after: (!over.is_empty()).then(|| Ok(Frame::data(over))), why }
                 }
-                Err(other) => Ok(other),
             },
         };
-        return Poll::Ready(Some(Stopped { after: Some(after), ended: false }));
+        return Poll::Ready(Some(stopped));
     }
     Poll::Ready(None)
 }
 
-impl<Res: TakeBody, R> fmt::Debug for Reading<Res, R> {
+impl<Res: TakeBody, R, K, C> fmt::Debug for Reading<Res, R, K, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Reading").field("status", &self.status).finish_non_exhaustive()
     }

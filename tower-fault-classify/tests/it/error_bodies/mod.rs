@@ -2,6 +2,8 @@
 //! response is delayed, and that every byte is forwarded.
 
 #[cfg(feature = "llm")]
+mod first_event;
+#[cfg(feature = "llm")]
 mod llm_errors;
 mod random_bodies;
 #[cfg(feature = "reqwest")]

@@ -31,7 +31,7 @@ use crate::support::call::{now, send};
 
 /// A hook that records its verdicts.
 #[derive(Clone, Debug, Default)]
-struct Log(Arc<Mutex<Vec<Verdict>>>);
+pub(crate) struct Log(Arc<Mutex<Vec<Verdict>>>);
 
 impl OnEnd for Log {
     fn on_end(self, verdict: Verdict) {
@@ -49,7 +49,7 @@ impl Log {
     }
 
     /// Returns the only verdict that was recorded.
-    fn only(&self) -> Verdict {
+    pub(crate) fn only(&self) -> Verdict {
         match self.verdicts()[..] {
             [verdict] => verdict,
             ref verdicts => panic!("{verdicts:?}"),
