@@ -6,6 +6,7 @@
 //! | [`Grpc`] | gRPC: answer with any status, trailer and message; end a call with `RST_STREAM`, `GOAWAY`, a closed or a reset connection; hang |
 //! | [`Socks`] | a SOCKS4 and SOCKS5 proxy: open a tunnel, also one that ends early; refuse with any code; reject a password; close; hang; answer with any bytes |
 //! | [`RefusedPort`] | refuse every connection |
+//! | [`Postgres`], [`Redis`] | the real servers, on a Unix socket in a temporary folder: start with any setting, stop, restart, be killed |
 //!
 //! [`Http`], [`Grpc`] and [`Socks`] play a script, with one step for each request, and record the
 //! requests. [`Http`] and [`Grpc`] serve with or without [`Tls`], whose handshakes can fail.
@@ -37,6 +38,12 @@
 
 mod grpc;
 mod http;
+#[cfg(unix)]
+mod postgres;
+#[cfg(unix)]
+mod program;
+#[cfg(unix)]
+mod redis;
 mod refused;
 mod scripted;
 mod socks;
@@ -45,6 +52,10 @@ mod tunnel;
 
 pub use self::grpc::{Grpc, Reply};
 pub use self::http::{Action, Http, Response};
+#[cfg(unix)]
+pub use self::postgres::Postgres;
+#[cfg(unix)]
+pub use self::redis::Redis;
 pub use self::refused::RefusedPort;
 pub use self::scripted::{RecordedRequest, ScriptedServer};
 pub use self::socks::{Socks, SocksAction};

@@ -1,0 +1,9 @@
+//! Tests of the layers with the drivers of databases, against real servers.
+//!
+//! They start PostgreSQL and Redis. `./test` installs both.
+#![cfg(unix)]
+
+mod full_stack;
+mod postgres;
+mod redis;
+mod rules;

@@ -1,0 +1,167 @@
+//! A PostgreSQL server.
+
+use std::fs::{Permissions, read_dir, set_permissions, write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use rustix::process::Signal;
+use tempfile::TempDir;
+
+use crate::program::{Process, Program};
+
+/// The line that the server prints when it accepts connections.
+const READY: &str = "database system is ready to accept connections";
+
+/// The password of the superuser `postgres`.
+const PASSWORD: &str = "secret";
+
+/// A real PostgreSQL server, with its data and its Unix socket in a temporary folder.
+///
+/// It needs the programs of Debian's package `postgresql`: in `/usr/lib/postgresql`, or in `PATH`.
+/// If the test runs as root, they run as the user `postgres`, because PostgreSQL refuses to run as
+/// root.
+///
+/// It accepts at most 10 sessions, so that a test can open all of them, and does not sync files.
+///
+/// Starting and ending the server blocks the thread. Dropping the handle ends the server and
+/// removes the folder.
+#[derive(Debug)]
+pub struct Postgres {
+    // Dropped before the folder.
+    process: Process,
+    settings: Vec<String>,
+    folder: TempDir,
+}
+
+impl Postgres {
+    /// Creates a database and starts a server for it.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the programs are missing or fail. The text names the package, and has what the
+    /// program printed.
+    pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// Like [`start`](Self::start), with settings of postgresql.conf: `"idle_session_timeout=1s"`.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the programs are missing or fail.
+    pub fn start_with(settings: &[&str]) -> Self {
+        let folder = TempDir::with_prefix("postgres-").expect("a temporary folder can be created");
+        // The user `postgres` creates the data and the socket in it.
+        let path = folder.path();
+        set_permissions(path, Permissions::from_mode(0o777)).expect("the folder belongs to this user");
+        let password = path.join("password");
+        write(&password, PASSWORD).expect("the folder is writable");
+
+        let initdb = program("initdb");
+        let arguments = [
+            format!("--pgdata={}", data(path)),
+            format!("--pwfile={}", password.display()),
+            "--username=postgres".to_owned(),
+            "--auth=scram-sha-256".to_owned(),
+            "--encoding=UTF8".to_owned(),
+            "--no-locale".to_owned(),
+            "--no-sync".to_owned(),
+        ];
+        let output = initdb.command(&arguments).output();
+        let output = output.unwrap_or_else(|error| panic!("{}", initdb.failed(&error.to_string())));
+        assert!(output.status.success(), "{}", initdb.failed(&String::from_utf8_lossy(&output.stderr)));
+
+        let defaults = [
+            "max_connections=10",
+            "superuser_reserved_connections=0",
+            "fsync=off",
+            "dynamic_shared_memory_type=mmap",
+        ];
+        let settings: Vec<_> = defaults.iter().chain(settings).map(|&setting| setting.to_owned()).collect();
+        Self { process: run(path, &settings), settings, folder }
+    }
+
+    /// Returns the URL of the database `postgres`, with the superuser `postgres` and its password.
+    pub fn url(&self) -> String {
+        self.url_as("postgres", PASSWORD)
+    }
+
+    /// Returns the URL of the database `postgres`, with another user and password.
+    ///
+    /// The server does not check whether they exist.
+    pub fn url_as(&self, user: &str, password: &str) -> String {
+        let folder = self.folder.path().display().to_string().replace('/', "%2F");
+        format!("postgresql://{user}:{password}@{folder}/postgres")
+    }
+
+    /// Refuses new sessions, and ends the server when all sessions have ended (SIGTERM).
+    ///
+    /// Does not wait for the end.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the server has ended.
+    pub fn stop_when_idle(&mut self) {
+        self.process.signal(Signal::TERM);
+        assert!(self.process.wait_for_line("received smart shutdown request"), "the server runs");
+    }
+
+    /// Ends all sessions and the server (SIGINT), and waits for the end.
+    pub fn stop(&mut self) {
+        self.process.end(Signal::INT);
+    }
+
+    /// Kills the server (SIGKILL), and waits until its sessions have ended.
+    pub fn kill(&mut self) {
+        self.process.end(Signal::KILL);
+    }
+
+    /// Stops the server if it runs, and starts it with the same data and settings.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the server fails.
+    pub fn restart(&mut self) {
+        self.stop();
+        self.process = run(self.folder.path(), &self.settings);
+    }
+}
+
+impl Drop for Postgres {
+    /// Ends the server at once (SIGQUIT).
+    ///
+    /// Unlike SIGKILL, this removes the server's shared memory.
+    fn drop(&mut self) {
+        self.process.end(Signal::QUIT);
+    }
+}
+
+/// Starts the server for the data in `folder`.
+fn run(folder: &Path, settings: &[String]) -> Process {
+    let mut arguments = vec![
+        "-D".to_owned(),
+        data(folder),
+        "-k".to_owned(),
+        folder.display().to_string(),
+        "-h".to_owned(),
+        String::new(),
+    ];
+    arguments.extend(settings.iter().flat_map(|setting| ["-c".to_owned(), setting.clone()]));
+    Process::start(&program("postgres"), &arguments, READY)
+}
+
+/// Returns the folder of the database files.
+fn data(folder: &Path) -> String {
+    folder.join("data").display().to_string()
+}
+
+/// Returns a program of the newest version that Debian's packages have installed, or of `PATH`.
+fn program(name: &str) -> Program {
+    let versions = read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let newest = versions
+        .filter_map(|version| version.file_name().to_str()?.parse::<u32>().ok())
+        .max()
+        .map(|version| PathBuf::from(format!("/usr/lib/postgresql/{version}/bin/{name}")));
+    let path = newest.filter(|path| path.exists()).unwrap_or_else(|| PathBuf::from(name));
+    Program { path, package: "postgresql", user: Some("postgres") }
+}

@@ -1,0 +1,159 @@
+//! A server program in a process of its own.
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::{self, JoinHandle};
+
+use rustix::process::{Pid, Signal, geteuid, kill_process};
+
+/// A program of a package, which may run as another user.
+#[derive(Debug)]
+pub(crate) struct Program {
+    pub(crate) path: PathBuf,
+    /// The package of Debian that contains the program.
+    pub(crate) package: &'static str,
+    /// The user that runs the program if the tests run as root.
+    pub(crate) user: Option<&'static str>,
+}
+
+impl Program {
+    /// Returns the command that runs the program with these arguments.
+    ///
+    /// On Linux, `setpriv` of util-linux changes the user. It also lets the kernel kill the program
+    /// when the thread that started it ends, and so when the tests are killed.
+    pub(crate) fn command(&self, arguments: &[String]) -> Command {
+        if !cfg!(target_os = "linux") {
+            let mut command = Command::new(&self.path);
+            command.args(arguments);
+            return command;
+        }
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL"]);
+        if let Some(user) = self.user.filter(|_| geteuid().is_root()) {
+            command.args(["--reuid", user, "--regid", user, "--init-groups"]);
+        }
+        command.arg("--").arg(&self.path).args(arguments);
+        command
+    }
+
+    /// Returns the text of a failure to run the program.
+    pub(crate) fn failed(&self, problem: &str) -> String {
+        let path = self.path.display();
+        format!("{path} failed; is the package {} installed? ./test installs it: {problem}", self.package)
+    }
+}
+
+/// A running program, and the lines that it prints. Dropping it kills the program.
+#[derive(Debug)]
+pub(crate) struct Process {
+    child: Child,
+    lines: Receiver<String>,
+    reader: Option<JoinHandle<()>>,
+    printed: String,
+}
+
+impl Process {
+    /// Starts the program, and waits until a line that it prints contains `ready`.
+    ///
+    /// # Panics
+    ///
+    /// Panics with the printed lines if the program is missing, or if it ends before that.
+    pub(crate) fn start(program: &Program, arguments: &[String], ready: &str) -> Self {
+        let mut command = program.command(arguments);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let (started, starting) = channel();
+        let (sender, lines) = channel();
+        // The kernel kills the program when the thread that started it ends. This thread ends after
+        // the program.
+        let reader = thread::spawn(move || {
+            let mut child = match command.spawn() {
+                Ok(child) => child,
+                Err(error) => return started.send(Err(error)).unwrap_or_default(),
+            };
+            let output = child.stdout.take().expect("standard output is piped");
+            let errors = child.stderr.take().expect("standard error is piped");
+            started.send(Ok(child)).unwrap_or_default();
+            let copy = sender.clone();
+            let output = thread::spawn(move || send_lines(output, &copy));
+            send_lines(errors, &sender);
+            output.join().expect("the reader does not panic");
+        });
+        let child = starting.recv().expect("the thread sends the result");
+        let child = child.unwrap_or_else(|error| panic!("{}", program.failed(&error.to_string())));
+        let mut process = Self { child, lines, reader: Some(reader), printed: String::new() };
+        assert!(process.wait_for_line(ready), "{}", program.failed(&process.printed));
+        process
+    }
+
+    /// Waits until a line that the program prints contains `text`.
+    ///
+    /// Returns `false` if the program ends before that.
+    pub(crate) fn wait_for_line(&mut self, text: &str) -> bool {
+        while let Ok(line) = self.lines.recv() {
+            self.printed.push_str(&line);
+            self.printed.push('\n');
+            if line.contains(text) {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Sends a signal to the program.
+    pub(crate) fn signal(&self, signal: Signal) {
+        let pid = Pid::from_child(&self.child);
+        kill_process(pid, signal).expect("the program can be signalled until it is waited for");
+    }
+
+    /// Sends a signal to the program, and waits until the program and its children have ended.
+    pub(crate) fn end(&mut self, signal: Signal) {
+        // The reader is taken after the program was waited for.
+        let Some(reader) = self.reader.take() else { return };
+        self.signal(signal);
+        self.child.wait().expect("the program can be waited for");
+        // The output ends when the last process that holds it ends.
+        reader.join().expect("the reader does not panic");
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.end(Signal::KILL);
+    }
+}
+
+/// Sends each line to the receiver, until the output ends.
+fn send_lines(output: impl Read, lines: &Sender<String>) {
+    for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
+        // The receiver is gone when the test no longer reads the lines.
+        let _ = lines.send(String::from_utf8_lossy(&line).into_owned());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(package: &'static str) -> Program {
+        Program { path: PathBuf::from("/bin/sh"), package, user: None }
+    }
+
+    fn script(text: &str) -> [String; 2] {
+        ["-c".to_owned(), text.to_owned()]
+    }
+
+    #[test]
+    #[should_panic(expected = "is the package some-package installed?")]
+    fn program_missing_names_package() {
+        let program = Program { path: PathBuf::from("/missing"), package: "some-package", user: None };
+        Process::start(&program, &[], "ready");
+    }
+
+    #[test]
+    #[should_panic(expected = "./test installs it: no such setting")]
+    fn program_that_ends_before_ready_shows_its_output() {
+        Process::start(&shell("dash"), &script("echo no such setting >&2; exit 1"), "ready");
+    }
+}
