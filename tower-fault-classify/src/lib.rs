@@ -310,6 +310,28 @@
 //! # check::<(), _>(&service);
 //! ```
 //!
+//! # TLS
+//!
+//! | outcome | verdict |
+//! |---|---|
+//! | the client rejects the server's certificate, or both have no version, cipher suite or protocol in common | `protocol`, `never`, `unhealthy` |
+//! | the server rejects the client's certificate, or its absence | `auth`, `never`, `neutral` |
+//! | the server sends the alert `internal_error` in the handshake | `server`, `unsent`, `unhealthy` |
+//! | the connection ends during the handshake | `transient`, `unsent`, `unhealthy` |
+//! | the handshake does not end within the client's connect timeout | `timeout`, `unsent`, `unhealthy` |
+//! | the handshake does not end within a timeout around the client | `timeout`, `if_idempotent`, `unhealthy` |
+//!
+//! So a circuit breaker opens if a server's certificate expires.
+//!
+//! Set a connect timeout that includes the handshake. A POST is then sent again after a handshake
+//! that stalls. A timeout around the client does not say how far the call got. Two connect timeouts
+//! do not include the handshake: that of hyper-util's `HttpConnector`, and that of tonic's
+//! `Endpoint`. tonic has `ClientTlsConfig::timeout` for it.
+//!
+//! The errors of rustls are recognised, and those of native-tls with OpenSSL 3. With native-tls on
+//! Windows or macOS, a rejected certificate has the verdict of a failure to connect.
+//! [`tables`] has every situation.
+//!
 //! # Modules and main types
 //!
 //! | item | content |

@@ -14,6 +14,8 @@ use std::error::Error;
 use super::ErrorFacts;
 #[cfg(any(feature = "hyper", feature = "tonic"))]
 use super::Phase;
+#[cfg(feature = "hyper")]
+use super::Text;
 #[cfg(any(
     feature = "h2",
     feature = "hyper",
@@ -131,51 +133,11 @@ fn hyper_util(error: &(dyn Error + 'static), facts: &mut ErrorFacts) {
 fn connector(error: &(dyn Error + 'static), facts: &mut ErrorFacts) {
     // Outside of a failure to connect, any error may have the same text.
     if facts.reached == Phase::Connecting
-        && let Some(fault) = table::connector::classify(Text::of(error).as_bytes())
+        && let text = Text::of(error)
+        && let Some(fault) =
+            table::connector::classify(text.as_bytes()).or_else(|| table::tls::classify(text.as_bytes()))
     {
         facts.set(fault);
-    }
-}
-
-/// The first 64 bytes of an error's text, without an allocation.
-#[cfg(feature = "hyper")]
-struct Text {
-    bytes: [u8; 64],
-    len: usize,
-}
-
-#[cfg(feature = "hyper")]
-impl Text {
-    fn of(error: &(impl Error + ?Sized)) -> Self {
-        Self::from_args(format_args!("{error}"))
-    }
-
-    fn from_args(args: std::fmt::Arguments<'_>) -> Self {
-        use std::fmt::Write;
-
-        let mut text = Self { bytes: [0; 64], len: 0 };
-        // An error means that the text is longer than the buffer, or that formatting failed.
-        let _ = text.write_fmt(args);
-        text
-    }
-
-    fn as_bytes(&self) -> &[u8] {
-        &self.bytes[..self.len]
-    }
-
-    fn starts_with(&self, start: &str) -> bool {
-        self.as_bytes().starts_with(start.as_bytes())
-    }
-}
-
-#[cfg(feature = "hyper")]
-impl std::fmt::Write for Text {
-    fn write_str(&mut self, part: &str) -> std::fmt::Result {
-        let room = &mut self.bytes[self.len..];
-        let taken = part.len().min(room.len());
-        room[..taken].copy_from_slice(&part.as_bytes()[..taken]);
-        self.len += taken;
-        if taken == part.len() { Ok(()) } else { Err(std::fmt::Error) }
     }
 }
 

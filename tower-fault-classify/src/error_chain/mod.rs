@@ -26,6 +26,8 @@ use crate::fault::{Fault, Retryable};
 use crate::table;
 use crate::upload::{self, UploadError, excuse_stalled_disconnect, excuse_stalled_timeout};
 
+use text::Text;
+
 pub use text::ErrorChain;
 #[cfg(feature = "__internals")]
 pub use text::error_text;
@@ -148,7 +150,9 @@ impl ErrorFacts {
     fn io(&mut self, error: &io::Error) {
         // A decoder's own error has a payload; a socket's error has an OS error number.
         let decoder = self.on_the_wire && error.get_ref().is_some();
-        let verdict = if decoder && error.kind() == io::ErrorKind::InvalidInput {
+        let verdict = if let Some(fault) = tls_fault(error) {
+            Some(fault)
+        } else if decoder && error.kind() == io::ErrorKind::InvalidInput {
             Some(&table::io::MALFORMED)
         } else {
             table::io::classify(error, self.reached == Phase::Connecting)
@@ -215,6 +219,14 @@ impl ErrorFacts {
             _ => None,
         }
     }
+}
+
+/// Returns the fault of the TLS error inside an I/O error, if that error has a row.
+fn tls_fault(error: &io::Error) -> Option<&'static Fault> {
+    let payload = error.get_ref()?;
+    // The kinds that tokio-rustls and native-tls use.
+    let may_be_tls = matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::Other);
+    may_be_tls.then(|| table::tls::classify(Text::of(payload).as_bytes())).flatten()
 }
 
 impl ClassifiedError {

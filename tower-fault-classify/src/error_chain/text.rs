@@ -1,4 +1,4 @@
-//! Prints a whole chain of errors.
+//! The texts of errors: of a whole chain, and the beginning of one text.
 
 use std::error::Error;
 use std::fmt;
@@ -67,6 +67,46 @@ pub fn error_text(error: &dyn Error) -> String {
     let mut text = String::new();
     let _ = write!(text, "{error}");
     text
+}
+
+/// The first 64 bytes of an error's text, without an allocation.
+pub(super) struct Text {
+    bytes: [u8; 64],
+    len: usize,
+}
+
+impl Text {
+    pub(super) fn of(error: &(impl Error + ?Sized)) -> Self {
+        Self::from_args(format_args!("{error}"))
+    }
+
+    pub(super) fn from_args(args: fmt::Arguments<'_>) -> Self {
+        use fmt::Write;
+
+        let mut text = Self { bytes: [0; 64], len: 0 };
+        // An error means that the text is longer than the buffer, or that formatting failed.
+        let _ = text.write_fmt(args);
+        text
+    }
+
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+
+    #[cfg(feature = "hyper")]
+    pub(super) fn starts_with(&self, start: &str) -> bool {
+        self.as_bytes().starts_with(start.as_bytes())
+    }
+}
+
+impl fmt::Write for Text {
+    fn write_str(&mut self, part: &str) -> fmt::Result {
+        let room = &mut self.bytes[self.len..];
+        let taken = part.len().min(room.len());
+        room[..taken].copy_from_slice(&part.as_bytes()[..taken]);
+        self.len += taken;
+        if taken == part.len() { Ok(()) } else { Err(fmt::Error) }
+    }
 }
 
 #[cfg(test)]

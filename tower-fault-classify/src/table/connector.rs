@@ -9,9 +9,9 @@ use crate::fault::Health::Neutral;
 use crate::fault::Kind::{Auth, Protocol, Unavailable};
 use crate::fault::Origin::Remote;
 use crate::fault::Retryable::{Never, Unsent};
-use crate::table::io::{BROKEN, WRONG};
+use crate::table::io::{BROKEN, MALFORMED, TIMED_OUT, WRONG};
 #[cfg(test)]
-use crate::table::io::{REFUSED, TIMED_OUT, unsent};
+use crate::table::io::{REFUSED, unsent};
 
 /// The fault of one text.
 #[derive(Clone, Copy, Debug)]
@@ -85,6 +85,12 @@ pub(crate) const ROWS: &[Row] = &[
         "Connecting to HTTPS without TLS enabled",
         WRONG,
         "tonic: `https` and an endpoint without `tls_config`",
+    ),
+    row("TLS handshake timeout", TIMED_OUT, "tonic: `ClientTlsConfig::timeout`"),
+    row(
+        "HTTP/2 was not negotiated",
+        MALFORMED,
+        "tonic: the server accepts the handshake without choosing `h2` by ALPN",
     ),
     row("unsupported scheme", WRONG, "hyper-rustls: `http` and a client for `https` alone"),
     row("https required but URI was not https", WRONG, "hyper-tls: `http` and a client for `https` alone"),

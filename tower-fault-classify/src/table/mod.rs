@@ -12,6 +12,7 @@ pub(crate) mod io;
 pub(crate) mod llm;
 pub(crate) mod redis;
 pub(crate) mod sqlstate;
+pub(crate) mod tls;
 
 use crate::fault::{Fault, Health, Kind, Origin, Retryable};
 
@@ -95,7 +96,7 @@ pub(crate) const SUCCESS_ERROR: Fault =
 mod tests {
     use std::fmt::Write;
 
-    use super::{Fault, connector, grpc, http, io, llm, redis, sqlstate};
+    use super::{Fault, connector, grpc, http, io, llm, redis, sqlstate, tls};
 
     fn cells(fault: &Fault) -> String {
         format!("`{}` | `{}` | `{}` | `{}`", fault.kind(), fault.retryable(), fault.health(), fault.origin())
@@ -172,6 +173,14 @@ mod tests {
             writeln!(page, "| {error} | {} |", cells(&fault)).unwrap();
         }
         page.push_str("\nAn error of the request's own body decides alone: the errors below it in the chain say nothing about\nthe server.\n\ntower's `buffer::error::ServiceError` has the axes of its cause, but is `never` retried: the worker\nof the `Buffer` has ended, and every later call through that buffer fails.\n");
+        write!(page, "\n# TLS\n\nFailures of TLS, as reqwest, hyper-util with hyper-rustls and tonic report them.\n\n| situation | {AXES} | source |\n|---|---|---|---|---|---|\n").unwrap();
+        for row in tls::SITUATIONS {
+            writeln!(page, "| {} | {} | {} |", row.text, cells(&row.fault), row.source).unwrap();
+        }
+        write!(page, "\nThe errors of rustls have the `ErrorKind` `InvalidData`. Some of them have a row of their own, and\nso have the errors of OpenSSL, which native-tls uses. They are recognised by the beginning of their\ntext, inside an I/O error or inside a failure to connect. The first row that matches decides.\n\n| text | {AXES} | source |\n|---|---|---|---|---|---|\n").unwrap();
+        for row in tls::ROWS {
+            writeln!(page, "| `{}` | {} | {} |", row.text, cells(&row.fault), row.source).unwrap();
+        }
         write!(page, "\n# Unknown errors\n\nAn error that no row matches counts as a failure of the server, and the request is sent again if it\nis idempotent. This is the convention: resilience4j, Polly and `tower_http::classify` also count\nevery error as a failure. The rule `UnknownErrors` changes this row in any layer:\n`.rule(UnknownErrors::new(…))`.\n\n| error | {AXES} |\n|---|---|---|---|---|\n| any other | {} |\n", cells(&super::UNKNOWN)).unwrap();
         write!(page, "\n# Error bodies of LLM APIs\n\nWith the feature `llm`, `LlmErrors` reads these codes from bodies whose status is 400 or more, and\n`inspect_llm_events` reads them from event streams. In an event stream, each of them is `never`\nretried, unless it is in the first event and the layer waits for that event\n(`first_event_timeout`). `LlmErrors` also changes rows, and adds codes.\n\nIn a response whose status is 400 or more, the header `x-should-retry` takes precedence over the\nretry axis of the row, as in the SDKs of OpenAI and Anthropic: `false` makes it `never`, and `true`\nraises `never` to `if_idempotent`, except for the kind `quota`. The other axes are those of the row.\n\n| code or type | {AXES} | source |\n|---|---|---|---|---|---|\n").unwrap();
         for row in llm::ROWS {

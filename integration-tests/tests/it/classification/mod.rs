@@ -4,7 +4,6 @@
 //! `http1_rows.rs` and `http2_rows.rs` have the rows that several clients share. Each client has
 //! its own file. Some rows are not tested here:
 //!
-//! - a rejected certificate, because no client of this workspace is built with TLS;
 //! - a call that its caller dropped, which has no outcome to classify;
 //! - the content of a body, which no layer reads here.
 
@@ -22,6 +21,7 @@ mod reqwest_client;
 mod connect_errors;
 mod reqwest_http2;
 mod retry_and_breaker;
+mod tls;
 mod tonic_channel;
 mod tonic_codes;
 mod tonic_hints;

@@ -15,6 +15,7 @@ mod reqwest_chain;
 mod reqwest_client;
 mod reqwest_over_middleware;
 mod service_fn;
+mod tls;
 mod tonic_channel;
 mod uploads;
 
