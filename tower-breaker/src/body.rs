@@ -17,8 +17,11 @@ use std::time::Duration;
 use http::HeaderMap;
 use http_body::Body;
 use tower_fault_classify::__internals::Clock;
+#[cfg(feature = "tokio")]
+use tower_fault_classify::body::IdleLimit;
 use tower_fault_classify::body::{
-    ClassifyEnd, DataInspector, NoInspector, OnEnd, ReplaceBody, TakeBody, TrackedBody, track_response,
+    ClassifyEnd, DataInspector, Idle, NoIdleLimit, NoInspector, OnEnd, ReplaceBody, TakeBody, TrackedBody,
+    track_response,
 };
 use tower_fault_classify::classifiers::{AsError, TypedError};
 use tower_fault_classify::{Fault, Kind, Origin, Verdict};
@@ -32,20 +35,23 @@ use crate::telemetry::{KeepError, KeepFailure, LastFailureMode, NoLastFailure};
 ///
 /// Set by [`track_body`](crate::BreakerLayer::track_body). `L` determines whether the last failure
 /// is kept.
-pub struct OnBodyEnd<W = NoInspector, K = TypedError, L = NoLastFailure> {
+pub struct OnBodyEnd<W = NoInspector, K = TypedError, L = NoLastFailure, I = NoIdleLimit> {
     clock: Clock,
     /// In nanoseconds.
     healthy_after: u64,
     last_failure: L,
     inspector: W,
+    idle: I,
     kind: PhantomData<fn() -> K>,
 }
 
 impl<W, K, L> OnBodyEnd<W, K, L> {
     pub(crate) const fn new(clock: Clock, healthy_after: u64, last_failure: L, inspector: W) -> Self {
-        Self { clock, healthy_after, last_failure, inspector, kind: PhantomData }
+        Self { clock, healthy_after, last_failure, inspector, idle: NoIdleLimit, kind: PhantomData }
     }
+}
 
+impl<W, K, L, I> OnBodyEnd<W, K, L, I> {
     pub(crate) fn healthy_after(self, time: Duration) -> Self {
         let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         Self { healthy_after: nanos, ..self }
@@ -53,46 +59,64 @@ impl<W, K, L> OnBodyEnd<W, K, L> {
 
     /// Sets the inspector of the bodies' data.
     #[cfg(feature = "llm")]
-    pub(crate) fn with_inspector<V>(self, inspector: V) -> OnBodyEnd<V, K, L> {
-        OnBodyEnd::new(self.clock, self.healthy_after, self.last_failure, inspector)
+    pub(crate) fn with_inspector<V>(self, inspector: V) -> OnBodyEnd<V, K, L, I> {
+        let Self { clock, healthy_after, last_failure, idle, .. } = self;
+        OnBodyEnd { clock, healthy_after, last_failure, inspector, idle, kind: PhantomData }
+    }
+
+    /// Sets the idle limit of the bodies.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn idle_limit(self, limit: Duration) -> OnBodyEnd<W, K, L, IdleLimit> {
+        let Self { clock, healthy_after, last_failure, inspector, .. } = self;
+        let idle = IdleLimit::new(limit);
+        OnBodyEnd { clock, healthy_after, last_failure, inspector, idle, kind: PhantomData }
     }
 }
 
-impl<W, K, L> Sealed for OnBodyEnd<W, K, L> {}
+impl<W, K, L, I> Sealed for OnBodyEnd<W, K, L, I> {}
 
-impl<W, K, L> RecordMode for OnBodyEnd<W, K, L> {
-    type With<M> = OnBodyEnd<W, K, M>;
+impl<W, K, L, I> RecordMode for OnBodyEnd<W, K, L, I> {
+    type With<M> = OnBodyEnd<W, K, M, I>;
 
-    fn with_last_failure<M>(self, last_failure: M) -> OnBodyEnd<W, K, M> {
-        OnBodyEnd::new(self.clock, self.healthy_after, last_failure, self.inspector)
+    fn with_last_failure<M>(self, last_failure: M) -> OnBodyEnd<W, K, M, I> {
+        let Self { clock, healthy_after, inspector, idle, .. } = self;
+        OnBodyEnd { clock, healthy_after, last_failure, inspector, idle, kind: PhantomData }
     }
 }
 
-impl<Req, W: Clone, K, L: LastFailureMode<Req>> BeginRecord<Req> for OnBodyEnd<W, K, L> {
-    type Record = OnBodyEnd<W, K, L::Call>;
+impl<Req, W: Clone, K, L: LastFailureMode<Req>, I: Idle> BeginRecord<Req> for OnBodyEnd<W, K, L, I> {
+    type Record = OnBodyEnd<W, K, L::Call, I>;
 
     #[inline]
     fn begin(&self, request: Option<&Req>) -> Self::Record {
-        let last_failure = self.last_failure.begin(request);
-        OnBodyEnd::new(self.clock, self.healthy_after, last_failure, self.inspector.clone())
+        OnBodyEnd {
+            clock: self.clock,
+            healthy_after: self.healthy_after,
+            last_failure: self.last_failure.begin(request),
+            inspector: self.inspector.clone(),
+            idle: self.idle.begin(),
+            kind: PhantomData,
+        }
     }
 }
 
 /// The response with a tracked body. `H` is how the permit refers to its circuit.
-type Tracked<Res, C, H, W, L> = <Res as ReplaceBody<
-    TrackedBody<<Res as TakeBody>::Body, RecordAtEnd<H, L>, C, HealthyAfter<W>>,
+type Tracked<Res, C, H, W, L, I> = <Res as ReplaceBody<
+    TrackedBody<<Res as TakeBody>::Body, RecordAtEnd<H, L>, C, HealthyAfter<W>, I>,
 >>::Response;
 
-impl<Res, E, C, H, W, K, L> RecordOutcome<Res, E, C, H> for OnBodyEnd<W, K, L>
+impl<Res, E, C, H, W, K, L, I> RecordOutcome<Res, E, C, H> for OnBodyEnd<W, K, L, I>
 where
     C: Clone,
     H: CircuitRef,
+    I: Idle,
     L: KeepError<E>,
     W: DataInspector<<Res::Body as Body>::Data>,
-    Res: TakeBody + ReplaceBody<TrackedBody<<Res as TakeBody>::Body, RecordAtEnd<H, L>, C, HealthyAfter<W>>>,
+    Res: TakeBody
+        + ReplaceBody<TrackedBody<<Res as TakeBody>::Body, RecordAtEnd<H, L>, C, HealthyAfter<W>, I>>,
     <Res::Body as Body>::Error: AsError<K>,
 {
-    type Response = Tracked<Res, C, H, W, L>;
+    type Response = Tracked<Res, C, H, W, L, I>;
 
     fn record(
         &mut self,
@@ -112,7 +136,7 @@ where
             last_failure: self.last_failure.take(),
             types: || (type_name::<Res>(), <Res::Body as Body>::Error::error_type()),
         };
-        track_response(response, *verdict, inspector, hook, classify, classify_end)
+        track_response(response, *verdict, inspector, self.idle.begin(), hook, classify, classify_end)
     }
 
     fn record_error(&self, error: &E, permit: Permit<H>, verdict: &Verdict) {
@@ -125,18 +149,26 @@ where
     }
 }
 
-impl<W: Clone, K, L: Clone> Clone for OnBodyEnd<W, K, L> {
+impl<W: Clone, K, L: Clone, I: Clone> Clone for OnBodyEnd<W, K, L, I> {
     fn clone(&self) -> Self {
-        Self::new(self.clock, self.healthy_after, self.last_failure.clone(), self.inspector.clone())
+        Self {
+            clock: self.clock,
+            healthy_after: self.healthy_after,
+            last_failure: self.last_failure.clone(),
+            inspector: self.inspector.clone(),
+            idle: self.idle.clone(),
+            kind: PhantomData,
+        }
     }
 }
 
-impl<W, K, L: fmt::Debug> fmt::Debug for OnBodyEnd<W, K, L> {
+impl<W, K, L: fmt::Debug, I: fmt::Debug> fmt::Debug for OnBodyEnd<W, K, L, I> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let healthy_after = Duration::from_nanos(self.healthy_after);
         f.debug_struct("OnBodyEnd")
             .field("healthy_after", &healthy_after)
             .field("last_failure", &self.last_failure)
+            .field("idle", &self.idle)
             .finish_non_exhaustive()
     }
 }

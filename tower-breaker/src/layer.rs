@@ -296,6 +296,7 @@ impl<C, R, L> BreakerLayer<C, R, OnHead<L>> {
     /// | is dropped before its end, after it has delivered data | cancelled after an answer, see [`CancelledPolicy`](crate::CancelledPolicy): by default a completed call that counts in no rate |
     /// | is dropped before its end, without data; with gRPC, also if it was never polled | cancelled |
     /// | is dropped without having been polled (not gRPC) | its head, which was a success |
+    /// | is pending for longer than the time of `idle_limit` (feature `tokio`) | a failure, regardless of what follows |
     /// | delivers data when the time of [`healthy_after`](BreakerLayer::healthy_after) is over | a success, regardless of what follows |
     ///
     /// Whether a call is slow depends on the time to its *head* only.
@@ -323,7 +324,7 @@ impl<C, R, L> BreakerLayer<C, R, OnHead<L>> {
     }
 }
 
-impl<C, R, W, K, L> BreakerLayer<C, R, OnBodyEnd<W, K, L>> {
+impl<C, R, W, K, L, I> BreakerLayer<C, R, OnBodyEnd<W, K, L, I>> {
     /// Sets how long after its head a stream must still deliver data to be a success.
     ///
     /// The first data after this time records the success. A long stream therefore does not hold a
@@ -336,13 +337,65 @@ impl<C, R, W, K, L> BreakerLayer<C, R, OnBodyEnd<W, K, L>> {
     }
 }
 
+#[cfg(feature = "tokio")]
+impl<C, R, W, K, L, I> BreakerLayer<C, R, OnBodyEnd<W, K, L, I>> {
+    /// Sets how long a response's body may be pending until the call is a failure.
+    ///
+    /// A stream that stalls then ends the call: a failure of the kind `timeout`. If the request's
+    /// body waits for its source (see [`upload`](tower_fault_classify::upload)), the outcome is
+    /// neutral. A rule can decide differently, by
+    /// [`EndReason::Stalled`](tower_fault_classify::body::EndReason::Stalled).
+    ///
+    /// - The time counts while the reader waits for the next frame: from a poll that is pending to
+    ///   the next frame. A reader that has a frame and does not poll is not a stalled server.
+    /// - The body does not end. Its reader continues to wait, and gets what still arrives. A read
+    ///   timeout of the client, or tower-http's `ResponseBodyTimeout`, ends the body with an error.
+    /// - A stream that [`healthy_after`](BreakerLayer::healthy_after) has made a success stays one.
+    ///
+    /// The time is that of tokio's clock, and not of the configured
+    /// [`Clock`](crate::Clock). Zero sets no limit. **Default**: no limit.
+    ///
+    /// # Costs
+    ///
+    /// A body is 32 bytes larger, and allocates its timer when it is pending for the first time.
+    /// Bodies without a limit, and data that is available immediately, cost nothing more.
+    ///
+    /// # Panics
+    ///
+    /// Polling a pending body panics outside of a tokio runtime with an enabled timer.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tower::{ServiceBuilder, service_fn};
+    /// use tower_breaker::{BreakerConfig, BreakerLayer};
+    ///
+    /// let layer = BreakerLayer::new(BreakerConfig::default())
+    ///     .track_body()
+    ///     .idle_limit(Duration::from_secs(30));
+    /// let service = ServiceBuilder::new()
+    ///     .layer(layer)
+    ///     .service(service_fn(async |_: ()| Ok::<_, std::io::Error>(http::Response::new(String::new()))));
+    /// # fn check<R, S: tower::Service<R>>(_: &S) {}
+    /// # check::<(), _>(&service);
+    /// ```
+    pub fn idle_limit(
+        self,
+        limit: Duration,
+    ) -> BreakerLayer<C, R, OnBodyEnd<W, K, L, tower_fault_classify::body::IdleLimit>> {
+        let Self { circuit, not_ready, classify, reject, record } = self;
+        BreakerLayer { circuit, not_ready, classify, reject, record: record.idle_limit(limit) }
+    }
+}
+
 #[cfg(feature = "llm")]
-impl<C, R, K, L> BreakerLayer<C, R, OnBodyEnd<NoInspector, K, L>> {
+impl<C, R, K, L, I> BreakerLayer<C, R, OnBodyEnd<NoInspector, K, L, I>> {
     /// Also detects errors inside event streams of LLM APIs.
     ///
     /// The call ends when an error is found. [`LlmEvents`] says which events are errors. `errors`
     /// is the table of their codes; `LlmErrors::new()` is the built-in table.
-    pub fn inspect_llm_events(self, errors: LlmErrors) -> BreakerLayer<C, R, OnBodyEnd<LlmEvents, K, L>> {
+    pub fn inspect_llm_events(self, errors: LlmErrors) -> BreakerLayer<C, R, OnBodyEnd<LlmEvents, K, L, I>> {
         let Self { circuit, not_ready, classify, reject, record } = self;
         let record = record.with_inspector(LlmEvents::new(errors));
         BreakerLayer { circuit, not_ready, classify, reject, record }

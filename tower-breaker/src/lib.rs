@@ -311,7 +311,8 @@
 //! [`track_body`](BreakerLayer::track_body) it ends with the body: gRPC trailers decide, and a body
 //! that breaks is a failure. A stream that still delivers data some time after its head
 //! ([`healthy_after`](BreakerLayer::healthy_after)) is a success, so that it does not hold a
-//! probe's slot for hours. A slow call is one whose head was slow.
+//! probe's slot for hours. A stream that delivers nothing for longer than the `idle_limit` (feature
+//! `tokio`) is a failure. A slow call is one whose head was slow.
 //!
 //! In a gateway, put an [`UploadLayer`](fault_classify::upload::UploadLayer) above the breaker.
 //! Otherwise a few uploads that stall open the circuit. The duration of a call includes its upload:
@@ -442,7 +443,7 @@
 //! | feature | adds |
 //! |---|---|
 //! | `keyed` | the module [`keyed`]: a circuit for each key of a request |
-//! | `tokio` | `not_ready_when_open`, `Circuit::call_within`, `Clock::tokio` (which tests can pause); classifies tokio's errors |
+//! | `tokio` | `not_ready_when_open`, `Circuit::call_within`, `idle_limit` of tracked bodies, `Clock::tokio` (which tests can pause); classifies tokio's errors |
 //! | `axum` | `IntoResponse` for [`Rejection`], [`TimedOut`] and [`BreakerError`] |
 //! | `tonic` | `tonic::Status` from [`Rejection`], [`TimedOut`] and [`BreakerError`]; classifies tonic's errors |
 //! | `metrics` | counters and gauges for the `metrics` crate |

@@ -39,9 +39,11 @@ use crate::telemetry::Reporter;
 /// | [`keep_errors`](Self::keep_errors) | off: errors are wrapped | the error type of the service |
 /// | `read_error_bodies` (feature `error-body`) | off | whether the body of an error response is read |
 /// | [`track_body`](FaultClassifyLayer::track_body) | off | whether a hook is called at the end of each response's body |
+/// | `idle_limit` (feature `tokio`) | no limit | when a tracked body that delivers nothing counts as stalled |
 /// | `inspect_llm_events` (feature `llm`) | off | whether tracked event streams are searched for errors |
 ///
-/// Call `classify` or `errors_only` before `rule`, and `inspect_llm_events` after `track_body`. The
+/// Call `classify` or `errors_only` before `rule`, and `idle_limit` and
+/// `inspect_llm_events` after `track_body`. The
 /// compiler rejects another order.
 ///
 /// # Examples
@@ -204,6 +206,7 @@ impl<C, M, P> FaultClassifyLayer<C, M, P, Head> {
     /// - at the trailers of a gRPC call, or at the end of the body;
     /// - when an error breaks the body;
     /// - when an inspector finds an error in the data (`inspect_llm_events`);
+    /// - when the body stalls (`idle_limit`);
     /// - when the body is dropped before its end, or after it panicked.
     ///
     /// `hook` is called before the response is returned in two cases: the head decides (a fault, or
@@ -237,8 +240,65 @@ impl<C, M, P> FaultClassifyLayer<C, M, P, Head> {
     }
 }
 
+#[cfg(feature = "tokio")]
+impl<C, M, P, H, W, K, I> FaultClassifyLayer<C, M, P, TrackBody<H, W, K, I>> {
+    /// Sets how long a response's body may be pending until the stream counts as stalled.
+    ///
+    /// The hook of [`track_body`](FaultClassifyLayer::track_body) is then called with the verdict:
+    /// kind `timeout`, a failure of the server, never retried. If the request's body waits for its
+    /// source (see [`upload`](crate::upload)), the verdict is neutral. A rule can decide
+    /// differently: [`EndReason::Stalled`](crate::body::EndReason::Stalled).
+    ///
+    /// - The time counts while the reader waits for the next frame: from a poll that is pending to
+    ///   the next frame. A reader that has a frame and does not poll is not a stalled server.
+    /// - The body does not end. Its reader continues to wait, and gets what still arrives. The hook
+    ///   is not called again. A read timeout of the client, or tower-http's `ResponseBodyTimeout`,
+    ///   ends the body with an error.
+    ///
+    /// The time is that of tokio's clock. Zero sets no limit.
+    ///
+    /// **Default**: no limit.
+    ///
+    /// # Costs
+    ///
+    /// A body is 32 bytes larger, and allocates its timer when it is pending for the first time.
+    /// Bodies without a limit, and data that is available immediately, cost nothing more.
+    ///
+    /// # Panics
+    ///
+    /// Polling a pending body panics outside of a tokio runtime with an enabled timer.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tower::{ServiceBuilder, service_fn};
+    /// use tower_fault_classify::{FaultClassifyLayer, Verdict};
+    ///
+    /// fn log(verdict: Verdict) {
+    ///     if let Some(fault) = verdict.fault() {
+    ///         eprintln!("response stream failed: {fault}");
+    ///     }
+    /// }
+    ///
+    /// let layer = FaultClassifyLayer::new().track_body(log).idle_limit(Duration::from_secs(30));
+    /// let service = ServiceBuilder::new()
+    ///     .layer(layer)
+    ///     .service(service_fn(async |_: ()| Ok::<_, std::io::Error>(http::Response::new(String::new()))));
+    /// # fn check<R, S: tower::Service<R>>(_: &S) {}
+    /// # check::<(), _>(&service);
+    /// ```
+    pub fn idle_limit(
+        self,
+        limit: std::time::Duration,
+    ) -> FaultClassifyLayer<C, M, P, TrackBody<H, W, K, crate::body::IdleLimit>> {
+        let Self { classify, errors, peek, track, reporter } = self;
+        FaultClassifyLayer { classify, errors, peek, track: track.idle_limit(limit), reporter }
+    }
+}
+
 #[cfg(feature = "llm")]
-impl<C, M, P, H, K> FaultClassifyLayer<C, M, P, TrackBody<H, NoInspector, K>> {
+impl<C, M, P, H, K, I> FaultClassifyLayer<C, M, P, TrackBody<H, NoInspector, K, I>> {
     /// Also searches the event streams of LLM APIs for errors.
     ///
     /// [`LlmEvents`](crate::body::LlmEvents) says which events are errors. `errors` is the table of
@@ -251,7 +311,7 @@ impl<C, M, P, H, K> FaultClassifyLayer<C, M, P, TrackBody<H, NoInspector, K>> {
     pub fn inspect_llm_events(
         self,
         errors: crate::body::LlmErrors,
-    ) -> FaultClassifyLayer<C, M, P, TrackBody<H, crate::body::LlmEvents, K>> {
+    ) -> FaultClassifyLayer<C, M, P, TrackBody<H, crate::body::LlmEvents, K, I>> {
         let track = self.track.with_inspector(crate::body::LlmEvents::new(errors));
         let Self { classify, errors, peek, reporter, .. } = self;
         FaultClassifyLayer { classify, errors, peek, track, reporter }

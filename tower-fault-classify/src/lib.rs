@@ -194,7 +194,8 @@
 //!
 //! **`track_body`** puts a [`TrackedBody`] around the body. It calls a hook exactly once, with the
 //! verdict on the whole call: at the gRPC trailers, at an error of the stream, or when the reader
-//! drops the body. Frames and trailers pass through unchanged, and nothing is buffered.
+//! drops the body. With `idle_limit` (feature `tokio`) it is also called when a stream stalls.
+//! Frames and trailers pass through unchanged, and nothing is buffered.
 //!
 //! ```
 //! use bytes::Bytes;
@@ -378,7 +379,7 @@
 //! | `hyper-util` | hyper, hyper-util's legacy client | their errors |
 //! | `reqwest` | hyper, hyper-util, reqwest without its default features (which compiles tower-http) | `reqwest::Response`, `reqwest::Error` |
 //! | `reqwest-middleware` | the crates of `reqwest`, async-trait, reqwest-middleware | its error; adds `middleware::TowerMiddleware` |
-//! | `tokio` | tokio's time | `tokio::time::error::Elapsed` |
+//! | `tokio` | tokio's time; also adds `idle_limit` of tracked bodies | `tokio::time::error::Elapsed` |
 //! | `tonic` | tonic, hyper, h2 | `Status`, `ConnectError`, `TimeoutExpired` |
 //! | `tower` | tower's timeout, load shed and buffer; also passes on `tower::load::Load` | `Elapsed`, `Overloaded`, `Closed`, `ServiceError` |
 //! | `tower-http` | tower-http's timeout | the `TimeoutError` of its bodies; adds `TowerHttp`, which turns classifiers of `tower_http::classify` into rules |

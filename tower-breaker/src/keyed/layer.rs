@@ -316,7 +316,7 @@ impl<F, K, C, R, L> KeyedBreakerLayer<F, K, C, R, OnHead<L>> {
     }
 }
 
-impl<F, K, C, R, W, M, L> KeyedBreakerLayer<F, K, C, R, OnBodyEnd<W, M, L>> {
+impl<F, K, C, R, W, M, L, I> KeyedBreakerLayer<F, K, C, R, OnBodyEnd<W, M, L, I>> {
     /// Sets how long after its head a stream must still deliver data to be a success.
     ///
     /// See [`BreakerLayer::healthy_after`](crate::BreakerLayer::healthy_after).
@@ -325,15 +325,28 @@ impl<F, K, C, R, W, M, L> KeyedBreakerLayer<F, K, C, R, OnBodyEnd<W, M, L>> {
     }
 }
 
+#[cfg(feature = "tokio")]
+impl<F, K, C, R, W, M, L, I> KeyedBreakerLayer<F, K, C, R, OnBodyEnd<W, M, L, I>> {
+    /// Sets how long a response's body may be pending until the call is a failure.
+    ///
+    /// See [`BreakerLayer::idle_limit`](crate::BreakerLayer::idle_limit).
+    pub fn idle_limit(
+        self,
+        limit: Duration,
+    ) -> KeyedBreakerLayer<F, K, C, R, OnBodyEnd<W, M, L, tower_fault_classify::body::IdleLimit>> {
+        self.map_record(|record| record.idle_limit(limit))
+    }
+}
+
 #[cfg(feature = "llm")]
-impl<F, K, C, R, M, L> KeyedBreakerLayer<F, K, C, R, OnBodyEnd<NoInspector, M, L>> {
+impl<F, K, C, R, M, L, I> KeyedBreakerLayer<F, K, C, R, OnBodyEnd<NoInspector, M, L, I>> {
     /// Also detects errors inside event streams of LLM APIs.
     ///
     /// See [`BreakerLayer::inspect_llm_events`](crate::BreakerLayer::inspect_llm_events).
     pub fn inspect_llm_events(
         self,
         errors: LlmErrors,
-    ) -> KeyedBreakerLayer<F, K, C, R, OnBodyEnd<LlmEvents, M, L>> {
+    ) -> KeyedBreakerLayer<F, K, C, R, OnBodyEnd<LlmEvents, M, L, I>> {
         self.map_record(|record| record.with_inspector(LlmEvents::new(errors)))
     }
 }

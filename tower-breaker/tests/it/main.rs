@@ -34,6 +34,7 @@ mod registry;
 mod reservations;
 mod shared_circuit;
 mod slow_start;
+mod stalled_bodies;
 mod support;
 #[cfg(feature = "test-util")]
 mod test_util;

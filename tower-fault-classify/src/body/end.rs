@@ -1,6 +1,7 @@
 //! The end of a response's body, and its classification.
 
 use std::error::Error;
+use std::time::Duration;
 
 use http::HeaderMap;
 
@@ -90,6 +91,9 @@ pub enum EndReason<'a> {
     Dropped,
     /// Reading the body panicked.
     Panicked,
+    /// The body was polled, and was pending for longer than this idle limit. Its reader may still
+    /// read it to its end.
+    Stalled(Duration),
 }
 
 impl<'a> BodyEnd<'a> {
@@ -142,6 +146,7 @@ pub(crate) fn classify_end_by_tables(end: &BodyEnd<'_>) -> Verdict {
         (EndReason::Failed(error), _) => classify_body_error(error, end.grpc).into(),
         (EndReason::Dropped, _) => table::DROPPED.into(),
         (EndReason::Panicked, _) => table::PANICKED.into(),
+        (EndReason::Stalled(_), _) => excuse_stalled_timeout(table::STALLED).into(),
     }
 }
 

@@ -11,7 +11,7 @@
 //!
 //! | mode | reads | result |
 //! |---|---|---|
-//! | [`track_body`](crate::FaultClassifyLayer::track_body) | the whole body, while its reader reads it | calls a hook ([`OnEnd`]) exactly once with the verdict on the call: at the end of the body, when the body breaks, or when it is dropped before its end. Nothing is delayed or buffered |
+//! | [`track_body`](crate::FaultClassifyLayer::track_body) | the whole body, while its reader reads it | calls a hook ([`OnEnd`]) exactly once with the verdict on the call: at the end of the body, when the body breaks or stalls, or when it is dropped before its end. Nothing is delayed or buffered |
 //! | [`read_error_bodies`](crate::FaultClassifyLayer::read_error_bodies) (feature `error-body`) | the beginning of a body whose status is 400 or more, before the response is returned | passes it to a `BodyRule`, and forwards every byte |
 //! | `read_error_bodies` with `first_event_timeout` of `ErrorBodies` | also the beginning of an event stream, up to its first event | a stream that breaks before its first event can be retried |
 //!
@@ -24,9 +24,11 @@
 //! | `llm_fault` | error codes of LLM APIs that do not arrive in an HTTP response |
 //! | [`DataInspector`], [`NoInspector`], `LlmEvents` | inspecting the data of a tracked body |
 //! | [`track_response`], [`TrackedBody`], [`ClassifyEnd`], [`TakeBody`], [`ReplaceBody`] | a layer of your own that tracks bodies |
+//! | [`Idle`], [`NoIdleLimit`], `IdleLimit` | the limit on the time that a tracked body may be pending |
 //! | [`Head`], [`TrackBody`], [`ObservedHook`], [`Track`], [`Peek`], [`Peeked`], `PeekedBody`, `Reading` | types in the signature of the layer |
 
 pub(crate) mod end;
+mod idle;
 #[cfg(feature = "llm")]
 mod llm;
 mod mode;
@@ -38,6 +40,9 @@ mod sse;
 mod tracked;
 
 pub use end::{BodyEnd, ClassifyEnd, EndReason, OnEnd};
+#[cfg(feature = "tokio")]
+pub use idle::IdleLimit;
+pub use idle::{Idle, NoIdleLimit};
 #[cfg(feature = "llm")]
 pub use llm::{LlmErrors, LlmEvents, llm_fault};
 pub use mode::{Head, Peek, Peeked, Track};

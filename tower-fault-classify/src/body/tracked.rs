@@ -5,6 +5,8 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+#[cfg(feature = "tokio")]
+use std::time::Duration;
 
 use bytes::Buf;
 use http::{HeaderMap, StatusCode};
@@ -12,6 +14,9 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
 use super::end::{BodyEnd, ClassifyEnd, EndReason, OnEnd};
+#[cfg(feature = "tokio")]
+use super::idle::IdleLimit;
+use super::idle::{Idle, NoIdleLimit};
 use super::mode::{Track, sealed};
 use super::replace::{ReplaceBody, TakeBody};
 use crate::error::{AsError, TypedError};
@@ -23,35 +28,46 @@ use crate::upload::{self, UploadGuard, UploadSource};
 /// A body mode that calls a hook at the end of each response's body.
 ///
 /// [`track_body`](crate::FaultClassifyLayer::track_body) creates it.
-pub struct TrackBody<H, W = NoInspector, K = TypedError> {
+pub struct TrackBody<H, W = NoInspector, K = TypedError, I = NoIdleLimit> {
     hook: H,
     inspector: W,
+    idle: I,
     kind: PhantomData<fn() -> K>,
 }
 
 impl<H, W, K> TrackBody<H, W, K> {
     pub(crate) const fn new(hook: H, inspector: W) -> Self {
-        Self { hook, inspector, kind: PhantomData }
-    }
-
-    /// Sets the inspector of the body's data.
-    #[cfg(feature = "llm")]
-    pub(crate) fn with_inspector<V>(self, inspector: V) -> TrackBody<H, V, K> {
-        TrackBody::new(self.hook, inspector)
+        Self { hook, inspector, idle: NoIdleLimit, kind: PhantomData }
     }
 }
 
-impl<H, W, K> sealed::Sealed for TrackBody<H, W, K> {}
+impl<H, W, K, I> TrackBody<H, W, K, I> {
+    /// Sets the inspector of the body's data.
+    #[cfg(feature = "llm")]
+    pub(crate) fn with_inspector<V>(self, inspector: V) -> TrackBody<H, V, K, I> {
+        TrackBody { hook: self.hook, inspector, idle: self.idle, kind: PhantomData }
+    }
 
-impl<Res, C, H, W, K> Track<Res, C> for TrackBody<H, W, K>
+    /// Sets the idle limit of the bodies.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn idle_limit(self, limit: Duration) -> TrackBody<H, W, K, IdleLimit> {
+        let Self { hook, inspector, .. } = self;
+        TrackBody { hook, inspector, idle: IdleLimit::new(limit), kind: PhantomData }
+    }
+}
+
+impl<H, W, K, I> sealed::Sealed for TrackBody<H, W, K, I> {}
+
+impl<Res, C, H, W, K, I> Track<Res, C> for TrackBody<H, W, K, I>
 where
     C: Clone,
     H: OnEnd + Clone,
+    I: Idle,
     W: DataInspector<<Res::Body as Body>::Data>,
-    Res: TakeBody + ReplaceBody<TrackedBody<<Res as TakeBody>::Body, ObservedHook<H>, C, W>>,
+    Res: TakeBody + ReplaceBody<TrackedBody<<Res as TakeBody>::Body, ObservedHook<H>, C, W, I>>,
     <Res::Body as Body>::Error: AsError<K>,
 {
-    type Response = <Res as ReplaceBody<TrackedBody<Res::Body, ObservedHook<H>, C, W>>>::Response;
+    type Response = <Res as ReplaceBody<TrackedBody<Res::Body, ObservedHook<H>, C, W, I>>>::Response;
 
     #[inline]
     fn track(
@@ -66,28 +82,30 @@ where
         let reporter = head.is_success().then_some(reporter);
         let hook = ObservedHook { hook: self.hook.clone(), reporter, status: response.status() };
         let inspector = self.inspector.start(response.headers());
-        track_response(response, head, inspector, hook, classify, classify_end)
+        track_response(response, head, inspector, self.idle.begin(), hook, classify, classify_end)
     }
 }
 
 /// Wraps a response's body in a [`TrackedBody`] that calls `hook` at its end.
 ///
 /// If the head decides, because it is a fault or contains gRPC's status, `hook` is called before
-/// this function returns. `inspector` gets the data of the body.
+/// this function returns. `inspector` gets the data of the body. `idle` is its idle limit.
 #[inline]
-pub fn track_response<Res, H, C, W, K>(
+pub fn track_response<Res, H, C, W, K, I>(
     response: Res,
     head: Verdict,
     inspector: W,
+    idle: I,
     hook: H,
     classify: &C,
     classify_end: ClassifyEnd<C>,
-) -> <Res as ReplaceBody<TrackedBody<Res::Body, H, C, W>>>::Response
+) -> <Res as ReplaceBody<TrackedBody<Res::Body, H, C, W, I>>>::Response
 where
     C: Clone,
     H: OnEnd,
+    I: Idle,
     W: DataInspector<<Res::Body as Body>::Data>,
-    Res: TakeBody + ReplaceBody<TrackedBody<<Res as TakeBody>::Body, H, C, W>>,
+    Res: TakeBody + ReplaceBody<TrackedBody<<Res as TakeBody>::Body, H, C, W, I>>,
     <Res::Body as Body>::Error: AsError<K>,
 {
     let grpc = response.headers().filter(|headers| grpc::is_grpc(headers));
@@ -97,18 +115,21 @@ where
         hook.on_end(head);
         response.map_body(TrackedBody::finished)
     } else {
-        response
-            .map_body(|body| TrackedBody::new(body, inspector, grpc, hook, classify.clone(), classify_end))
+        response.map_body(|body| {
+            TrackedBody::new(body, inspector, idle, grpc, hook, classify.clone(), classify_end)
+        })
     }
 }
 
-impl<H: Clone, W: Clone, K> Clone for TrackBody<H, W, K> {
+impl<H: Clone, W: Clone, K, I: Clone> Clone for TrackBody<H, W, K, I> {
     fn clone(&self) -> Self {
-        Self::new(self.hook.clone(), self.inspector.clone())
+        let Self { hook, inspector, idle, .. } = self;
+        let (hook, inspector, idle) = (hook.clone(), inspector.clone(), idle.clone());
+        Self { hook, inspector, idle, kind: PhantomData }
     }
 }
 
-impl<H, W, K> fmt::Debug for TrackBody<H, W, K> {
+impl<H, W, K, I> fmt::Debug for TrackBody<H, W, K, I> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("TrackBody")
     }
@@ -166,6 +187,7 @@ pin_project! {
     /// | the body ends, with or without trailers | gRPC: that of `grpc-status`, UNKNOWN without one; otherwise a success |
     /// | reading fails | that of the error. The request counts as processed: a gRPC call is never retried, another request at most if it is idempotent |
     /// | the inspector returns a verdict (an `error` event) | that verdict |
+    /// | the body has been pending for longer than its idle limit ([`EndReason::Stalled`]) | kind `timeout`, a failure, never retried. The body itself continues |
     /// | the body is dropped before its end | kind `cancelled`, neutral, never retried |
     /// | the body is dropped and was never polled | gRPC: kind `cancelled` as above, because its trailers are unknown; otherwise a success, because the head was a success |
     /// | reading panics | kind `unknown`, a failure; the hook is called when the body is dropped |
@@ -178,18 +200,19 @@ pin_project! {
     /// A body may report with its last data that it has ended. It is then classified immediately,
     /// because its reader may not poll it again. A gRPC body is classified at its trailers or at
     /// the end of the reading, because not every body knows about trailers before they arrive.
-    pub struct TrackedBody<B: Body, H: OnEnd, C, W = NoInspector>
+    pub struct TrackedBody<B: Body, H: OnEnd, C, W = NoInspector, I = NoIdleLimit>
     where
         W: DataInspector<B::Data>,
     {
         #[pin]
         inner: B,
+        idle: I,
         unfinished: Option<Unfinished<B::Error, H, C, W>>,
         in_poll: bool,
         polled_once: bool,
     }
 
-    impl<B: Body, H: OnEnd, C, W> PinnedDrop for TrackedBody<B, H, C, W>
+    impl<B: Body, H: OnEnd, C, W, I> PinnedDrop for TrackedBody<B, H, C, W, I>
     where
         W: DataInspector<B::Data>,
     {
@@ -256,7 +279,7 @@ fn report<E, H: OnEnd, C, W>(unfinished: &mut Option<Unfinished<E, H, C, W>>, ve
     }
 }
 
-impl<B: Body, H: OnEnd, C, W: DataInspector<B::Data>> TrackedBody<B, H, C, W> {
+impl<B: Body, H: OnEnd, C, W: DataInspector<B::Data>, I: Idle> TrackedBody<B, H, C, W, I> {
     /// Creates a body whose end `classify_end` classifies by `classify`.
     ///
     /// `grpc`: the body is that of a gRPC call, which must end in a `grpc-status`.
@@ -264,6 +287,7 @@ impl<B: Body, H: OnEnd, C, W: DataInspector<B::Data>> TrackedBody<B, H, C, W> {
     pub fn new<K>(
         inner: B,
         inspector: W,
+        idle: I,
         grpc: bool,
         hook: H,
         classify: C,
@@ -281,7 +305,8 @@ impl<B: Body, H: OnEnd, C, W: DataInspector<B::Data>> TrackedBody<B, H, C, W> {
             grpc,
             upload: upload::current_source(),
         };
-        let mut body = Self { inner, unfinished: Some(unfinished), in_poll: false, polled_once: false };
+        let unfinished = Some(unfinished);
+        let mut body = Self { inner, idle, unfinished, in_poll: false, polled_once: false };
         // A gRPC call ends in trailers, and not every body knows about them before they arrive.
         if !grpc && body.inner.is_end_stream() {
             finish(&mut body.unfinished, |_| EndReason::Complete(None));
@@ -291,14 +316,15 @@ impl<B: Body, H: OnEnd, C, W: DataInspector<B::Data>> TrackedBody<B, H, C, W> {
 
     /// Creates a body that calls no hook, because the head of its response has decided.
     pub fn finished(inner: B) -> Self {
-        Self { inner, unfinished: None, in_poll: false, polled_once: false }
+        Self { inner, idle: I::default(), unfinished: None, in_poll: false, polled_once: false }
     }
 }
 
-impl<B, H, C, W> Body for TrackedBody<B, H, C, W>
+impl<B, H, C, W, I> Body for TrackedBody<B, H, C, W, I>
 where
     B: Body,
     H: OnEnd,
+    I: Idle,
     W: DataInspector<B::Data>,
 {
     type Data = B::Data;
@@ -314,9 +340,11 @@ where
         *this.polled_once = true;
         let polled = this.inner.as_mut().poll_frame(cx);
         *this.in_poll = false;
-        if this.unfinished.is_some()
-            && let Poll::Ready(frame) = &polled
-        {
+        if this.unfinished.is_none() {
+            return polled;
+        }
+        if let Poll::Ready(frame) = &polled {
+            this.idle.on_frame();
             match frame {
                 None => finish_complete(this.unfinished, None),
                 Some(Err(error)) => {
@@ -341,6 +369,8 @@ where
                     }
                 }
             }
+        } else if let Poll::Ready(limit) = this.idle.poll_stalled(cx) {
+            finish(this.unfinished, |_| EndReason::Stalled(limit));
         }
         polled
     }
@@ -354,7 +384,12 @@ where
     }
 }
 
-impl<B: Body + fmt::Debug, H: OnEnd, C, W: DataInspector<B::Data>> fmt::Debug for TrackedBody<B, H, C, W> {
+impl<B, H, C, W, I> fmt::Debug for TrackedBody<B, H, C, W, I>
+where
+    B: Body + fmt::Debug,
+    H: OnEnd,
+    W: DataInspector<B::Data>,
+{
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TrackedBody")
             .field("inner", &self.inner)

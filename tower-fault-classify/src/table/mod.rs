@@ -58,6 +58,10 @@ pub(crate) const DROPPED: Fault =
 pub(crate) const PANICKED: Fault =
     Fault::new(Kind::Unknown, Retryable::Never, Health::Unhealthy, Origin::Local);
 
+/// The response's body was pending for longer than its idle limit.
+pub(crate) const STALLED: Fault =
+    Fault::new(Kind::Timeout, Retryable::Never, Health::Unhealthy, Origin::Transport);
+
 /// The request's own body failed: its source failed, or it was shorter than its `content-length`.
 pub(crate) const REQUEST_BODY: Fault =
     Fault::new(Kind::Client, Retryable::Never, Health::Neutral, Origin::Caller);

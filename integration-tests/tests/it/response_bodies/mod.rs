@@ -5,6 +5,7 @@ mod breaker;
 mod hyper_client;
 mod reqwest_client;
 mod reqwest_stream;
+mod stalled;
 mod tonic_channel;
 
 use std::error::Error;

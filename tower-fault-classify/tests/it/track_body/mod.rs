@@ -1,6 +1,8 @@
 //! Tracked bodies: the verdicts that the hook gets, how often it is called, and that the reader
 //! sees no difference.
 
+#[cfg(feature = "tokio")]
+mod idle;
 #[cfg(feature = "llm")]
 mod llm_events;
 mod random_bodies;
