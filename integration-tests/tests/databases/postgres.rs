@@ -10,7 +10,7 @@ use tower::util::BoxCloneService;
 use tower::{ServiceBuilder, ServiceExt, service_fn};
 use tower_fault_classify::Health::{Healthy, Neutral, Unhealthy};
 use tower_fault_classify::Kind::{
-    Auth, Client as Caller, Conflict, Overloaded, Protocol, Timeout, Transient, Unavailable, Unknown,
+    Auth, Client as Caller, Conflict, Overloaded, Protocol, Server, Timeout, Transient, Unavailable, Unknown,
 };
 use tower_fault_classify::Retryable::{IfIdempotent, Never, Refused, Unsent};
 use tower_fault_classify::{ClassifiedError, Fault, FaultClassifyLayer, Health, Kind, Retryable};
@@ -178,6 +178,27 @@ async fn write_in_read_only_session_is_refused() {
     let server = Postgres::start_with(&["default_transaction_read_only=on"]);
     for session in sessions(&server).await {
         assert_axes(fault(&session, "CREATE TABLE t (id int)").await, Unavailable, Refused, Neutral);
+    }
+}
+
+#[tokio::test]
+async fn file_that_a_statement_names_and_is_missing_is_neutral() {
+    let server = Postgres::start();
+    for session in sessions(&server).await {
+        for statement in ["SELECT pg_read_file('/missing')", "LOAD 'missing'"] {
+            assert_axes(fault(&session, statement).await, Server, Never, Neutral);
+        }
+    }
+}
+
+/// The server reports its own failure to connect to another server.
+#[tokio::test]
+async fn failed_connection_within_a_transaction_is_not_refused() {
+    let server = Postgres::start();
+    for session in sessions(&server).await {
+        run(&session, "DROP EXTENSION IF EXISTS dblink; CREATE EXTENSION dblink").await;
+        let statement = "SELECT dblink_connect('host=/missing')";
+        assert_axes(fault(&session, statement).await, Unavailable, IfIdempotent, Neutral);
     }
 }
 

@@ -1,16 +1,18 @@
 //! Errors of Redis, as the crate `redis` reports them.
 
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, Cmd, RedisError, Value, cmd};
+use redis::{AsyncConnectionConfig, Client, Cmd, Pipeline, RedisError, Value, cmd};
 use tempfile::TempDir;
 use test_servers::Redis;
 use tower::{ServiceBuilder, ServiceExt, service_fn};
 use tower_fault_classify::Health::{Healthy, Neutral, Unhealthy};
 use tower_fault_classify::Kind::{Auth, Client as Caller, Overloaded, Transient, Unavailable};
 use tower_fault_classify::Retryable::{IfIdempotent, Never, Refused, Unsent};
-use tower_fault_classify::{ClassifiedError, Fault, FaultClassifyLayer, Health, Kind, Retryable};
+use tower_fault_classify::{ClassifiedError, Fault, FaultClassifyLayer, Health, Kind, Retryable, Verdict};
 
-use crate::rules::redis_rule;
+use crate::rules::{redis_pipeline_rule, redis_rule};
+
+type PipelineRule = fn(Result<&Value, &RedisError>) -> Option<Verdict>;
 
 /// Connects without the driver's own timeouts.
 async fn connect(url: &str) -> Result<MultiplexedConnection, RedisError> {
@@ -47,6 +49,14 @@ async fn run(connection: &MultiplexedConnection, text: &str) {
 /// Returns the fault of a command that fails.
 async fn fault(connection: &MultiplexedConnection, text: &str) -> Fault {
     *send(connection, command(text)).await.expect_err(text).fault()
+}
+
+/// Returns the fault of a pipeline or transaction that fails.
+async fn pipeline_fault(connection: &MultiplexedConnection, pipeline: Pipeline, rule: PipelineRule) -> Fault {
+    let service = ServiceBuilder::new()
+        .layer(FaultClassifyLayer::new().errors_only().rule(rule))
+        .service(service_fn(async |pipeline: Pipeline| pipeline.query_async(&mut connection.clone()).await));
+    *service.oneshot(pipeline).await.expect_err("the pipeline fails").fault()
 }
 
 /// Sends a command until it fails, and returns the fault.
@@ -107,6 +117,41 @@ async fn full_memory_is_overload() {
     let server = Redis::start_with(&["maxmemory 1"]);
     let connection = connection(&server).await;
     assert_axes(fault(&connection, "SET key word").await, Overloaded, Refused, Unhealthy);
+}
+
+/// The server refuses `EXEC`, or discards the transaction because it refused one of its commands.
+#[tokio::test]
+async fn discarded_transaction_has_the_fault_of_its_cause() {
+    let server = Redis::start();
+    let connection = connection(&server).await;
+    run(&connection, "MULTI").await;
+    run(&connection, "SET key word").await;
+    let other = self::connection(&server).await;
+    run(&other, "CONFIG SET maxmemory 1").await;
+    assert_axes(fault(&connection, "EXEC").await, Overloaded, Refused, Unhealthy);
+
+    run(&connection, "MULTI").await;
+    assert_axes(fault(&connection, "SET key word").await, Overloaded, Refused, Unhealthy);
+    // The error of `EXEC` does not contain the cause.
+    assert_axes(fault(&connection, "EXEC").await, Caller, Never, Neutral);
+    assert_axes(fault(&connection, "EXEC").await, Caller, Never, Healthy);
+
+    let mut transaction = redis::pipe();
+    transaction.atomic().set("key", "word");
+    let fault = pipeline_fault(&connection, transaction, redis_rule).await;
+    assert_axes(fault, Overloaded, Refused, Unhealthy);
+}
+
+#[tokio::test]
+async fn pipeline_that_ran_in_part_is_not_refused() {
+    let server = Redis::start();
+    let connection = connection(&server).await;
+    let mut pipeline = redis::pipe();
+    pipeline.incr("count", 1).add_command(command("CONFIG SET maxmemory 1")).incr("count", 1);
+    let fault = pipeline_fault(&connection, pipeline, redis_pipeline_rule).await;
+    assert_axes(fault, Overloaded, IfIdempotent, Unhealthy);
+    let count = send(&connection, command("GET count")).await.unwrap();
+    assert_eq!(redis::from_redis_value::<u32>(count).unwrap(), 1);
 }
 
 #[tokio::test]

@@ -39,12 +39,20 @@ pub(crate) const ROWS: &[Row] = &[
         "`maxclients` of redis.conf: the server closes the connection before it reads a command",
     ),
     row(
-        &["ERR", "WRONGTYPE", "CROSSSLOT", "EXECABORT", "NOSCRIPT", "BUSYKEY", "BUSYGROUP", "NOGROUP"],
+        &["ERR", "WRONGTYPE", "CROSSSLOT", "NOSCRIPT", "BUSYKEY", "BUSYGROUP", "NOGROUP"],
         Client,
         Never,
         Healthy,
         Caller,
         "the command, or its use with this key, is wrong",
+    ),
+    row(
+        &["EXECABORT"],
+        Client,
+        Never,
+        Neutral,
+        Caller,
+        "EXEC: an earlier command of the transaction failed, and only its error has the cause",
     ),
     row(
         &["NOTBUSY", "UNKILLABLE", "NOSUB"],
@@ -154,12 +162,19 @@ pub(crate) const ROWS: &[Row] = &[
     ),
 ];
 
+/// The beginning of an error of `EXEC` that contains the reason.
+const DISCARDED: &str = "EXECABORT Transaction discarded because of: ";
+
 /// Returns the fault of an error of Redis or Valkey, by its code.
 ///
 /// The code is the first word of the error, such as `WRONGTYPE`. `error` is the code alone, or the
 /// whole error as the server sent it, without the leading `-`. Only the whole error distinguishes
 /// `ERR max number of clients reached`, which is an overload, from any other `ERR`, which is the
 /// caller's error. [The table](crate::tables#error-codes-of-redis) lists the codes.
+///
+/// If the server refuses to execute a transaction, the error is
+/// `EXECABORT Transaction discarded because of: ` and the reason, such as `OOM …`. The reason
+/// decides.
 ///
 /// Returns `None` for a code that the table does not list, such as one of a script or a module.
 ///
@@ -179,6 +194,12 @@ pub(crate) const ROWS: &[Row] = &[
 /// assert_eq!((full.kind(), full.health()), (Kind::Overloaded, Health::Unhealthy));
 /// ```
 pub fn redis_fault(error: &str) -> Option<Fault> {
+    let reason = error.strip_prefix(DISCARDED);
+    reason.and_then(fault_of).or_else(|| fault_of(error))
+}
+
+/// Returns the fault of the first row that matches.
+fn fault_of(error: &str) -> Option<Fault> {
     let matches = |code: &&str| {
         error.strip_prefix(code).is_some_and(|rest| rest.is_empty() || rest.starts_with(char::is_whitespace))
     };
@@ -196,7 +217,6 @@ mod tests {
                 "ERR",
                 "WRONGTYPE",
                 "CROSSSLOT",
-                "EXECABORT",
                 "NOSCRIPT",
                 "BUSYKEY",
                 "BUSYGROUP",
@@ -211,6 +231,7 @@ mod tests {
             Caller,
         ),
         (&["NOAUTH", "WRONGPASS", "NOPERM", "DENIED"], Auth, Never, Healthy, Caller),
+        (&["EXECABORT"], Client, Never, Neutral, Caller),
         (&["NOPROTO"], Protocol, Never, Neutral, Remote),
         (&["MOVED", "ASK", "REDIRECT", "READONLY"], Unavailable, Refused, Neutral, Remote),
         (&["TRYAGAIN", "UNBLOCKED"], Transient, Refused, Neutral, Remote),
@@ -243,6 +264,14 @@ mod tests {
     fn redis_max_clients_in_a_cluster_is_overloaded() {
         let fault = redis_fault("ERR max number of clients + cluster connections reached").unwrap();
         assert_eq!((fault.kind(), fault.retryable()), (Overloaded, Refused));
+    }
+
+    #[test]
+    fn redis_discarded_transaction_has_the_fault_of_its_reason() {
+        for reason in ["OOM", "LOADING Redis is loading", "ERR unknown command"] {
+            assert_eq!(redis_fault(&format!("{DISCARDED}{reason}")), redis_fault(reason), "{reason}");
+        }
+        assert_eq!(redis_fault(&format!("{DISCARDED}MYERROR")), redis_fault("EXECABORT"));
     }
 
     #[test]

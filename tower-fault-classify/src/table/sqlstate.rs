@@ -58,12 +58,20 @@ pub(crate) const ROWS: &[Row] = &[
         "the connection broke; 08007: the outcome of the transaction is not known",
     ),
     row(
-        &["08001", "08004"],
+        &["08001"],
+        Unavailable,
+        IfIdempotent,
+        Neutral,
+        Remote,
+        "`sqlclient_unable_to_establish_sqlconnection`: the server is the client of another one, as with dblink and postgres_fdw",
+    ),
+    row(
+        &["08004"],
         Unavailable,
         Refused,
         Unhealthy,
         Transport,
-        "no connection was established, so nothing ran",
+        "`sqlserver_rejected_establishment_of_sqlconnection`: nothing ran",
     ),
     row(
         &["08P01"],
@@ -179,6 +187,14 @@ pub(crate) const ROWS: &[Row] = &[
     ),
     row(&["58", "XX"], Server, IfIdempotent, Unhealthy, Remote, "system error, internal error"),
     row(
+        &["58P01", "58P02"],
+        Server,
+        Never,
+        Neutral,
+        Remote,
+        "`undefined_file`, `duplicate_file`: a file of the server, or one that the statement names",
+    ),
+    row(
         &["72"],
         Conflict,
         Refused,
@@ -286,7 +302,8 @@ mod tests {
         ),
         (&["28000", "28P01", "42501"], Auth, Never, Healthy, Caller),
         (&["08000", "08003", "08006", "08007"], Transient, IfIdempotent, Unhealthy, Transport),
-        (&["08001", "08004"], Unavailable, Refused, Unhealthy, Transport),
+        (&["08001"], Unavailable, IfIdempotent, Neutral, Remote),
+        (&["08004"], Unavailable, Refused, Unhealthy, Transport),
         (&["08P01"], Unavailable, IfIdempotent, Unhealthy, Remote),
         (&["0A000"], Protocol, Never, Neutral, Remote),
         (&["25006"], Unavailable, Refused, Neutral, Remote),
@@ -303,8 +320,8 @@ mod tests {
         (&["57014"], Timeout, IfIdempotent, Unhealthy, Remote),
         (&["57P03"], Unavailable, Refused, Unhealthy, Remote),
         (&["57P05"], Transient, Refused, Neutral, Remote),
-        (&["58000", "58030", "58P01", "XX000"], Server, IfIdempotent, Unhealthy, Remote),
-        (&["HV000", "HV00N"], Server, Never, Neutral, Remote),
+        (&["58000", "58030", "XX000"], Server, IfIdempotent, Unhealthy, Remote),
+        (&["58P01", "58P02", "HV000", "HV00N"], Server, Never, Neutral, Remote),
     ];
 
     #[test]
