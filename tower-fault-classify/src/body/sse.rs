@@ -1,7 +1,7 @@
 //! Parses event streams (WHATWG HTML §9.2, "Server-sent events").
 
 use http::HeaderMap;
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use memchr::memchr2;
 
 /// The maximum number of bytes kept of one line, of one event's name, and of its data.
@@ -26,11 +26,21 @@ impl<'a> StreamEvent<'a> {
     }
 }
 
-/// Returns whether the `content-type` is that of an event stream.
+/// Returns whether the `content-type` is that of an event stream, and the stream is not compressed.
+///
+/// No event can be found in compressed data. Clients that decompress a body remove its
+/// `content-encoding`.
 pub(super) fn is_event_stream(headers: &HeaderMap) -> bool {
     let media_type = headers.get(CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
     let essence = media_type.split(|&byte| byte == b';').next().unwrap_or_default();
-    essence.trim_ascii().eq_ignore_ascii_case(b"text/event-stream")
+    essence.trim_ascii().eq_ignore_ascii_case(b"text/event-stream") && !is_compressed(headers)
+}
+
+fn is_compressed(headers: &HeaderMap) -> bool {
+    headers.get_all(CONTENT_ENCODING).iter().any(|value| {
+        let coding = value.as_bytes().trim_ascii();
+        !coding.is_empty() && !coding.eq_ignore_ascii_case(b"identity")
+    })
 }
 
 /// The state of the parser between two chunks.

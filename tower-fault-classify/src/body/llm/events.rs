@@ -17,8 +17,9 @@ use crate::table;
 /// | named `error` | always |
 /// | any other name or none | if its data is JSON with an `error` or a `response.error` that is an object or a string, or with the `type` `error` |
 ///
-/// It inspects responses whose `content-type` is `text/event-stream`. The boundaries of frames do
-/// not matter. It keeps at most 16 KiB of a line and of an event's data.
+/// It inspects responses whose `content-type` is `text/event-stream`, unless they are compressed
+/// (`content-encoding`). The boundaries of frames do not matter. It keeps at most 16 KiB of a line
+/// and of an event's data.
 ///
 /// The fault of such an event is that of its code in a table of [`LlmErrors`]. It is never retried,
 /// because the response has begun. For an error in the first event of a stream, see

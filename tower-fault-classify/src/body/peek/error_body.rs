@@ -143,7 +143,8 @@ impl<R> ErrorBodies<R> {
     ///
     /// Until then the caller has received nothing, so a retry layer above can send the request
     /// again. It applies to a response that is a success, with status 200 and the `content-type`
-    /// `text/event-stream`:
+    /// `text/event-stream`. It does not apply to a compressed stream (`content-encoding`), or to a
+    /// response whose body has already ended, such as the response to a HEAD request.
     ///
     /// | what happens first | verdict |
     /// |---|---|

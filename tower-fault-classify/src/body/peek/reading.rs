@@ -113,6 +113,7 @@ impl<C> AwaitedEvent<C> {
     {
         match (&stopped.why, &stopped.after) {
             (Why::FirstEvent(first), _) => *first,
+            (Why::Empty, _) => None,
             (_, Some(Err(error))) => {
                 let end = BodyEnd::new(EndReason::Failed(error.as_error()), false);
                 Some((self.classify_end)(&self.classify, &end))
@@ -253,6 +254,8 @@ struct Stopped<E> {
 
 /// Why the reading stopped.
 enum Why {
+    /// The body reports its end, and nothing was read, as in the response to a HEAD request.
+    Empty,
     /// The body was polled to its end.
     Ended,
     /// The first event arrived.
@@ -281,6 +284,9 @@ fn read_ready_frames<B: Body<Data = Bytes>>(
     cx: &mut Context<'_>,
 ) -> Poll<Option<Stopped<B::Error>>> {
     for _ in 0..FRAMES_AT_ONCE {
+        if read.bytes().is_empty() && *empty == 0 && body.is_end_stream() {
+            return Poll::Ready(Some(Stopped { after: None, why: Why::Empty }));
+        }
         if read.bytes().len() >= limit || *empty >= EMPTY_FRAMES || body.is_end_stream() {
             return Poll::Ready(Some(Stopped { after: None, why: Why::Enough }));
         }

@@ -191,6 +191,30 @@ fn other_responses_are_not_awaited() {
 }
 
 #[test]
+fn compressed_stream_is_not_awaited() {
+    let with_encoding = |encoding: &str, steps: Vec<Step>| {
+        let mut response = event_stream(Script::new(steps));
+        response.headers_mut().insert("content-encoding", encoding.parse().unwrap());
+        response
+    };
+    let layer = FaultClassifyLayer::new().read_error_bodies(bodies());
+    let response = now(through(&layer, with_encoding("gzip", vec![Step::Stall])));
+    assert_eq!(row(&response), None);
+    for encoding in ["identity", "Identity", ""] {
+        let response = now(through(&layer, with_encoding(encoding, vec![])));
+        assert_eq!(row(&response), BROKEN, "{encoding}: not compressed");
+    }
+}
+
+/// The response to a HEAD request has the headers of the stream, and no body.
+#[test]
+fn response_without_body_is_a_success() {
+    let script = Script::new([]).body_hints(BodyHints::Correct);
+    let response = now(through(&FaultClassifyLayer::new().read_error_bodies(bodies()), event_stream(script)));
+    assert_eq!(row(&response), None);
+}
+
+#[test]
 fn closure_rule_detects_broken_streams_only() {
     let bodies = ErrorBodies::new(|_: &ErrorBody<'_>| None).first_event_timeout(TIMEOUT);
     let layer = FaultClassifyLayer::new().read_error_bodies(bodies);
