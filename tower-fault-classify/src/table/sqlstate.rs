@@ -63,7 +63,7 @@ pub(crate) const ROWS: &[Row] = &[
         IfIdempotent,
         Neutral,
         Remote,
-        "`sqlclient_unable_to_establish_sqlconnection`: the server is the client of another one, as with dblink and postgres_fdw",
+        "`sqlclient_unable_to_establish_sqlconnection`: the server is the client of another one, as with `dblink` and `postgres_fdw`",
     ),
     row(
         &["08004"],
