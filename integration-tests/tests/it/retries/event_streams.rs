@@ -94,42 +94,49 @@ async fn over_hyper_util(script: Vec<Action>, method: http::Method, budget: Opti
     Received { text: String::from_utf8(text).unwrap(), broken, kind, requests: server.requests().len() }
 }
 
+/// What the retry budget grants.
+#[derive(Clone, Copy)]
+enum Retries {
+    Unlimited,
+    None,
+}
+
+impl Retries {
+    fn budget(self) -> Option<Budget> {
+        match self {
+            Self::Unlimited => None,
+            Self::None => Some(Budget::window().ratio(0.0).min_per_second(0.0).build().unwrap()),
+        }
+    }
+}
+
 /// Sends the same request over both clients, which must receive the same.
-async fn received(script: Vec<Action>, method: http::Method, budget: fn() -> Option<Budget>) -> Received {
-    let first = over_reqwest(script.clone(), method.clone(), budget()).await;
-    assert_eq!(over_hyper_util(script, method, budget()).await, first);
+async fn received(script: Vec<Action>, method: http::Method, retries: Retries) -> Received {
+    let first = over_reqwest(script.clone(), method.clone(), retries.budget()).await;
+    assert_eq!(over_hyper_util(script, method, retries.budget()).await, first);
     first
-}
-
-const fn unlimited() -> Option<Budget> {
-    None
-}
-
-/// A budget that grants no retry.
-fn exhausted() -> Option<Budget> {
-    Some(Budget::window().ratio(0.0).min_per_second(0.0).build().unwrap())
 }
 
 #[tokio::test]
 async fn stream_broken_before_first_event_is_sent_again() {
     for beginning in ["", ": ping\n\n", "event: message_start\ndata: {}\n"] {
-        let received = received(vec![broken(beginning)], http::Method::GET, unlimited).await;
+        let received = received(vec![broken(beginning)], http::Method::GET, Retries::Unlimited).await;
         assert_eq!(received, clean(2), "{beginning}");
     }
     // A stream with a clean end, but without an event.
-    let received = received(vec![stream(": ping\n\n")], http::Method::GET, unlimited).await;
+    let received = received(vec![stream(": ping\n\n")], http::Method::GET, Retries::Unlimited).await;
     assert_eq!(received, clean(2));
 }
 
 #[tokio::test]
 async fn stream_overloaded_in_first_event_is_sent_again_for_post() {
-    let received = received(vec![stream(OVERLOADED); 2], http::Method::POST, unlimited).await;
+    let received = received(vec![stream(OVERLOADED); 2], http::Method::POST, Retries::Unlimited).await;
     assert_eq!(received, clean(3));
 }
 
 #[tokio::test]
 async fn broken_stream_of_post_is_not_sent_again() {
-    let received = received(vec![broken(": ping\n\n")], http::Method::POST, unlimited).await;
+    let received = received(vec![broken(": ping\n\n")], http::Method::POST, Retries::Unlimited).await;
     let expected =
         Received { text: ": ping\n\n".to_owned(), broken: true, kind: Some(Kind::Transient), requests: 1 };
     assert_eq!(received, expected);
@@ -138,7 +145,7 @@ async fn broken_stream_of_post_is_not_sent_again() {
 #[tokio::test]
 async fn stream_broken_after_first_event_is_not_sent_again() {
     let beginning = "data: Hello\n\n";
-    let received = received(vec![broken(beginning)], http::Method::GET, unlimited).await;
+    let received = received(vec![broken(beginning)], http::Method::GET, Retries::Unlimited).await;
     let expected = Received { text: beginning.to_owned(), broken: true, kind: None, requests: 1 };
     assert_eq!(received, expected);
 }
@@ -152,6 +159,6 @@ async fn caller_gets_last_stream_when_attempts_or_budget_are_exhausted() {
         requests,
     };
     let script = vec![stream(OVERLOADED); 5];
-    assert_eq!(received(script.clone(), http::Method::GET, unlimited).await, expected(3));
-    assert_eq!(received(script, http::Method::GET, exhausted).await, expected(1));
+    assert_eq!(received(script.clone(), http::Method::GET, Retries::Unlimited).await, expected(3));
+    assert_eq!(received(script, http::Method::GET, Retries::None).await, expected(1));
 }
