@@ -45,7 +45,7 @@ use crate::body::{ReplaceBody, TakeBody};
 ///
 /// # Panics
 ///
-/// The future panics outside a tokio runtime with its timer enabled, if the call has a delay.
+/// `call` panics outside a tokio runtime with its timer enabled, if the call has a delay.
 pub struct FaultInjection<S, K: ErrorType = BoxErrors, M = AllRequests> {
     inner: S,
     plan: Arc<Plan<K::Error>>,

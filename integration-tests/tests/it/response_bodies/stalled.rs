@@ -16,6 +16,8 @@ use test_servers::{Action, Grpc, Http, Reply};
 use tokio::time::timeout;
 use tower::{ServiceBuilder, ServiceExt};
 use tower_breaker::{BreakerConfig, BreakerLayer, Circuit, CircuitState, Clock, Kind};
+use tower_fault_classify::FaultClassifyLayer;
+use tower_fault_classify::body::{ErrorBodies, LlmErrors};
 
 use super::server;
 
@@ -85,4 +87,34 @@ async fn stalled_stream_over_tonic_is_failure() {
     drop(frozen);
     timeout(LONGER, words_of_server.message()).await.map(|_| ()).expect_err("the reader still waits");
     assert_opened_by_stall(&circuit);
+}
+
+#[tokio::test(start_paused = true)]
+async fn probe_without_first_event_frees_slot_and_reopens() {
+    let frozen = FrozenTime::start();
+    let stalls = Action::status(200).header("content-type", "text/event-stream").body(": ping\n\n");
+    let server = server([stalls.content_length(100)]).await;
+    let config = BreakerConfig::builder().probes(1).clock(Clock::manual().0).build().unwrap();
+    let circuit = Circuit::new(config);
+    circuit.trip().unwrap();
+    circuit.probe_now().unwrap();
+    let bodies = ErrorBodies::new(LlmErrors::new()).first_event_timeout(LIMIT);
+    let client = reqwest_client().build().unwrap();
+    let request = client.get(server.url()).build().unwrap();
+    let stack = ServiceBuilder::new()
+        .layer(BreakerLayer::with_circuit(circuit.clone()).track_body())
+        .layer(FaultClassifyLayer::new().read_error_bodies(bodies))
+        .service(client);
+    let call = tokio::spawn(stack.oneshot(request));
+    while server.requests().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(circuit.status().half_open.unwrap().running_probes, 1);
+    drop(frozen);
+    let mut response: reqwest::Response = call.await.unwrap().unwrap();
+    assert_opened_by_stall(&circuit);
+    // The body of the failed probe holds no slot, and can still be read.
+    circuit.probe_now().unwrap();
+    let _probe = circuit.try_acquire().expect("the slot is free");
+    assert_eq!(response.chunk().await.unwrap().unwrap(), ": ping\n\n");
 }

@@ -162,3 +162,17 @@ async fn caller_gets_last_stream_when_attempts_or_budget_are_exhausted() {
     assert_eq!(received(script.clone(), http::Method::GET, Retries::Unlimited).await, expected(3));
     assert_eq!(received(script, http::Method::GET, Retries::None).await, expected(1));
 }
+
+#[tokio::test]
+async fn head_response_of_event_stream_is_success() {
+    let server = Http::start().await;
+    server.set_default(Action::status(200).header("content-type", "text/event-stream").content_length(100));
+    let retry = JitterRetryLayer::new(retry_at_once().build().unwrap());
+    let mut stack = ServiceBuilder::new()
+        .layer(retry)
+        .layer(FaultClassifyLayer::new().read_error_bodies(bodies()))
+        .service(reqwest_client().build().unwrap());
+    let request = reqwest::Request::new(http::Method::HEAD, server.url().parse().unwrap());
+    let response = stack.ready().await.unwrap().call(request).await.unwrap();
+    assert_eq!((CarriedVerdict::get(&response), server.requests().len()), (None, 1));
+}

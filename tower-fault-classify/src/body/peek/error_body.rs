@@ -164,7 +164,8 @@ impl<R> ErrorBodies<R> {
     /// caller gets the response with its body, and can continue to read it.
     ///
     /// The time begins when the layer first waits for the body. Choose a time that is longer than
-    /// the API needs for its first event.
+    /// the API needs for its first event. For the layers above, the wait is part of the call: it
+    /// counts in their timeouts, and in the slow calls of a breaker.
     ///
     /// **Default**: zero, which turns it off. Event streams are then returned at once.
     ///
