@@ -7,3 +7,4 @@ mod full_stack;
 mod postgres;
 mod redis;
 mod rules;
+mod worker;

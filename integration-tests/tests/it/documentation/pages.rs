@@ -281,7 +281,17 @@ fn example_has_short_files_without_local_crates() {
     let examples: Vec<_> = blocks.lines().filter_map(|line| line.strip_prefix("## ")).collect();
     assert_eq!(
         examples,
-        ["batch", "shards", "tenants", "reqwest", "reqwest_middleware", "tonic", "axum_gateway", "hyper"]
+        [
+            "batch",
+            "shards",
+            "database_worker",
+            "tenants",
+            "reqwest",
+            "reqwest_middleware",
+            "tonic",
+            "axum_gateway",
+            "hyper"
+        ]
     );
     for example in examples {
         let folder = format!("examples/{example}/");
