@@ -157,11 +157,35 @@ fn data(folder: &Path) -> String {
 
 /// Returns a program of the newest version that Debian's packages have installed, or of `PATH`.
 fn program(name: &str) -> Program {
-    let versions = read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
-    let newest = versions
-        .filter_map(|version| version.file_name().to_str()?.parse::<u32>().ok())
-        .max()
-        .map(|version| PathBuf::from(format!("/usr/lib/postgresql/{version}/bin/{name}")));
-    let path = newest.filter(|path| path.exists()).unwrap_or_else(|| PathBuf::from(name));
+    let path = newest(Path::new("/usr/lib/postgresql"), name).unwrap_or_else(|| PathBuf::from(name));
     Program { path, package: "postgresql", user: Some("postgres") }
+}
+
+/// Returns a program of the newest version in `folder` that has it. A version may have only clients.
+fn newest(folder: &Path, name: &str) -> Option<PathBuf> {
+    let versions = read_dir(folder).into_iter().flatten().flatten();
+    let versions = versions.filter_map(|version| version.file_name().to_str()?.parse::<u32>().ok());
+    let path = |version: u32| folder.join(format!("{version}/bin/{name}"));
+    versions.filter(|&version| path(version).exists()).max().map(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::create_dir_all;
+
+    use super::*;
+
+    #[test]
+    fn newest_version_without_server_is_skipped() {
+        let folder = TempDir::with_prefix("versions-").unwrap();
+        for (version, name) in [(9, "postgres"), (15, "postgres"), (16, "psql")] {
+            let programs = folder.path().join(format!("{version}/bin"));
+            create_dir_all(&programs).unwrap();
+            write(programs.join(name), "").unwrap();
+        }
+        let found = newest(folder.path(), "postgres");
+        assert_eq!(found, Some(folder.path().join("15/bin/postgres")));
+        assert_eq!(newest(folder.path(), "initdb"), None);
+        assert_eq!(newest(&folder.path().join("missing"), "postgres"), None);
+    }
 }
