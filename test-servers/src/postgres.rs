@@ -161,7 +161,9 @@ fn program(name: &str) -> Program {
     Program { path, package: "postgresql", user: Some("postgres") }
 }
 
-/// Returns a program of the newest version in `folder` that has it. A version may have only clients.
+/// Returns a program of the newest version in `folder` that has it.
+///
+/// A version may have only the clients.
 fn newest(folder: &Path, name: &str) -> Option<PathBuf> {
     let versions = read_dir(folder).into_iter().flatten().flatten();
     let versions = versions.filter_map(|version| version.file_name().to_str()?.parse::<u32>().ok());
