@@ -11,6 +11,7 @@ use std::vec::IntoIter;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::dns::Name;
 use hyper_util::client::legacy::connect::proxy::Tunnel;
+use integration_tests::TIMEOUT;
 use test_servers::{Grpc, Http, RefusedPort};
 use tower::{BoxError, Service};
 
@@ -80,10 +81,11 @@ impl Resolver {
 
     /// Returns the error of one call from each client that uses this resolver.
     async fn errors(&self) -> Vec<(&'static str, BoxError)> {
+        let limit = if matches!(self, Self::Hang) { SHORT } else { TIMEOUT };
         vec![
-            ("hyper-util", hyper_util_error(with_timeout(self.connector()), URL).await),
-            ("reqwest", reqwest_error(self.reqwest(), URL).await),
-            ("tonic", tonic_error(self.connector(), URL).await),
+            ("hyper-util", hyper_util_error(with_timeout(self.connector(), limit), URL).await),
+            ("reqwest", reqwest_error(self.reqwest().connect_timeout(limit), URL).await),
+            ("tonic", tonic_error(self.connector(), URL, limit).await),
         ]
     }
 }

@@ -1,13 +1,16 @@
 //! HTTP proxies: tunnels, and requests for `http` URLs.
 
+use std::time::Duration;
+
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::proxy::Tunnel;
+use integration_tests::TIMEOUT;
 use reqwest::{Certificate, ClientBuilder, Proxy};
 use test_servers::{Action, Grpc, Http, RefusedPort, Reply, Tls};
 use tower::{BoxError, Layer, ServiceExt};
 use tower_fault_classify::{CarriedVerdict, FaultClassifyLayer, Verdict};
 
-use super::super::{Axes, Table, expect_error, http1_rows, hyper_util_client, reqwest_client};
+use super::super::{Axes, SHORT, Table, expect_error, http1_rows, hyper_util_client, reqwest_client};
 use super::{SERVER, check, hyper_util_error, reqwest_error, tonic_error, with_timeout, with_tls};
 
 fn tunnel(proxy: &str) -> Tunnel<HttpConnector> {
@@ -33,24 +36,31 @@ async fn https_exchange(client: &str, proxy: &str, tls: &Tls, url: &str) -> Resu
 const HTTPS_CLIENTS: [&str; 2] = ["reqwest", "hyper-rustls"];
 
 /// Returns the error of one call from each client that opens a tunnel to `server` through `proxy`.
-async fn errors(proxy: &str, server: &str) -> Vec<(&'static str, BoxError)> {
+///
+/// `limit` is the connect timeout.
+async fn errors(proxy: &str, server: &str, limit: Duration) -> Vec<(&'static str, BoxError)> {
     let (http, https) = (format!("http://{server}"), format!("https://{server}"));
     vec![
-        ("hyper-util", hyper_util_error(with_timeout(tunnel(proxy)), &http).await),
-        ("hyper-rustls", hyper_util_error(with_tls(with_timeout(tunnel(proxy)), &Tls::new()), &https).await),
-        ("reqwest", reqwest_error(proxied(proxy), &https).await),
-        ("tonic", tonic_error(tunnel(proxy), &http).await),
+        ("hyper-util", hyper_util_error(with_timeout(tunnel(proxy), limit), &http).await),
+        (
+            "hyper-rustls",
+            hyper_util_error(with_tls(with_timeout(tunnel(proxy), limit), &Tls::new()), &https).await,
+        ),
+        ("reqwest", reqwest_error(proxied(proxy).connect_timeout(limit), &https).await),
+        ("tonic", tonic_error(tunnel(proxy), &http, limit).await),
     ]
 }
 
 /// Returns the error of one call from each client through a proxy that always does this.
 async fn errors_after(action: Action) -> Vec<(&'static str, BoxError)> {
     let proxy = Http::start().await;
+    let limit = if matches!(action, Action::Hang) { SHORT } else { TIMEOUT };
     proxy.set_default(action);
-    let errors = errors(&proxy.url(), SERVER).await;
+    let errors = errors(&proxy.url(), SERVER, limit).await;
     let requests = proxy.requests();
     assert!(requests.iter().all(|request| request.method == "CONNECT" && request.path == SERVER));
-    assert_eq!(requests.len(), errors.len());
+    // A short timeout may end before the proxy has read the request.
+    assert!(limit == SHORT || requests.len() == errors.len());
     errors
 }
 
@@ -93,7 +103,7 @@ async fn connect_without_answer_is_unsent() {
         errors_after(Action::Hang).await,
     );
     let refused = RefusedPort::bind();
-    check(&mut table, "the proxy refuses the connection", errors(&refused.url(), SERVER).await);
+    check(&mut table, "the proxy refuses the connection", errors(&refused.url(), SERVER, TIMEOUT).await);
 }
 
 /// The tunnel ends before the client's first byte, after that byte, and after a part of its
@@ -141,7 +151,7 @@ async fn tunnel_closed_after_request_is_if_idempotent() {
     server.set_default(Reply::nothing());
     let call = tokio::spawn({
         let (tunnel, url) = (tunnel(&proxy.url()), server.url());
-        async move { tonic_error(tunnel, &url).await }
+        async move { tonic_error(tunnel, &url, TIMEOUT).await }
     });
     server.wait_for_requests(1).await;
     drop(proxy);

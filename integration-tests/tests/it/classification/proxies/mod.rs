@@ -6,6 +6,8 @@ mod http_proxy;
 mod layers;
 mod socks;
 
+use std::time::Duration;
+
 use http::Uri;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::Connect;
@@ -16,9 +18,7 @@ use tower::util::BoxCloneSyncService;
 use tower::{BoxError, Service};
 use tower_fault_classify::classify_error;
 
-use super::{
-    SHORT, Table, debug_chain, expect_error, hyper_util_client, reqwest_client, tonic_channel, verdict,
-};
+use super::{Table, debug_chain, expect_error, hyper_util_client, reqwest_client, tonic_channel, verdict};
 
 /// A name that no resolver knows. A proxy receives it, and does not resolve it.
 const SERVER: &str = "server.invalid:80";
@@ -67,7 +67,9 @@ where
 }
 
 /// Returns the error of a call over tonic's channel with this connector.
-async fn tonic_error<C>(connector: C, url: &str) -> BoxError
+///
+/// `limit` is the endpoint's connect timeout. It is short only if nothing else ends the call.
+async fn tonic_error<C>(connector: C, url: &str, limit: Duration) -> BoxError
 where
     C: Service<Uri> + Send + 'static,
     C::Response: hyper::rt::Read + hyper::rt::Write + Send + Unpin,
@@ -75,14 +77,13 @@ where
     BoxError: From<C::Error>,
     C::Error: Send,
 {
-    let endpoint = tonic_channel::endpoint(url).connect_timeout(SHORT);
+    let endpoint = tonic_channel::endpoint(url).connect_timeout(limit);
     expect_error(tonic_channel::layered(endpoint.connect_with_connector_lazy(connector)).await)
 }
 
 /// Returns the error of a call over reqwest's client.
 async fn reqwest_error(builder: reqwest::ClientBuilder, url: &str) -> BoxError {
-    let client = builder.connect_timeout(SHORT).build().unwrap();
-    expect_error(reqwest_client::exchange(&client, url).await)
+    expect_error(reqwest_client::exchange(&builder.build().unwrap(), url).await)
 }
 
 /// Adds TLS to a connector. It trusts the authority of `tls`.
@@ -99,11 +100,11 @@ fn with_tls<C>(connector: C, tls: &Tls) -> HttpsConnector<C> {
 }
 
 /// Limits the time that a connector takes for one connection.
-fn with_timeout<C>(connector: C) -> BoxCloneSyncService<Uri, C::Response, BoxError>
+fn with_timeout<C>(connector: C, limit: Duration) -> BoxCloneSyncService<Uri, C::Response, BoxError>
 where
     C: Service<Uri> + Clone + Send + Sync + 'static,
     C::Error: Into<BoxError>,
     C::Future: Send,
 {
-    BoxCloneSyncService::new(Timeout::new(connector, SHORT))
+    BoxCloneSyncService::new(Timeout::new(connector, limit))
 }
