@@ -273,6 +273,9 @@ impl<C, B> BreakerLayer<C, ReturnError<TypedError>, B> {
     /// does not admit calls by itself: while it is forced open, or open until it is reset. The
     /// response carries the rejection's verdict, and has the body type, as that of
     /// [`http_fallback`](Self::http_fallback) has. **Default**: a rejected call returns an error.
+    ///
+    /// The caller of a generated client gets a `Status` without a source, in which
+    /// [`Rejection::of`](crate::Rejection::of) finds nothing.
     pub fn grpc_fallback(self) -> BreakerLayer<C, GrpcUnavailable, B> {
         self.on_reject(GrpcUnavailable)
     }

@@ -102,8 +102,11 @@
 //!
 //! The tables are in [`tables`], with a source for each row.
 //!
-//! No feature knows the types of database drivers. For their errors, write a rule that passes the
-//! driver's code to [`sqlstate_fault`] (PostgreSQL) or [`redis_fault`] (Redis, Valkey).
+//! No feature knows the types of database drivers. Pass the driver's code to [`sqlstate_fault`]
+//! (PostgreSQL) or [`redis_fault`] (Redis, Valkey), in a rule, or below all layers with
+//! [`ClassifiedError::new`]. [Getting
+//! started](https://github.com/OWNER/tower-resilience-layers/blob/main/docs/getting-started.md#databases)
+//! has a program.
 //!
 //! **An error that no table has a row for counts as a failure of the server, and the request is
 //! sent again if it is idempotent.** This is the convention of circuit breakers and retries.
