@@ -1,13 +1,16 @@
 //! Event streams whose first event is awaited: the verdict, the delay, and that every byte is
 //! forwarded.
 
+use std::future::{Future, poll_fn};
 use std::io::ErrorKind;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use http::Response;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use tokio::time::Instant;
+use tokio_test::{assert_pending, assert_ready, task};
 use tower_fault_classify::body::{ErrorBodies, ErrorBody, LlmErrors, PeekedBody};
 use tower_fault_classify::rules::UnknownErrors;
 use tower_fault_classify::{
@@ -154,6 +157,23 @@ async fn first_event_in_time_is_a_success_at_once() {
     assert_eq!(CarriedVerdict::get(&response), None);
     assert_eq!(poll(response.body_mut()), Seen::Data(EVENT.into()));
     assert_eq!(poll(response.body_mut()), Seen::Pending);
+}
+
+#[tokio::test(start_paused = true)]
+async fn timeout_wakes_task_that_polled_last() {
+    let layer = FaultClassifyLayer::new().read_error_bodies(bodies());
+    let call =
+        Mutex::new(Box::pin(
+            async move { row(&through(&layer, event_stream(Script::new([Step::Stall]))).await) },
+        ));
+    let wait = || task::spawn(poll_fn(|cx| call.lock().unwrap().as_mut().poll(cx)));
+    let (mut first, mut second) = (wait(), wait());
+    assert_pending!(first.poll());
+    tokio::time::advance(TIMEOUT / 2).await;
+    assert_pending!(second.poll());
+    tokio::time::advance(TIMEOUT / 2 + Duration::from_millis(1)).await;
+    assert!(second.is_woken());
+    assert_eq!(assert_ready!(second.poll()), LATE);
 }
 
 #[test]

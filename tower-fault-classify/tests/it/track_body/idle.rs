@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::mem::size_of;
+use std::pin::Pin;
 use std::time::Duration;
 
 use allocation_counter::measure;
@@ -10,6 +11,7 @@ use http::{Request, Response};
 use http_body::Body;
 use http_body_util::BodyExt;
 use tokio::time::{sleep, timeout};
+use tokio_test::{assert_pending, task};
 use tower::{ServiceBuilder, ServiceExt, service_fn};
 use tower_fault_classify::body::{BodyEnd, EndReason, IdleLimit, NoIdleLimit};
 use tower_fault_classify::upload::{UploadBody, UploadLayer};
@@ -90,6 +92,21 @@ async fn reader_that_does_not_poll_is_not_stalled_server() {
     sleep(LONGER).await;
     assert_eq!(read_to_end(&mut body).await.len(), 2);
     assert_eq!(log.only(), Verdict::Success);
+}
+
+#[tokio::test(start_paused = true)]
+async fn limit_wakes_task_that_polled_last() {
+    let (body, log) = limited("text/event-stream", LIMIT, [Step::Stall]);
+    let body = std::sync::Mutex::new(body);
+    let read = || task::spawn(std::future::poll_fn(|cx| Pin::new(&mut *body.lock().unwrap()).poll_frame(cx)));
+    let (mut first, mut second) = (read(), read());
+    assert_pending!(first.poll());
+    tokio::time::advance(SHORTER).await;
+    assert_pending!(second.poll());
+    tokio::time::advance(LONGER).await;
+    assert!(second.is_woken());
+    assert_pending!(second.poll());
+    assert_eq!(log.axes(), STALLED);
 }
 
 #[tokio::test(start_paused = true)]
