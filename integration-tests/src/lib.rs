@@ -74,7 +74,8 @@ pub mod echo {
 
 /// Compiles and runs the code of the guides.
 ///
-/// The build script adds a hidden line to blocks that create a client of reqwest. The README's
+/// The build script adds a hidden line to blocks that create a client of reqwest. In the guide on
+/// databases, it replaces the addresses by those of servers that the blocks start. The README's
 /// program is the binary `readme`.
 #[cfg(doctest)]
 mod guides {
@@ -83,6 +84,10 @@ mod guides {
 
     #[doc = include_str!("../../docs/configuration.md")]
     struct Configuration;
+
+    #[cfg(unix)]
+    #[doc = include_str!(concat!(env!("OUT_DIR"), "/databases.md"))]
+    struct Databases;
 
     #[doc = include_str!("../../docs/errors.md")]
     struct Errors;

@@ -152,6 +152,7 @@
 //! | [Fallbacks](https://github.com/OWNER/tower-resilience-layers/blob/main/docs/fallbacks.md) | responses in place of errors |
 //! | [Manual control](https://github.com/OWNER/tower-resilience-layers/blob/main/docs/manual-control.md) | trip, reset, force, reconfigure, health reports |
 //! | [Observability](https://github.com/OWNER/tower-resilience-layers/blob/main/docs/observability.md) | observers, logs, all metrics, alerts |
+//! | [Databases](https://github.com/OWNER/tower-resilience-layers/blob/main/docs/databases.md) | circuits around pools and connections |
 //! | [Streaming bodies](https://github.com/OWNER/tower-resilience-layers/blob/main/docs/streaming.md) | response bodies, uploads, gRPC streams |
 //! | [Configuration files](https://github.com/OWNER/tower-resilience-layers/blob/main/docs/configuration.md) | settings in TOML and JSON |
 //! | [Testing](https://github.com/OWNER/tower-resilience-layers/blob/main/docs/testing.md) | tests of code that uses these layers |

@@ -363,6 +363,7 @@
 //! | [Getting started](https://github.com/OWNER/tower-resilience-layers/blob/main/docs/getting-started.md) | the first stack |
 //! | [Layer order](https://github.com/OWNER/tower-resilience-layers/blob/main/docs/layer-order.md) | where the layer belongs |
 //! | [Errors](https://github.com/OWNER/tower-resilience-layers/blob/main/docs/errors.md) | how a caller reads an error |
+//! | [Databases](https://github.com/OWNER/tower-resilience-layers/blob/main/docs/databases.md) | rules for the drivers of PostgreSQL and Redis |
 //! | [Streaming bodies](https://github.com/OWNER/tower-resilience-layers/blob/main/docs/streaming.md) | response bodies, uploads, gRPC streams |
 //! | [Observability](https://github.com/OWNER/tower-resilience-layers/blob/main/docs/observability.md) | logs and metrics |
 //! | [Testing](https://github.com/OWNER/tower-resilience-layers/blob/main/docs/testing.md) | tests of code that reads verdicts |

@@ -306,6 +306,7 @@
 //! | [Layer order](https://github.com/OWNER/tower-resilience-layers/blob/main/docs/layer-order.md) | where the retry belongs among breakers, timeouts, limits and buffers; [clients that retry by themselves](https://github.com/OWNER/tower-resilience-layers/blob/main/docs/layer-order.md#clients-that-retry-by-themselves) |
 //! | [Errors](https://github.com/OWNER/tower-resilience-layers/blob/main/docs/errors.md) | what a caller gets, and the texts of errors |
 //! | [Observability](https://github.com/OWNER/tower-resilience-layers/blob/main/docs/observability.md) | the callback, logs, all metrics, alerts |
+//! | [Databases](https://github.com/OWNER/tower-resilience-layers/blob/main/docs/databases.md) | retries of whole transactions |
 //! | [Streaming bodies](https://github.com/OWNER/tower-resilience-layers/blob/main/docs/streaming.md) | replay of request bodies, uploads, gRPC streams |
 //! | [Configuration files](https://github.com/OWNER/tower-resilience-layers/blob/main/docs/configuration.md) | settings in TOML and JSON |
 //! | [Testing](https://github.com/OWNER/tower-resilience-layers/blob/main/docs/testing.md) | tests of code that uses these layers |
