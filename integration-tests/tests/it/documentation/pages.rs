@@ -288,6 +288,7 @@ fn example_has_short_files_without_local_crates() {
             "tenants",
             "reqwest",
             "reqwest_middleware",
+            "llm_worker",
             "tonic",
             "axum_gateway",
             "hyper"

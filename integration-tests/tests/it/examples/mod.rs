@@ -3,6 +3,7 @@
 mod axum_gateway;
 mod batch;
 mod hyper;
+mod llm_worker;
 mod quickstart;
 mod reqwest;
 mod reqwest_middleware;
