@@ -12,19 +12,7 @@ use crate::fault::Retryable::{Never, Unsent};
 use crate::table::io::{BROKEN, MALFORMED, TIMED_OUT, WRONG};
 #[cfg(test)]
 use crate::table::io::{REFUSED, unsent};
-
-/// The fault of one text.
-#[derive(Clone, Copy, Debug)]
-#[cfg_attr(not(test), expect(dead_code, reason = "only the docs contain the source; a test generates them"))]
-pub(crate) struct Row {
-    pub(crate) text: &'static str,
-    pub(crate) fault: Fault,
-    pub(crate) source: &'static str,
-}
-
-const fn row(text: &'static str, fault: Fault, source: &'static str) -> Row {
-    Row { text, fault, source }
-}
+use crate::table::row::{TextRow, find_text, text_row as row};
 
 /// The proxy rejects this client. That says nothing about the server.
 const PROXY_REFUSES: Fault = Fault::new(Auth, Never, Neutral, Remote);
@@ -40,7 +28,7 @@ const NO_TUNNEL: Fault = Fault::new(Unavailable, Unsent, Neutral, Remote);
 const PROXY_PROTOCOL: Fault = Fault::new(Protocol, Never, Neutral, Remote);
 
 /// The rows. No text is the beginning of another text.
-pub(crate) const ROWS: &[Row] = &[
+pub(crate) const ROWS: &[TextRow] = &[
     row("tunnel error: proxy authorization required", PROXY_REFUSES, "hyper-util: 407 to `CONNECT`"),
     row(
         "tunnel error: unsuccessful",
@@ -101,7 +89,7 @@ pub(crate) const ROWS: &[Row] = &[
 /// The integration tests cause each of them with real clients, and compare the verdict with the
 /// page.
 #[cfg(test)]
-pub(crate) const PROXIES_AND_DNS: &[Row] = &[
+pub(crate) const PROXIES_AND_DNS: &[TextRow] = &[
     row("an HTTP proxy answers `CONNECT` with 407", PROXY_REFUSES, "RFC 9110 §15.5.8"),
     row(
         "an HTTP proxy answers `CONNECT` with any other status than 200, or with an invalid response",
@@ -173,23 +161,17 @@ pub(crate) const PROXIES_AND_DNS: &[Row] = &[
 
 /// Returns the fault of an error with this text.
 pub(crate) fn classify(text: &[u8]) -> Option<&'static Fault> {
-    let row = ROWS.iter().find(|row| text.starts_with(row.text.as_bytes()));
-    row.map(|row| &row.fault)
+    find_text(ROWS, text)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::table::row::assert_texts_are_reached;
 
-    /// The inspector reads the first 64 bytes of a text.
     #[test]
     fn connector_rows_fit_buffer_and_are_disjoint() {
-        for (index, row) in ROWS.iter().enumerate() {
-            assert!(row.text.len() <= 64 && !row.source.is_empty(), "{}", row.text);
-            let matching = ROWS.iter().position(|other| row.text.starts_with(other.text));
-            assert_eq!(matching, Some(index), "{}", row.text);
-            assert_eq!(classify(format!("{}: more", row.text).as_bytes()), Some(&row.fault));
-        }
+        assert_texts_are_reached(ROWS);
         assert_eq!(classify(b"tcp connect error"), None);
         assert_eq!(classify(b"tunnel"), None);
     }

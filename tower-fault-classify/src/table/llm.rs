@@ -1,34 +1,14 @@
 //! The table of error codes and types of LLM APIs.
 
+use crate::fault::Fault;
 use crate::fault::Health::{Healthy, Neutral, Unhealthy};
 use crate::fault::Kind::{Auth, Client, Overloaded, Quota, Server, Throttled, Timeout};
 use crate::fault::Origin::{Caller, Remote};
 use crate::fault::Retryable::{IfIdempotent, Never, Refused};
-use crate::fault::{Fault, Health, Kind, Origin, Retryable};
-
-/// The fault of one or more codes.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Row {
-    pub(crate) codes: &'static [&'static str],
-    pub(crate) fault: Fault,
-    /// The APIs that use the codes.
-    #[cfg_attr(not(test), expect(dead_code, reason = "only the docs contain it, and a test generates them"))]
-    pub(crate) source: &'static str,
-}
-
-const fn row(
-    codes: &'static [&'static str],
-    kind: Kind,
-    retry: Retryable,
-    health: Health,
-    origin: Origin,
-    source: &'static str,
-) -> Row {
-    Row { codes, fault: Fault::new(kind, retry, health, origin), source }
-}
+use crate::table::row::{CodeRow, code_row as row};
 
 /// The rows, for OpenAI's `error.code` and `error.type`, and Anthropic's `error.type`.
-pub(crate) const ROWS: &[Row] = &[
+pub(crate) const ROWS: &[CodeRow] = &[
     row(
         &["insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "billing_error"],
         Quota,
@@ -65,7 +45,7 @@ pub(crate) const ROWS: &[Row] = &[
         "OpenAI, Anthropic",
     ),
     row(&["timeout_error"], Timeout, IfIdempotent, Unhealthy, Remote, "Anthropic"),
-    Row { codes: &["api_error", "server_error"], fault: SERVER_ERROR, source: "OpenAI, Anthropic" },
+    CodeRow { codes: &["api_error", "server_error"], fault: SERVER_ERROR, source: "OpenAI, Anthropic" },
 ];
 
 /// The row of `server_error`.
@@ -79,6 +59,7 @@ pub(crate) fn fault(code: &str) -> Option<Fault> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fault::{Health, Kind, Retryable};
 
     /// The expected verdicts, written a second time.
     const EXPECTED: &[(&str, Kind, Retryable, Health)] = &[

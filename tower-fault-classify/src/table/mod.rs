@@ -11,6 +11,7 @@ pub(crate) mod io;
 #[cfg(any(test, feature = "llm"))]
 pub(crate) mod llm;
 pub(crate) mod redis;
+mod row;
 pub(crate) mod sqlstate;
 pub(crate) mod tls;
 

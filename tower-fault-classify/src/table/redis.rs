@@ -1,35 +1,14 @@
 //! The table of Redis' error codes.
 
+use crate::fault::Fault;
 use crate::fault::Health::{Healthy, Neutral, Unhealthy};
 use crate::fault::Kind::{Auth, Client, Overloaded, Protocol, Transient, Unavailable};
 use crate::fault::Origin::{Caller, Remote};
 use crate::fault::Retryable::{IfIdempotent, Never, Refused};
-use crate::fault::{Fault, Health, Kind, Origin, Retryable};
-
-/// The fault of one or more codes.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Row {
-    /// Each is a code, which is the first word of an error, or the first words.
-    pub(crate) codes: &'static [&'static str],
-    pub(crate) fault: Fault,
-    /// The source of this row, and the reason for the fault.
-    #[cfg_attr(not(test), expect(dead_code, reason = "only the docs contain it, and a test generates them"))]
-    pub(crate) source: &'static str,
-}
-
-const fn row(
-    codes: &'static [&'static str],
-    kind: Kind,
-    retry: Retryable,
-    health: Health,
-    origin: Origin,
-    source: &'static str,
-) -> Row {
-    Row { codes, fault: Fault::new(kind, retry, health, origin), source }
-}
+use crate::table::row::{CodeRow, code_row as row};
 
 /// The rows. The first row that matches decides.
-pub(crate) const ROWS: &[Row] = &[
+pub(crate) const ROWS: &[CodeRow] = &[
     row(
         &["ERR max number of clients"],
         Overloaded,
@@ -209,6 +188,7 @@ fn fault_of(error: &str) -> Option<Fault> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fault::{Health, Kind, Origin, Retryable};
 
     /// The expected verdicts, written a second time.
     const EXPECTED: &[(&[&str], Kind, Retryable, Health, Origin)] = &[

@@ -1,38 +1,18 @@
 //! The table of PostgreSQL's SQLSTATE codes.
 
+use crate::fault::Fault;
 use crate::fault::Health::{Healthy, Neutral, Unhealthy};
 use crate::fault::Kind::{
     Auth, Client, Conflict, Overloaded, Protocol, Quota, Server, Timeout, Transient, Unavailable,
 };
 use crate::fault::Origin::{Caller, Remote, Transport};
 use crate::fault::Retryable::{IfIdempotent, Never, Refused};
-use crate::fault::{Fault, Health, Kind, Origin, Retryable};
-
-/// The fault of one or more codes of five characters, or classes of two.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Row {
-    pub(crate) codes: &'static [&'static str],
-    pub(crate) fault: Fault,
-    /// The names of the codes and the reason for the fault.
-    #[cfg_attr(not(test), expect(dead_code, reason = "only the docs contain it, and a test generates them"))]
-    pub(crate) source: &'static str,
-}
-
-const fn row(
-    codes: &'static [&'static str],
-    kind: Kind,
-    retry: Retryable,
-    health: Health,
-    origin: Origin,
-    source: &'static str,
-) -> Row {
-    Row { codes, fault: Fault::new(kind, retry, health, origin), source }
-}
+use crate::table::row::{CodeRow, code_row as row};
 
 /// The rows (PostgreSQL, Appendix A, "PostgreSQL Error Codes"), ordered by code.
 ///
 /// The row of a code takes precedence over the row of its class.
-pub(crate) const ROWS: &[Row] = &[
+pub(crate) const ROWS: &[CodeRow] = &[
     row(
         &["03", "09", "0B", "0F", "0L", "0P", "0Z", "10", "20", "21", "22", "23", "24", "25", "26", "27"],
         Client,
@@ -276,6 +256,7 @@ pub fn sqlstate_fault(code: &str) -> Option<Fault> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fault::{Health, Kind, Origin, Retryable};
 
     /// The expected verdicts, written a second time. A class is tested by a code without a row.
     const EXPECTED: &[(&[&str], Kind, Retryable, Health, Origin)] = &[

@@ -12,19 +12,7 @@ use crate::fault::Retryable::{IfIdempotent, Never};
 use crate::table::io::{BROKEN, MALFORMED};
 #[cfg(test)]
 use crate::table::io::{TIMED_OUT, unsent};
-
-/// The fault of one text, or of one situation.
-#[derive(Clone, Copy, Debug)]
-#[cfg_attr(not(test), expect(dead_code, reason = "only the docs contain the source; a test generates them"))]
-pub(crate) struct Row {
-    pub(crate) text: &'static str,
-    pub(crate) fault: Fault,
-    pub(crate) source: &'static str,
-}
-
-const fn row(text: &'static str, fault: Fault, source: &'static str) -> Row {
-    Row { text, fault, source }
-}
+use crate::table::row::{TextRow, find_text, text_row as row};
 
 /// The server rejects the certificate of this client, or its absence. That says nothing about the
 /// server's health.
@@ -33,7 +21,7 @@ const CLIENT_REJECTED: Fault = Fault::new(Auth, Never, Neutral, Caller);
 const SERVER_FAILED: Fault = Fault::new(Server, IfIdempotent, Unhealthy, Remote);
 
 /// The rows. The first row that matches decides.
-pub(crate) const ROWS: &[Row] = &[
+pub(crate) const ROWS: &[TextRow] = &[
     row("received fatal alert: BadCertificate", CLIENT_REJECTED, "rustls; RFC 8446 §6.2, alert 42"),
     row("received fatal alert: UnsupportedCertificate", CLIENT_REJECTED, "rustls; RFC 8446 §6.2, alert 43"),
     row("received fatal alert: CertificateRevoked", CLIENT_REJECTED, "rustls; RFC 8446 §6.2, alert 44"),
@@ -66,7 +54,7 @@ pub(crate) const ROWS: &[Row] = &[
 /// The integration tests cause each of them with real clients, and compare the verdict with the
 /// page.
 #[cfg(test)]
-pub(crate) const SITUATIONS: &[Row] = &[
+pub(crate) const SITUATIONS: &[TextRow] = &[
     row("the issuer of the server's certificate is unknown", MALFORMED, "RFC 8446 §4.4.2.4; RFC 9110 §4.3.4"),
     row("the server's certificate has expired", MALFORMED, "RFC 5280 §6.1.3"),
     row("the server's certificate is not valid yet", MALFORMED, "RFC 5280 §6.1.3"),
@@ -107,23 +95,17 @@ pub(crate) const SITUATIONS: &[Row] = &[
 
 /// Returns the fault of an error with this text.
 pub(crate) fn classify(text: &[u8]) -> Option<&'static Fault> {
-    let row = ROWS.iter().find(|row| text.starts_with(row.text.as_bytes()));
-    row.map(|row| &row.fault)
+    find_text(ROWS, text)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::table::row::assert_texts_are_reached;
 
-    /// The walk reads the first 64 bytes of a text.
     #[test]
     fn tls_rows_fit_buffer_and_are_reached() {
-        for (index, row) in ROWS.iter().enumerate() {
-            assert!(row.text.len() <= 64 && !row.source.is_empty(), "{}", row.text);
-            let matching = ROWS.iter().position(|other| row.text.starts_with(other.text));
-            assert_eq!(matching, Some(index), "{}", row.text);
-            assert_eq!(classify(format!("{}: more", row.text).as_bytes()), Some(&row.fault));
-        }
+        assert_texts_are_reached(ROWS);
         assert_eq!(classify(b"received fatal alert: HandshakeFailure"), None);
         assert_eq!(classify(b"error:1400"), None);
     }
