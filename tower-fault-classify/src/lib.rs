@@ -104,9 +104,9 @@
 //!
 //! No feature knows the types of database drivers. Pass the driver's code to [`sqlstate_fault`]
 //! (PostgreSQL) or [`redis_fault`] (Redis, Valkey), in a rule, or below all layers with
-//! [`ClassifiedError::new`]. [Getting
-//! started](https://github.com/OWNER/tower-resilience-layers/blob/main/docs/getting-started.md#databases)
-//! has a program.
+//! [`ClassifiedError::new`].
+//! [Databases](https://github.com/OWNER/tower-resilience-layers/blob/main/docs/databases.md) has
+//! programs.
 //!
 //! **An error that no table has a row for counts as a failure of the server, and the request is
 //! sent again if it is idempotent.** This is the convention of circuit breakers and retries.
