@@ -151,8 +151,7 @@ impl Llm {
 
     /// Appends the text of the events to `text`.
     async fn read_stream(&self, response: &mut Response, text: &mut String) -> Result<(), BoxError> {
-        let (mut unread, mut done) = (Vec::new(), false);
-        // It reads on after `[DONE]`: a body that is not read to its end is a cancelled call.
+        let mut unread = Vec::new();
         while let Some(chunk) = response.chunk().await? {
             unread.extend_from_slice(&chunk);
             while let Some(end) = unread.iter().position(|byte| *byte == b'\n') {
@@ -160,8 +159,7 @@ impl Llm {
                 // The other lines are empty, or comments.
                 let Some(data) = line.strip_prefix(b"data: ") else { continue };
                 if data.trim_ascii() == b"[DONE]" {
-                    done = true;
-                    continue;
+                    return Ok(());
                 }
                 let event: Value = serde_json::from_slice(data)?;
                 if let Some(code) = event["error"]["code"].as_str() {
@@ -171,7 +169,7 @@ impl Llm {
                 text.push_str(event["choices"][0]["delta"]["content"].as_str().unwrap_or_default());
             }
         }
-        if done { Ok(()) } else { Err("the stream ended before [DONE]".into()) }
+        Err("the stream ended before [DONE]".into())
     }
 
     /// Sends the prompts in order, until none is left or the quota is used up.

@@ -394,10 +394,10 @@ impl<C, R, W, K, L, I> BreakerLayer<C, R, OnBodyEnd<W, K, L, I>> {
 
 #[cfg(feature = "llm")]
 impl<C, R, K, L, I> BreakerLayer<C, R, OnBodyEnd<NoInspector, K, L, I>> {
-    /// Also detects errors inside event streams of LLM APIs.
+    /// Also detects errors, and the last event, inside event streams of LLM APIs.
     ///
-    /// The call ends when an error is found. [`LlmEvents`] says which events are errors. `errors`
-    /// is the table of their codes; `LlmErrors::new()` is the built-in table.
+    /// The call ends when such an event is found. [`LlmEvents`] lists these events. `errors` is the
+    /// table of the error codes; `LlmErrors::new()` is the built-in table.
     pub fn inspect_llm_events(self, errors: LlmErrors) -> BreakerLayer<C, R, OnBodyEnd<LlmEvents, K, L, I>> {
         let Self { circuit, not_ready, classify, reject, record } = self;
         let record = record.with_inspector(LlmEvents::new(errors));

@@ -40,7 +40,7 @@ use crate::telemetry::Reporter;
 /// | `read_error_bodies` (feature `error-body`) | off | whether the body of an error response is read |
 /// | [`track_body`](FaultClassifyLayer::track_body) | off | whether a hook is called at the end of each response's body |
 /// | `idle_limit` (feature `tokio`) | no limit | when a tracked body that delivers nothing counts as stalled |
-/// | `inspect_llm_events` (feature `llm`) | off | whether tracked event streams are searched for errors |
+/// | `inspect_llm_events` (feature `llm`) | off | whether tracked event streams are searched for errors and for the last event |
 ///
 /// Call `classify` or `errors_only` before `rule`, and `idle_limit` and
 /// `inspect_llm_events` after `track_body`. The
@@ -205,7 +205,7 @@ impl<C, M, P> FaultClassifyLayer<C, M, P, Head> {
     ///
     /// - at the trailers of a gRPC call, or at the end of the body;
     /// - when an error breaks the body;
-    /// - when an inspector finds an error in the data (`inspect_llm_events`);
+    /// - when an inspector finds an error or the last event in the data (`inspect_llm_events`);
     /// - when the body stalls (`idle_limit`);
     /// - when the body is dropped before its end, or after it panicked.
     ///
@@ -299,13 +299,13 @@ impl<C, M, P, H, W, K, I> FaultClassifyLayer<C, M, P, TrackBody<H, W, K, I>> {
 
 #[cfg(feature = "llm")]
 impl<C, M, P, H, K, I> FaultClassifyLayer<C, M, P, TrackBody<H, NoInspector, K, I>> {
-    /// Also searches the event streams of LLM APIs for errors.
+    /// Also searches the event streams of LLM APIs for errors, and for the last event.
     ///
-    /// [`LlmEvents`](crate::body::LlmEvents) says which events are errors. `errors` is the table of
-    /// their codes; `LlmErrors::new()` is the built-in table.
+    /// [`LlmEvents`](crate::body::LlmEvents) lists these events. `errors` is the table of the error
+    /// codes; `LlmErrors::new()` is the built-in table.
     ///
-    /// The hook of [`track_body`](FaultClassifyLayer::track_body) is called when an error is found,
-    /// before the body ends.
+    /// The hook of [`track_body`](FaultClassifyLayer::track_body) is called when such an event is
+    /// found, before the body ends.
     ///
     /// **Default**: off.
     pub fn inspect_llm_events(

@@ -340,7 +340,7 @@ impl<F, K, C, R, W, M, L, I> KeyedBreakerLayer<F, K, C, R, OnBodyEnd<W, M, L, I>
 
 #[cfg(feature = "llm")]
 impl<F, K, C, R, M, L, I> KeyedBreakerLayer<F, K, C, R, OnBodyEnd<NoInspector, M, L, I>> {
-    /// Also detects errors inside event streams of LLM APIs.
+    /// Also detects errors, and the last event, inside event streams of LLM APIs.
     ///
     /// See [`BreakerLayer::inspect_llm_events`](crate::BreakerLayer::inspect_llm_events).
     pub fn inspect_llm_events(

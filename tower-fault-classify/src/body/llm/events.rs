@@ -1,4 +1,4 @@
-//! Finds errors in the events of LLM APIs.
+//! Finds errors, and the last event, in the event streams of LLM APIs.
 
 use bytes::Bytes;
 use http::HeaderMap;
@@ -10,12 +10,15 @@ use crate::body::tracked::DataInspector;
 use crate::fault::{Fault, Retryable, Verdict};
 use crate::table;
 
-/// An inspector that finds errors in the event streams of LLM APIs.
+/// An inspector that finds errors, and the last event, in the event streams of LLM APIs.
 ///
-/// | event | counts as an error |
+/// | event | verdict |
 /// |---|---|
-/// | named `error` | always |
-/// | any other name or none | if its data is JSON with an `error` or a `response.error` that is an object or a string, or with the `type` `error` |
+/// | named `error` | an error |
+/// | with any other name or none, whose data is JSON with an `error` or a `response.error` that is an object or a string, or with the `type` `error` | an error |
+/// | with the data `[DONE]`, or named `message_stop`, `response.completed` or `response.incomplete` | a success: the answer is complete |
+///
+/// So a reader may stop at the last event, and drop the body before its end.
 ///
 /// It inspects responses whose `content-type` is `text/event-stream`, unless they are compressed
 /// (`content-encoding`). The boundaries of frames do not matter. It keeps at most 16 KiB of a line
@@ -72,9 +75,20 @@ pub(super) fn error_key() -> Finder<'static> {
     Finder::new(b"\"error\"")
 }
 
-/// Returns the verdict on an error event. The stream has begun, so the call is not sent again.
+/// Returns the verdict on the last event, or on an error event. The stream has begun, so the call
+/// is not sent again.
 fn late_verdict(event: &StreamEvent<'_>, error_key: &Finder<'_>, errors: &LlmErrors) -> Option<Verdict> {
+    if is_last(event) {
+        return Some(Verdict::Success);
+    }
     error_in(event, error_key, errors).map(|fault| fault.with_retryable(Retryable::Never).into())
+}
+
+/// Returns whether an answer is complete with this event: of OpenAI's chat completions, Anthropic's
+/// messages, or OpenAI's responses.
+fn is_last(event: &StreamEvent<'_>) -> bool {
+    event.data.trim_ascii() == b"[DONE]"
+        || matches!(event.name, b"message_stop" | b"response.completed" | b"response.incomplete")
 }
 
 /// Returns the fault of an error event, or `None` for another event.
@@ -146,12 +160,28 @@ mod tests {
             "event: response.created\ndata: {\"response\":{\"error\":null}}\n\n",
             "event: errors\ndata: {}\n\n",
             "event: error\nevent: ping\ndata: {}\n\n",
-            ": event: error\n\ndata: [DONE]\n\n",
+            ": event: error\n\ndata: 1\n\n",
             "id: error\nretry: 5\n\n",
             "",
         ] {
             assert_eq!(run([stream.as_bytes()]), None, "{stream:?}");
         }
+    }
+
+    #[test]
+    fn sse_last_event_is_a_success() {
+        let error = "event: error\ndata: gone\n\n";
+        for last in [
+            "data: [DONE]\n\n",
+            "event: message_stop\ndata: {\"type\": \"message_stop\"}\n\n",
+            "event: response.completed\ndata: {\"response\": {\"error\": null}}\n\n",
+            "event: response.incomplete\ndata: {}\n\n",
+        ] {
+            assert_eq!(run([last.as_bytes()]), Some(Verdict::Success), "{last:?}");
+            assert_eq!(run([[last, error].concat().as_bytes()]), Some(Verdict::Success), "{last:?}");
+            assert_eq!(kind(&[error, last].concat()), Some(Kind::Server), "{last:?}");
+        }
+        assert_eq!(run(["data: \"[DONE]\"\n\n".as_bytes()]), None);
     }
 
     #[test]
@@ -228,6 +258,9 @@ mod tests {
 
     fn naive_verdict(stream: &[u8]) -> Option<Verdict> {
         events_of(stream).into_iter().find_map(|(name, data)| {
+            if data == b"[DONE]" {
+                return Some(Verdict::Success);
+            }
             let found = code::read(&data, &LlmErrors::new());
             let may_be_error = name == b"error" || String::from_utf8_lossy(&data).contains("\"error\"");
             let row = found.row().or_else(|| found.status_row()).unwrap_or(table::http::OTHER_5XX);

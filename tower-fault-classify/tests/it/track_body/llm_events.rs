@@ -131,6 +131,22 @@ fn llm_events_error_reported_once_at_last_byte() {
 }
 
 #[test]
+fn llm_events_body_dropped_after_last_event_is_a_success() {
+    for end in ["data: [DONE]\n\n", "event: message_stop\ndata: {}\n\n"] {
+        let text = [BEGINNING, end].concat();
+        let (mut body, log) = inspected(STREAM, vec![frame(text.clone()), Step::Wait]);
+        assert_eq!(poll(&mut body), Seen::Data(text.into()));
+        drop(body);
+        assert_eq!(row(log.only()), None, "{end}");
+    }
+    // Without the last event, the reader has cancelled the call.
+    let (mut body, log) = inspected(STREAM, vec![frame(BEGINNING), Step::Wait]);
+    poll(&mut body);
+    drop(body);
+    assert_eq!(row(log.only()), Some((Kind::Cancelled, Health::Neutral)));
+}
+
+#[test]
 fn sse_event_truncated_by_end_of_body_counts() {
     assert_eq!(
         reported_row(anthropic("overloaded_error").trim_end()),
