@@ -42,9 +42,8 @@ use crate::telemetry::Reporter;
 /// | `idle_limit` (feature `tokio`) | no limit | when a tracked body that delivers nothing counts as stalled |
 /// | `inspect_llm_events` (feature `llm`) | off | whether tracked event streams are searched for errors and for the last event |
 ///
-/// Call `classify` or `errors_only` before `rule`, and `idle_limit` and
-/// `inspect_llm_events` after `track_body`. The
-/// compiler rejects another order.
+/// Call `classify` or `errors_only` before `rule`, and `idle_limit` and `inspect_llm_events` after
+/// `track_body`. The compiler rejects another order.
 ///
 /// # Examples
 ///
