@@ -243,7 +243,7 @@ async fn pause(error: anyhow::Error) -> anyhow::Result<()> {
 }
 
 /// Returns the value of a variable, or an error that shows how to set it.
-pub(crate) fn variable(name: &str, example: &str) -> anyhow::Result<String> {
+fn variable(name: &str, example: &str) -> anyhow::Result<String> {
     env::var(name).with_context(|| format!("set {name} to the URL of a server, such as {example}"))
 }
 

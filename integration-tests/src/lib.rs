@@ -18,7 +18,7 @@ use tower::{BoxError, Service};
 use tower_jitter_retry::{Jitter, RetryPolicy, RetryPolicyBuilder};
 
 pub use self::echo_client::{channel, echo_client, words};
-pub use self::examples::{run_example, text_of_example};
+pub use self::examples::{example_command, output_of, run_example, text_of_example};
 pub use self::frozen_time::FrozenTime;
 pub use self::upload::{Frames, put, upload};
 

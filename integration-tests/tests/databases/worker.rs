@@ -1,12 +1,13 @@
 //! The database worker example, with servers that stop and start while it runs.
 
 #[path = "../../../examples/database_worker/main.rs"]
-#[expect(dead_code, reason = "the tests call `Servers::work` instead of `main`")]
+#[expect(dead_code, reason = "the tests run `main` as a program")]
 mod example;
 
 use std::ops::RangeInclusive;
 
-use example::{Servers, variable};
+use example::Servers;
+use integration_tests::{example_command, output_of};
 use test_servers::{Postgres, Redis};
 use tokio_stream::StreamExt;
 use tower_breaker::CircuitState;
@@ -85,8 +86,23 @@ async fn worker_with_restarted_servers_records_each_job_once() {
 }
 
 #[test]
-fn worker_without_server_names_variable_and_example() {
-    let error = variable("DATABASE_WORKER_MISSING", "redis://localhost").unwrap_err();
-    let text = "set DATABASE_WORKER_MISSING to the URL of a server, such as redis://localhost";
-    assert_eq!(error.to_string(), text);
+fn worker_program_records_all_jobs() {
+    let (postgres, redis) = (Postgres::start(), Redis::start());
+    let mut program = example_command("database_worker");
+    program.env("DATABASE_URL", postgres.url()).env("REDIS_URL", redis.url());
+    let output = output_of("database_worker", &mut program);
+    assert!(output.status.success(), "{output:?}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.ends_with("400 jobs are recorded, and the total is 400\n"), "{text}");
+}
+
+#[test]
+fn worker_program_without_server_names_variable_and_example() {
+    let mut program = example_command("database_worker");
+    program.env_remove("DATABASE_URL").env_remove("REDIS_URL");
+    let output = output_of("database_worker", &mut program);
+    assert!(!output.status.success(), "{output:?}");
+    let text = String::from_utf8(output.stderr).unwrap();
+    let problem = "set DATABASE_URL to the URL of a server, such as postgresql://";
+    assert!(text.contains(problem), "{text}");
 }
