@@ -6,11 +6,14 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::proxy::Tunnel;
 use integration_tests::TIMEOUT;
 use reqwest::{Certificate, ClientBuilder, Proxy};
-use test_servers::{Action, Grpc, Http, RefusedPort, Reply, Tls};
+use test_servers::{Action, Grpc, Http, RefusedPort, Reply, Tls, install_ring};
+use tonic::transport::{Certificate as TonicCertificate, ClientTlsConfig};
 use tower::{BoxError, Layer, ServiceExt};
 use tower_fault_classify::{CarriedVerdict, FaultClassifyLayer, Verdict};
 
-use super::super::{Axes, SHORT, Table, expect_error, http1_rows, hyper_util_client, reqwest_client};
+use super::super::{
+    Axes, SHORT, Table, expect_error, http1_rows, hyper_util_client, reqwest_client, tonic_channel,
+};
 use super::{SERVER, check, hyper_util_error, reqwest_error, tonic_error, with_timeout, with_tls};
 
 fn tunnel(proxy: &str) -> Tunnel<HttpConnector> {
@@ -33,6 +36,15 @@ async fn https_exchange(client: &str, proxy: &str, tls: &Tls, url: &str) -> Resu
     hyper_util_client::exchange(&client, url).await
 }
 
+/// Returns the error of a call over tonic's channel with TLS through the proxy.
+async fn tonic_tls_error(proxy: &str, tls: &Tls, url: &str, limit: Duration) -> BoxError {
+    install_ring();
+    let authority = TonicCertificate::from_pem(tls.ca_pem());
+    let config = ClientTlsConfig::new().ca_certificate(authority);
+    let endpoint = tonic_channel::endpoint(url).tls_config(config).unwrap().connect_timeout(limit);
+    expect_error(tonic_channel::layered(endpoint.connect_with_connector_lazy(tunnel(proxy))).await)
+}
+
 const HTTPS_CLIENTS: [&str; 2] = ["reqwest", "hyper-rustls"];
 
 /// Returns the error of one call from each client that opens a tunnel to `server` through `proxy`.
@@ -48,6 +60,7 @@ async fn errors(proxy: &str, server: &str, limit: Duration) -> Vec<(&'static str
         ),
         ("reqwest", reqwest_error(proxied(proxy).connect_timeout(limit), &https).await),
         ("tonic", tonic_error(tunnel(proxy), &http, limit).await),
+        ("tonic with TLS", tonic_tls_error(proxy, &Tls::new(), &https, limit).await),
     ]
 }
 
@@ -123,6 +136,7 @@ async fn tunnel_closed_before_tls_is_unsent() {
                     hyper_util_error(with_tls(tunnel(&proxy_url), &Tls::new()), &server_url).await,
                 ),
                 ("reqwest", reqwest_error(proxied(&proxy_url), &server_url).await),
+                ("tonic", tonic_tls_error(&proxy_url, &Tls::new(), &server_url, TIMEOUT).await),
             ],
         );
     }
@@ -156,6 +170,18 @@ async fn tunnel_closed_after_request_is_if_idempotent() {
     server.wait_for_requests(1).await;
     drop(proxy);
     check(&mut table, SITUATION, vec![("tonic", call.await.unwrap())]);
+
+    let tls = Tls::new();
+    let (proxy, server) = (Http::start().await, Grpc::start_tls(&tls).await);
+    proxy.set_default(Action::tunnel());
+    server.set_default(Reply::nothing());
+    let call = tokio::spawn({
+        let (proxy_url, url) = (proxy.url(), server.url());
+        async move { tonic_tls_error(&proxy_url, &tls, &url, TIMEOUT).await }
+    });
+    server.wait_for_requests(1).await;
+    drop(proxy);
+    check(&mut table, SITUATION, vec![("tonic with TLS", call.await.unwrap())]);
 
     for client in HTTPS_CLIENTS {
         let tls = Tls::new();
