@@ -8,7 +8,8 @@ use reqwest::{Method, Request, Response};
 use test_servers::{Action, Grpc, Reply};
 use tonic::Code;
 use tower::{Service, ServiceBuilder, ServiceExt};
-use tower_breaker::{BreakerConfig, BreakerLayer, Circuit, CircuitState, Rejection};
+use tower_breaker::{BreakerConfig, BreakerLayer, Circuit, CircuitState, Rejection, test_util};
+use tower_fault_classify::body::LlmErrors;
 
 use super::server;
 
@@ -89,4 +90,34 @@ async fn broken_body_over_reqwest_is_failure_complete_is_success() {
     get().await.text().await.unwrap_err();
     let window = circuit.status().window;
     assert_eq!((window.calls, window.failures), (2, 1));
+}
+
+/// The reader of an LLM's answer stops at its last event. The server keeps the stream open.
+async fn state_after_probe(last_event: &str) -> CircuitState {
+    let text = format!("data: {{}}\n\n{last_event}");
+    let stream = Action::status(200).header("content-type", "text/event-stream").body(text);
+    let server = server([stream.chunked_without_end()]).await;
+    let circuit = Circuit::new(BreakerConfig::builder().successes_to_close(1).build().unwrap());
+    test_util::half_open(&circuit, 0);
+    let breaker = BreakerLayer::with_circuit(circuit.clone());
+    let client = ServiceBuilder::new()
+        .layer(breaker.track_body().inspect_llm_events(LlmErrors::new()))
+        .service(reqwest_client().build().unwrap());
+
+    let request = Request::new(Method::GET, server.url().parse().unwrap());
+    let mut response: Response = client.oneshot(request).await.unwrap();
+    let mut received = Vec::new();
+    while !received.ends_with(last_event.as_bytes()) {
+        received.extend(response.chunk().await.unwrap().unwrap());
+    }
+    drop(response);
+    circuit.status().state
+}
+
+#[tokio::test]
+async fn probe_that_reads_last_event_of_llm_closes_circuit() {
+    for last_event in ["data: [DONE]\n\n", "event: message_stop\ndata: {}\n\n"] {
+        assert_eq!(state_after_probe(last_event).await, CircuitState::Closed, "{last_event}");
+    }
+    assert_eq!(state_after_probe("data: 1\n\n").await, CircuitState::HalfOpen);
 }
