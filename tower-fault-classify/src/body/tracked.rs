@@ -186,7 +186,7 @@ pin_project! {
     /// |---|---|
     /// | the body ends, with or without trailers | gRPC: that of `grpc-status`, UNKNOWN without one; otherwise a success |
     /// | reading fails | that of the error. The request counts as processed: a gRPC call is never retried, another request at most if it is idempotent |
-    /// | the inspector returns a verdict (an `error` event) | that verdict |
+    /// | the inspector returns a verdict, such as on an error or the last event of an LLM API | that verdict |
     /// | the body has been pending for longer than its idle limit ([`EndReason::Stalled`]) | kind `timeout`, a failure, never retried. The body itself continues |
     /// | the body is dropped before its end | kind `cancelled`, neutral, never retried |
     /// | the body is dropped and was never polled | gRPC: kind `cancelled` as above, because its trailers are unknown; otherwise a success, because the head was a success |

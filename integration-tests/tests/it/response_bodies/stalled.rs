@@ -1,7 +1,7 @@
 //! Servers that stop in the middle of a response, over real clients. The idle limit makes the
 //! stream a failure, and the reader still waits.
 //!
-//! Tokio's clock is paused. It stands still until the head and the first data have arrived.
+//! Tokio's clock is paused. It does not advance until the head and the first data have arrived.
 
 use std::time::Duration;
 
