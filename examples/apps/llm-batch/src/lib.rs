@@ -1,0 +1,1 @@
+//! Sends each item of a file to an LLM API.
