@@ -7,6 +7,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
+use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 pub use self::error::ConfigError;
@@ -67,8 +68,9 @@ impl Default for ProcessingConfig {
 }
 
 /// Whether calls run concurrently.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
+#[value(rename_all = "lower")]
 pub enum Mode {
     /// Up to `batch_size` calls run at once.
     #[default]
@@ -117,8 +119,9 @@ impl Default for LlmConfig {
 }
 
 /// The style of an API.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
+#[value(rename_all = "lower")]
 pub enum Api {
     /// Chat completions, as OpenAI and compatible servers have them.
     #[default]

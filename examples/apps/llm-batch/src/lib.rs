@@ -1,5 +1,7 @@
 //! Sends each item of a file to an LLM API.
 
+pub mod cli;
 pub mod config;
 pub mod errors;
+pub mod input;
 pub mod llm;
