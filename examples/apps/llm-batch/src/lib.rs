@@ -5,3 +5,6 @@ pub mod config;
 pub mod errors;
 pub mod input;
 pub mod llm;
+pub mod prompt;
+pub mod reply;
+mod text;
