@@ -1,10 +1,11 @@
 //! Sends each item of a file to an LLM API.
 
+pub mod checkpoint;
 pub mod cli;
 pub mod config;
 pub mod errors;
+pub mod files;
 pub mod input;
 pub mod llm;
-pub mod prompt;
-pub mod reply;
-mod text;
+pub mod unit;
+pub mod writer;
