@@ -1,0 +1,141 @@
+//! The results of validators, and the report of a run.
+
+use std::any::Any;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+use tower_fault_classify::{Kind, classify_error};
+
+use crate::error::CheckError;
+
+/// The maximum length of an error's text in a message, in characters.
+const MAX_ERROR_CHARS: usize = 100;
+
+/// The key in [`ValidationResult::details`] that a validator without a verdict has.
+const ERROR: &str = "error";
+
+/// Further facts about a result, as JSON.
+pub type Details = Map<String, Value>;
+
+/// The verdict of a validator that has run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Verdict {
+    /// Whether the check passed.
+    pub passed: bool,
+    /// What the check found, in one line.
+    pub message: String,
+    /// Further facts. The key `error` is reserved for validators without a verdict.
+    pub details: Details,
+}
+
+/// The result of one validator.
+///
+/// A validator that gave no verdict has not passed. [`details`](Self::details) then contains the
+/// key `error`:
+///
+/// | `details.error` | `message` | reason |
+/// |---|---|---|
+/// | `timeout` | `Timeout after Ns` | the validator did not finish in its time limit |
+/// | `timeout` | `Error: …` | an external call of the validator did not finish in its time limit |
+/// | `circuit_open` | `Circuit open: …` | a circuit rejected the validator's external call |
+/// | `not_found` | `Error: …` | the validator's program is not installed |
+/// | `panic` | `Error: …` | the validator panicked |
+/// | the path of the error's type | `Error: …` | any other error |
+///
+/// The text of an error has at most 100 characters.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ValidationResult {
+    /// What the validator checks, such as `lint` or `security`.
+    pub dimension: String,
+    /// The importance of the validator. Tier 1 is the most important one.
+    pub tier: u8,
+    /// Whether the check passed.
+    pub passed: bool,
+    /// What the check found, or why it gave no verdict, in one line.
+    pub message: String,
+    /// Further facts, such as the command and its output.
+    pub details: Details,
+}
+
+impl ValidationResult {
+    /// Creates the result of a validator that gave a verdict.
+    pub fn from_verdict(dimension: &str, tier: u8, verdict: Verdict) -> Self {
+        let Verdict { passed, message, details } = verdict;
+        Self { dimension: dimension.to_owned(), tier, passed, message, details }
+    }
+
+    /// Creates the result of a validator that did not finish in its time limit.
+    pub fn from_timeout(dimension: &str, tier: u8, timeout: Duration) -> Self {
+        let message = format!("Timeout after {}s", timeout.as_secs_f64());
+        Self::without_verdict(dimension, tier, message, "timeout")
+    }
+
+    /// Creates the result of a validator that failed with an error.
+    pub fn from_error(dimension: &str, tier: u8, error: &CheckError) -> Self {
+        let message = error_message(&error.to_string());
+        let (message, kind) = match classify_error(&**error).kind() {
+            Kind::Rejected => (format!("Circuit open: {error}"), "circuit_open"),
+            Kind::Timeout => (message, "timeout"),
+            _ if is_not_found(error) => (message, "not_found"),
+            _ => (message, error.type_name()),
+        };
+        Self::without_verdict(dimension, tier, message, kind)
+    }
+
+    /// Creates the result of a validator that panicked with `payload`.
+    pub fn from_panic(dimension: &str, tier: u8, payload: &(dyn Any + Send)) -> Self {
+        let text = match (payload.downcast_ref::<&str>(), payload.downcast_ref::<String>()) {
+            (Some(text), _) => text,
+            (None, Some(text)) => text,
+            (None, None) => "the validator panicked",
+        };
+        Self::without_verdict(dimension, tier, error_message(text), "panic")
+    }
+
+    fn without_verdict(dimension: &str, tier: u8, message: String, error: &str) -> Self {
+        let details = Details::from_iter([(ERROR.to_owned(), error.into())]);
+        Self { dimension: dimension.to_owned(), tier, passed: false, message, details }
+    }
+
+    /// Returns why the validator gave no verdict. `None`: it gave one.
+    pub fn error(&self) -> Option<&str> {
+        self.details.get(ERROR).and_then(Value::as_str)
+    }
+}
+
+fn error_message(text: &str) -> String {
+    let text: String = text.chars().take(MAX_ERROR_CHARS).collect();
+    format!("Error: {text}")
+}
+
+fn is_not_found(_error: &CheckError) -> bool {
+    false
+}
+
+/// The results of a run.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Report {
+    /// The result of each validator, in the order of the validators.
+    pub results: Vec<ValidationResult>,
+    /// Whether all validators passed.
+    pub passed: bool,
+    /// Whether a validator gave no verdict: it timed out, failed with an error, or was not called.
+    pub degraded: bool,
+}
+
+impl Report {
+    /// Creates the report of these results.
+    pub fn new(results: Vec<ValidationResult>) -> Self {
+        let passed = results.iter().all(|result| result.passed);
+        let degraded = results.iter().any(|result| result.error().is_some());
+        Self { results, passed, degraded }
+    }
+
+    /// Returns whether a validator gave the verdict that its check failed.
+    ///
+    /// A report that has not passed and has no failed check is only degraded.
+    pub fn has_failed_check(&self) -> bool {
+        self.results.iter().any(|result| !result.passed && result.error().is_none())
+    }
+}
