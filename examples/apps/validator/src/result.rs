@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::{Map, Value};
+use subprocess::SubprocessError;
 use tower_fault_classify::{Kind, classify_error};
 
 use crate::error::CheckError;
@@ -76,8 +77,8 @@ impl ValidationResult {
         let message = error_message(&error.to_string());
         let (message, kind) = match classify_error(&**error).kind() {
             Kind::Rejected => (format!("Circuit open: {error}"), "circuit_open"),
-            Kind::Timeout => (message, "timeout"),
             _ if is_not_found(error) => (message, "not_found"),
+            Kind::Timeout => (message, "timeout"),
             _ => (message, error.type_name()),
         };
         Self::without_verdict(dimension, tier, message, kind)
@@ -86,8 +87,8 @@ impl ValidationResult {
     /// Creates the result of a validator that panicked with `payload`.
     pub fn from_panic(dimension: &str, tier: u8, payload: &(dyn Any + Send)) -> Self {
         let text = match (payload.downcast_ref::<&str>(), payload.downcast_ref::<String>()) {
-            (Some(text), _) => text,
-            (None, Some(text)) => text,
+            (Some(text), _) => *text,
+            (None, Some(text)) => text.as_str(),
             (None, None) => "the validator panicked",
         };
         Self::without_verdict(dimension, tier, error_message(text), "panic")
@@ -109,8 +110,8 @@ fn error_message(text: &str) -> String {
     format!("Error: {text}")
 }
 
-fn is_not_found(_error: &CheckError) -> bool {
-    false
+fn is_not_found(error: &CheckError) -> bool {
+    matches!(error.downcast_ref(), Some(SubprocessError::NotFound { .. }))
 }
 
 /// The results of a run.
