@@ -7,5 +7,8 @@ pub mod errors;
 pub mod files;
 pub mod input;
 pub mod llm;
+pub mod prompt;
+pub mod reply;
+mod text;
 pub mod unit;
 pub mod writer;
