@@ -6,7 +6,8 @@ use serde::{Serialize, Serializer};
 use tower_breaker::{Circuit, Reason, Status};
 
 /// An event of a run.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
     /// A task was started.
     Started {
@@ -37,6 +38,7 @@ pub enum Event {
 #[derive(Clone, Debug, Serialize)]
 pub struct TaskResult {
     /// The ID of the task.
+    #[serde(rename = "task")]
     pub id: String,
     /// The type of the task's backend.
     pub agent: String,
