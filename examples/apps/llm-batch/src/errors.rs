@@ -19,6 +19,18 @@ pub enum LlmError {
     Failed(FailedLlmError),
 }
 
+impl LlmError {
+    /// Replaces the message of the API.
+    pub(crate) fn map_message(self, map: impl FnOnce(String) -> String) -> Self {
+        match self {
+            Self::Fatal(error) => Self::Fatal(FatalLlmError { message: map(error.message), ..error }),
+            Self::Quota(error) => Self::Quota(FatalLlmError { message: map(error.message), ..error }),
+            Self::Failed(error) => Self::Failed(FailedLlmError { message: map(error.message), ..error }),
+            Self::CircuitOpen(rejection) => Self::CircuitOpen(rejection),
+        }
+    }
+}
+
 impl fmt::Display for LlmError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

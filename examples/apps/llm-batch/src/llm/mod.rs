@@ -1,7 +1,24 @@
 //! The client of the LLM API.
+//!
+//! | module | content |
+//! |---|---|
+//! | `client` | the stack of layers, and the circuits of the models |
+//! | `api` | what differs between the styles of APIs: requests, and the text of replies |
+//! | `read` | one attempt: reads a response to its end |
+//! | `stream` | the events of a streamed reply |
+//! | `outcome` | the error of a call, from that of its last attempt |
+
+mod api;
+mod client;
+mod key;
+mod outcome;
+mod read;
+mod stream;
 
 use std::future::Future;
 
+pub use self::client::{ClientError, LlmClient, Model, retry_policy};
+pub use self::key::{ApiKey, InvalidKey};
 use crate::errors::LlmError;
 
 /// A question to a model.

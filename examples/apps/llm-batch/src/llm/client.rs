@@ -1,0 +1,259 @@
+//! The stack of layers, and the circuits of the models.
+
+use std::error::Error;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, Method};
+use reqwest::{Client, Request, Url};
+use tokio::time::sleep;
+use tower::timeout::TimeoutLayer;
+use tower::util::BoxCloneSyncService;
+use tower::{BoxError, ServiceBuilder, ServiceExt};
+use tower_breaker::keyed::{KeyedBreakerLayer, KeyedCircuits, KeyedConfig};
+use tower_breaker::{BreakerConfig, BreakerError, Clock, Rejection, Status};
+use tower_fault_classify::body::{ErrorBodies, LlmErrors};
+use tower_fault_classify::{ClassifiedError, FaultClassifyLayer};
+use tower_jitter_retry::request::RequestExt;
+use tower_jitter_retry::{GiveUp, Jitter, JitterRetryLayer, Retried, RetryPolicy, RetrySafety};
+
+use super::key::ApiKey;
+use super::outcome::llm_error;
+use super::read::read_reply;
+use super::{Ask, Complete, api};
+use crate::config::{JobConfig, LlmConfig, ProcessingConfig};
+use crate::errors::LlmError;
+
+/// The name of the circuits in rejections.
+const CIRCUIT: &str = "llm";
+
+/// The longest time to open a connection. It is part of the time of an attempt.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The longest delay that a server may ask for. A longer one ends the attempts of a call.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(600);
+
+/// How long a call waits for a circuit that cannot say how long.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// The name of a model: the key of its circuit.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Model(Arc<str>);
+
+impl Model {
+    /// Returns the name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<&str> for Model {
+    fn from(name: &str) -> Self {
+        Self(name.into())
+    }
+}
+
+/// The label of the circuit in rejections.
+impl fmt::Debug for Model {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A client of the LLM API. Clones share the connections and the circuits.
+#[derive(Clone, Debug)]
+pub struct LlmClient {
+    service: BoxCloneSyncService<Request, String, BreakerError<ClassifiedError>>,
+    circuits: KeyedCircuits<Model>,
+    url: Url,
+    key: ApiKey,
+    config: LlmConfig,
+}
+
+impl LlmClient {
+    /// Creates a client from the settings of a job.
+    ///
+    /// # Errors
+    ///
+    /// Fails if `base_url` is not an address, or if a setting is out of its range.
+    pub fn new(config: &JobConfig, key: ApiKey) -> Result<Self, ClientError> {
+        let JobConfig { processing, llm } = config;
+        let url = url(llm)?;
+        let client = http_client(llm, &key, &url).map_err(ClientError::invalid)?;
+        let circuits = circuits().map_err(ClientError::invalid)?;
+        let retry = retry_policy(processing).map_err(ClientError::invalid)?;
+        let (api, model) = (llm.api, Model::from(&*llm.model));
+        let service = ServiceBuilder::new()
+            .layer(BoxCloneSyncService::layer())
+            .layer(JitterRetryLayer::new(retry))
+            .layer(
+                KeyedBreakerLayer::with_circuits(circuits.clone(), move |_: &Request| model.clone())
+                    .key_from_extension(),
+            )
+            // Classifies timeouts, and errors of the connection.
+            .layer(FaultClassifyLayer::new())
+            .layer(TimeoutLayer::new(llm.timeout))
+            .and_then(move |response| read_reply(api, response))
+            // Classifies responses, by the code in their bodies.
+            .layer(FaultClassifyLayer::new().read_error_bodies(ErrorBodies::new(LlmErrors::new())))
+            .service(client);
+        Ok(Self { service, circuits, url, key, config: llm.clone() })
+    }
+
+    /// Returns the circuits of the models.
+    pub fn circuits(&self) -> KeyedCircuits<Model> {
+        self.circuits.clone()
+    }
+
+    fn model(&self, name: Option<&str>) -> Model {
+        name.unwrap_or(&self.config.model).into()
+    }
+
+    fn request(&self, model: &Model, ask: &Ask) -> Request {
+        let mut request = Request::new(Method::POST, self.url.clone());
+        request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        *request.body_mut() = Some(api::body(&self.config, model.as_str(), ask).to_string().into());
+        request.with_extension(model.clone())
+    }
+
+    async fn send(&self, ask: &Ask) -> Result<String, LlmError> {
+        let model = self.model(ask.model.as_deref());
+        let error = match self.service.clone().oneshot(self.request(&model, ask)).await {
+            Ok(reply) => return Ok(reply),
+            Err(error) => error,
+        };
+        // The caller gets the failure before the rejected attempt. But attempts are left for it.
+        if Retried::of(&error).is_some_and(|retried| retried.ended == Some(GiveUp::Rejected)) {
+            return Err(LlmError::CircuitOpen(self.rejection(&model)));
+        }
+        Err(llm_error(error))
+    }
+
+    /// Returns the rejection of a call that the circuit of the model has just rejected.
+    fn rejection(&self, model: &Model) -> Rejection {
+        let status = self.circuits.circuit(model).status();
+        Rejection::in_state(CIRCUIT, status.state, Some(time_to_wait(&status).unwrap_or_default()))
+    }
+}
+
+impl Complete for LlmClient {
+    async fn complete(&self, ask: &Ask) -> Result<String, LlmError> {
+        self.send(ask).await.map_err(|error| error.map_message(|message| self.key.redact(message)))
+    }
+
+    async fn ready(&self, model: Option<&str>) {
+        let circuit = self.circuits.circuit(&self.model(model));
+        while let Some(time) = time_to_wait(&circuit.status()) {
+            sleep(time).await;
+        }
+    }
+}
+
+/// Returns how long a circuit rejects calls. `None`: it admits the next call.
+fn time_to_wait(status: &Status) -> Option<Duration> {
+    let no_slot = status.half_open.is_some_and(|half_open| half_open.running_probes >= half_open.probes);
+    match status.retry_after {
+        Some(time) if status.rejects_calls() => Some(time),
+        _ if status.rejects_calls() || no_slot => Some(PAUSE),
+        _ => None,
+    }
+}
+
+fn url(config: &LlmConfig) -> Result<Url, ClientError> {
+    let base = config.base_url.as_deref().unwrap_or(config.api.base_url());
+    let text = format!("{}{}", base.trim_end_matches('/'), config.api.path());
+    match Url::parse(&text) {
+        Ok(url) if matches!(url.scheme(), "http" | "https") && url.username().is_empty() => Ok(url),
+        _ => Err(ClientError::BaseUrl(base.to_owned())),
+    }
+}
+
+fn http_client(config: &LlmConfig, key: &ApiKey, url: &Url) -> reqwest::Result<Client> {
+    // It fails if the program has installed a provider already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let client = Client::builder()
+        .default_headers(config.api.headers(key))
+        .connect_timeout(CONNECT_TIMEOUT)
+        // A redirect would send the key to another server.
+        .redirect(reqwest::redirect::Policy::none())
+        // The stack retries.
+        .retry(reqwest::retry::never());
+    // A proxy does not reach the loopback addresses of this machine.
+    if is_loopback(url) { client.no_proxy().build() } else { client.build() }
+}
+
+fn is_loopback(url: &Url) -> bool {
+    let host = url.host_str().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+fn circuits() -> Result<KeyedCircuits<Model>, tower_breaker::ConfigError> {
+    let each = BreakerConfig::builder()
+        .name(CIRCUIT)
+        // A job makes few calls, so each attempt counts.
+        .count_failed_retries(true)
+        .clock(Clock::tokio())
+        .build()?;
+    Ok(KeyedCircuits::new(KeyedConfig::builder(each).build()?))
+}
+
+/// Returns the policy of retries: the formula of tenacity's `wait_exponential_jitter`.
+///
+/// # Errors
+///
+/// Fails if a setting is out of its range.
+pub fn retry_policy(config: &ProcessingConfig) -> Result<RetryPolicy, tower_jitter_retry::ConfigError> {
+    RetryPolicy::builder()
+        .max_attempts(config.max_retries)
+        .initial_backoff(config.retry_delay)
+        .max_backoff(Duration::from_secs(60))
+        .jitter(Jitter::TenacityAdditive(Duration::from_secs(5)))
+        .max_retry_after(MAX_RETRY_AFTER)
+        .follows_redirects(false)
+        // A prompt has no effect but its price, so its POST may be sent again.
+        .safety(RetrySafety::Always)
+        // The number of attempts is the only limit.
+        .max_elapsed(None)
+        .budget(None)
+        .build()
+}
+
+/// Why a client cannot be created.
+#[derive(Debug)]
+pub enum ClientError {
+    /// The `base_url` is not the address of an HTTP server.
+    BaseUrl(String),
+    /// Another setting is invalid.
+    Invalid(BoxError),
+}
+
+impl ClientError {
+    fn invalid(source: impl Into<BoxError>) -> Self {
+        Self::Invalid(source.into())
+    }
+}
+
+impl fmt::Display for ClientError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::BaseUrl(url) => {
+                write!(
+                    f,
+                    "`base_url` is `{url}`; it must be an address without user and password, such as http://localhost:8000/v1"
+                )
+            }
+            Self::Invalid(_) => f.write_str("the client of the API cannot be created"),
+        }
+    }
+}
+
+impl Error for ClientError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::BaseUrl(_) => None,
+            Self::Invalid(source) => Some(&**source),
+        }
+    }
+}
