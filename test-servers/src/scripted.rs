@@ -2,6 +2,7 @@
 //! the server.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -32,8 +33,8 @@ pub struct RecordedRequest {
 
 /// A server on a loopback port that takes the next step of its script for each request.
 ///
-/// When the script is empty, it takes the default step. Dropping the server closes the port and all
-/// connections.
+/// When the script is empty, it takes the default step. [`Http`](crate::Http) can have a handler
+/// instead, which chooses the step. Dropping the server closes the port and all connections.
 #[derive(Debug)]
 pub struct ScriptedServer<S> {
     script: Arc<Script<S>>,
@@ -98,9 +99,13 @@ impl<S: Clone> ScriptedServer<S> {
         self.script.state().steps.extend(steps);
     }
 
-    /// Sets the step that is taken when the script is empty.
+    /// Sets the step that is taken when the script is empty and there is no handler.
     pub fn set_default(&self, step: S) {
         self.script.state().default = step;
+    }
+
+    pub(crate) fn handle_with(&self, handler: Handler<S>) {
+        self.script.state().handler = Some(handler);
     }
 
     /// Returns the number of steps that no request has taken yet.
@@ -138,6 +143,37 @@ impl<S> Drop for ScriptedServer<S> {
     }
 }
 
+/// Chooses the step for a request.
+pub(crate) struct Handler<S>(Arc<dyn Fn(&RecordedRequest) -> S + Send + Sync>);
+
+impl<S> Handler<S> {
+    pub(crate) fn new(choose: impl Fn(&RecordedRequest) -> S + Send + Sync + 'static) -> Self {
+        Self(Arc::new(choose))
+    }
+
+    pub(crate) fn choose(&self, request: &RecordedRequest) -> S {
+        (self.0)(request)
+    }
+}
+
+impl<S> Clone for Handler<S> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<S> fmt::Debug for Handler<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Handler")
+    }
+}
+
+/// The next step, or the handler that chooses it when the request has been read.
+pub(crate) enum Next<S> {
+    Step(S),
+    Handler(Handler<S>),
+}
+
 /// The remaining script and the record. The connections share it with the server's handle.
 #[derive(Debug)]
 pub(crate) struct Script<S> {
@@ -149,13 +185,15 @@ pub(crate) struct Script<S> {
 struct State<S> {
     steps: VecDeque<S>,
     default: S,
+    handler: Option<Handler<S>>,
     connections: usize,
     requests: Vec<RecordedRequest>,
 }
 
 impl<S: Clone> Script<S> {
     fn new(default: S) -> Self {
-        let state = State { steps: VecDeque::new(), default, connections: 0, requests: Vec::new() };
+        let state =
+            State { steps: VecDeque::new(), default, handler: None, connections: 0, requests: Vec::new() };
         Self { state: Mutex::new(state), recorded: watch::Sender::new(0) }
     }
 
@@ -172,12 +210,22 @@ impl<S: Clone> Script<S> {
         state.steps.pop_front().unwrap_or_else(|| state.default.clone())
     }
 
+    /// Takes the next step. Returns the handler if the script is empty and there is a handler.
+    pub(crate) fn next_or_handler(&self) -> Next<S> {
+        let mut state = self.state();
+        match (state.steps.pop_front(), &state.handler) {
+            (Some(step), _) => Next::Step(step),
+            (None, Some(handler)) => Next::Handler(handler.clone()),
+            (None, None) => Next::Step(state.default.clone()),
+        }
+    }
+
     /// Takes the next step if `fits` accepts it.
     pub(crate) fn next_if(&self, fits: impl Fn(&S) -> bool) -> Option<S> {
         let mut state = self.state();
         match state.steps.front() {
             Some(step) if fits(step) => state.steps.pop_front(),
-            None if fits(&state.default) => Some(state.default.clone()),
+            None if state.handler.is_none() && fits(&state.default) => Some(state.default.clone()),
             _ => None,
         }
     }

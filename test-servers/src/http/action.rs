@@ -18,6 +18,7 @@ use http::StatusCode;
 /// | a truncated body | `.body("0123").content_length(10).then_close()`, `.body("0123").chunked_without_end().then_close()` |
 /// | a body that stalls | `.body("0123").content_length(10)` |
 /// | a body that ends with the connection | `.body("0123").without_length().then_close()` |
+/// | a late answer | `.delay(delay)` |
 /// | one byte at a time | `.drip(every)`, `.drip_body(every)` |
 /// | the connection ends after the answer | `.then_close()`, `.then_reset()`, `.then_half_close()` |
 /// | a proxy's tunnel, also one that ends early | `Action::tunnel()`, `Action::Tunnel { limit: 0 }` |
@@ -57,6 +58,7 @@ pub struct Response {
     head: Head,
     body: Vec<u8>,
     framing: Framing,
+    pub(super) delay: Duration,
     pub(super) pace: Pace,
     pub(super) end: End,
 }
@@ -103,6 +105,7 @@ impl Action {
             head: Head::Status(status, Vec::new()),
             body: Vec::new(),
             framing: Framing::Length(None),
+            delay: Duration::ZERO,
             pace: Pace::AtOnce,
             end: End::KeepAlive,
         })
@@ -197,6 +200,16 @@ impl Action {
     /// See [`body`](Self::body).
     pub fn after_informational(mut self, status: u16) -> Self {
         self.response().informational.push(status);
+        self
+    }
+
+    /// Waits between the request and the answer.
+    ///
+    /// # Panics
+    ///
+    /// See [`body`](Self::body).
+    pub fn delay(mut self, delay: Duration) -> Self {
+        self.response().delay = delay;
         self
     }
 

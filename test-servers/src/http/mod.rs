@@ -16,7 +16,7 @@ pub use self::action::{Action, Response};
 use self::action::{End, Pace};
 use self::read::Reader;
 pub(crate) use self::read::drain;
-use crate::scripted::{Script, ScriptedServer};
+use crate::scripted::{Handler, Next, RecordedRequest, Script, ScriptedServer};
 use crate::tls::{Stream, Tls};
 use crate::tunnel::forward;
 
@@ -45,6 +45,31 @@ impl Http {
     pub async fn start_tls(tls: &Tls) -> Self {
         Self::listen(Action::status(200), Some(tls.acceptor(b"http/1.1")), serve).await
     }
+
+    /// Sets a function that chooses the action for each request when the script is empty.
+    ///
+    /// The function runs when the request has been read, before the request is recorded. It runs on
+    /// the server's task, so it must not block. An action that ends a connection on accept or
+    /// before a request ends it after this request.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// use test_servers::{Action, Http};
+    ///
+    /// let server = Http::start().await;
+    /// server.set_handler(|request| match &*request.path {
+    ///     "/health" => Action::status(204),
+    ///     _ => Action::status(404),
+    /// });
+    /// # test_servers::install_ring();
+    /// let response = reqwest::get(format!("{}/health", server.url())).await.unwrap();
+    /// assert_eq!(response.status(), 204);
+    /// # }
+    /// ```
+    pub fn set_handler(&self, handler: impl Fn(&RecordedRequest) -> Action + Send + Sync + 'static) {
+        self.handle_with(Handler::new(handler));
+    }
 }
 
 async fn serve(stream: Stream, script: Arc<Script<Action>>, connection: usize) {
@@ -59,18 +84,22 @@ async fn serve(stream: Stream, script: Arc<Script<Action>>, connection: usize) {
 async fn converse(reader: &mut Reader, script: &Script<Action>) -> io::Result<End> {
     let mut on_accept = script.next_if(Action::is_on_accept);
     loop {
-        let action = match on_accept.take() {
-            Some(action) => action,
-            None if reader.begins().await => script.next(),
+        let next = match on_accept.take() {
+            Some(action) => Next::Step(action),
+            None if reader.begins().await => script.next_or_handler(),
             None => return Ok(End::Close),
         };
-        match action {
-            Action::ResetOnAccept | Action::ResetBeforeRequest => return Ok(End::Reset),
-            Action::CloseOnAccept => return Ok(End::Close),
+        match next {
+            Next::Step(Action::ResetOnAccept | Action::ResetBeforeRequest) => return Ok(End::Reset),
+            Next::Step(Action::CloseOnAccept) => return Ok(End::Close),
             _ => {}
         }
         let request = reader.request().await?;
         let only_head = request.method == Method::HEAD;
+        let action = match next {
+            Next::Step(action) => action,
+            Next::Handler(handler) => handler.choose(&request),
+        };
         let action = match action {
             Action::Echo => {
                 Action::status(200).body([request.path.as_bytes(), b"\n", &*request.body].concat())
@@ -82,16 +111,24 @@ async fn converse(reader: &mut Reader, script: &Script<Action>) -> io::Result<En
         let end = match action {
             Action::Tunnel { limit } => return tunnel(reader, &target, limit).await,
             Action::Respond(response) => {
+                sleep_for(response.delay).await;
                 send(&mut reader.stream, &response, only_head).await?;
                 response.end
             }
-            Action::CloseAfterRequest => End::Close,
+            Action::CloseOnAccept | Action::CloseAfterRequest => End::Close,
             Action::Hang => End::Stall,
             _ => End::Reset,
         };
         if !matches!(end, End::KeepAlive) {
             return Ok(end);
         }
+    }
+}
+
+/// Waits. Without a delay it does not use the clock, whose shortest wait is a millisecond.
+async fn sleep_for(delay: Duration) {
+    if !delay.is_zero() {
+        sleep(delay).await;
     }
 }
 
