@@ -3,6 +3,7 @@
 //! | server | what it can do |
 //! |---|---|
 //! | [`Http`] | HTTP/1.1: answer with any status, header and body, also invalid ones; reset or close the connection before, during or after a response; truncate, stall or drip a body; hang; be a proxy whose tunnels work or end early |
+//! | [`Llm`] | the API of an LLM provider, in the formats of OpenAI and Anthropic: answer prompts, also as event streams; fail by a script or at random, in each way in which such an API fails |
 //! | [`Grpc`] | gRPC: answer with any status, trailer and message; end a call with `RST_STREAM`, `GOAWAY`, a closed or a reset connection; hang |
 //! | [`Socks`] | a SOCKS4 and SOCKS5 proxy: open a tunnel, also one that ends early; refuse with any code; reject a password; close; hang; answer with any bytes |
 //! | [`RefusedPort`] | refuse every connection |
@@ -33,11 +34,12 @@
 //! # }
 //! ```
 //!
-//! The servers use no clock, except to [drip](Action::drip). There they use tokio's clock, which a
-//! test can pause.
+//! The servers use no clock, except to [drip](Action::drip) and to [delay](Action::delay). There
+//! they use tokio's clock, which a test can pause.
 
 mod grpc;
 mod http;
+mod llm;
 #[cfg(unix)]
 mod postgres;
 #[cfg(unix)]
@@ -52,6 +54,7 @@ mod tunnel;
 
 pub use self::grpc::{Grpc, Reply};
 pub use self::http::{Action, Http, Response};
+pub use self::llm::{Llm, LlmFault, PromptCounts, random_faults};
 #[cfg(unix)]
 pub use self::postgres::Postgres;
 #[cfg(unix)]
