@@ -52,7 +52,7 @@ impl Error for LlmError {
 }
 
 /// An error that every further attempt would repeat. Its text is `Type: message`.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct FatalLlmError {
     /// The name of the error in the SDKs of the APIs, such as `AuthenticationError`.
     pub error_type: &'static str,

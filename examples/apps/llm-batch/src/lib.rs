@@ -1,8 +1,10 @@
 //! Sends each item of a file to an LLM API.
 
+pub mod ask;
 pub mod checkpoint;
 pub mod cli;
 pub mod config;
+pub mod engine;
 pub mod errors;
 pub mod files;
 pub mod input;
