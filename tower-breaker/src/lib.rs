@@ -500,6 +500,7 @@ mod service;
 pub mod telemetry;
 #[cfg(feature = "test-util")]
 pub mod test_util;
+mod timer;
 
 /// How handles and permits refer to their circuit.
 ///
@@ -509,7 +510,10 @@ pub mod test_util;
 /// | [`Shared`](keyed::Shared) | one of the circuits of a [`KeyedBreakerLayer`](keyed::KeyedBreakerLayer) (feature `keyed`) |
 /// | [`CircuitRef`](handle::CircuitRef) | the trait of the two, sealed |
 /// | [`WeakCircuit`](handle::WeakCircuit) | a handle that does not keep its circuit alive |
+/// | [`Acquire`](handle::Acquire), [`Ready`](handle::Ready) | the futures of [`Circuit::acquire`] and [`Circuit::ready`] (feature `tokio`) |
 pub mod handle {
+    #[cfg(feature = "tokio")]
+    pub use crate::circuit::{Acquire, Ready};
     pub use crate::circuit::{CircuitRef, Static, WeakCircuit};
 }
 

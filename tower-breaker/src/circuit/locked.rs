@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::task::Waker;
 
 use tower_fault_classify::__internals::Clock;
 
@@ -121,11 +120,6 @@ impl Locked {
     /// Returns the input of a decision at the time `now`.
     pub(crate) fn moment(&self, now: u64) -> Moment {
         Moment { now, draw: self.jitter.peek() }
-    }
-
-    /// Returns the tasks to wake after a slot of a probe or of a slow start has become free.
-    pub(crate) fn wakers_for_free_slot(&mut self) -> Vec<Option<Waker>> {
-        if self.wakers.wants_slot() { self.wakers.drain() } else { Vec::new() }
     }
 }
 

@@ -28,6 +28,7 @@
 //! |---|---|
 //! | `status.rs` | [`Status`], a snapshot |
 //! | `core/control.rs` | manual control, health reports, the snapshot |
+//! | `wait.rs` | [`Circuit::acquire`] and [`Circuit::ready`], which wait for the circuit |
 //! | `weak.rs` | [`WeakCircuit`], a handle that does not keep its circuit alive |
 //! | `wakers.rs` | the tasks that wait for a change of the circuit |
 //! | `window/packed.rs` | the compact cells of a keyed circuit, whose storage is in `keyed/core.rs` |
@@ -41,6 +42,8 @@ mod permit;
 mod state_word;
 mod static_store;
 mod status;
+#[cfg(feature = "tokio")]
+mod wait;
 mod wakers;
 mod weak;
 mod window;
@@ -64,6 +67,8 @@ pub(crate) use self::static_store::StaticCore;
 #[cfg(feature = "keyed")]
 pub(crate) use self::status::Snapshot;
 pub use self::status::Status;
+#[cfg(feature = "tokio")]
+pub use self::wait::{Acquire, Ready};
 pub(crate) use self::wakers::{WakeOn, WakerKey};
 pub use self::weak::WeakCircuit;
 #[cfg(feature = "keyed")]
@@ -271,26 +276,6 @@ impl Circuit {
         Rejection::new(self.name, None, CircuitState::Open, Some(self.with_slack(left)))
     }
 
-    /// Returns how long a service that is not ready waits before it polls the circuit again, unless
-    /// a change of the circuit wakes it earlier. `None`: only a change wakes it.
-    ///
-    /// A slow start by time admits some calls all the time. So the service polls again before the
-    /// slow start ends. In a slow start by successes, a slot that becomes free wakes the service,
-    /// and the timer covers the end of a lease.
-    pub(crate) fn retry_timer(&self, Denied { state, left }: Denied) -> Option<Duration> {
-        const POLLS_IN_SLOW_START: u32 = 16;
-
-        let left = self.with_slack(left?);
-        Some(if state == CircuitState::Closed { left / POLLS_IN_SLOW_START } else { left })
-    }
-
-    /// Returns how long to wait until `left` nanoseconds are over on the circuit's clock. The clock
-    /// may be late by its resolution, which is added.
-    #[inline]
-    fn with_slack(&self, left: u64) -> Duration {
-        Duration::from_nanos(left) + self.owner.clock().resolution()
-    }
-
     #[inline]
     pub(crate) fn core(&self) -> &'static StaticCore {
         self.owner.as_static()
@@ -415,6 +400,26 @@ impl<R: CircuitRef> Circuit<R> {
     #[inline]
     pub(crate) fn rejection(&self, denied: Denied) -> Rejection {
         self.owner.rejection(self.name, denied)
+    }
+
+    /// Returns how long a task waits before it polls the circuit again, unless
+    /// a change of the circuit wakes it earlier. `None`: only a change wakes it.
+    ///
+    /// A slow start by time admits some calls all the time. So the task polls again before the slow
+    /// start ends. In a slow start by successes, a slot that becomes free wakes the task, and the
+    /// timer covers the end of a lease.
+    pub(crate) fn retry_timer(&self, Denied { state, left }: Denied) -> Option<Duration> {
+        const POLLS_IN_SLOW_START: u32 = 16;
+
+        let left = self.with_slack(left?);
+        Some(if state == CircuitState::Closed { left / POLLS_IN_SLOW_START } else { left })
+    }
+
+    /// Returns how long to wait until `left` nanoseconds are over on the circuit's clock. The clock
+    /// may be late by its resolution, which is added.
+    #[inline]
+    fn with_slack(&self, left: u64) -> Duration {
+        Duration::from_nanos(left) + self.owner.clock().resolution()
     }
 
     /// Opens the circuit now; it recovers as usual.

@@ -30,7 +30,7 @@ pub trait CircuitRef: Sealed + Sized {
     /// The owner of the circuit, which a handle holds. The circuit ends when its last owner is
     /// dropped.
     #[doc(hidden)]
-    type Owner: Clone + Deref<Target = Core<Self::Store>>;
+    type Owner: Clone + Deref<Target = Core<Self::Store>> + Unpin;
     /// A reference to the circuit that does not own it, for a weak handle.
     #[doc(hidden)]
     type Weak: Clone;
@@ -159,6 +159,18 @@ impl<R: CircuitRef> Permit<R> {
             Ok(admission) => Ok(Self { circuit, admission }),
             Err(denied) => Err((circuit, denied)),
         }
+    }
+
+    /// Acquires a permit for a call that waits until the circuit admits it.
+    ///
+    /// `arrival` says how a slow start counts the decision.
+    #[cfg(feature = "tokio")]
+    pub(super) fn acquire_waiting(owner: &R::Owner, arrival: Arrival) -> Result<Self, Denied> {
+        let admission = match owner.reserve(arrival)? {
+            Some(admission) => admission,
+            None => owner.admit()?,
+        };
+        Ok(Self { circuit: R::of(owner), admission })
     }
 
     /// Records the outcome of the call.

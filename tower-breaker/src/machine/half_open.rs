@@ -68,16 +68,17 @@ impl ProbeRound {
 
     /// Leases a free slot. `Err`: no slot is free; the first lease ends in this many nanoseconds.
     pub(super) fn admit(&mut self, now: u64, lease: u64) -> Result<Ticket, u64> {
+        let slot = self.free_slot(now)?;
+        let serial = self.last_serial.checked_add(1).unwrap_or(1);
+        self.last_serial = serial;
+        self.slots[slot] = Some(Lease { serial, from: now, until: now.saturating_add(lease) });
+        Ok(Ticket::new(slot as u32, serial))
+    }
+
+    /// Returns a free slot. `Err`: no slot is free; the first lease ends in this many nanoseconds.
+    pub(super) fn free_slot(&self, now: u64) -> Result<usize, u64> {
         let free = self.slots.iter().position(|slot| slot.is_none_or(|lease| lease.until <= now));
-        match free {
-            Some(slot) => {
-                let serial = self.last_serial.checked_add(1).unwrap_or(1);
-                self.last_serial = serial;
-                self.slots[slot] = Some(Lease { serial, from: now, until: now.saturating_add(lease) });
-                Ok(Ticket::new(slot as u32, serial))
-            }
-            None => Err(self.time_to_free_slot(now)),
-        }
+        free.ok_or_else(|| self.time_to_free_slot(now))
     }
 
     /// Returns how long until the first lease ends.

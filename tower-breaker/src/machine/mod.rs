@@ -266,6 +266,27 @@ impl Machine {
         (decision, None)
     }
 
+    /// Decides whether a call that begins now would be admitted. `Err`: it would be rejected; the
+    /// circuit admits a call after this many nanoseconds at the latest. `Err(None)`: it must be
+    /// reset or released first.
+    ///
+    /// `arrival` says how a slow start counts a rejection. Nothing else changes.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn would_admit(&mut self, now: u64, arrival: Arrival) -> Result<(), Option<u64>> {
+        match &mut self.state {
+            StateData::Closed { slow_start: Some(slow_start) } => {
+                slow_start.would_admit(now, arrival).map_err(Some)
+            }
+            StateData::Open { until } | StateData::Forced { force: Force::Open, until } => match until {
+                Some(until) if now >= *until => Ok(()),
+                _ => Err(until.map(|until| until - now)),
+            },
+            StateData::HalfOpen(round) => round.free_slot(now).map(|_| ()).map_err(Some),
+            StateData::Closed { slow_start: None }
+            | StateData::Forced { force: Force::Closed | Force::Disabled, .. } => Ok(()),
+        }
+    }
+
     /// Half-opens an open circuit whose open time is over.
     pub(crate) fn half_open_if_due(&mut self, now: u64, limits: &RecoveryLimits) -> Option<Change> {
         match self.state {

@@ -40,4 +40,5 @@ mod support;
 mod test_util;
 mod track_body;
 mod trip;
+mod waiting;
 mod windows;

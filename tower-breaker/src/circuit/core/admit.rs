@@ -94,6 +94,25 @@ impl<S: Store> Core<S> {
         }
     }
 
+    /// Decides whether a call that begins now would be admitted; see [`Machine::would_admit`].
+    #[cfg(feature = "tokio")]
+    pub(crate) fn would_admit(&self, arrival: Arrival) -> Result<(), Denied> {
+        let word = self.state_word();
+        if word.admits_all() || word.is_bypassed() || self.hot_config().flags().is_observing() {
+            return Ok(());
+        }
+        let now = self.hot_config().now();
+        if self.is_bypassed_at(word, now) {
+            return Ok(());
+        }
+        if let Some(left) = self.open_for(word, now) {
+            return Err(Denied { state: CircuitState::Open, left: Some(left) });
+        }
+        let mut locked = self.locked();
+        let state = locked.machine.state();
+        locked.machine.would_admit(now, arrival).map_err(|left| Denied { state, left })
+    }
+
     /// Admits a call if the circuit is closed, even in a slow start.
     ///
     /// The slow start does not count the call, which holds no slot.
@@ -223,8 +242,8 @@ impl<S: Store> Core<S> {
         *epoch == stamp.epoch() && machine.renew(ticket, now, limits)
     }
 
-    /// Registers a task. The next change of the circuit wakes it. With [`WakeOn::FreeSlot`], a slot
-    /// of a probe or of a slow start that becomes free wakes it, too.
+    /// Registers a task. The next change of the circuit wakes it, and with [`WakeOn::FreeSlot`] or
+    /// [`WakeOn::Turn`] a slot of a probe or of a slow start that becomes free, too.
     ///
     /// The caller must read the circuit's decision (state word and flags) again afterwards, because
     /// an earlier change has not woken the task. The circuit's lock orders the change and the
@@ -237,6 +256,22 @@ impl<S: Store> Core<S> {
         drop(locked);
         drop(replaced);
         *waker_key = Some(registered);
+    }
+
+    /// Ends the turn of a task that was registered with [`WakeOn::Turn`], because it was admitted or
+    /// does not wait any more. Wakes the next task: another slot may be free.
+    ///
+    /// So while a slot is free and tasks wait for their turn, one of them is woken. The last one is
+    /// rejected, and registers again.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn end_turn(&self, waker_key: WakerKey) {
+        let mut locked = self.locked();
+        let (own, next) = (locked.wakers.deregister(waker_key), locked.wakers.take_next_turn());
+        drop(locked);
+        drop(own);
+        if let Some(next) = next {
+            next.wake();
+        }
     }
 
     /// Removes a registered task.

@@ -268,6 +268,42 @@ fn loom_registered_task_misses_no_reconfiguration() {
 }
 
 #[test]
+fn loom_task_in_turn_misses_no_free_slot() {
+    model(|| {
+        let (core, time) = tripped();
+        time.advance(Duration::from_secs(30));
+        let probe = core.admit().unwrap();
+        let other = Arc::clone(&core);
+        let thread = thread::spawn(move || other.cancel_admission(probe));
+        let woken = StdArc::new(CountWakes(0.into()));
+        let mut waker_key = None;
+        core.register_waker(&mut waker_key, &Waker::from(StdArc::clone(&woken)), WakeOn::Turn);
+        let admitted = core.would_admit(Arrival::Again).is_ok();
+        thread.join().unwrap();
+        let woken = woken.0.load(std::sync::atomic::Ordering::SeqCst) > 0;
+        assert!(admitted || woken);
+    });
+}
+
+#[test]
+fn loom_task_that_ends_its_turn_passes_free_slot_on() {
+    model(|| {
+        let (core, time) = tripped();
+        time.advance(Duration::from_secs(30));
+        let probe = core.admit().unwrap();
+        let (mut first, mut second) = (None, None);
+        core.register_waker(&mut first, Waker::noop(), WakeOn::Turn);
+        let woken = StdArc::new(CountWakes(0.into()));
+        core.register_waker(&mut second, &Waker::from(StdArc::clone(&woken)), WakeOn::Turn);
+        let other = Arc::clone(&core);
+        let thread = thread::spawn(move || other.cancel_admission(probe));
+        core.end_turn(first.unwrap());
+        thread.join().unwrap();
+        assert!(woken.0.load(std::sync::atomic::Ordering::SeqCst) > 0);
+    });
+}
+
+#[test]
 fn loom_retired_core_ignores_last_owner() {
     model(|| {
         let (core, _time) = core(1, None);

@@ -131,7 +131,7 @@ impl<S: Store> Core<S> {
             if locked.machine.published_state() == (State::Closed { slow_start: false }) {
                 self.end_slow_start();
             }
-            let wakers = locked.wakers_for_free_slot();
+            let wakers = locked.wakers.take_for_free_slot();
             drop(locked);
             wake(wakers);
         }
@@ -389,7 +389,7 @@ impl<S: Store> Core<S> {
         let at = locked.moment(now);
         let (change, fault) = update(&mut locked, at);
         let pending = change.map(|change| self.apply(&mut locked, change, fault, None, now));
-        let wakers = locked.wakers_for_free_slot();
+        let wakers = locked.wakers.take_for_free_slot();
         drop(locked);
         wake(wakers);
         self.notify(pending);

@@ -123,14 +123,14 @@ impl<S: Store> Core<S> {
 }
 
 /// Wakes tasks, outside every lock.
-pub(in crate::circuit) fn wake(wakers: Vec<Option<Waker>>) {
-    wakers.into_iter().flatten().for_each(Waker::wake);
+pub(in crate::circuit) fn wake(wakers: Vec<Waker>) {
+    wakers.into_iter().for_each(Waker::wake);
 }
 
 /// A transition whose notifications are sent once the lock is released.
 #[must_use]
 pub(in crate::circuit) struct PendingNotification {
-    wakers: Vec<Option<Waker>>,
+    wakers: Vec<Waker>,
     observers: Arc<Observers>,
     /// The flags at the transition, for the instruments.
     flags: Flags,

@@ -52,6 +52,14 @@ impl BySuccesses {
         SlowStartStep::AdmittedWithSlot(from)
     }
 
+    /// See [`SlowStart::would_admit`](super::SlowStart::would_admit).
+    #[cfg(feature = "tokio")]
+    pub(super) fn would_admit(&self, now: u64) -> Result<(), u64> {
+        let leases = || self.slots.iter().map(|from| time_left(*from, self.lease, now));
+        let running = || leases().filter(|left| *left > 0);
+        if running().count() <= self.successes as usize { Ok(()) } else { Err(running().min().unwrap_or(0)) }
+    }
+
     const fn is_full(&self) -> bool {
         self.slots.len() > self.successes as usize
     }

@@ -1,6 +1,8 @@
 //! A slow start by time: it admits a share of the calls, which grows with time.
 
 use super::SlowStartStep;
+#[cfg(feature = "tokio")]
+use crate::machine::Arrival;
 
 /// The credit that one call costs.
 const CREDIT_PER_CALL: u64 = 1 << 16;
@@ -46,6 +48,23 @@ impl ByTime {
         }
         self.credit -= CREDIT_PER_CALL;
         SlowStartStep::Admitted
+    }
+
+    /// See [`SlowStart::would_admit`](super::SlowStart::would_admit).
+    #[cfg(feature = "tokio")]
+    pub(super) fn would_admit(&mut self, now: u64, arrival: Arrival) -> Result<(), u64> {
+        let mut after = *self;
+        let step = match arrival {
+            Arrival::Now => after.admit(now),
+            Arrival::AtCall | Arrival::Again => after.admit_waiting(now),
+        };
+        match step {
+            SlowStartStep::Denied(left) => {
+                *self = after;
+                Err(left)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Undoes the admission of a call that did not begin, as if it had never arrived.

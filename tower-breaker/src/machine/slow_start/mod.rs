@@ -3,6 +3,8 @@
 mod by_successes;
 mod by_time;
 
+#[cfg(feature = "tokio")]
+use super::Arrival;
 use super::limits::{RecoveryLimits, SlowStartKind};
 use by_successes::BySuccesses;
 use by_time::ByTime;
@@ -56,6 +58,19 @@ impl SlowStart {
         match self {
             Self::ByTime(by_time) => by_time.admit_waiting(now),
             Self::BySuccesses(by_successes) => by_successes.admit(now),
+        }
+    }
+
+    /// Decides whether a call that begins now would be admitted. `Err`: it would be rejected; the
+    /// slow start admits a call after this many nanoseconds at the latest.
+    ///
+    /// If it would be rejected, a slow start by time counts its `arrival`. Otherwise, nothing
+    /// changes.
+    #[cfg(feature = "tokio")]
+    pub(super) fn would_admit(&mut self, now: u64, arrival: Arrival) -> Result<(), u64> {
+        match self {
+            Self::ByTime(by_time) => by_time.would_admit(now, arrival),
+            Self::BySuccesses(by_successes) => by_successes.would_admit(now),
         }
     }
 
