@@ -122,8 +122,8 @@ async fn pause(
     settings: &Settings,
 ) -> Result<(), ControlError> {
     // With `open_until_reset = false`, the circuit has an open time.
-    if let Some(open_time) = rejection.retry_after() {
-        sleep(open_time).await;
+    if rejection.retry_after().is_some() {
+        circuit.ready().await;
         return Ok(());
     }
     loop {

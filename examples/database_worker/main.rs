@@ -29,7 +29,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tower_breaker::fault_classify::tables::{redis_fault, sqlstate_fault};
 use tower_breaker::fault_classify::{Fault, Retryable};
-use tower_breaker::{BreakerConfig, Circuit, Rejection, Verdict};
+use tower_breaker::{BreakerConfig, Circuit, Verdict};
 use tower_jitter_retry::RetryPolicy;
 
 const WORKER_COUNT: u32 = 4;
@@ -41,7 +41,7 @@ const QUEUE: &str = "database_worker:queue";
 /// The time limit of one attempt.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The shortest wait of a worker after an error.
+/// The wait of a worker after an error. If the circuit is open then, it waits for the circuit, too.
 const PAUSE: Duration = Duration::from_millis(50);
 
 const TABLES: &str = "
@@ -169,6 +169,9 @@ impl Worker {
     /// Records jobs until none is left.
     async fn run(&self) -> anyhow::Result<()> {
         loop {
+            // While a server is down, its circuit is open.
+            self.servers.redis_guard.circuit.ready().await;
+            self.servers.postgres_guard.circuit.ready().await;
             match self.record_next().await {
                 Ok(true) => (),
                 // A service would wait for the next job here.
@@ -227,7 +230,7 @@ impl Worker {
     }
 }
 
-/// Waits after an error, as long as the circuit is open.
+/// Waits after an error.
 ///
 /// # Errors
 ///
@@ -237,8 +240,7 @@ async fn pause(error: anyhow::Error) -> anyhow::Result<()> {
         return Err(error);
     }
     println!("{error}");
-    let open_time = error.downcast_ref().and_then(Rejection::retry_after);
-    sleep(open_time.unwrap_or_default().max(PAUSE)).await;
+    sleep(PAUSE).await;
     Ok(())
 }
 

@@ -25,7 +25,7 @@ use tokio::time::sleep;
 use tower::timeout::TimeoutLayer;
 use tower::util::BoxCloneSyncService;
 use tower::{BoxError, ServiceBuilder, ServiceExt};
-use tower_breaker::keyed::{KeyedBreakerLayer, KeyedConfig};
+use tower_breaker::keyed::{KeyedBreakerLayer, KeyedCircuits, KeyedConfig};
 use tower_breaker::{BreakerConfig, BreakerError, Rejection};
 use tower_fault_classify::body::{ErrorBodies, LlmErrors, llm_fault};
 use tower_fault_classify::{
@@ -70,6 +70,7 @@ enum Failure {
 struct Llm {
     client: Client,
     service: BoxCloneSyncService<Request, Response, BreakerError<ClassifiedError>>,
+    circuits: KeyedCircuits<Model>,
     errors: LlmErrors,
 }
 
@@ -104,6 +105,8 @@ impl Llm {
             .inspect_llm_events(errors.clone())
             .idle_limit(Duration::from_secs(1));
 
+        let circuits = breakers.circuits();
+
         let policy = RetryPolicy::builder()
             .max_attempts(3)
             .initial_backoff(Duration::from_millis(20))
@@ -120,7 +123,7 @@ impl Llm {
             // The time limit of a response's head.
             .layer(TimeoutLayer::new(Duration::from_secs(10)))
             .service(client.clone());
-        Ok(Self { client, service, errors })
+        Ok(Self { client, service, circuits, errors })
     }
 
     fn request(&self, model: Model, prompt: &str) -> reqwest::Result<Request> {
@@ -185,7 +188,7 @@ impl Llm {
                 }
                 Err(Failure::NotSent(rejection)) => {
                     println!("{model:?}: {prompt}: {rejection}");
-                    sleep(rejection.retry_after().unwrap_or(PAUSE)).await;
+                    self.circuits.circuit(&model).ready().await;
                     continue;
                 }
                 Err(Failure::NoAnswer(fault)) if fault.kind() == Kind::Quota => {

@@ -290,6 +290,14 @@
 //! | [`try_acquire`](Circuit::try_acquire) | your code asks before the call, and records a [`Verdict`] with the [`Permit`] |
 //! | [`record`](Circuit::record), [`record_with_duration`](Circuit::record_with_duration) | other code makes the calls, and your code only observes their outcomes; also of a [`CircuitRegistry`], by name |
 //!
+//! These methods wait for an open circuit (feature `tokio`). A worker then needs no sleep between
+//! its attempts:
+//!
+//! | method | waits until the circuit admits a call, and resolves to |
+//! |---|---|
+//! | `ready` | nothing: the call follows, and is rejected if another one was first |
+//! | `acquire` | a [`Permit`] |
+//!
 //! To retry around a circuit, use `RetryPolicy::retry` of [`tower-jitter-retry`]:
 //! `policy.retry(|| circuit.call(query())).await`. A rejection is not retried.
 //!
@@ -444,7 +452,7 @@
 //! | feature | adds |
 //! |---|---|
 //! | `keyed` | the module [`keyed`]: a circuit for each key of a request |
-//! | `tokio` | `not_ready_when_open`, `Circuit::call_within`, `idle_limit` of tracked bodies, `Clock::tokio` (which tests can pause); classifies tokio's errors |
+//! | `tokio` | `not_ready_when_open`, `Circuit::call_within`, `Circuit::ready` and `acquire`, `idle_limit` of tracked bodies, `Clock::tokio` (which tests can pause); classifies tokio's errors |
 //! | `axum` | `IntoResponse` for [`Rejection`], [`TimedOut`] and [`BreakerError`] |
 //! | `tonic` | `tonic::Status` from [`Rejection`], [`TimedOut`] and [`BreakerError`]; classifies tonic's errors |
 //! | `metrics` | counters and gauges for the `metrics` crate |

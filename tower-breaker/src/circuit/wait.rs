@@ -16,7 +16,8 @@ impl<R: CircuitRef> Circuit<R> {
     /// Waits until the circuit admits a call, without taking a permit.
     ///
     /// Use it before the work of a call begins: a worker that takes no job from its queue while the
-    /// circuit is open. The call may run through a service, or through any method of the circuit.
+    /// circuit is open. The call may run through a service of the circuit's layer, or through any
+    /// method of the circuit.
     ///
     /// | state of the circuit | resolves |
     /// |---|---|
@@ -38,30 +39,31 @@ impl<R: CircuitRef> Circuit<R> {
     /// # Examples
     ///
     /// ```
-    /// use std::time::Duration;
     /// use tower_breaker::{BreakerConfig, BreakerError, Circuit, Clock};
     ///
     /// # async fn import(item: u32) -> std::io::Result<u32> { Ok(item) }
     /// # tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap().block_on(async {
     /// let circuit = Circuit::new(BreakerConfig::builder().clock(Clock::tokio()).build()?);
     /// circuit.trip()?;
-    /// for item in 0..3 {
-    ///     loop {
-    ///         circuit.ready().await;
-    ///         match circuit.call(import(item)).await {
-    ///             // Another worker was first.
-    ///             Err(BreakerError::Rejected(_)) => {}
-    ///             result => break println!("{item}: {result:?}"),
-    ///         }
+    /// let mut items = vec![3, 2, 1];
+    /// while let Some(item) = items.pop() {
+    ///     circuit.ready().await;
+    ///     match circuit.call(import(item)).await {
+    ///         Ok(_) => println!("{item} is imported"),
+    ///         // Another worker has taken the probe slot.
+    ///         Err(BreakerError::Rejected(_)) => items.push(item),
+    ///         Err(error) => println!("{item}: {error}"),
     ///     }
     /// }
+    /// # assert_eq!(circuit.status().rejected_calls, 0);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// # }).unwrap();
     /// ```
     ///
     /// # Cancellation
     ///
-    /// Dropping the future ends the wait, and has no other effect.
+    /// Dropping the future ends the wait, and has no other effect. See [`acquire`](Self::acquire)
+    /// for a future that is neither polled nor dropped, and for manual clocks.
     ///
     /// # Panics
     ///
@@ -111,9 +113,10 @@ impl<R: CircuitRef> Circuit<R> {
     ///
     /// # Clocks
     ///
-    /// The wait for the end of an open time uses tokio's timer. It does not notice when a
-    /// [manual clock](crate::Clock::manual) is advanced. In a test, use
-    /// [`Clock::tokio`](crate::Clock::tokio) with paused time.
+    /// A timer of tokio wakes the task at the end of an open time, and then the circuit's clock
+    /// decides. In a test with tokio's paused time, use [`Clock::tokio`](crate::Clock::tokio): with
+    /// another clock, the timer fires again and again until that clock has reached the end. A
+    /// [manual clock](crate::Clock::manual) that is advanced wakes no task.
     ///
     /// # Panics
     ///

@@ -64,7 +64,8 @@ impl WakerList {
         self.on_turn.pop_first().map(|(_, waker)| waker)
     }
 
-    /// Removes and returns the tasks that a free slot wakes. The caller wakes them outside the lock.
+    /// Removes and returns the tasks that a free slot wakes. The caller wakes them outside the
+    /// lock.
     pub(crate) fn take_for_free_slot(&mut self) -> Vec<Waker> {
         let tasks = mem::take(&mut self.on_free_slot);
         tasks.into_values().chain(self.take_next_turn()).collect()

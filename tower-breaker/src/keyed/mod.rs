@@ -23,6 +23,28 @@
 //! # check::<http::Request<()>, _>(&service);
 //! ```
 //!
+//! A worker can wait for the circuit of its key before it calls the service (feature `tokio`):
+//!
+//! ```
+//! # #[cfg(feature = "tokio")] {
+//! use tower::{Layer, Service, ServiceExt, service_fn};
+//! use tower_breaker::keyed::{KeyedBreakerLayer, KeyedConfig};
+//!
+//! # async fn answer(tenant: u64) -> Result<http::Response<u64>, std::io::Error> { Ok(http::Response::new(tenant)) }
+//! # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
+//! let layer = KeyedBreakerLayer::<_, _>::new(KeyedConfig::default(), |tenant: &u64| *tenant);
+//! let circuits = layer.circuits();
+//! let mut service = layer.layer(service_fn(answer));
+//!
+//! circuits.circuit(&7).ready().await;
+//! let response = service.ready().await?.call(7).await?;
+//! # assert_eq!(response.body(), &7);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! # })?;
+//! # }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! [`KeyedCircuits`] also works without a layer, and changes circuits while they run:
 //!
 //! | method | |

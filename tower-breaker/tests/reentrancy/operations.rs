@@ -296,6 +296,21 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         drop(service);
         ignore(target.circuit.reset());
     }),
+    ("Circuit waits", |target| {
+        let runtime = Builder::new_current_thread().enable_time().build().expect("a runtime can be built");
+        let _entered = runtime.enter();
+        ignore(target.circuit.reset());
+        ignore(target.circuit.trip());
+        let mut ready = Box::pin(target.circuit.ready());
+        let mut acquire = Box::pin(target.circuit.acquire());
+        for _ in 0..3 {
+            ignore(ready.as_mut().poll(&mut Context::from_waker(&waker())));
+            ignore(acquire.as_mut().poll(&mut Context::from_waker(&waker())));
+        }
+        drop(ready);
+        target.time.advance(Duration::from_secs(60));
+        ignore(acquire.as_mut().poll(&mut Context::from_waker(&waker())));
+    }),
     ("CircuitRegistry::circuit", |target| {
         let circuit = target.registry.circuit(fresh_name());
         drop(target.registry.remove(circuit.name()));

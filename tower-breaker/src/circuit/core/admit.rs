@@ -242,8 +242,8 @@ impl<S: Store> Core<S> {
         *epoch == stamp.epoch() && machine.renew(ticket, now, limits)
     }
 
-    /// Registers a task. The next change of the circuit wakes it, and with [`WakeOn::FreeSlot`] or
-    /// [`WakeOn::Turn`] a slot of a probe or of a slow start that becomes free, too.
+    /// Registers a task. The next change of the circuit wakes it. With [`WakeOn::FreeSlot`] or
+    /// [`WakeOn::Turn`], a slot of a probe or of a slow start that becomes free wakes it, too.
     ///
     /// The caller must read the circuit's decision (state word and flags) again afterwards, because
     /// an earlier change has not woken the task. The circuit's lock orders the change and the
@@ -258,8 +258,8 @@ impl<S: Store> Core<S> {
         *waker_key = Some(registered);
     }
 
-    /// Ends the turn of a task that was registered with [`WakeOn::Turn`], because it was admitted or
-    /// does not wait any more. Wakes the next task: another slot may be free.
+    /// Ends the turn of a task that was registered with [`WakeOn::Turn`], because it was admitted
+    /// or does not wait any more. Wakes the next task: another slot may be free.
     ///
     /// So while a slot is free and tasks wait for their turn, one of them is woken. The last one is
     /// rejected, and registers again.
