@@ -1,7 +1,6 @@
 //! Shows why the job's circuit has opened, and asks the person what to do.
 
 use std::io::{self, BufRead, Write};
-use std::path::Path;
 
 use serde_json::Value;
 
@@ -44,7 +43,7 @@ pub fn after_trip(
         writeln!(output, "[C]ontinue  [A]bort  [I]nspect details")?;
         write!(output, "> ")?;
         output.flush()?;
-        match read_answer(input)?.as_str() {
+        match read_answer(input)?.unwrap_or_default().as_str() {
             "c" => {
                 writeln!(output, "Resuming processing...")?;
                 return Ok(Choice::Continue);
@@ -56,14 +55,26 @@ pub fn after_trip(
     }
 }
 
-/// Prints how to resume an aborted job.
+/// Shows the progress, and asks whether to continue. Enter and `y` continue, and `n` aborts.
+///
+/// The end of the input aborts, too.
 ///
 /// # Errors
 ///
-/// Returns an error if the output cannot be written.
-pub fn write_aborted(output: &mut impl Write, job_id: &str, failures: &Path) -> io::Result<()> {
-    writeln!(output, "Aborted. To resume later: agents resume {job_id}")?;
-    writeln!(output, "Failed items saved to: {}", failures.display())
+/// Returns an error if the input cannot be read or the output cannot be written.
+pub fn check_in(input: &mut impl BufRead, output: &mut impl Write, counts: Counts) -> io::Result<Choice> {
+    let Counts { total, processed, failed } = counts;
+    let rate = counts.success_rate();
+    writeln!(output, "Processed: {processed}/{total} | Failed: {failed} | Success rate: {rate:.1}%")?;
+    loop {
+        write!(output, "Continue? [Y/n] ")?;
+        output.flush()?;
+        match read_answer(input)?.as_deref() {
+            Some("" | "y" | "yes") => return Ok(Choice::Continue),
+            Some("n" | "no") | None => return Ok(Choice::Abort),
+            Some(_) => writeln!(output, "Enter y or n")?,
+        }
+    }
 }
 
 fn write_banner(output: &mut impl Write, status: &TripStatus, counts: Counts) -> io::Result<()> {
@@ -100,9 +111,9 @@ fn unit_excerpt(unit: Option<&Value>) -> String {
     excerpt
 }
 
-/// Reads a line in lower case, without the white space around it. Empty at the end of the input.
-fn read_answer(input: &mut impl BufRead) -> io::Result<String> {
+/// Reads a line in lower case, without the white space around it. `None`: the input has ended.
+fn read_answer(input: &mut impl BufRead) -> io::Result<Option<String>> {
     let mut line = Vec::new();
-    input.read_until(b'\n', &mut line)?;
-    Ok(String::from_utf8_lossy(&line).trim().to_lowercase())
+    let length = input.read_until(b'\n', &mut line)?;
+    Ok((length > 0).then(|| String::from_utf8_lossy(&line).trim().to_lowercase()))
 }

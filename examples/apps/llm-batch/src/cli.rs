@@ -3,9 +3,14 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::{StringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Api, JobConfig, Mode};
+use crate::llm::{ApiKey, InvalidKey};
+
+/// The folder of the jobs' files, if no other is given.
+pub const DEFAULT_CHECKPOINT_DIR: &str = ".checkpoints";
 
 /// Sends each item of a file to an LLM API, and loses no result
 #[derive(Debug, Parser)]
@@ -57,6 +62,9 @@ pub struct ResumeArgs {
     /// Retry items that failed, in addition to the items that are not processed
     #[arg(long)]
     pub retry_failures: bool,
+    /// Write the results to another file than OUTPUT of `process`
+    #[arg(long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
     /// The arguments that `process` has, too.
     #[command(flatten)]
     pub common: CommonArgs,
@@ -68,15 +76,16 @@ pub struct ResumeArgs {
 /// The arguments that are no settings of the job.
 #[derive(Args, Debug)]
 pub struct CommonArgs {
-    /// The key of the API.
+    /// The key of the API. A wrong key is no error here, because the text of clap's error has it.
     #[arg(
         long,
         value_name = "KEY",
+        value_parser = StringValueParser::new().map(|key| ApiKey::new(&key)),
         help = "The key of the API [env: OPENAI_API_KEY, or ANTHROPIC_API_KEY with --api anthropic]"
     )]
-    pub api_key: Option<String>,
+    pub api_key: Option<Result<ApiKey, InvalidKey>>,
     /// The folder of the results, checkpoints and failures of all jobs
-    #[arg(long, value_name = "DIR", default_value = ".checkpoints")]
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_CHECKPOINT_DIR)]
     pub checkpoint_dir: PathBuf,
     /// Print one JSON object for each event on stdout, for machines
     #[arg(long)]

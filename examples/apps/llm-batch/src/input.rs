@@ -6,7 +6,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::value::RawValue;
-use serde_json::{Map, Value};
+use tower::BoxError;
+
+use crate::prompt::PromptTemplate;
+use crate::unit::Unit;
 
 /// The items of an input file.
 #[derive(Debug)]
@@ -15,6 +18,7 @@ pub struct Input {
     pub items: Vec<InputItem>,
     /// Differs if the content of the file differs.
     pub fingerprint: String,
+    path: PathBuf,
 }
 
 /// An item and its place in the file.
@@ -23,16 +27,18 @@ pub struct InputItem {
     /// The line on which the item begins, from 1.
     pub line: usize,
     /// The fields of the item.
-    pub fields: Map<String, Value>,
+    pub fields: Unit,
 }
 
 /// An input file cannot be used.
 #[derive(Debug)]
 pub struct InputError {
     path: PathBuf,
-    /// Line and column, both from 1.
-    place: Option<(usize, usize)>,
-    reason: Box<dyn Error + Send + Sync>,
+    /// The line, from 1.
+    line: Option<usize>,
+    /// The column, from 1.
+    column: Option<usize>,
+    reason: BoxError,
 }
 
 impl Input {
@@ -46,20 +52,44 @@ impl Input {
     /// - an item is not an object
     /// - the file has no item
     pub fn read(path: &Path) -> Result<Self, InputError> {
-        let error = |place, reason| InputError { path: path.to_owned(), place, reason };
-        let bytes = fs::read(path).map_err(|reason| error(None, reason.into()))?;
-        let text = std::str::from_utf8(&bytes).map_err(|reason| {
-            let valid = &bytes[..reason.valid_up_to()];
-            error(Some(place_after(valid)), "the text is not UTF-8".into())
+        let bytes = fs::read(path).map_err(|error| InputError::of_file(path, error))?;
+        let text = std::str::from_utf8(&bytes).map_err(|error| {
+            let place = place_after(&bytes[..error.valid_up_to()]);
+            InputError::at(path, place, "the text is not UTF-8")
         })?;
         // Some editors write a byte order mark.
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let items = if is_json_array(path) { parse_array(text) } else { parse_lines(text) };
-        let items = items.map_err(|(place, reason)| error(Some(place), reason.into()))?;
+        let items = items.map_err(|(place, reason)| InputError::at(path, place, reason))?;
         if items.is_empty() {
-            return Err(error(None, "the file has no item".into()));
+            return Err(InputError::of_file(path, "the file has no item"));
         }
-        Ok(Self { items, fingerprint: fingerprint(&bytes) })
+        Ok(Self { items, fingerprint: fingerprint(&bytes), path: path.to_owned() })
+    }
+
+    /// Checks that each item has the fields of the prompt.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error that names the file, the line and the field.
+    pub fn check_fields(&self, template: &PromptTemplate) -> Result<(), InputError> {
+        for item in &self.items {
+            template.render(&item.fields).map_err(|error| InputError {
+                line: Some(item.line),
+                ..InputError::of_file(&self.path, error)
+            })?;
+        }
+        Ok(())
+    }
+}
+
+impl InputError {
+    fn of_file(path: &Path, reason: impl Into<BoxError>) -> Self {
+        Self { path: path.to_owned(), line: None, column: None, reason: reason.into() }
+    }
+
+    fn at(path: &Path, (line, column): (usize, usize), reason: impl Into<BoxError>) -> Self {
+        Self { line: Some(line), column: Some(column), ..Self::of_file(path, reason) }
     }
 }
 
@@ -97,7 +127,7 @@ fn parse_array(text: &str) -> Result<Vec<InputItem>, ParseError> {
     Ok(items)
 }
 
-type Objects<'a> = (Vec<Map<String, Value>>, Vec<&'a RawValue>);
+type Objects<'a> = (Vec<Unit>, Vec<&'a RawValue>);
 
 /// Parses the objects of an array, and finds their texts.
 fn parse_objects(text: &str) -> serde_json::Result<Objects<'_>> {
@@ -132,8 +162,11 @@ fn fingerprint(bytes: &[u8]) -> String {
 impl fmt::Display for InputError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "input `{}` cannot be used", self.path.display())?;
-        match self.place {
-            Some((line, column)) => write!(f, ": line {line}, column {column}"),
+        if let Some(line) = self.line {
+            write!(f, ": line {line}")?;
+        }
+        match self.column {
+            Some(column) => write!(f, ", column {column}"),
             None => Ok(()),
         }
     }
@@ -147,7 +180,7 @@ impl Error for InputError {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
     use tempfile::TempDir;
     use tower_fault_classify::ErrorChain;
 
@@ -221,6 +254,14 @@ mod tests {
             assert!(error.to_string().contains(&*path.to_string_lossy()), "{error}");
             assert!(error.source().is_some());
         }
+    }
+
+    #[test]
+    fn item_without_field_of_prompt_names_line_and_field() {
+        let template = PromptTemplate::new("{a} {b}").unwrap();
+        let input = read("in.jsonl", b"{\"a\":1,\"b\":2}\n\n{\"a\":1}").unwrap();
+        let error = ErrorChain(&input.check_fields(&template).unwrap_err()).to_string();
+        assert!(error.contains("in.jsonl` cannot be used: line 3") && error.contains("`b`"), "{error}");
     }
 
     #[test]

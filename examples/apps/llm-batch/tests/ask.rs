@@ -1,8 +1,6 @@
 //! The banner and the question after a trip, as a person sees them.
 
-use std::path::Path;
-
-use llm_batch::ask::{Choice, after_trip, write_aborted};
+use llm_batch::ask::{Choice, after_trip, check_in};
 use llm_batch::checkpoint::Counts;
 use llm_batch::engine::TripStatus;
 use serde_json::{Value, json};
@@ -99,11 +97,23 @@ fn other_answers_are_asked_again() {
     assert_eq!(output.matches("> Enter c, a or i\n").count(), 3);
 }
 
-#[test]
-fn aborted_job_says_how_to_resume() {
+fn ask_at_check_in(input: &[u8]) -> (Choice, String) {
     let mut output = Vec::new();
-    write_aborted(&mut output, "job-1", Path::new(".checkpoints/job-1.failures.jsonl")).unwrap();
-    let expected = "Aborted. To resume later: agents resume job-1\n\
-                    Failed items saved to: .checkpoints/job-1.failures.jsonl\n";
-    assert_eq!(String::from_utf8(output).unwrap(), expected);
+    let counts = Counts { total: 12, processed: 6, failed: 3 };
+    let choice = check_in(&mut &*input, &mut output, counts).unwrap();
+    (choice, String::from_utf8(output).unwrap())
+}
+
+#[test]
+fn check_in_continues_with_enter_and_y_and_stops_with_n() {
+    for input in ["\n", "y\n", "Yes\n", "x\ny"] {
+        assert_eq!(ask_at_check_in(input.as_bytes()).0, Choice::Continue, "{input:?}");
+    }
+    for input in ["n\n", "NO\n", "", "x\n"] {
+        assert_eq!(ask_at_check_in(input.as_bytes()).0, Choice::Abort, "{input:?}");
+    }
+    let (_, output) = ask_at_check_in(b"\xff\nn\n");
+    let question = "Continue? [Y/n] ";
+    let progress = "Processed: 6/12 | Failed: 3 | Success rate: 50.0%";
+    assert_eq!(output, format!("{progress}\n{question}Enter y or n\n{question}"));
 }

@@ -1,0 +1,9 @@
+//! Runs the program, with real files, signals and an API on loopback.
+
+mod files;
+mod input;
+mod machine;
+mod resume;
+mod signals;
+mod support;
+mod trip;
