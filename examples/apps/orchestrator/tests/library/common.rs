@@ -1,16 +1,19 @@
 //! Backends and plans for the tests.
 
-#![allow(dead_code, reason = "each test program uses a part")]
-
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use orchestrator::backend::{Backend, Message, Response, SendError};
+use orchestrator::backend::{Backend, Backends, Message, Response, SendError};
 use orchestrator::plan::{Format, Plan};
-use orchestrator::resilience::RetrySettings;
+use orchestrator::report::{Event, Outcome, Report};
+use orchestrator::resilience::{CircuitSettings, RetrySettings};
+use orchestrator::runner::Runner;
 use serde_json::{Value, json};
+use tokio::sync::mpsc::{self, UnboundedReceiver};
+use tokio_util::sync::CancellationToken;
 use tower_breaker::HumanDuration;
 
 pub(crate) type Answer = Result<Response, SendError>;
@@ -96,8 +99,45 @@ pub(crate) fn task(id: &str, agent: &str, depends_on: &[&str]) -> Value {
 }
 
 /// A plan of these tasks, for the backends `claude` and `codex`.
-pub(crate) fn plan(tasks: Vec<Value>) -> Plan {
+pub(crate) fn plan(tasks: &[Value]) -> Plan {
     let command = json!({ "command": ["true"] });
     let plan = json!({ "tasks": tasks, "backends": { "claude": command, "codex": command } });
     Plan::parse("plan.json", &plan.to_string(), Format::Json).expect("the plan is valid")
+}
+
+/// A runner with short retries.
+pub(crate) fn runner() -> Runner {
+    Runner::new(&short_retries(), &CircuitSettings::default()).unwrap()
+}
+
+pub(crate) fn backends(claude: &TestBackend, codex: &TestBackend) -> Backends {
+    Backends::new().with("claude", claude.clone()).with("codex", codex.clone())
+}
+
+/// Runs a plan to its end, and returns the events, too.
+pub(crate) async fn run(
+    runner: &Runner,
+    plan: &Plan,
+    backends: &Backends,
+    cancel: &CancellationToken,
+) -> (Report, Vec<Event>) {
+    let (sender, mut receiver) = mpsc::unbounded_channel();
+    let report = runner.run(plan, backends, cancel, sender).await;
+    (report, drain(&mut receiver))
+}
+
+pub(crate) fn drain(receiver: &mut UnboundedReceiver<Event>) -> Vec<Event> {
+    let mut events = Vec::new();
+    while let Ok(event) = receiver.try_recv() {
+        events.push(event);
+    }
+    events
+}
+
+pub(crate) fn completed(text: &str) -> Outcome {
+    Outcome::Completed { response: text.to_owned() }
+}
+
+pub(crate) fn outcomes(report: &Report) -> BTreeMap<&str, &Outcome> {
+    report.tasks.iter().map(|task| (task.id.as_str(), &task.outcome)).collect()
 }
