@@ -112,7 +112,8 @@ async fn llm_rejects_wrong_key_and_unknown_model() {
     let llm = Llm::start().await;
     llm.set_models(["small", "large"]);
     llm.set_keys(["other"]);
-    llm.script([Some(LlmFault::Hang)]);
+    // The script is for requests that are accepted.
+    llm.script([Some(LlmFault::BadRequest)]);
     let (status, body) = error(ask(&llm, OpenAi, false).await.unwrap()).await;
     assert_eq!((status, &body["code"]), (401, &json!("invalid_api_key")));
     let (status, body) = error(ask(&llm, Anthropic, false).await.unwrap()).await;
@@ -125,7 +126,9 @@ async fn llm_rejects_wrong_key_and_unknown_model() {
     assert!(body["message"].as_str().unwrap().contains("`small`"));
     let (status, body) = error(ask(&llm, Anthropic, true).await.unwrap()).await;
     assert_eq!((status, &body["type"]), (404, &json!("not_found_error")));
-    assert_eq!(llm.counts("Hello"), PromptCounts { requests: 4, answered: 0 });
+    llm.set_models(["small"]);
+    assert_eq!(ask(&llm, OpenAi, false).await.unwrap().status(), 400);
+    assert_eq!(llm.counts("Hello"), PromptCounts { requests: 5, answered: 0 });
 }
 
 #[tokio::test]
