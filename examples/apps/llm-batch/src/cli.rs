@@ -28,6 +28,8 @@ pub enum Command {
     Process(ProcessArgs),
     /// Continue a job that was aborted, interrupted or killed
     Resume(ResumeArgs),
+    /// Watch a job survive a failing API, a revoked key and SIGKILL; needs no key and no network
+    Demo,
 }
 
 /// The arguments of `process`.
@@ -206,7 +208,7 @@ mod tests {
         let words = ["agents", "process", "in.jsonl", "out.jsonl", "--prompt", "p"];
         match Cli::parse_from(words.iter().chain(flags)).command {
             Command::Process(args) => args.settings,
-            Command::Resume(_) => unreachable!("the command is `process`"),
+            _ => unreachable!("the command is `process`"),
         }
     }
 

@@ -6,6 +6,7 @@ pub mod cli;
 pub mod commands;
 pub mod config;
 pub mod console;
+pub mod demo;
 pub mod engine;
 pub mod errors;
 pub mod events;

@@ -14,11 +14,13 @@ use std::path::{Path, PathBuf, absolute};
 use tower_fault_classify::ErrorChain;
 
 pub use self::error::CommandError;
+pub(crate) use self::signals::INTERRUPTED;
 use self::signals::cancel_on_signal;
 use crate::checkpoint::JobFiles;
 use crate::cli::{Command, CommonArgs, DEFAULT_CHECKPOINT_DIR};
 use crate::config::{Api, JobConfig};
 use crate::console::Console;
+use crate::demo;
 use crate::events::JobEvent;
 use crate::files::FileError;
 use crate::llm::{ApiKey, LlmClient};
@@ -31,6 +33,7 @@ pub async fn run(command: Command) -> u8 {
     let (console, result) = match command {
         Command::Process(args) => (Console::new(args.common.json), process::process(args, interrupted).await),
         Command::Resume(args) => (Console::new(args.common.json), resume::resume(args, interrupted).await),
+        Command::Demo => return demo::run(interrupted).await,
     };
     let error = match result {
         Ok(exit_code) => return exit_code,
