@@ -26,6 +26,7 @@ use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::{AsyncCommands, Direction, RedisError};
 use sqlx::postgres::{PgPool, PgPoolOptions};
 use tokio::task::JoinSet;
+use tokio::time::sleep;
 use tower_breaker::fault_classify::tables::{redis_fault, sqlstate_fault};
 use tower_breaker::fault_classify::{Fault, Retryable};
 use tower_breaker::{BreakerConfig, Circuit, Verdict};
@@ -40,7 +41,7 @@ const QUEUE: &str = "database_worker:queue";
 /// The time limit of one attempt.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The shortest wait of a worker after an error.
+/// The wait of a worker after an error. If the circuit is open then, it waits for the circuit, too.
 const PAUSE: Duration = Duration::from_millis(50);
 
 const TABLES: &str = "
@@ -168,12 +169,15 @@ impl Worker {
     /// Records jobs until none is left.
     async fn run(&self) -> anyhow::Result<()> {
         loop {
+            // While a server is down, its circuit is open.
+            self.servers.redis_guard.circuit.ready().await;
+            self.servers.postgres_guard.circuit.ready().await;
             match self.record_next().await {
                 Ok(true) => (),
                 // A service would wait for the next job here.
                 Ok(false) => return Ok(()),
                 // The job is still in the list of this worker.
-                Err(error) => pause(error, &self.servers).await?,
+                Err(error) => pause(error).await?,
             }
         }
     }
@@ -226,19 +230,17 @@ impl Worker {
     }
 }
 
-/// Waits after an error, as long as a circuit is open.
+/// Waits after an error.
 ///
 /// # Errors
 ///
 /// Returns the error if a wait does not help, such as a wrong password or a missing table.
-async fn pause(error: anyhow::Error, servers: &Servers) -> anyhow::Result<()> {
+async fn pause(error: anyhow::Error) -> anyhow::Result<()> {
     if server_fault(&error).is_some_and(|fault| fault.retryable() == Retryable::Never) {
         return Err(error);
     }
     println!("{error}");
-    tokio::time::sleep(PAUSE).await;
-    servers.redis_guard.circuit.ready().await;
-    servers.postgres_guard.circuit.ready().await;
+    sleep(PAUSE).await;
     Ok(())
 }
 
