@@ -26,7 +26,6 @@ use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::{AsyncCommands, Direction, RedisError};
 use sqlx::postgres::{PgPool, PgPoolOptions};
 use tokio::task::JoinSet;
-use tokio::time::sleep;
 use tower_breaker::fault_classify::tables::{redis_fault, sqlstate_fault};
 use tower_breaker::fault_classify::{Fault, Retryable};
 use tower_breaker::{BreakerConfig, Circuit, Verdict};
@@ -41,7 +40,7 @@ const QUEUE: &str = "database_worker:queue";
 /// The time limit of one attempt.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The wait of a worker after an error. If the circuit is open then, it waits for the circuit, too.
+/// The shortest wait of a worker after an error.
 const PAUSE: Duration = Duration::from_millis(50);
 
 const TABLES: &str = "
@@ -169,15 +168,12 @@ impl Worker {
     /// Records jobs until none is left.
     async fn run(&self) -> anyhow::Result<()> {
         loop {
-            // While a server is down, its circuit is open.
-            self.servers.redis_guard.circuit.ready().await;
-            self.servers.postgres_guard.circuit.ready().await;
             match self.record_next().await {
                 Ok(true) => (),
                 // A service would wait for the next job here.
                 Ok(false) => return Ok(()),
                 // The job is still in the list of this worker.
-                Err(error) => pause(error).await?,
+                Err(error) => pause(error, &self.servers).await?,
             }
         }
     }
@@ -230,17 +226,19 @@ impl Worker {
     }
 }
 
-/// Waits after an error.
+/// Waits after an error, as long as a circuit is open.
 ///
 /// # Errors
 ///
 /// Returns the error if a wait does not help, such as a wrong password or a missing table.
-async fn pause(error: anyhow::Error) -> anyhow::Result<()> {
+async fn pause(error: anyhow::Error, servers: &Servers) -> anyhow::Result<()> {
     if server_fault(&error).is_some_and(|fault| fault.retryable() == Retryable::Never) {
         return Err(error);
     }
     println!("{error}");
-    sleep(PAUSE).await;
+    tokio::time::sleep(PAUSE).await;
+    servers.redis_guard.circuit.ready().await;
+    servers.postgres_guard.circuit.ready().await;
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 mod error;
 mod seconds;
 
+use std::fmt::Debug;
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
@@ -91,14 +92,14 @@ pub struct LlmConfig {
     pub model_field: Option<String>,
     /// The address that the path of the API is appended to. Default: that of the API.
     pub base_url: Option<String>,
-    /// The sampling temperature. Default: 0.7. Range: 0 to 2.
+    /// The sampling temperature. Default: 0.7. Range: 0 to 2, or 0 to 1 for Anthropic.
     pub temperature: f64,
     /// The largest number of tokens of a reply. Default: 1500. Range: from 1.
     pub max_tokens: u32,
     /// Whether replies are streamed. Default: `false`.
     pub stream: bool,
-    /// The longest time of an attempt, in seconds. For streamed replies, the longest time until
-    /// the first event, and between two events. Default: 120. Range: 0.001 to 86400.
+    /// The longest time of an attempt, in seconds: until its reply is complete, streamed or not.
+    /// Default: 120. Range: 0.001 to 86400.
     #[serde(with = "seconds")]
     pub timeout: Duration,
 }
@@ -138,12 +139,13 @@ impl JobConfig {
     /// The error names the file, and the line or the field.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         let text = fs::read_to_string(path).map_err(|source| ConfigError::read(path, source))?;
-        let config: Self = match path.extension().and_then(|extension| extension.to_str()) {
+        let extension = path.extension().unwrap_or_default().to_ascii_lowercase();
+        let config: Self = match extension.to_str() {
             Some("toml") => toml::from_str(&text).map_err(|source| ConfigError::parse(path, source))?,
             Some("json") => serde_json::from_str(&text).map_err(|source| ConfigError::parse(path, source))?,
             _ => return Err(ConfigError::extension(path)),
         };
-        config.validate()?;
+        config.validate().map_err(|source| ConfigError::parse(path, source))?;
         Ok(config)
     }
 
@@ -172,8 +174,12 @@ impl ProcessingConfig {
 
 impl LlmConfig {
     fn validate(&self) -> Result<(), ConfigError> {
-        check("model", &self.model, !self.model.is_empty(), "a name that is not empty")?;
-        check("temperature", &self.temperature, (0.0..=2.0).contains(&self.temperature), "0 to 2")?;
+        check("model", &self.model, !self.model.is_empty(), "a name")?;
+        let (hottest, range) = match self.api {
+            Api::OpenAi => (2.0, "0 to 2"),
+            Api::Anthropic => (1.0, "0 to 1"),
+        };
+        check("temperature", &self.temperature, (0.0..=hottest).contains(&self.temperature), range)?;
         check("max_tokens", &self.max_tokens, self.max_tokens > 0, "1 or more")?;
         let timeout = self.timeout;
         let in_range = (Duration::from_millis(1)..=Duration::from_secs(86_400)).contains(&timeout);
@@ -183,9 +189,9 @@ impl LlmConfig {
 
 fn check(
     field: &'static str,
-    value: &impl ToString,
+    value: &impl Debug,
     in_range: bool,
     range: &'static str,
 ) -> Result<(), ConfigError> {
-    if in_range { Ok(()) } else { Err(ConfigError::Invalid { field, value: value.to_string(), range }) }
+    if in_range { Ok(()) } else { Err(ConfigError::Invalid { field, value: format!("{value:?}"), range }) }
 }

@@ -7,6 +7,7 @@ use std::fs;
 use std::path::Path;
 
 use serde::Deserialize;
+use subprocess::find_program;
 use tower_breaker::fault_classify::BoxError;
 
 use crate::dag::Dag;
@@ -62,6 +63,8 @@ pub enum Format {
 /// A valid plan.
 #[derive(Debug)]
 pub struct Plan {
+    /// The name of the file.
+    name: String,
     file: PlanFile,
     dag: Dag,
 }
@@ -100,9 +103,28 @@ impl Plan {
         })?;
         let tasks = file.tasks.iter().map(|task| (task.id.as_str(), task.depends_on.as_slice()));
         let dag = Dag::new(tasks).map_err(|error| PlanError::new(name, error.to_string()))?;
-        let plan = Self { file, dag };
+        let plan = Self { name: name.to_owned(), file, dag };
         plan.check().map_err(|problem| PlanError::new(name, problem))?;
         Ok(plan)
+    }
+
+    /// Checks that the commands of the backends exist.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error that names the first backend whose command does not exist.
+    pub fn check_commands(&self) -> Result<(), PlanError> {
+        for (name, settings) in &self.file.backends {
+            let program = &settings.command[0];
+            if find_program(program).is_none() {
+                let problem = format!(
+                    "backend `{name}`: `command` names the program `{program}`, which does not exist; \
+                     install it, or correct the path"
+                );
+                return Err(PlanError::new(&self.name, problem));
+            }
+        }
+        Ok(())
     }
 
     /// Returns the tasks.
@@ -177,7 +199,7 @@ pub struct PlanError {
 }
 
 impl PlanError {
-    pub(crate) fn new(file: &str, problem: impl Into<String>) -> Self {
+    fn new(file: &str, problem: impl Into<String>) -> Self {
         Self { file: file.to_owned(), problem: problem.into(), source: None }
     }
 

@@ -21,11 +21,11 @@ pub enum ConfigError {
         /// The file.
         path: PathBuf,
     },
-    /// The file is malformed, or has an unknown field.
+    /// The file is malformed, has an unknown field, or a value out of its range.
     Parse {
         /// The file.
         path: PathBuf,
-        /// The reason, with line and column.
+        /// The reason, with the line or the field.
         source: BoxError,
     },
     /// A value is out of its range.
@@ -62,7 +62,7 @@ impl fmt::Display for ConfigError {
             }
             Self::Parse { path, .. } => write!(f, "the configuration `{}` is invalid", path.display()),
             Self::Invalid { field, value, range } => {
-                write!(f, "`{field}` is {value}; the allowed range is {range}")
+                write!(f, "`{field}` is {value}; allowed is {range}")
             }
         }
     }

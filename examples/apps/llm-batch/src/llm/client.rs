@@ -194,6 +194,9 @@ fn circuits() -> Result<KeyedCircuits<Model>, tower_breaker::ConfigError> {
         .name(CIRCUIT)
         // A job makes few calls, so each attempt counts.
         .count_failed_retries(true)
+        // Soon longer than the delay before the next attempt of a probe that failed. That attempt
+        // is then rejected, so that its item waits and does not fail.
+        .open_backoff(2.0, Duration::from_secs(30))
         .clock(Clock::tokio())
         .build()?;
     Ok(KeyedCircuits::new(KeyedConfig::builder(each).build()?))

@@ -1,0 +1,125 @@
+//! Backends that run a command for each message.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use futures::future::BoxFuture;
+use subprocess::{Output, Subprocess, SubprocessError};
+
+use crate::backend::{Backend, Backends, Message, Response, SendError};
+use crate::plan::{BackendSettings, Plan};
+
+/// The environment variable with the ID of the task.
+pub const TASK_VARIABLE: &str = "ORCHESTRATOR_TASK";
+
+/// The environment variable with the ID of the session.
+pub const SESSION_VARIABLE: &str = "ORCHESTRATOR_SESSION";
+
+/// The number of sessions that this process has started.
+static SESSIONS: AtomicU32 = AtomicU32::new(0);
+
+/// A backend that runs a command for each message.
+///
+/// The command reads the prompt from standard input, and writes its answer to standard output. The
+/// environment variables [`TASK_VARIABLE`] and [`SESSION_VARIABLE`] contain the IDs of the task and
+/// of the session.
+///
+/// | end of the command | result |
+/// |---|---|
+/// | exit code 0 | the answer, without the newlines at its end |
+/// | an exit code of [`permanent_exit_codes`](BackendSettings::permanent_exit_codes) | a permanent error |
+/// | another exit code, or a signal | a transient error |
+/// | the command does not exist, or may not be run | a permanent error |
+/// | the answer is longer than 16 MiB | a permanent error |
+///
+/// When a send is dropped, the command and its children are killed.
+#[derive(Clone, Debug)]
+pub struct ProcessBackend {
+    settings: BackendSettings,
+    session_id: String,
+}
+
+impl ProcessBackend {
+    /// Creates the backend of a type, with a new session.
+    pub fn new(backend_type: &str, settings: BackendSettings) -> Self {
+        let session = SESSIONS.fetch_add(1, Ordering::Relaxed) + 1;
+        Self { settings, session_id: format!("{backend_type}-{}-{session}", std::process::id()) }
+    }
+
+    async fn run(&self, message: &Message) -> Result<Response, SendError> {
+        let Some((program, args)) = self.settings.command.split_first() else {
+            return Err(SendError::permanent("the command is empty; add the program to the plan"));
+        };
+        let output = Subprocess::new(program)
+            .args(args)
+            .env(TASK_VARIABLE, &message.task)
+            .env(SESSION_VARIABLE, &self.session_id)
+            .stdin(message.prompt.as_bytes())
+            .run()
+            .await
+            .map_err(start_error)?;
+        self.read(program, &output)
+    }
+
+    /// Returns the answer of a command that has ended.
+    fn read(&self, program: &str, output: &Output) -> Result<Response, SendError> {
+        if !output.status.success() {
+            return Err(self.exit_error(program, output));
+        }
+        if output.stdout.discarded > 0 {
+            let length = output.stdout.bytes.len();
+            return Err(SendError::permanent(format!(
+                "the answer of `{program}` is longer than {length} bytes; ask for a shorter answer"
+            )));
+        }
+        Ok(Response { text: output.stdout.text().trim_end_matches(['\r', '\n']).to_owned() })
+    }
+
+    fn exit_error(&self, program: &str, output: &Output) -> SendError {
+        let is_permanent =
+            output.status.code().is_some_and(|code| self.settings.permanent_exit_codes.contains(&code));
+        let new = if is_permanent { SendError::permanent } else { SendError::transient };
+        let stderr = output.stderr.text();
+        tracing::debug!(program, status = %output.status, %stderr, "command failed");
+        match stderr.lines().rfind(|line| !line.trim().is_empty()) {
+            Some(line) => new(format!("`{program}` failed ({})", output.status)).with_source(line.trim()),
+            None => new(format!(
+                "`{program}` failed ({}) and printed no error; run it in a shell to see why",
+                output.status
+            )),
+        }
+    }
+}
+
+/// Converts the error of a command that did not run.
+fn start_error(error: SubprocessError) -> SendError {
+    let new = match error {
+        SubprocessError::NotFound { .. }
+        | SubprocessError::NotExecutable { .. }
+        | SubprocessError::PermissionDenied { .. } => SendError::permanent,
+        // The system may have too many processes or open files at this time.
+        _ => SendError::transient,
+    };
+    new("the backend could not be run").with_source(error)
+}
+
+impl Backend for ProcessBackend {
+    fn send<'a>(&'a self, message: &'a Message) -> BoxFuture<'a, Result<Response, SendError>> {
+        Box::pin(self.run(message))
+    }
+
+    fn session_id(&self) -> &str {
+        &self.session_id
+    }
+
+    /// Does nothing, because each command has ended or was killed with its send.
+    fn close(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {})
+    }
+}
+
+/// Creates the backends of a plan.
+pub fn backends(plan: &Plan) -> Backends {
+    plan.backends().iter().fold(Backends::new(), |backends, (name, settings)| {
+        backends.with(name, ProcessBackend::new(name, settings.clone()))
+    })
+}

@@ -1,0 +1,12 @@
+//! Tests of the library.
+
+mod cancellation;
+mod common;
+mod concurrency;
+mod dag;
+mod logging;
+mod plan;
+#[cfg(unix)]
+mod process;
+mod retry;
+mod runner;
