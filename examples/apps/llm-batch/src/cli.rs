@@ -96,6 +96,7 @@ pub struct CommonArgs {
 
 /// The settings of a job. They take precedence over the configuration file and the checkpoint.
 #[derive(Args, Debug, Default)]
+#[command(next_help_heading = "Settings of the job")]
 #[expect(clippy::struct_excessive_bools, reason = "each one is a flag of its own")]
 pub struct SettingArgs {
     /// The style of the API [default: openai]

@@ -23,7 +23,7 @@ pub struct Progress {
 impl Progress {
     /// Starts with the counts of the items that are already processed.
     pub fn new(counts: Counts) -> Self {
-        let style = ProgressStyle::with_template("{wide_bar} {msg}");
+        let style = ProgressStyle::with_template("{bar:20} {wide_msg}");
         let target = ProgressDrawTarget::stderr();
         let bar = ProgressBar::with_draw_target(Some(counts.total as u64), target)
             .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
@@ -84,12 +84,12 @@ impl fmt::Display for Circuits {
         match (threshold, is_tripped) {
             (0, _) => f.write_str("job circuit: disabled")?,
             (_, true) => f.write_str("job circuit: open")?,
-            (_, false) => write!(f, "job circuit: {consecutive_failures}/{threshold} errors")?,
+            (_, false) => write!(f, "job circuit: {consecutive_failures}/{threshold}")?,
         }
         let failing: Vec<_> =
             self.models.iter().filter(|status| status.state != CircuitState::Closed).collect();
         if failing.is_empty() {
-            return f.write_str(" | model circuits: closed");
+            return f.write_str(" | models: closed");
         }
         for status in failing {
             write!(f, " | {}: {}", status.key.as_deref().unwrap_or("model"), status.state)?;

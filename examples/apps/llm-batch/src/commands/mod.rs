@@ -62,16 +62,13 @@ fn api_key(args: &CommonArgs, api: Api) -> Result<ApiKey, CommandError> {
         Api::OpenAi => "OPENAI_API_KEY",
         Api::Anthropic => "ANTHROPIC_API_KEY",
     };
-    let key = match (&args.api_key, env::var(variable)) {
-        (Some(key), _) => key.clone(),
-        (None, Ok(key)) => ApiKey::new(&key),
-        (None, Err(_)) => {
-            return Err(CommandError::usage(format!(
-                "there is no API key; set {variable}, or give --api-key"
-            )));
-        }
-    };
-    Ok(key?)
+    if let Some(key) = &args.api_key {
+        return Ok(key.clone()?);
+    }
+    match env::var(variable) {
+        Ok(key) if !key.is_empty() => Ok(ApiKey::new(&key)?),
+        _ => Err(CommandError::usage(format!("there is no API key; set {variable}, or give --api-key"))),
+    }
 }
 
 /// Returns the command that resumes a job.

@@ -26,6 +26,10 @@ pub(super) async fn process(args: ProcessArgs, interrupted: CancellationToken) -
     let template = PromptTemplate::new(&prompt)?;
     let input = Input::read(&args.input)?;
     input.check_fields(&template)?;
+    if is_same_file(&args.input, &args.output) {
+        let text = format!("output `{}` is the input; give another file", args.output.display());
+        return Err(CommandError::usage(text));
+    }
 
     let (files, lock) = reserve(&args)?;
     let checkpoint = Checkpoint {
@@ -49,6 +53,13 @@ fn read_prompt(argument: &str) -> Result<String, CommandError> {
     let Some(path) = argument.strip_prefix('@') else { return Ok(argument.to_owned()) };
     fs::read_to_string(path)
         .map_err(|error| CommandError::usage(format!("the prompt `{path}` cannot be read: {error}")))
+}
+
+fn is_same_file(input: &Path, output: &Path) -> bool {
+    match (input.canonicalize(), output.canonicalize()) {
+        (Ok(input), Ok(output)) => input == output,
+        _ => false,
+    }
 }
 
 /// Locks a new job.
@@ -89,6 +100,7 @@ fn reserve_number(folder: &Path, input: &Path) -> Result<(JobFiles, JobLock), Co
     }
 }
 
+/// Returns whether a job has been started. Its checkpoint is written before its first result.
 fn is_used(files: &JobFiles) -> bool {
-    files.checkpoint().exists() || files.results().exists()
+    files.checkpoint().exists() || files.results().metadata().is_ok_and(|results| results.len() > 0)
 }

@@ -80,6 +80,37 @@ async fn missing_key_names_the_variable_of_the_api() {
 }
 
 #[tokio::test]
+async fn empty_variable_is_no_key_and_empty_flag_is() {
+    let setup = Setup::new(1).await;
+    let words = ["process", "in.jsonl", "out.jsonl", "--prompt", "p", "--base-url"].map(str::to_owned);
+    let mut command = setup.command(&words);
+    command.arg(setup.api.url().trim_end_matches('/')).env("OPENAI_API_KEY", "");
+    run(command, "").await.expect_code(2).expect_stderr("OPENAI_API_KEY");
+    let mut command = setup.command(&words);
+    command.arg(setup.api.url().trim_end_matches('/')).args(["--api-key", ""]);
+    run(command, "").await.expect_code(0);
+    assert!(!setup.api.requests()[0].headers.contains_key("authorization"));
+}
+
+#[tokio::test]
+async fn invalid_key_is_not_printed() {
+    let setup = Setup::new(1).await;
+    let words = ["process", "in.jsonl", "out.jsonl", "--prompt", "p", "--api-key", "sk-\u{1}secret"];
+    let program = refused(&setup, &words.map(str::to_owned)).await;
+    program.expect_stderr("the API key");
+    assert!(!program.stderr.contains("secret"), "{program:#?}");
+}
+
+#[tokio::test]
+async fn input_as_output_is_refused() {
+    let setup = Setup::new(1).await;
+    let before = setup.read("in.jsonl");
+    let words = ["process", "in.jsonl", "./in.jsonl", "--prompt", "p"];
+    refused(&setup, &setup.arguments(&words, &[])).await.expect_stderr("`./in.jsonl` is the input");
+    assert_eq!(setup.read("in.jsonl"), before);
+}
+
+#[tokio::test]
 async fn unknown_command_is_refused() {
     let setup = Setup::new(1).await;
     refused(&setup, &["proces".to_owned()]).await.expect_stderr("proces");

@@ -4,11 +4,11 @@ use serde_json::{Value, json};
 
 use crate::support::{Finished, Setup, error, invalid_key};
 
-fn events(program: &Finished) -> Vec<Value> {
+pub(crate) fn events(program: &Finished) -> Vec<Value> {
     program.stdout.lines().map(|line| serde_json::from_str(line).expect(line)).collect()
 }
 
-fn names(events: &[Value]) -> Vec<&str> {
+pub(crate) fn names(events: &[Value]) -> Vec<&str> {
     events.iter().map(|event| event["event"].as_str().unwrap()).collect()
 }
 

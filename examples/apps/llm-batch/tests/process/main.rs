@@ -1,5 +1,6 @@
 //! Runs the program, with real files, signals and an API on loopback.
 
+mod api;
 mod files;
 mod input;
 mod machine;
