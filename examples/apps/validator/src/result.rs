@@ -115,6 +115,24 @@ fn is_not_found(error: &CheckError) -> bool {
 }
 
 /// The results of a run.
+///
+/// As JSON:
+///
+/// ```json
+/// {
+///   "results": [
+///     {
+///       "dimension": "visual",
+///       "tier": 1,
+///       "passed": false,
+///       "message": "Timeout after 30s",
+///       "details": { "error": "timeout" }
+///     }
+///   ],
+///   "passed": false,
+///   "degraded": true
+/// }
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Report {
     /// The result of each validator, in the order of the validators.

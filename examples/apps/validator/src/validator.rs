@@ -156,6 +156,9 @@ const SECRETS: &str = concat!(
 /// | `coverage` | 1 | `cargo test` |
 /// | `security` | 1 | `grep` for secrets; the details list the files |
 ///
+/// Commands of cargo wait for each other's builds. The wait is in their time limits, so a first run
+/// may need longer ones.
+///
 /// `visual` and `behavioral` need commands or tools of the project, so they have none.
 pub fn rust_validators(dir: &Path) -> Vec<CommandValidator> {
     let cargo = |dimension: &str, args: &str| {

@@ -98,6 +98,21 @@ async fn failed_push_does_not_affect_other_service() {
     assert!(deliveries[0].error.is_some() && deliveries[1].error.is_none(), "{deliveries:?}");
 }
 
+/// The build without the feature has neither retries nor circuits.
+#[cfg(not(feature = "resilience"))]
+#[tokio::test]
+async fn without_feature_each_call_is_sent_once() {
+    let server = Http::start().await;
+    server.set_default(Action::ResetAfterRequest);
+    let prometheus = Some(server.url());
+    let external = external(ExternalConfig { prometheus, ..ExternalConfig::default() });
+    for pushes in 1..=7 {
+        let deliveries = external.push(&report().await).await;
+        assert!(deliveries[0].error.is_some(), "{deliveries:?}");
+        assert_eq!(server.requests().len(), pushes);
+    }
+}
+
 #[tokio::test]
 async fn report_without_services_is_not_pushed() {
     assert_eq!(external(ExternalConfig::default()).push(&report().await).await, []);

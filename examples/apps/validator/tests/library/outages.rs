@@ -30,11 +30,6 @@ async fn five_failed_pushes_open_questdb_and_run_still_reports() {
     let error = deliveries[0].error.as_ref().unwrap();
     assert!(error.starts_with("circuit breaker `questdb` is open; retry after"), "{error}");
     assert_eq!(questdb.circuit().status().rejected_calls, 1);
-
-    // The service is back.
-    drop(port);
-    external.resilience().reset_all_breakers();
-    assert_eq!(questdb.state(), CircuitState::Closed);
 }
 
 #[tokio::test]
