@@ -8,12 +8,11 @@ use std::time::Duration;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Method};
 use reqwest::{Client, Request, Url};
-use tokio::time::sleep;
 use tower::timeout::TimeoutLayer;
 use tower::util::BoxCloneSyncService;
 use tower::{BoxError, ServiceBuilder, ServiceExt};
 use tower_breaker::keyed::{KeyedBreakerLayer, KeyedCircuits, KeyedConfig};
-use tower_breaker::{BreakerConfig, BreakerError, Clock, Rejection, Status};
+use tower_breaker::{BreakerConfig, BreakerError, Clock, Rejection};
 use tower_fault_classify::body::{ErrorBodies, LlmErrors};
 use tower_fault_classify::{ClassifiedError, FaultClassifyLayer};
 use tower_jitter_retry::request::RequestExt;
@@ -34,9 +33,6 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The longest delay that a server may ask for. A longer one ends the attempts of a call.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(600);
-
-/// How long a call waits for a circuit that cannot say how long.
-const PAUSE: Duration = Duration::from_secs(1);
 
 /// The name of a model: the key of its circuit.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -134,7 +130,7 @@ impl LlmClient {
     /// Returns the rejection of a call that the circuit of the model has just rejected.
     fn rejection(&self, model: &Model) -> Rejection {
         let status = self.circuits.circuit(model).status();
-        Rejection::in_state(CIRCUIT, status.state, Some(time_to_wait(&status).unwrap_or_default()))
+        Rejection::in_state(CIRCUIT, status.state, status.retry_after)
     }
 }
 
@@ -144,20 +140,7 @@ impl Complete for LlmClient {
     }
 
     async fn ready(&self, model: Option<&str>) {
-        let circuit = self.circuits.circuit(&self.model(model));
-        while let Some(time) = time_to_wait(&circuit.status()) {
-            sleep(time).await;
-        }
-    }
-}
-
-/// Returns how long a circuit rejects calls. `None`: it admits the next call.
-fn time_to_wait(status: &Status) -> Option<Duration> {
-    let no_slot = status.half_open.is_some_and(|half_open| half_open.running_probes >= half_open.probes);
-    match status.retry_after {
-        Some(time) if status.rejects_calls() => Some(time),
-        _ if status.rejects_calls() || no_slot => Some(PAUSE),
-        _ => None,
+        self.circuits.circuit(&self.model(model)).ready().await;
     }
 }
 

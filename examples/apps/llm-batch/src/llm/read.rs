@@ -1,7 +1,7 @@
 //! One attempt: reads a response to its end.
 //!
-//! No one sees a reply before it is complete. So a reply that breaks at any point, streamed or not,
-//! is an attempt that failed, and the retry layer sends the request again.
+//! The caller gets nothing before the reply is complete. So a reply that breaks at any point,
+//! streamed or not, is an attempt that failed, and the retry layer sends the request again.
 
 use std::error::Error;
 use std::fmt;
