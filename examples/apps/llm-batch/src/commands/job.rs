@@ -114,9 +114,12 @@ impl Job {
             End::QuotaExhausted => console.line(format_args!("To resume later: {resume}")),
             End::Interrupted => console.line(format_args!("Interrupted. To resume later: {resume}")),
         }
+        // The failures of an earlier run are replaced, too.
+        if failed > 0 || self.files.failures().exists() {
+            self.writer.write_failures_file()?;
+        }
         if failed > 0 {
-            let path = self.writer.write_failures_file()?;
-            console.line(format_args!("Failed items saved to: {}", path.display()));
+            console.line(format_args!("Failed items saved to: {}", self.files.failures().display()));
             console.line(format_args!("To retry them: {resume} --retry-failures"));
         }
         self.write_output()?;

@@ -137,11 +137,13 @@ pub(crate) struct Running {
 impl Running {
     /// Reads lines of stdout until one contains `text`.
     pub(crate) async fn wait_for(&mut self, text: &str) {
-        while !self.read.contains(text) {
-            let line = timeout(DEADLINE, self.stdout.read_line(&mut self.read));
-            let length = line.await.expect("the program prints nothing").unwrap();
-            assert!(length > 0, "the program ended before it printed {text:?}:\n{}", self.read);
-        }
+        let wait = async {
+            while !self.read.contains(text) {
+                let length = self.stdout.read_line(&mut self.read).await.unwrap();
+                assert!(length > 0, "the program ended before it printed {text:?}:\n{}", self.read);
+            }
+        };
+        timeout(DEADLINE, wait).await.unwrap_or_else(|_| panic!("the program does not print {text:?}"));
     }
 
     pub(crate) async fn write(&mut self, text: &str) {

@@ -124,6 +124,7 @@ async fn abort_then_resume_retry_failures_completes_all_items() {
     assert_eq!(indices(&results), (0..10).collect::<Vec<_>>());
     assert!(results.iter().all(|result| result["answer"] == 42 && result.get("error").is_none()));
     assert_eq!(setup.api.requests().len(), 13);
+    assert_eq!(setup.read(".checkpoints/job.failures.jsonl"), "");
 }
 
 #[tokio::test]
