@@ -102,12 +102,6 @@ impl<S: Store> Core<S> {
             return Ok(());
         }
         let now = self.hot_config().now();
-        if self.is_bypassed_at(word, now) {
-            return Ok(());
-        }
-        if let Some(left) = self.open_for(word, now) {
-            return Err(Denied { state: CircuitState::Open, left: Some(left) });
-        }
         let mut locked = self.locked();
         let state = locked.machine.state();
         locked.machine.would_admit(now, arrival).map_err(|left| Denied { state, left })
