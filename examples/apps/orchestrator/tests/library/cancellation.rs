@@ -27,7 +27,7 @@ async fn cancelled_run_reports_every_task() {
         task("waiting for delay", "codex", &[]),
         task("waiting for task", "claude", &["running"]),
     ]);
-    let hanging = TestBackend::new(async |_, _| pending::<Answer>().await);
+    let hanging = TestBackend::hanging();
     let codex = TestBackend::new(async |message, _| match message.task.as_str() {
         "done" => Ok(response("done")),
         _ => Err(SendError::transient("the backend is down")),

@@ -13,6 +13,7 @@ use orchestrator::resilience::{CircuitSettings, RetrySettings};
 use orchestrator::runner::Runner;
 use serde_json::{Value, json};
 use tokio::sync::mpsc::{self, UnboundedReceiver};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tower_breaker::HumanDuration;
 
@@ -47,6 +48,14 @@ impl TestBackend {
     /// Fails each send with a transient error.
     pub(crate) fn dead() -> Self {
         Self::new(async |_, _| Err(SendError::transient("the backend is down")))
+    }
+
+    /// Answers after a day, so that a test that does not cancel the send ends.
+    pub(crate) fn hanging() -> Self {
+        Self::new(async |_, _| {
+            sleep(Duration::from_secs(24 * 60 * 60)).await;
+            Ok(response("late"))
+        })
     }
 
     pub(crate) fn sends(&self) -> u32 {

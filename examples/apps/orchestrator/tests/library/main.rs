@@ -4,7 +4,6 @@ mod cancellation;
 mod common;
 mod concurrency;
 mod dag;
-mod logging;
 mod plan;
 #[cfg(unix)]
 mod process;

@@ -1,6 +1,5 @@
 //! Retries around a circuit around a send.
 
-use std::future::pending;
 use std::time::Duration;
 
 use futures::future::join_all;
@@ -11,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tower_breaker::{Circuit, CircuitState, Reason};
 use tower_jitter_retry::{Jitter, RetryPolicy};
 
-use crate::common::{Answer, TestBackend, message, response, short_retries};
+use crate::common::{TestBackend, message, response, short_retries};
 
 fn circuit(settings: &CircuitSettings) -> Circuit {
     Circuits::new(settings.config().unwrap()).circuit("claude")
@@ -136,7 +135,7 @@ async fn cancelled_sends_do_not_change_circuit() {
     let failed = TestBackend::new(async |_, _| Err(SendError::transient("the backend is down")));
     let single = RetrySettings { max_elapsed: Duration::ZERO.into(), ..RetrySettings::default() };
     let (single, message) = (single.policy().unwrap(), message("hello"));
-    let hanging = TestBackend::new(async |_, _| pending::<Answer>().await);
+    let hanging = TestBackend::hanging();
     for _ in 0..4 {
         let token = CancellationToken::new();
         send_with_retry(&failed, &message, &circuit, &single, &token).await.unwrap_err();

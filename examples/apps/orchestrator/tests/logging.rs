@@ -1,13 +1,40 @@
 //! The log lines of circuits and runs.
+//!
+//! They are in a program of their own, because tracing caches per process whether a log line is
+//! enabled. Tests on other threads, without a log, would disable it.
 
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
 
+use futures::future::BoxFuture;
+use orchestrator::backend::{Backend, Backends, Message, Response, SendError};
+use orchestrator::plan::{Format, Plan};
 use orchestrator::runner::Runner;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::subscriber::DefaultGuard;
 
-use crate::common::{TestBackend, backends, plan, run, task};
+/// A backend that fails each send.
+struct Dead;
+
+impl Backend for Dead {
+    fn send<'a>(&'a self, _: &'a Message) -> BoxFuture<'a, Result<Response, SendError>> {
+        Box::pin(async { Err(SendError::transient("the backend is down")) })
+    }
+
+    fn session_id(&self) -> &'static str {
+        "test"
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {})
+    }
+}
+
+const PLAN: &str = r#"{
+    "tasks": [{ "id": "a", "agent": "claude", "prompt": "hello" }],
+    "backends": { "claude": { "command": ["claude"] } }
+}"#;
 
 /// A log in memory.
 #[derive(Clone, Default)]
@@ -40,9 +67,10 @@ impl Log {
 async fn transition_and_failed_run_are_logged() {
     let log = Log::default();
     let _capture = log.capture();
-    let plan = plan(&[task("a", "claude", &[]), task("b", "codex", &[])]);
-    let backends = backends(&TestBackend::dead(), &TestBackend::echo());
-    run(&Runner::default(), &plan, &backends, &CancellationToken::new()).await;
+    let plan = Plan::parse("plan.json", PLAN, Format::Json).unwrap();
+    let (backends, cancel) = (Backends::new().with("claude", Dead), CancellationToken::new());
+    let (events, _) = mpsc::unbounded_channel();
+    Runner::default().run(&plan, &backends, &cancel, events).await;
     let log = log.text();
     let [transition, end] = log.lines().collect::<Vec<_>>()[..] else { panic!("{log}") };
     let expected = "circuit changed its state circuit=\"claude\" from=\"closed\" to=\"open\" \
