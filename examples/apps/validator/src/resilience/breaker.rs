@@ -1,4 +1,4 @@
-//! A circuit as the validators' log shows it.
+//! A view of a circuit: its state, its failures, and outcomes that the caller records.
 
 use std::fmt;
 use std::time::Duration;

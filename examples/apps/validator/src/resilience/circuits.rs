@@ -60,7 +60,7 @@ impl Resilience {
         Ok(self.get_breaker(name))
     }
 
-    /// Closes all circuits, and forgets their failures.
+    /// Closes all circuits, and clears their failures.
     pub fn reset_all_breakers(&self) {
         self.registry.reset_all();
     }
