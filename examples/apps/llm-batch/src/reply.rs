@@ -7,16 +7,12 @@ use serde_json::{Deserializer, Map, Value};
 
 use crate::config::ProcessingConfig;
 use crate::text::excerpt;
+use crate::unit::{PARSE_ERROR, RESERVED};
 
 /// The field of a result with the value of the reply, if it is not merged.
 pub const RESULT: &str = "result";
 /// The field of a result with the text of the reply.
 pub const RAW_RESULT: &str = "raw_result";
-/// The field of a result whose reply does not parse.
-pub const PARSE_ERROR: &str = "parse_error";
-
-/// Fields that the program writes. A reply that has one of them is not merged into its item.
-const RESERVED: [&str; 5] = ["_idx", "error", PARSE_ERROR, "_retries_exhausted", "_attempts"];
 
 /// Makes the result of an item from the text of its reply.
 ///

@@ -23,8 +23,8 @@ pub const RETRIES_EXHAUSTED: &str = "_retries_exhausted";
 /// The field of a result with those fields of its item that have reserved names.
 pub const INPUT: &str = "_input";
 
-/// The fields that only the program sets.
-const RESERVED: [&str; 6] = [IDX, ERROR, PARSE_ERROR, ATTEMPTS, RETRIES_EXHAUSTED, INPUT];
+/// The fields that only the program sets. A reply with one of them is not merged into its item.
+pub(crate) const RESERVED: [&str; 6] = [IDX, ERROR, PARSE_ERROR, ATTEMPTS, RETRIES_EXHAUSTED, INPUT];
 
 /// Returns the position of the result's item in the input.
 pub fn index(result: &Unit) -> Option<usize> {
