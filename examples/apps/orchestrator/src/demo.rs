@@ -73,8 +73,8 @@ const TASKS: [DemoTask; 12] = [
     DemoTask {
         id: "audit",
         agent: "codex",
-        prompt: "audit the outline",
-        depends_on: &["outline"],
+        prompt: "audit the code",
+        depends_on: &["code"],
         explanation: "The circuit of codex was open. The task failed at once, and nothing was sent.",
     },
     DemoTask {

@@ -1,8 +1,10 @@
 //! Runs to the end, and their exit codes.
 
+use std::time::Duration;
+
 use serde_json::json;
 
-use crate::support::{Workspace, fast_retry, shell};
+use crate::support::{Workspace, fast_retry, shell, waits_for_go};
 
 #[tokio::test]
 async fn completed_plan_exits_with_0() {
@@ -60,25 +62,24 @@ async fn failed_task_exits_with_1() {
 async fn two_backends_one_dead_other_completes() {
     let workspace = Workspace::new();
     let task = |id: &str, agent: &str, depends_on: &[&str]| json!({ "id": id, "agent": agent, "prompt": id, "depends_on": depends_on });
-    let ended = workspace
-        .run_plan(&json!({
-            "tasks": [
-                task("dead1", "dead", &[]),
-                task("good1", "good", &[]),
-                task("good2", "good", &["good1"]),
-                // Starts when the circuit of `dead` is open.
-                task("dead2", "dead", &["waits"]),
-                task("waits", "waits", &[]),
-                task("dead3", "dead", &["dead2"]),
-            ],
-            "backends": {
-                "dead": shell("echo >>sends; exit 1"),
-                "good": shell("cat"),
-                "waits": shell("until [ -e sends ] && [ $(wc -l <sends) -ge 5 ]; do sleep 0.01; done; sleep 0.5"),
-            },
-            "retry": fast_retry(),
-        }))
-        .await;
+    let plan = json!({
+        "tasks": [
+            task("dead1", "dead", &[]),
+            task("good1", "good", &[]),
+            task("good2", "good", &["good1"]),
+            // Starts when the circuit of `dead` is open.
+            task("dead2", "dead", &["waits"]),
+            task("waits", "waits", &[]),
+            task("dead3", "dead", &["dead2"]),
+        ],
+        "backends": {
+            "dead": shell("echo >>sends; exit 1"),
+            "good": shell("cat"),
+            "waits": waits_for_go(),
+        },
+        "retry": fast_retry(),
+    });
+    let ended = workspace.run_plan_until_open(&plan, Duration::ZERO).await;
     assert_eq!(ended.code, Some(1), "{}", ended.stderr);
     for task in ["good1", "good2"] {
         assert_eq!(ended.result(task)["state"], "completed");
@@ -102,22 +103,20 @@ async fn open_circuit_half_opens_and_third_success_closes_it() {
     // Fails five times, and then works.
     let script = "echo >>calls; [ $(wc -l <calls) -gt 5 ]";
     let probe = |id: &str| json!({ "id": id, "agent": "agent", "prompt": "", "depends_on": ["waits"] });
-    let ended = workspace
-        .run_plan(&json!({
-            "tasks": [
-                { "id": "fails", "agent": "agent", "prompt": "" },
-                { "id": "waits", "agent": "waits", "prompt": "" },
-                probe("probe1"), probe("probe2"), probe("probe3"),
-            ],
-            "backends": {
-                "agent": shell(script),
-                // Ends after the circuit has been open for 100 ms.
-                "waits": shell("until [ -e calls ] && [ $(wc -l <calls) -ge 5 ]; do sleep 0.01; done; sleep 1"),
-            },
-            "retry": fast_retry(),
-            "circuit": { "open_for": "100ms" },
-        }))
-        .await;
+    let plan = json!({
+        "tasks": [
+            { "id": "fails", "agent": "agent", "prompt": "" },
+            { "id": "waits", "agent": "waits", "prompt": "" },
+            probe("probe1"), probe("probe2"), probe("probe3"),
+        ],
+        "backends": {
+            "agent": shell(script),
+            "waits": waits_for_go(),
+        },
+        "retry": fast_retry(),
+        "circuit": { "open_for": "1s" },
+    });
+    let ended = workspace.run_plan_until_open(&plan, Duration::from_secs(1)).await;
     assert_eq!(ended.code, Some(1), "{}", ended.stderr);
     assert_eq!(ended.result("fails")["attempts"], 5);
     for task in ["probe1", "probe2", "probe3"] {
@@ -148,12 +147,15 @@ async fn concurrency_flag_limits_running_tasks() {
     let tasks: Vec<_> =
         (0..6).map(|number| json!({ "id": number.to_string(), "agent": "agent", "prompt": "" })).collect();
     // `mkdir` fails if another task runs.
-    let script = "mkdir running || exit 9; sleep 0.05; rmdir running";
-    let mut backend = shell(script);
+    let mut backend = shell("mkdir running || exit 9; sleep 0.05; rmdir running");
     backend["permanent_exit_codes"] = json!([9]);
     workspace.write_plan(&json!({ "tasks": tasks, "backends": { "agent": backend } }));
-    let alone = workspace.run(&["run", "plan.json", "--concurrency", "1"]).await;
-    assert_eq!(alone.code, Some(0), "{}", alone.stderr);
-    let together = workspace.run(&["run", "plan.json", "--concurrency", "6"]).await;
-    assert_eq!(together.code, Some(1), "{}", together.stderr);
+    let ended = workspace.run(&["run", "plan.json", "--concurrency", "1"]).await;
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+
+    // A task ends only if all of them run at the same time.
+    let script = "touch run-$ORCHESTRATOR_TASK; until [ $(ls run-* | wc -l) -eq 6 ]; do sleep 0.01; done";
+    workspace.write_plan(&json!({ "tasks": tasks, "backends": { "agent": shell(script) } }));
+    let ended = workspace.run(&["run", "plan.json", "--concurrency", "6"]).await;
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
 }

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader};
 
-use crate::support::{Workspace, end, fast_retry, is_alive, shell, wait_until};
+use crate::support::{Workspace, end, fast_retry, is_alive, shell, wait_until, waits_for_go};
 
 /// Fails twice, and then answers.
 const FLAKY: &str = "echo >>calls; [ $(wc -l <calls) -gt 2 ] && cat";
@@ -49,7 +49,7 @@ fn plan_with_running_task() -> Value {
         ],
         "backends": {
             "waits": shell("echo $$ >leader; sleep 600"),
-            "ends": shell("until [ -e go ]; do sleep 0.01; done"),
+            "ends": waits_for_go(),
         },
     })
 }
@@ -88,7 +88,7 @@ async fn table_for_closed_stdout_is_an_error() {
     let workspace = Workspace::new();
     workspace.write_plan(&json!({
         "tasks": [{ "id": "a", "agent": "waits", "prompt": "" }],
-        "backends": { "waits": shell("until [ -e go ]; do sleep 0.01; done") },
+        "backends": { "waits": waits_for_go() },
     }));
     let mut child = workspace.command(&["run", "plan.json"]).spawn().unwrap();
     drop(child.stdout.take());

@@ -9,6 +9,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::time::{sleep, timeout};
 
@@ -23,6 +24,11 @@ pub(crate) fn fast_retry() -> Value {
 /// A backend that runs a shell script.
 pub(crate) fn shell(script: &str) -> Value {
     json!({ "command": ["sh", "-c", script] })
+}
+
+/// A backend that ends when the file `go` exists.
+pub(crate) fn waits_for_go() -> Value {
+    shell("until [ -e go ]; do sleep 0.01; done")
 }
 
 /// The result of a run.
@@ -94,6 +100,23 @@ impl Workspace {
     pub(crate) async fn run_plan(&self, plan: &Value) -> Ended {
         self.write_plan(plan);
         self.run(&["run", "plan.json", "--json"]).await
+    }
+
+    /// Runs the plan, and creates the file `go` when a circuit has been open for this time.
+    pub(crate) async fn run_plan_until_open(&self, plan: &Value, open_time: Duration) -> Ended {
+        self.write_plan(plan);
+        let mut child = self.command(&["run", "plan.json", "--json"]).spawn().unwrap();
+        let mut stderr = BufReader::new(child.stderr.take().unwrap());
+        let mut log = String::new();
+        while !log.contains("to=\"open\"") {
+            let line = timeout(DEADLINE, stderr.read_line(&mut log)).await.expect("no circuit opens");
+            assert!(line.unwrap() > 0, "{log}");
+        }
+        sleep(open_time).await;
+        self.write("go", "");
+        let (ended, rest) = tokio::join!(end(child), stderr.read_to_string(&mut log));
+        rest.unwrap();
+        Ended { stderr: log, ..ended }
     }
 
     /// Waits until a backend has written its process ID to a file.
