@@ -103,7 +103,7 @@ impl Campaign {
         let mut kills = self.plan.kills;
         let mut end = self.run_once(kills > 0, self.process()).await;
         while end == End::Killed {
-            self.note_finished_items();
+            self.check_finished_items();
             kills -= 1;
             end = self.run_once(kills > 0, resume()).await;
         }
@@ -115,7 +115,7 @@ impl Campaign {
                 "items still fail after {} runs",
                 self.runs
             );
-            self.note_finished_items();
+            self.check_finished_items();
             end = self.retry_failures(kills > 0).await;
             kills = kills.saturating_sub(1);
         }
