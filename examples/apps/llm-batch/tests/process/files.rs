@@ -50,8 +50,11 @@ async fn job_id_that_exists_is_refused() {
 #[tokio::test]
 async fn job_id_cannot_leave_the_folder() {
     let setup = Setup::new(1).await;
-    let words = ["process", "in.jsonl", "out.jsonl", "--prompt", "p", "--job-id", "../job"];
-    setup.run(&setup.arguments(&words, &[]), "").await.expect_code(2).expect_stderr("`../job`");
+    for job_id in ["../job", "folder/job"] {
+        let words = ["process", "in.jsonl", "out.jsonl", "--prompt", "p", "--job-id", job_id];
+        setup.run(&setup.arguments(&words, &[]), "").await.expect_code(2).expect_stderr(job_id);
+    }
+    assert_eq!(setup.api.requests().len(), 0);
 }
 
 #[tokio::test]

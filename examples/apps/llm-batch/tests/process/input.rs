@@ -111,12 +111,6 @@ async fn input_as_output_is_refused() {
 }
 
 #[tokio::test]
-async fn unknown_command_is_refused() {
-    let setup = Setup::new(1).await;
-    refused(&setup, &["proces".to_owned()]).await.expect_stderr("proces");
-}
-
-#[tokio::test]
 async fn key_is_read_from_the_environment_and_prompt_from_a_file() {
     let setup = Setup::new(1).await;
     setup.write("prompt.txt", "Describe {name}: {{}}");
