@@ -9,8 +9,8 @@
 //!   background that holds a pipe open does not delay [`Subprocess::run`].
 //! - A process that leaves the group, for example with `setsid`, is not killed.
 //! - If this process itself ends by `SIGKILL`, it kills no group: the programs continue without it.
-//! - The terminal sends Ctrl+C to the foreground group only. The caller handles `SIGINT`, and drops
-//!   the future.
+//! - The terminal sends Ctrl+C to the foreground group only. The caller waits for [`Interrupts`],
+//!   and drops the future.
 //!
 //! On Windows, only the program itself is killed.
 //!
@@ -20,6 +20,7 @@
 mod capture;
 mod error;
 mod find;
+mod interrupts;
 #[cfg(not(unix))]
 #[path = "other.rs"]
 mod platform;
@@ -36,6 +37,7 @@ use tokio::process::Command;
 pub use capture::Captured;
 pub use error::SubprocessError;
 pub use find::find_program;
+pub use interrupts::Interrupts;
 
 /// The default of [`Subprocess::output_limit`], in bytes.
 const OUTPUT_LIMIT: usize = 16 * 1024 * 1024;
