@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use tower_fault_classify::BoxError;
 
-use crate::external::{External, ExternalConfig, NotConfigured, ToolValidator};
+use crate::external::{External, ExternalConfig, InvalidSetting, NotConfigured, ToolValidator};
 use crate::orchestrator::{DEFAULT_CONCURRENCY, ValidationOrchestrator};
 use crate::resilience::ResilienceSettings;
 use crate::timeouts::Timeouts;
@@ -94,12 +94,13 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// Returns an error if a validator is not valid.
+    /// Returns an error if a validator or a setting of the external services is not valid.
     pub fn orchestrator(
         &self,
         dir: &Path,
         external: &External,
     ) -> Result<ValidationOrchestrator, ConfigError> {
+        self.external.check().map_err(|problem| ConfigError::External { problem })?;
         let validators = if self.validators.is_empty() {
             rust_validators(dir).into_iter().map(|validator| Box::new(validator) as _).collect()
         } else {
@@ -172,6 +173,11 @@ pub enum ConfigError {
         /// The error of the parser, which has the line and the column.
         source: BoxError,
     },
+    /// A setting of the external services is not valid.
+    External {
+        /// The problem.
+        problem: InvalidSetting,
+    },
     /// A validator is not valid.
     Validator {
         /// The position of the validator, from 1.
@@ -222,6 +228,7 @@ impl fmt::Display for ConfigError {
             Self::Parse { path, .. } => {
                 write!(f, "configuration `{}` is not valid; correct it", path.display())
             }
+            Self::External { .. } => f.write_str("the settings of the external services are not valid"),
             Self::Validator { number, dimension, .. } => {
                 write!(f, "validator {number} (`{dimension}`) is not valid")
             }
@@ -235,6 +242,7 @@ impl Error for ConfigError {
             Self::Read { source, .. } => Some(source),
             Self::Format { .. } => None,
             Self::Parse { source, .. } => Some(&**source),
+            Self::External { problem } => Some(problem),
             Self::Validator { problem, .. } => Some(problem),
         }
     }

@@ -10,7 +10,7 @@
 //! | [`timeouts`] | the time limits, by dimension |
 //! | [`orchestrator`] | runs the validators |
 //! | [`result`] | results and the report |
-//! | [`external`] | `QuestDB`, Prometheus and MCP |
+//! | [`external`] | QuestDB, Prometheus and MCP |
 //! | [`resilience`] | circuits and retries of the external calls |
 //! | [`error`] | the error of a check |
 //!

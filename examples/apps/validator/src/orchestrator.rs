@@ -1,5 +1,6 @@
 //! Runs validators, and returns a result of each of them.
 
+use std::future::{Future, pending};
 use std::num::NonZeroUsize;
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
@@ -67,16 +68,40 @@ impl ValidationOrchestrator {
     /// Runs all validators as [`run_graceful`](Self::run_graceful) does, and passes each result to
     /// `on_result` as soon as it is known, in the order in which the validators finish.
     pub async fn run_graceful_with(&self, on_result: impl Fn(&ValidationResult)) -> Report {
+        self.run_graceful_until(pending(), on_result).await
+    }
+
+    /// Runs all validators as [`run_graceful_with`](Self::run_graceful_with) does, until
+    /// `interrupt` completes.
+    ///
+    /// Then the futures of the validators that have not finished are dropped. Their results say
+    /// that they were interrupted.
+    pub async fn run_graceful_until(
+        &self,
+        interrupt: impl Future<Output = ()>,
+        on_result: impl Fn(&ValidationResult),
+    ) -> Report {
+        let interrupt = interrupt.shared();
         let permits = Semaphore::new(self.concurrency.get().min(Semaphore::MAX_PERMITS));
         let run = async |validator: &dyn Validator| {
-            // The semaphore is never closed.
-            let _permit = permits.acquire().await;
-            let result = self.run_one(validator).await;
+            let result = tokio::select! {
+                biased;
+                () = interrupt.clone() => {
+                    ValidationResult::from_interrupt(validator.dimension(), validator.tier())
+                }
+                result = self.run_with_permit(validator, &permits) => result,
+            };
             on_result(&result);
             result
         };
         let results = join_all(self.validators.iter().map(|validator| run(&**validator))).await;
         Report::new(results)
+    }
+
+    async fn run_with_permit(&self, validator: &dyn Validator, permits: &Semaphore) -> ValidationResult {
+        // The semaphore is never closed.
+        let _permit = permits.acquire().await;
+        self.run_one(validator).await
     }
 
     async fn run_one(&self, validator: &dyn Validator) -> ValidationResult {

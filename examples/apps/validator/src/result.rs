@@ -16,6 +16,9 @@ const MAX_ERROR_CHARS: usize = 100;
 /// The key in [`ValidationResult::details`] that a validator without a verdict has.
 const ERROR: &str = "error";
 
+/// The reason of a validator without a verdict that was interrupted.
+const INTERRUPTED: &str = "interrupted";
+
 /// Further facts about a result, as JSON.
 pub type Details = Map<String, Value>;
 
@@ -42,6 +45,7 @@ pub struct Verdict {
 /// | `circuit_open` | `Circuit open: …` | a circuit rejected the validator's external call |
 /// | `not_found` | `Error: …` | the validator's program is not installed |
 /// | `panic` | `Error: …` | the validator panicked |
+/// | `interrupted` | `Interrupted` | the run was interrupted before the validator finished |
 /// | the path of the error's type | `Error: …` | any other error |
 ///
 /// The text of an error has at most 100 characters.
@@ -94,6 +98,11 @@ impl ValidationResult {
         Self::without_verdict(dimension, tier, error_message(text), "panic")
     }
 
+    /// Creates the result of a validator that did not finish before the run was interrupted.
+    pub fn from_interrupt(dimension: &str, tier: u8) -> Self {
+        Self::without_verdict(dimension, tier, "Interrupted".to_owned(), INTERRUPTED)
+    }
+
     fn without_verdict(dimension: &str, tier: u8, message: String, error: &str) -> Self {
         let details = Details::from_iter([(ERROR.to_owned(), error.into())]);
         Self { dimension: dimension.to_owned(), tier, passed: false, message, details }
@@ -139,7 +148,7 @@ pub struct Report {
     pub results: Vec<ValidationResult>,
     /// Whether all validators passed.
     pub passed: bool,
-    /// Whether a validator gave no verdict: it timed out, failed with an error, or was not called.
+    /// Whether a validator gave no verdict: [`ValidationResult::error`] says why.
     pub degraded: bool,
 }
 
@@ -156,5 +165,10 @@ impl Report {
     /// A report that has not passed and has no failed check is only degraded.
     pub fn has_failed_check(&self) -> bool {
         self.results.iter().any(|result| !result.passed && result.error().is_none())
+    }
+
+    /// Returns whether the run was interrupted before all validators had finished.
+    pub fn is_interrupted(&self) -> bool {
+        self.results.iter().any(|result| result.error() == Some(INTERRUPTED))
     }
 }

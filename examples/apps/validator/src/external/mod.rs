@@ -1,27 +1,26 @@
-//! The external services: the results are sent to `QuestDB` and to a Prometheus push gateway, and
+//! The external services: the results are sent to QuestDB and to a Prometheus push gateway, and
 //! some validators call a tool of an MCP server.
 //!
 //! Each call runs through the circuit of its service, with retries.
 
+mod config;
 mod mcp;
 mod prometheus;
 mod questdb;
 
-use std::error::Error;
-use std::fmt;
 use std::future::Future;
-use std::num::NonZeroU32;
 
 use reqwest::Client;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
+pub use self::config::{ExternalConfig, InvalidSetting, NotConfigured};
 pub use self::mcp::{ToolError, ToolValidator};
 use crate::error::CheckError;
 use crate::resilience::Resilience;
 use crate::result::Report;
-use crate::timeouts::{Seconds, with_timeout};
+use crate::timeouts::with_timeout;
 
-/// The name of `QuestDB`, and of its circuit.
+/// The name of QuestDB, and of its circuit.
 pub const QUESTDB: &str = "questdb";
 
 /// The name of the Prometheus push gateway, and of its circuit.
@@ -29,45 +28,6 @@ pub const PROMETHEUS: &str = "prometheus";
 
 /// The name of the MCP server, and of its circuit.
 pub const MCP: &str = "mcp";
-
-/// The addresses of the external services. A service without an address is not called.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct ExternalConfig {
-    /// The address of `QuestDB`'s listener for ILP over TCP, such as `127.0.0.1:9009`.
-    pub questdb: Option<String>,
-    /// The base URL of a Prometheus push gateway, such as `http://127.0.0.1:9091`.
-    pub prometheus: Option<String>,
-    /// The URL of an MCP server, such as `http://127.0.0.1:8080/mcp`.
-    pub mcp: Option<String>,
-    /// The time limit of each attempt of a call. **Default**: 10 s.
-    pub timeout: Seconds,
-    /// How often a call is sent at most. **Range**: 1 to 1,000. **Default**: 3.
-    pub max_attempts: NonZeroU32,
-}
-
-const MAX_ATTEMPTS: NonZeroU32 = NonZeroU32::new(3).unwrap();
-
-impl Default for ExternalConfig {
-    fn default() -> Self {
-        let (questdb, prometheus, mcp) = (None, None, None);
-        Self { questdb, prometheus, mcp, timeout: Seconds::new(10), max_attempts: MAX_ATTEMPTS }
-    }
-}
-
-/// An external service has no address in the configuration.
-#[derive(Clone, Copy, Debug)]
-pub struct NotConfigured {
-    service: &'static str,
-}
-
-impl fmt::Display for NotConfigured {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "`{0}` has no address; set `{0}` in `[external]`", self.service)
-    }
-}
-
-impl Error for NotConfigured {}
 
 /// Whether a report has reached a service.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -97,7 +57,7 @@ impl External {
         &self.resilience
     }
 
-    /// Sends a report to `QuestDB` and to the Prometheus push gateway, if they have an address.
+    /// Sends a report to QuestDB and to the Prometheus push gateway, if they have an address.
     ///
     /// A service that fails does not affect the other one. Its error is logged and returned.
     pub async fn push(&self, report: &Report) -> Vec<Delivery> {

@@ -1,4 +1,4 @@
-//! Results as lines of `QuestDB`'s protocol (ILP), over TCP.
+//! Results as lines of QuestDB's protocol (ILP), over TCP.
 
 use std::fmt::Write;
 
@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 use crate::error::CheckError;
 use crate::result::Report;
 
-/// Returns a row of the table `validation` for each result. `QuestDB` sets the time of a row when
+/// Returns a row of the table `validation` for each result. QuestDB sets the time of a row when
 /// it receives the line.
 pub(super) fn lines(report: &Report) -> String {
     let mut lines = String::new();
@@ -25,7 +25,7 @@ pub(super) fn lines(report: &Report) -> String {
     lines
 }
 
-/// Sends lines. The protocol has no answer, so a line that `QuestDB` refuses is not reported.
+/// Sends lines. The protocol has no answer, so a line that QuestDB refuses is not reported.
 pub(super) async fn send(address: &str, lines: &str) -> Result<(), CheckError> {
     let mut stream = TcpStream::connect(address).await?;
     stream.write_all(lines.as_bytes()).await?;

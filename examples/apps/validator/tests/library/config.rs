@@ -139,3 +139,21 @@ fn invalid_validator_is_named_with_problem() {
         assert_eq!(error, format!("validator 2 (`visual`) is not valid: {problem}"));
     }
 }
+
+#[test]
+fn invalid_address_is_named_with_expected_form() {
+    let cases = [
+        ("questdb = \"localhost\"", "`questdb` is `localhost`; write HOST:PORT"),
+        ("questdb = \":9009\"", "`questdb` is `:9009`; write HOST:PORT"),
+        ("questdb = \"localhost:70000\"", "`questdb` is `localhost:70000`; write HOST:PORT"),
+        ("mcp = \"localhost:1\"", "`mcp` is `localhost:1`; write a URL that begins with http:// or https://"),
+        ("prometheus = \"\"", "`prometheus` is ``; write a URL that begins with http:// or https://"),
+        ("max_attempts = 1001", "`max_attempts` is `1001`; write a number from 1 to 1000"),
+    ];
+    for (setting, problem) in cases {
+        let error = error_of("config.toml", &format!("[external]\n{setting}"));
+        assert_eq!(error, format!("the settings of the external services are not valid: {problem}"));
+    }
+    let valid = "[external]\nquestdb = \"[::1]:9009\"\nprometheus = \"https://gateway\"\nmax_attempts = 1000";
+    write("config.toml", valid).unwrap().external.check().unwrap();
+}

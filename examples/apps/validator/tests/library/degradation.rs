@@ -85,9 +85,39 @@ async fn all_validators_run_despite_failures() {
 #[tokio::test]
 async fn report_without_failures_has_passed() {
     let report = orchestrator([Stub("lint", Behavior::Passes)]).run_graceful().await;
-    assert!(report.passed && !report.degraded && !report.has_failed_check());
+    assert!(report.passed && !report.degraded && !report.has_failed_check() && !report.is_interrupted());
     let report = orchestrator([Stub("lint", Behavior::Fails)]).run_graceful().await;
     assert!(!report.passed && !report.degraded && report.has_failed_check());
+}
+
+#[tokio::test(start_paused = true)]
+async fn interrupted_run_keeps_finished_results() {
+    use Behavior::{Fails, Hangs, Passes};
+    let validators = [
+        Stub("lint", Hangs),
+        Stub("security", Fails),
+        Stub("coverage", Hangs),
+        // It waits for a permit.
+        Stub("visual", Passes),
+    ];
+    let finished = Cell::new(0);
+    let start = Instant::now();
+    let report = orchestrator(validators)
+        .concurrency(NonZeroUsize::new(2).unwrap())
+        .run_graceful_until(sleep(Duration::from_secs(7)), |_| finished.set(finished.get() + 1))
+        .await;
+    assert_eq!(start.elapsed(), Duration::from_secs(7));
+    let results: Vec<_> = report.results.iter().map(summary).collect();
+    let interrupted = |dimension| (dimension, false, "Interrupted", Some("interrupted"));
+    let expected = [
+        interrupted("lint"),
+        ("security", false, "security has run", None),
+        interrupted("coverage"),
+        interrupted("visual"),
+    ];
+    assert_eq!(results, expected);
+    assert_eq!(finished.get(), 4);
+    assert!(report.is_interrupted() && report.degraded && report.has_failed_check());
 }
 
 /// The call of an external service fails, and there is no circuit that has an effect. Without the
