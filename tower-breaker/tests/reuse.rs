@@ -333,6 +333,14 @@ fn task_that_waited_with_ended_circuit_is_not_woken_by_next() {
 }
 
 #[test]
+fn disabled_circuit_has_no_failures_of_previous_one() {
+    let storage = Storage::new();
+    trip(&storage.circuit("first"));
+    let second = Circuit::new(storage.config("second").mode(Mode::Disabled).build().unwrap());
+    assert_eq!((second.status().state, second.status().consecutive_failures), (CircuitState::Disabled, 0));
+}
+
+#[test]
 fn key_that_replaces_evicted_key_has_no_state_of_it() {
     let storage = Storage::new();
     let config =

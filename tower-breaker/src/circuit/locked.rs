@@ -23,6 +23,9 @@ pub struct Locked {
     /// The epoch in which the current circuit began.
     pub(crate) first_epoch: u32,
     pub(crate) machine: Machine,
+    /// The failures since the last success. Only valid while the circuit is not closed: a closed
+    /// circuit counts them in its state word.
+    pub(crate) consecutive_failures: u64,
     /// The cancelled calls. Only valid while the state word has its bit for them.
     pub(crate) cancelled: CancelledRun,
     pub(crate) limits: RecoveryLimits,
@@ -67,6 +70,7 @@ impl Locked {
             epoch: 0,
             first_epoch: 0,
             machine,
+            consecutive_failures: 0,
             cancelled: CancelledRun::default(),
             limits: config.recovery,
             jitter,

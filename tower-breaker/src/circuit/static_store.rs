@@ -291,6 +291,7 @@ impl PoolItem for StaticCore {
         let (instruments, state) = (self.hot_config().flags().instruments(), locked.machine.state());
         locked.epoch = next_epoch(locked.epoch);
         locked.machine = Machine::new();
+        locked.consecutive_failures = 0;
         self.publish(State::Closed { slow_start: false }, locked.epoch);
         // Without instruments: metrics count no outcome of the ended circuit any more. The order of
         // the state word and these flags does not matter, because an outcome that reads these flags

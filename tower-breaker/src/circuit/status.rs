@@ -42,9 +42,14 @@ pub struct Status {
         serde(rename = "lasted_seconds", serialize_with = "crate::serde::seconds")
     )]
     pub lasted: Duration,
-    /// The failures since the last success. It is 0 if the circuit is not closed.
+    /// The failures since the last success.
     ///
-    /// The number that led to the last trip is in [`last_trip`](Self::last_trip).
+    /// - While the circuit is open, half-open, forced or disabled, the number that it had counted
+    ///   before remains. A failed probe adds 1, and a successful probe sets the number to 0.
+    /// - Each transition to [`Closed`](CircuitState::Closed) sets it to 0, also a
+    ///   [reset](crate::Circuit::reset).
+    ///
+    /// The number at the last trip is in [`last_trip`](Self::last_trip).
     pub consecutive_failures: u64,
     /// The counts of the window.
     ///

@@ -115,7 +115,9 @@ pub struct Failure {
     ///
     /// It is [`Closed`](CircuitState::Closed), or [`HalfOpen`](CircuitState::HalfOpen) for a probe.
     pub state: CircuitState,
-    /// The number of failures since the last success, with this one. 0: the call was a probe.
+    /// The number of failures since the last success, with this one.
+    ///
+    /// The failures before the circuit opened, and those of probes, count too.
     pub consecutive_failures: u64,
     /// The wall-clock time of the failure, for display. No decision uses it.
     #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serde::time"))]

@@ -10,7 +10,7 @@ use tower::{Layer, Service, service_fn};
 use tower_breaker::keyed::{KeyedBreakerLayer, KeyedConfig};
 use tower_breaker::{
     BreakerConfigBuilder, BreakerError, BreakerLayer, Circuit, CircuitState, Clock, ControlError, Counts,
-    ManualClock, Mode, Reason, Verdict,
+    HealthReport, ManualClock, Mode, Reason, Verdict,
 };
 
 use crate::support::{FAILURE, OPEN_FOR, SECOND, config};
@@ -329,6 +329,46 @@ fn window_starts_empty_when_its_shape_returns() {
 }
 
 #[test]
+fn manual_control_keeps_consecutive_failures_until_circuit_closes() {
+    type Operation = fn(&Circuit);
+    let operations: [(Operation, u64); 8] = [
+        (|circuit| circuit.trip().unwrap(), 3),
+        (|circuit| circuit.report(HealthReport::Critical), 3),
+        (|circuit| circuit.force_open().unwrap(), 3),
+        (|circuit| circuit.force_closed().unwrap(), 3),
+        (|circuit| circuit.reset().unwrap(), 0),
+        (
+            |circuit| {
+                circuit.force_open().unwrap();
+                circuit.release();
+            },
+            3,
+        ),
+        (
+            |circuit| {
+                circuit.force_closed().unwrap();
+                circuit.release();
+            },
+            0,
+        ),
+        (
+            |circuit| {
+                circuit.trip().unwrap();
+                circuit.reset().unwrap();
+            },
+            0,
+        ),
+    ];
+    for (number, (operation, failures)) in operations.into_iter().enumerate() {
+        let bench = Bench::new(config());
+        assert!(bench.send(3, FAILURE));
+        operation(&bench.circuit);
+        let status = bench.circuit.status();
+        assert_eq!(status.consecutive_failures, failures, "operation {number}: {}", status.state);
+    }
+}
+
+#[test]
 fn status_has_times_reason_and_fault() {
     let limits = config().name("orders").consecutive_failures(0).failure_rate(0.5).minimum_calls(10);
     let bench = Bench::new(limits);
@@ -341,7 +381,7 @@ fn status_has_times_reason_and_fault() {
     assert!(bench.send(1, FAILURE));
     bench.time.advance(2 * SECOND);
     let status = bench.circuit.status();
-    assert_eq!((status.state, status.consecutive_failures), (CircuitState::Open, 0));
+    assert_eq!((status.state, status.consecutive_failures), (CircuitState::Open, 5));
     assert_eq!((status.lasted, status.retry_after), (2 * SECOND, Some(28 * SECOND)));
     let trip = status.last_trip.unwrap();
     assert_eq!(

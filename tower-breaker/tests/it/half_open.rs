@@ -10,8 +10,11 @@ use std::time::Duration;
 
 use tokio_test::{assert_pending, assert_ready, task};
 use tower::{Layer, Service, service_fn};
+use tower_breaker::handle::CircuitRef;
 use tower_breaker::keyed::{KeyedCircuits, KeyedConfig};
-use tower_breaker::{BreakerError, CancelledPolicy, CircuitState, HalfOpen, Mode, Reason, Verdict};
+use tower_breaker::{
+    BreakerError, CancelledPolicy, Circuit, CircuitState, HalfOpen, ManualClock, Mode, Reason, Verdict,
+};
 
 use crate::support::{
     FAILURE, NEUTRAL, OPEN_FOR, SECOND, call_once, circuit, config, layer, send, state, timed,
@@ -201,6 +204,48 @@ fn transition_from_half_open_has_progress_with_its_own_probe() {
     assert_eq!(numbers(last().half_open), [0, 3, 2, 2, 0]);
     circuit.trip().unwrap();
     assert_eq!(last().half_open, None, "the circuit was closed");
+}
+
+#[test]
+fn consecutive_failures_count_probes_until_circuit_closes() {
+    let (config, time) = timed(config().cancelled(CancelledPolicy::Failure));
+    let circuits = KeyedCircuits::new(KeyedConfig::builder(config.clone()).build().unwrap());
+    assert_counts_probes(&Circuit::new(config), &time);
+    assert_counts_probes(&circuits.get_or_insert(1).unwrap(), &time);
+}
+
+fn assert_counts_probes<R: CircuitRef>(circuit: &Circuit<R>, time: &ManualClock) {
+    let shown = || (circuit.status().state, circuit.status().consecutive_failures);
+    let record = |verdict| circuit.try_acquire().unwrap().record(verdict);
+    (0..5).for_each(|_| record(FAILURE));
+    assert_eq!(shown(), (CircuitState::Open, 5));
+    time.advance(OPEN_FOR);
+    record(NEUTRAL);
+    assert_eq!(shown(), (CircuitState::HalfOpen, 5));
+    record(FAILURE);
+    assert_eq!(shown(), (CircuitState::Open, 6));
+    time.advance(OPEN_FOR);
+    drop(circuit.try_acquire().unwrap());
+    assert_eq!(shown(), (CircuitState::Open, 7), "the policy counts a cancelled probe as a failure");
+    time.advance(OPEN_FOR);
+    record(Verdict::Success);
+    assert_eq!(shown(), (CircuitState::HalfOpen, 0));
+    record(FAILURE);
+    assert_eq!(shown(), (CircuitState::Open, 1));
+    time.advance(OPEN_FOR);
+    (0..2).for_each(|_| record(Verdict::Success));
+    assert_eq!(shown(), (CircuitState::Closed, 0));
+}
+
+#[test]
+fn slow_probe_resets_consecutive_failures() {
+    let (circuit, time) = circuit(config().slow_call_rate(SECOND, 1.0));
+    (0..5).for_each(|_| assert!(send(&circuit, FAILURE)));
+    time.advance(OPEN_FOR);
+    circuit.try_acquire().unwrap().record_with_duration(Verdict::Success, SECOND);
+    let status = circuit.status();
+    assert_eq!(status.last_trip.unwrap().reason, Reason::ProbeSlow);
+    assert_eq!((status.state, status.consecutive_failures), (CircuitState::Open, 0));
 }
 
 #[test]

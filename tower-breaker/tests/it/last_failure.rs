@@ -191,7 +191,7 @@ fn trip_by_consecutive_failures_keeps_counts() {
         let status = circuit.status();
         assert_eq!(
             (status.state, status.consecutive_failures, status.window.calls),
-            (CircuitState::Open, 0, 0)
+            (CircuitState::Open, 5, 0)
         );
         let trip = status.last_trip.unwrap();
         assert_eq!((trip.reason, trip.consecutive_failures), (Reason::ConsecutiveFailures, 5));

@@ -17,6 +17,7 @@ use crate::support::{FAILURE, OPEN_FOR, SECOND, call_once, circuit, config, laye
 /// Returns what a dashboard shows of a circuit, without how the circuit came into its state.
 fn visible<R: CircuitRef>(circuit: &Circuit<R>) -> String {
     let mut status = circuit.status();
+    status.consecutive_failures = 0;
     (status.last_transition, status.last_trip) = (None, None);
     (status.rejected_calls, status.rejected_since_transition) = (0, 0);
     (status.since_last_success, status.since_last_failure) = (None, None);

@@ -136,7 +136,11 @@ impl<S: Store> Core<S> {
         // mix the values of two epochs.
         let word = self.state_word();
         let span = self.span();
-        let consecutive_failures = if word.is_closed() { word.consecutive_failures() } else { 0 };
+        let consecutive_failures = if word.is_closed() {
+            word.consecutive_failures()
+        } else {
+            locked.as_ref().map_or(0, |locked| locked.consecutive_failures)
+        };
         let counts = self.window().counts_at(&span, now, word.epoch());
         let elapsed = |at: u64| now.saturating_sub(at);
         let since_last_failure = self.last_failure_at(locked.as_deref(), now, word.epoch()).map(elapsed);

@@ -66,8 +66,6 @@ impl<S: Store> Core<S> {
 
     /// Logs a failure that the circuit has counted, and notifies its observers. The caller does not
     /// hold the lock.
-    ///
-    /// `consecutive_failures` is 0 for a probe.
     #[inline]
     pub(super) fn emit_failure(&self, stamp: StateWord, fault: &Fault, consecutive_failures: u64) {
         if self.store().observes_failures() || logs_failures() {

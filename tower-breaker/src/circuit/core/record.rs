@@ -295,7 +295,7 @@ impl<S: Store> Core<S> {
         let limits = self.limits().trip;
         let (mut slow, mut failed) = (false, None);
         self.update_probe(stamp, now, |locked, at| {
-            let Locked { machine, limits: recovery, last_success, .. } = locked;
+            let Locked { machine, limits: recovery, last_success, consecutive_failures, .. } = locked;
             let until_now = || machine.probe_duration(ticket?, now, recovery);
             let outcome = match outcome {
                 Outcome::Success if limits.is_slow(duration.or(until_now)) => {
@@ -304,24 +304,26 @@ impl<S: Store> Core<S> {
                 }
                 outcome => outcome,
             };
-            let fault = match outcome {
-                Outcome::Failure(fault) => Some(*fault),
-                _ => None,
-            };
-            failed = fault;
             match outcome {
-                Outcome::Failure(_) => self.store_failure_time(stamp, now),
-                Outcome::Success | Outcome::Slow => *last_success = Some(now),
-                _ => {}
+                Outcome::Failure(fault) => {
+                    *consecutive_failures += 1;
+                    failed = Some((*fault, *consecutive_failures));
+                    self.store_failure_time(stamp, now);
+                }
+                Outcome::Success | Outcome::Slow => {
+                    *consecutive_failures = 0;
+                    *last_success = Some(now);
+                }
+                Outcome::Answered | Outcome::Neutral => {}
             }
             let change = match ticket {
                 Some(ticket) => machine.record_probe(ticket, outcome, at, recovery),
                 None => machine.record_unadmitted(outcome, at, recovery),
             };
-            (change, fault)
+            (change, failed.map(|(fault, _)| fault))
         });
-        if let Some(fault) = failed {
-            self.emit_failure(stamp, &fault, 0);
+        if let Some((fault, consecutive_failures)) = failed {
+            self.emit_failure(stamp, &fault, consecutive_failures);
         }
         self.emit_slow(stamp, slow);
     }

@@ -48,6 +48,10 @@ impl<S: Store> Core<S> {
             (change.from == CircuitState::Closed).then(|| self.last_sample(sample, locked.epoch, now));
         let consecutive_failures = closed.map_or(0, |closed| closed.consecutive_failures);
         let counts = closed.and_then(|closed| closed.window);
+        if closed.is_some() {
+            // Kept until the circuit closes again.
+            locked.consecutive_failures = consecutive_failures;
+        }
         self.keep_last_times(locked, change.from, now);
         locked.epoch = next_epoch(locked.epoch);
         self.publish(locked.machine.published_state(), locked.epoch);

@@ -174,7 +174,9 @@ impl Naive {
         self.begin_window();
         self.state = state;
         self.epoch += 1;
-        self.consecutive_failures = 0;
+        if matches!(self.state, State::Closed(_)) {
+            self.consecutive_failures = 0;
+        }
         self.cancelled.0 = 0;
     }
 
@@ -440,8 +442,14 @@ impl Naive {
             }
         }
         match end {
-            End::Success => self.success_before = Some(now),
-            End::Failure => self.last_failure = Some(now),
+            End::Success => {
+                self.consecutive_failures = 0;
+                self.success_before = Some(now);
+            }
+            End::Failure => {
+                self.consecutive_failures += 1;
+                self.last_failure = Some(now);
+            }
             _ => {}
         }
         match end {

@@ -50,7 +50,7 @@ fn failure_observer_is_called_for_each_counted_failure() {
     time.advance(OPEN_FOR);
     send(&circuit, 1, NEUTRAL);
     send(&circuit, 1, FAILURE);
-    assert_eq!(received.take(), [(CircuitState::HalfOpen, 0)]);
+    assert_eq!(received.take(), [(CircuitState::HalfOpen, 6)]);
 
     circuit.force_closed().unwrap();
     send(&circuit, 3, FAILURE);

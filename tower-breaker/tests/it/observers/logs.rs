@@ -154,7 +154,7 @@ fn failure_is_one_debug_event_with_fault_and_state() {
         );
     }
     let probe = failures[5];
-    assert_eq!((probe.field("state"), probe.field("consecutive_failures")), ("half_open", "0"));
+    assert_eq!((probe.field("state"), probe.field("consecutive_failures")), ("half_open", "6"));
     for event in failures {
         assert_eq!((event.level, event.field("circuit")), (tracing::Level::DEBUG, "search"), "{event:?}");
         assert_eq!(
