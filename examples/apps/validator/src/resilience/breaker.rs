@@ -39,14 +39,10 @@ impl CircuitBreaker {
         self.circuit.status().state
     }
 
-    /// Returns the number of failures since the last success, or the number that opened the
-    /// circuit, if it is not closed.
+    /// Returns the number of failures since the last success. It remains while the circuit is open,
+    /// and a failed probe adds 1.
     pub fn failures(&self) -> u64 {
-        let status = self.circuit.status();
-        match (status.state, status.last_trip) {
-            (CircuitState::Closed, _) | (_, None) => status.consecutive_failures,
-            (_, Some(trip)) => trip.consecutive_failures,
-        }
+        self.circuit.status().consecutive_failures
     }
 
     /// Returns the time since the last failure. `None`: there was none.
