@@ -68,21 +68,16 @@ impl JobCircuit {
     /// Returns the state of the circuit.
     pub fn status(&self) -> TripStatus {
         let status = self.circuit.status();
-        let is_tripped = status.rejects_calls();
-        let consecutive_failures = match &status.last_trip {
-            Some(trip) if is_tripped => trip.consecutive_failures,
-            _ => status.consecutive_failures,
-        };
         let mut trip_status = TripStatus {
-            consecutive_failures,
+            consecutive_failures: status.consecutive_failures,
             threshold: self.threshold,
-            is_tripped,
+            is_tripped: status.rejects_calls(),
             last_error_type: None,
             last_error_message: None,
             last_failed_unit: None,
         };
         // The circuit keeps the last failure after a success, too.
-        if let Some(failure) = status.last_failure.filter(|_| consecutive_failures > 0) {
+        if let Some(failure) = status.last_failure.filter(|_| status.consecutive_failures > 0) {
             trip_status.set_last_failure(failure);
         }
         trip_status
