@@ -41,4 +41,5 @@ mod test_util;
 mod track_body;
 mod trip;
 mod waiting;
+mod waiting_wakes;
 mod windows;

@@ -128,10 +128,13 @@ impl<S: Store> Core<S> {
         let mut locked = self.locked();
         if locked.epoch == admission.stamp.epoch() {
             release(&mut locked.machine);
-            if locked.machine.published_state() == (State::Closed { slow_start: false }) {
+            let wakers = if locked.machine.published_state() == (State::Closed { slow_start: false }) {
                 self.end_slow_start();
-            }
-            let wakers = locked.wakers.take_for_free_slot();
+                // No slot is released any more, so that each task must be woken now.
+                locked.wakers.drain()
+            } else {
+                locked.wakers.take_for_free_slot()
+            };
             drop(locked);
             wake(wakers);
         }
