@@ -118,8 +118,11 @@ pub struct SettingArgs {
     #[arg(long, value_name = "N")]
     pub max_tokens: Option<u32>,
     /// Ask for streamed replies
-    #[arg(long)]
+    #[arg(long, overrides_with = "no_stream")]
     pub stream: bool,
+    /// Ask for replies that are not streamed [default]
+    #[arg(long, overrides_with = "stream")]
+    pub no_stream: bool,
     /// The longest time of an attempt [default: 120]
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     pub timeout: Option<Duration>,
@@ -166,7 +169,7 @@ impl SettingArgs {
         replace(&mut llm.temperature, self.temperature);
         replace(&mut llm.max_tokens, self.max_tokens);
         replace(&mut llm.timeout, self.timeout);
-        llm.stream |= self.stream;
+        llm.stream = (llm.stream || self.stream) && !self.no_stream;
 
         let processing = &mut config.processing;
         replace(&mut processing.mode, self.mode);
@@ -253,6 +256,18 @@ mod tests {
         assert_eq!(config.processing.max_retries, 4);
         assert_eq!(config.llm.model_field.as_deref(), Some("model"));
         assert_eq!(config.processing.batch_size, 10);
+    }
+
+    #[test]
+    fn streaming_is_switched_off_by_a_flag() {
+        let mut config = JobConfig::default();
+        config.llm.stream = true;
+        settings(&[]).apply(&mut config);
+        assert!(config.llm.stream);
+        settings(&["--stream", "--no-stream"]).apply(&mut config);
+        assert!(!config.llm.stream);
+        settings(&["--no-stream", "--stream"]).apply(&mut config);
+        assert!(config.llm.stream);
     }
 
     #[test]
