@@ -29,6 +29,7 @@ impl Agents {
             .arg("--json")
             .current_dir(folder)
             .env("OPENAI_API_KEY", "key")
+            .env("ANTHROPIC_API_KEY", "key")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -56,6 +57,11 @@ impl Agents {
             }
         }
         End::Exited(self.child.wait().await.unwrap().code().unwrap())
+    }
+
+    /// Returns the number of results.
+    pub(crate) fn results(&self) -> usize {
+        self.results
     }
 
     /// Returns how often the circuit of the model opened.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 use test_servers::PromptCounts;
 
+use crate::style::STYLES;
 use crate::{Campaign, MAX_RETRIES, PARSE_ERROR_RETRIES};
 
 type Unit = Map<String, Value>;
@@ -35,6 +36,7 @@ impl Campaign {
         self.check_output();
         self.check_good_lines();
         self.check_requests();
+        assert!(self.results.iter().all(|count| *count > 0), "results in each style: {:?}", self.results);
     }
 
     /// The output has one good result for each item, in the order of the input.
@@ -103,6 +105,11 @@ impl Campaign {
         println!("| results | {} |", self.plan.items);
         println!("| failures that were retried | {} |", self.lines() - self.plan.items);
         println!("| minutes | {:.1} |", time.as_secs_f64() / 60.0);
+        println!("\n| API | streamed | requests | results |\n|---|---|---|---|");
+        for (style, results) in STYLES.iter().zip(self.results) {
+            let streamed = if style.is_streamed { "yes" } else { "no" };
+            println!("| `{}` | {streamed} | {} | {results} |", style.api, style.requests(&self.llm));
+        }
         println!("\n| fault | requests |\n|---|---|");
         for (fault, count) in self.faults.lock().unwrap().iter() {
             println!("| `{fault}` | {count} |");

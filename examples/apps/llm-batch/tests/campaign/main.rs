@@ -1,10 +1,13 @@
 //! Kills and resumes a job at random, while the API fails a fifth of the requests.
 //!
+//! The runs alternate among the styles of the API, with and without streamed replies.
+//!
 //! Afterwards each item must have exactly one good result, and no item may have been sent again
 //! after its result was written.
 
 mod agents;
 mod check;
+mod style;
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -19,6 +22,7 @@ use test_servers::{Llm, LlmFault, PromptCounts, random_faults};
 use tokio::time::Instant;
 
 use self::agents::{Agents, End};
+use self::style::STYLES;
 
 const JOB: &str = "campaign";
 const MAX_RETRIES: u32 = 3;
@@ -55,6 +59,8 @@ struct Campaign {
     /// The items that had a good result when a run ended, with their requests until then.
     finished: BTreeMap<String, PromptCounts>,
     runs: usize,
+    /// The number of results in each style.
+    results: [usize; STYLES.len()],
     kills: usize,
     /// How often the circuit of the model opened.
     openings: usize,
@@ -94,8 +100,18 @@ impl Campaign {
             Some(fault)
         });
         let random = fastrand::Rng::with_seed(plan.seed);
-        let finished = BTreeMap::new();
-        Self { plan, folder, llm, random, faults: faults_by_kind, finished, runs: 0, kills: 0, openings: 0 }
+        Self {
+            plan,
+            folder,
+            llm,
+            random,
+            faults: faults_by_kind,
+            finished: BTreeMap::new(),
+            runs: 0,
+            results: [0; STYLES.len()],
+            kills: 0,
+            openings: 0,
+        }
     }
 
     /// Runs the job until each item has a good result.
@@ -125,7 +141,7 @@ impl Campaign {
     async fn run_once(&mut self, kill: bool, arguments: Vec<String>) -> End {
         // On average, the kills are spread over three quarters of the items.
         let most = self.plan.items * 3 / 2 / (self.plan.kills + 1);
-        let kill_after = kill.then(|| self.random.usize(0..=most));
+        let kill_after = kill.then(|| self.random.usize(1..=most));
         self.run_agents(&arguments, kill_after).await
     }
 
@@ -136,9 +152,12 @@ impl Campaign {
     }
 
     async fn run_agents(&mut self, arguments: &[String], kill_after: Option<usize>) -> End {
-        let mut agents = Agents::start(self.folder.path(), arguments);
+        let style = self.runs % STYLES.len();
+        let arguments = [arguments, &STYLES[style].flags(&self.llm)].concat();
+        let mut agents = Agents::start(self.folder.path(), &arguments);
         let end = agents.run(kill_after).await;
         self.runs += 1;
+        self.results[style] += agents.results();
         self.kills += usize::from(end == End::Killed);
         self.openings += agents.openings();
         end
@@ -146,10 +165,9 @@ impl Campaign {
 
     fn process(&self) -> Vec<String> {
         let arguments = format!(
-            "process items.jsonl output.jsonl --job-id {JOB} --model small --base-url {}/v1 --batch-size {} \
+            "process items.jsonl output.jsonl --job-id {JOB} --model small --batch-size {} \
              --max-retries {MAX_RETRIES} --parse-error-retries {PARSE_ERROR_RETRIES} --retry-delay 0 \
              --timeout 1 --prompt",
-            self.llm.url(),
             self.plan.batch_size,
         );
         arguments.split_whitespace().map(str::to_owned).chain(["Item {id}".to_owned()]).collect()
