@@ -138,6 +138,10 @@ pub struct SettingArgs {
     /// The delay before the first retry, without its jitter [default: 1]
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     pub retry_delay: Option<Duration>,
+    /// The longest time that an item waits for the circuit of its model; then it fails (default:
+    /// 3600, 0 to fail at once)
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub max_wait: Option<Duration>,
     /// How often an item is asked again whose reply does not parse [default: 2]
     #[arg(long, value_name = "N")]
     pub parse_error_retries: Option<u32>,
@@ -176,6 +180,7 @@ impl SettingArgs {
         replace(&mut processing.batch_size, self.batch_size);
         replace(&mut processing.max_retries, self.max_retries);
         replace(&mut processing.retry_delay, self.retry_delay);
+        replace(&mut processing.max_wait, self.max_wait);
         replace(&mut processing.parse_error_retries, self.parse_error_retries);
         replace_optional(&mut processing.checkin_interval, self.checkin_interval);
         replace(&mut processing.circuit_breaker_threshold, self.circuit_breaker);
@@ -274,8 +279,8 @@ mod tests {
     fn every_setting_has_a_flag() {
         let flags = "--api anthropic --model m --model-field f --base-url http://h --temperature 0.1 \
             --max-tokens 9 --stream --timeout 2 --mode sequential --batch-size 4 --max-retries 5 \
-            --retry-delay 3 --parse-error-retries 1 --checkin-interval 6 --circuit-breaker 0 \
-            --no-post-process --no-merge --include-raw";
+            --retry-delay 3 --max-wait 0 --parse-error-retries 1 --checkin-interval 6 \
+            --circuit-breaker 0 --no-post-process --no-merge --include-raw";
         let mut config = JobConfig::default();
         settings(&flags.split_whitespace().collect::<Vec<_>>()).apply(&mut config);
         let changed = serde_json::to_value(&config).expect("a configuration is JSON");

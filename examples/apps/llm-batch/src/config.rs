@@ -37,6 +37,11 @@ pub struct ProcessingConfig {
     /// Range: 0 to 60.
     #[serde(with = "seconds")]
     pub retry_delay: Duration,
+    /// The longest time that an item waits for the circuit of its model, in seconds, in all. Then
+    /// the item fails. Zero: an item fails when the circuit rejects its call. Default: 3600.
+    /// Range: 0 to 31536000.
+    #[serde(with = "seconds")]
+    pub max_wait: Duration,
     /// The number of results after which the person is asked whether to go on. Default: never.
     pub checkin_interval: Option<usize>,
     /// The number of consecutive fatal errors that stop the job. Zero never stops it. Default: 5.
@@ -58,6 +63,7 @@ impl Default for ProcessingConfig {
             batch_size: 10,
             max_retries: 3,
             retry_delay: Duration::from_secs(1),
+            max_wait: Duration::from_secs(3600),
             checkin_interval: None,
             circuit_breaker_threshold: 5,
             parse_error_retries: 2,
@@ -166,6 +172,8 @@ impl ProcessingConfig {
         check("max_retries", &self.max_retries, (1..=1000).contains(&self.max_retries), "1 to 1000")?;
         let delay = self.retry_delay;
         check("retry_delay", &delay.as_secs_f64(), delay <= Duration::from_secs(60), "0 to 60")?;
+        let wait = self.max_wait;
+        check("max_wait", &wait.as_secs_f64(), wait <= Duration::from_secs(31_536_000), "0 to 31536000")?;
         let interval = self.checkin_interval.unwrap_or(1);
         check("checkin_interval", &interval, interval > 0, "1 or more")?;
         check("parse_error_retries", &self.parse_error_retries, self.parse_error_retries <= 100, "0 to 100")

@@ -6,7 +6,7 @@
 //!   further call begins. The calls in flight finish, and the stream of events ends with
 //!   [`Event::Tripped`].
 //! - The client has a circuit for each model, which opens while the API is down. The units of that
-//!   model wait until it admits calls again.
+//!   model wait until it admits calls again, and fail after `max_wait`.
 
 mod circuit;
 
@@ -15,17 +15,19 @@ use std::error::Error;
 use std::fmt;
 use std::future::ready;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use futures::stream::{self, Stream, StreamExt};
 use serde_json::Value;
 use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tower::BoxError;
 use tower_fault_classify::ErrorChain;
 
 pub use self::circuit::{CircuitBreakerTripped, JobCircuit, TripStatus};
 use crate::config::{Mode, ProcessingConfig};
-use crate::errors::{FatalLlmError, LlmError};
+use crate::errors::{CircuitOpenError, FatalLlmError, LlmError};
 use crate::llm::{Ask, Complete};
 use crate::prompt::PromptTemplate;
 use crate::reply;
@@ -180,10 +182,11 @@ impl<C: Complete + Sync> Engine<C> {
     /// Makes the result from a reply. Asks again if the reply does not parse.
     async fn answer(&self, run: &Run, unit: &Unit, item: &Unit, ask: &Ask) -> Option<Unit> {
         let mut attempts = 0;
+        let mut wait_left = self.config.max_wait;
         loop {
-            let reply = match self.complete(run, unit, ask).await? {
+            let reply = match self.complete(run, unit, ask, &mut wait_left).await? {
                 Ok(reply) => reply,
-                Err(error) => return Some(failed(item.clone(), &error)),
+                Err(error) => return Some(failed(item.clone(), &*error)),
             };
             attempts += 1;
             match reply::result_of(item, &reply, &self.config) {
@@ -199,14 +202,23 @@ impl<C: Complete + Sync> Engine<C> {
         }
     }
 
-    /// Returns the outcome of a call that the circuit of the model admits. `None`: the job was
-    /// stopped before.
-    async fn complete(&self, run: &Run, unit: &Unit, ask: &Ask) -> Option<Result<String, LlmError>> {
+    /// Returns the outcome of a call that the circuit of the model admits, or an error if the unit
+    /// has waited for the circuit for too long. `None`: the job was stopped before.
+    async fn complete(
+        &self,
+        run: &Run,
+        unit: &Unit,
+        ask: &Ask,
+        wait_left: &mut Duration,
+    ) -> Option<Result<String, BoxError>> {
         loop {
             match self.call(run, unit, ask).await? {
-                Err(LlmError::CircuitOpen(rejection)) => {
-                    tracing::debug!(%rejection, "waiting for the circuit of the model");
-                    run.stopped.run_until_cancelled(self.client.ready(ask.model.as_deref())).await?;
+                Err(LlmError::CircuitOpen(error)) => {
+                    tracing::debug!(%error, "waiting for the circuit of the model");
+                    if !self.wait_for_model(run, ask, wait_left).await? {
+                        let waited = self.config.max_wait;
+                        return Some(Err(WaitedTooLong { waited, source: error }.into()));
+                    }
                 }
                 Err(LlmError::Quota(error)) => {
                     run.stopped.cancel();
@@ -214,9 +226,19 @@ impl<C: Complete + Sync> Engine<C> {
                     let _ = run.quota_error.set(error);
                     return None;
                 }
-                outcome => return Some(outcome),
+                outcome => return Some(outcome.map_err(Into::into)),
             }
         }
+    }
+
+    /// Waits until the circuit of the model admits calls, and returns whether it does. `None`: the
+    /// job was stopped before.
+    async fn wait_for_model(&self, run: &Run, ask: &Ask, wait_left: &mut Duration) -> Option<bool> {
+        let start = Instant::now();
+        let ready = timeout(*wait_left, self.client.ready(ask.model.as_deref()));
+        let is_ready = run.stopped.run_until_cancelled(ready).await?.is_ok();
+        *wait_left = wait_left.saturating_sub(start.elapsed());
+        Some(is_ready)
     }
 
     /// Makes a call, and records its outcome. `None`: the job was stopped before the call.
@@ -246,6 +268,26 @@ fn failed(item: Unit, error: &(dyn Error + 'static)) -> Unit {
     let mut result = item;
     result.insert(unit::ERROR.to_owned(), ErrorChain(error).to_string().into());
     result
+}
+
+/// An item has waited for the circuit of its model for `max_wait`.
+#[derive(Debug)]
+struct WaitedTooLong {
+    waited: Duration,
+    source: CircuitOpenError,
+}
+
+impl fmt::Display for WaitedTooLong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = self.waited.as_secs_f64();
+        write!(f, "the item waited {seconds} s in all; to retry it, use `resume --retry-failures`")
+    }
+}
+
+impl Error for WaitedTooLong {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&self.source)
+    }
 }
 
 /// An item names its model with something else than a text.

@@ -4,7 +4,6 @@ use std::error::Error;
 use std::fmt;
 
 use tower::BoxError;
-use tower_breaker::Rejection;
 
 /// Why a call returned no reply.
 #[derive(Debug)]
@@ -14,7 +13,7 @@ pub enum LlmError {
     /// The quota of the account is used up. No other call can succeed either.
     Quota(FatalLlmError),
     /// The circuit of the model rejected the call. The item was not processed.
-    CircuitOpen(Rejection),
+    CircuitOpen(CircuitOpenError),
     /// The last attempt failed.
     Failed(FailedLlmError),
 }
@@ -26,7 +25,9 @@ impl LlmError {
             Self::Fatal(error) => Self::Fatal(FatalLlmError { message: map(error.message), ..error }),
             Self::Quota(error) => Self::Quota(FatalLlmError { message: map(error.message), ..error }),
             Self::Failed(error) => Self::Failed(FailedLlmError { message: map(error.message), ..error }),
-            Self::CircuitOpen(rejection) => Self::CircuitOpen(rejection),
+            Self::CircuitOpen(error) => {
+                Self::CircuitOpen(CircuitOpenError { last_failure: error.last_failure.map(map), ..error })
+            }
         }
     }
 }
@@ -35,7 +36,7 @@ impl fmt::Display for LlmError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Fatal(error) | Self::Quota(error) => error.fmt(f),
-            Self::CircuitOpen(rejection) => rejection.fmt(f),
+            Self::CircuitOpen(error) => error.fmt(f),
             Self::Failed(error) => error.fmt(f),
         }
     }
@@ -45,7 +46,7 @@ impl Error for LlmError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
             Self::Fatal(error) | Self::Quota(error) => error.source(),
-            Self::CircuitOpen(rejection) => rejection.source(),
+            Self::CircuitOpen(error) => error.source(),
             Self::Failed(error) => error.source(),
         }
     }
@@ -74,6 +75,27 @@ impl fmt::Display for FatalLlmError {
 }
 
 impl Error for FatalLlmError {}
+
+/// The circuit of a model admits no call.
+#[derive(Clone, Debug)]
+pub struct CircuitOpenError {
+    /// The name of the model.
+    pub model: String,
+    /// The text of the last failure that the circuit recorded.
+    pub last_failure: Option<String>,
+}
+
+impl fmt::Display for CircuitOpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "circuit of model `{}` is open", self.model)?;
+        match &self.last_failure {
+            Some(text) => write!(f, " after a failure: {text}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Error for CircuitOpenError {}
 
 /// The error of the last attempt. Its text is `Type: message`.
 #[derive(Debug)]

@@ -12,18 +12,18 @@ use tower::timeout::TimeoutLayer;
 use tower::util::BoxCloneSyncService;
 use tower::{BoxError, ServiceBuilder, ServiceExt};
 use tower_breaker::keyed::{KeyedBreakerLayer, KeyedCircuits, KeyedConfig};
-use tower_breaker::{BreakerConfig, BreakerError, Clock, Rejection};
+use tower_breaker::{BreakerConfig, BreakerError, Clock};
 use tower_fault_classify::body::{ErrorBodies, LlmErrors};
 use tower_fault_classify::{ClassifiedError, FaultClassifyLayer};
 use tower_jitter_retry::request::RequestExt;
-use tower_jitter_retry::{GiveUp, Jitter, JitterRetryLayer, Retried, RetryPolicy, RetrySafety};
+use tower_jitter_retry::{Jitter, JitterRetryLayer, RetryPolicy, RetrySafety};
 
 use super::key::ApiKey;
-use super::outcome::llm_error;
+use super::outcome::{is_rejected, llm_error};
 use super::read::read_reply;
 use super::{Ask, Complete, api};
 use crate::config::{JobConfig, LlmConfig, ProcessingConfig};
-use crate::errors::LlmError;
+use crate::errors::{CircuitOpenError, LlmError};
 
 /// The name of the circuits in rejections.
 const CIRCUIT: &str = "llm";
@@ -86,7 +86,8 @@ impl LlmClient {
             .layer(JitterRetryLayer::new(retry))
             .layer(
                 KeyedBreakerLayer::with_circuits(circuits.clone(), move |_: &Request| model.clone())
-                    .key_from_extension(),
+                    .key_from_extension()
+                    .keep_last_failure("attempt"),
             )
             // Classifies timeouts, and errors of the connection.
             .layer(FaultClassifyLayer::new())
@@ -116,21 +117,19 @@ impl LlmClient {
 
     async fn send(&self, ask: &Ask) -> Result<String, LlmError> {
         let model = self.model(ask.model.as_deref());
-        let error = match self.service.clone().oneshot(self.request(&model, ask)).await {
-            Ok(reply) => return Ok(reply),
-            Err(error) => error,
-        };
-        // The caller gets the failure before the rejected attempt. But attempts are left for it.
-        if Retried::of(&error).is_some_and(|retried| retried.ended == Some(GiveUp::Rejected)) {
-            return Err(LlmError::CircuitOpen(self.rejection(&model)));
+        match self.service.clone().oneshot(self.request(&model, ask)).await {
+            Ok(reply) => Ok(reply),
+            Err(error) if is_rejected(&error) => Err(LlmError::CircuitOpen(self.circuit_open(&model))),
+            Err(error) => Err(llm_error(error)),
         }
-        Err(llm_error(error))
     }
 
-    /// Returns the rejection of a call that the circuit of the model has just rejected.
-    fn rejection(&self, model: &Model) -> Rejection {
-        let status = self.circuits.circuit(model).status();
-        Rejection::in_state(CIRCUIT, status.state, status.retry_after)
+    fn circuit_open(&self, model: &Model) -> CircuitOpenError {
+        let last_failure = self.circuits.circuit(model).status().last_failure;
+        CircuitOpenError {
+            model: model.as_str().to_owned(),
+            last_failure: last_failure.map(|failure| failure.message),
+        }
     }
 }
 

@@ -2,16 +2,23 @@
 
 use tower_breaker::BreakerError;
 use tower_fault_classify::{ClassifiedError, Fault, Kind};
-use tower_jitter_retry::Retried;
+use tower_jitter_retry::{GiveUp, Retried};
 
 use super::read::ApiError;
 use crate::errors::{FailedLlmError, FatalLlmError, LlmError};
 
-/// Returns the error of a call.
+/// Returns whether the circuit rejected the call, or an attempt of it.
+pub(super) fn is_rejected(error: &BreakerError<ClassifiedError>) -> bool {
+    // If the circuit rejects a retry, the error is the failure before it. But attempts are left.
+    let is_retry_rejected =
+        || Retried::of(error).is_some_and(|retried| retried.ended == Some(GiveUp::Rejected));
+    error.rejection().is_some() || is_retry_rejected()
+}
+
+/// Returns the error of a call that was not rejected.
 pub(super) fn llm_error(error: BreakerError<ClassifiedError>) -> LlmError {
     let attempts = Retried::of(&error).map_or(1, |retried| retried.attempts);
     let classified = match error {
-        BreakerError::Rejected(rejection) => return LlmError::CircuitOpen(rejection),
         BreakerError::Inner(classified) => classified,
         other => return LlmError::Failed(FailedLlmError::new("APIError", other.to_string(), attempts)),
     };

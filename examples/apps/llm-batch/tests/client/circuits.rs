@@ -1,11 +1,16 @@
 //! The circuit of each model.
 
+use std::pin::pin;
 use std::time::Duration;
 
+use futures::StreamExt;
 use futures::future::join_all;
-use llm_batch::config::Api;
+use llm_batch::config::{Api, Mode};
+use llm_batch::engine::{Engine, Event};
 use llm_batch::errors::LlmError;
 use llm_batch::llm::{Ask, Complete, LlmClient, Model};
+use llm_batch::prompt::PromptTemplate;
+use llm_batch::unit::Unit;
 use test_servers::{Action, Http};
 use tokio::time::Instant;
 use tower_breaker::CircuitState;
@@ -36,8 +41,9 @@ async fn circuit_opens_when_the_api_is_down() {
     let requests = server.requests().len();
     assert!((3..=6).contains(&requests), "{requests} requests");
     match client.complete(&ask()).await {
-        Err(LlmError::CircuitOpen(rejection)) => {
-            assert!(rejection.to_string().starts_with("circuit breaker `llm` for key `gpt-4o-mini` is open"));
+        Err(LlmError::CircuitOpen(error)) => {
+            let expected = "circuit of model `gpt-4o-mini` is open after a failure: InternalServerError: ";
+            assert!(error.to_string().starts_with(expected), "{error}");
         }
         other => panic!("{other:?}"),
     }
@@ -55,13 +61,34 @@ async fn circuit_that_rejects_a_retry_rejects_the_call() {
     let client = client(&config);
     server.set_default(Action::status(503));
     match client.complete(&ask()).await {
-        Err(LlmError::CircuitOpen(rejection)) => {
-            assert_eq!((rejection.circuit(), rejection.state()), ("llm", CircuitState::Open));
-            assert!(rejection.retry_after() > Some(Duration::ZERO));
-        }
+        Err(LlmError::CircuitOpen(error)) => assert_eq!(error.model, "gpt-4o-mini"),
         other => panic!("{other:?}"),
     }
+    assert_eq!(state(&client, "gpt-4o-mini"), CircuitState::Open);
     assert!(server.requests().len() < 10);
+}
+
+/// Each attempt is a probe of the circuit, so that the attempts of a call are never used up.
+#[tokio::test(start_paused = true)]
+async fn item_whose_attempts_all_fail_ends_after_max_wait() {
+    let server = Http::start().await;
+    server.set_default(Action::status(500));
+    let mut config = job(&server, Api::OpenAi);
+    config.processing.mode = Mode::Sequential;
+    config.processing.max_retries = 100;
+    config.processing.retry_delay = Duration::ZERO;
+    let template = PromptTemplate::new("p").expect("the template is valid");
+    let engine = Engine::new(client(&config), template, &config.processing);
+
+    let start = Instant::now();
+    let mut events = pin!(engine.process(vec![(0, Unit::new())]));
+    let limit = config.processing.max_wait * 2;
+    let event = tokio::time::timeout(limit, events.next()).await.expect("the item does not wait forever");
+    let Some(Event::Result(result)) = event else { panic!("{event:?}") };
+    let error = result["error"].as_str().expect("the item failed");
+    assert!(error.starts_with("the item waited 3600 s in all"), "{error}");
+    assert!(error.contains("circuit of model `gpt-4o-mini` is open after a failure: Internal"), "{error}");
+    assert!(start.elapsed() >= config.processing.max_wait);
 }
 
 #[tokio::test(start_paused = true)]

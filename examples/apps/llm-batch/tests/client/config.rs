@@ -38,7 +38,7 @@ fn config_defaults() {
     let processing = config.processing;
     assert_eq!((processing.mode, processing.batch_size, processing.max_retries), (Mode::Async, 10, 3));
     assert_eq!((processing.retry_delay, processing.checkin_interval), (Duration::from_secs(1), None));
-    assert_eq!(processing.parse_error_retries, 2);
+    assert_eq!((processing.max_wait, processing.parse_error_retries), (Duration::from_secs(3600), 2));
     assert!(processing.post_process && processing.merge_results && !processing.include_raw_result);
     let llm = config.llm;
     assert_eq!((llm.api, &*llm.model, llm.base_url), (Api::OpenAi, "gpt-4o-mini", None));
@@ -104,6 +104,7 @@ fn config_value_out_of_range_names_field_and_range() {
         ("[processing]\nmax_retries = 0", "`max_retries` is 0; allowed is 1 to 1000"),
         ("[processing]\nmax_retries = 1001", "`max_retries` is 1001; allowed is 1 to 1000"),
         ("[processing]\nretry_delay = 61", "`retry_delay` is 61.0; allowed is 0 to 60"),
+        ("[processing]\nmax_wait = 4e7", "`max_wait` is 40000000.0; allowed is 0 to 31536000"),
         ("[processing]\ncheckin_interval = 0", "`checkin_interval` is 0; allowed is 1 or more"),
         ("[processing]\nparse_error_retries = 101", "`parse_error_retries` is 101; allowed is 0 to 100"),
         ("[llm]\nmodel = ''", "`model` is \"\"; allowed is a name"),

@@ -7,13 +7,12 @@ use std::time::Duration;
 use futures::StreamExt;
 use llm_batch::config::{Mode, ProcessingConfig};
 use llm_batch::engine::{Engine, Event};
-use llm_batch::errors::{FailedLlmError, FatalLlmError, LlmError};
+use llm_batch::errors::{CircuitOpenError, FailedLlmError, FatalLlmError, LlmError};
 use llm_batch::llm::{Ask, Complete};
 use llm_batch::prompt::PromptTemplate;
 use llm_batch::unit::Unit;
 use serde_json::{Value, json};
 use tokio::time::sleep;
-use tower_breaker::Rejection;
 
 /// How long each call takes.
 pub(crate) const CALL: Duration = Duration::from_secs(1);
@@ -112,7 +111,8 @@ pub(crate) fn failed() -> LlmError {
 }
 
 pub(crate) fn circuit_open() -> LlmError {
-    LlmError::CircuitOpen(Rejection::open("llm", WAIT))
+    let last_failure = Some("InternalServerError: try later".to_owned());
+    LlmError::CircuitOpen(CircuitOpenError { model: "small".to_owned(), last_failure })
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "scripts return it in place of an error")]

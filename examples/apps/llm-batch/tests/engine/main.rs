@@ -5,3 +5,4 @@ mod concurrency;
 mod fake;
 mod replies;
 mod stops;
+mod waits;

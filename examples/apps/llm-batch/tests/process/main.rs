@@ -8,3 +8,4 @@ mod resume;
 mod signals;
 mod support;
 mod trip;
+mod waits;
