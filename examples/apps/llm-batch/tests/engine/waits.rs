@@ -3,12 +3,15 @@
 use std::time::Duration;
 
 use llm_batch::config::ProcessingConfig;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
-use crate::fake::{CALL, Fake, WAIT, circuit_open, engine, good, run, sequential, units};
+use crate::fake::{self, CALL, Fake, Outcome, WAIT, circuit_open, engine, good, sequential, units};
 
-fn max_wait(max_wait: Duration) -> ProcessingConfig {
-    ProcessingConfig { max_wait, ..sequential(5) }
+async fn run(client: &Fake, max_wait: Duration, count: usize) -> Outcome {
+    let config = ProcessingConfig { max_wait, ..sequential(5) };
+    let engine = engine(client, &config);
+    let outcome = timeout(Duration::from_secs(3600), fake::run(&engine, units(count)));
+    outcome.await.expect("no unit waits forever")
 }
 
 /// Returns the error of a unit that has waited.
@@ -23,7 +26,7 @@ fn error(seconds: u32) -> String {
 async fn unit_fails_after_max_wait_and_the_job_goes_on() {
     let start = Instant::now();
     let client = Fake::new(|ask, _| if ask.prompt == "0" { Err(circuit_open()) } else { good() });
-    let outcome = run(&engine(&client, &max_wait(Duration::from_secs(150))), units(2)).await;
+    let outcome = run(&client, Duration::from_secs(150), 2).await;
     assert_eq!(outcome.indices(), [0, 1]);
     assert_eq!(outcome.results[0]["error"], error(150));
     assert_eq!(outcome.results[1]["answer"], 42);
@@ -36,7 +39,7 @@ async fn unit_fails_after_max_wait_and_the_job_goes_on() {
 async fn unit_fails_at_once_if_max_wait_is_zero() {
     let start = Instant::now();
     let client = Fake::new(|_, _| Err(circuit_open()));
-    let outcome = run(&engine(&client, &max_wait(Duration::ZERO)), units(3)).await;
+    let outcome = run(&client, Duration::ZERO, 3).await;
     assert_eq!(outcome.indices(), [0, 1, 2]);
     assert!(outcome.results.iter().all(|result| result["error"] == error(0)), "{outcome:?}");
     assert_eq!(client.log().prompts, ["0", "1", "2"]);
@@ -50,7 +53,7 @@ async fn waits_of_all_calls_of_a_unit_are_added() {
         1 => Ok("no JSON".to_owned()),
         _ => Err(circuit_open()),
     });
-    let outcome = run(&engine(&client, &max_wait(Duration::from_secs(90))), units(1)).await;
+    let outcome = run(&client, Duration::from_secs(90), 1).await;
     assert_eq!(outcome.results[0]["error"], error(90));
     assert_eq!((client.log().prompts.len(), client.log().waits), (3, 2));
 }
@@ -60,6 +63,6 @@ async fn time_of_calls_is_no_wait() {
     // Two waits of 60 s, and three calls.
     let client = Fake::new(|_, earlier_calls| if earlier_calls < 2 { Err(circuit_open()) } else { good() });
     let longest = WAIT * 2 + Duration::from_millis(100);
-    let outcome = run(&engine(&client, &max_wait(longest)), units(1)).await;
+    let outcome = run(&client, longest, 1).await;
     assert_eq!(outcome.results[0]["answer"], 42);
 }
