@@ -40,7 +40,14 @@ pub enum SubprocessError {
         /// The error of the system.
         source: io::Error,
     },
-    /// Another error at the start, for example too many processes or too long arguments.
+    /// The arguments or the environment are too long, or contain a NUL byte.
+    InvalidArguments {
+        /// The program.
+        program: String,
+        /// The error of the system.
+        source: io::Error,
+    },
+    /// Another error at the start, for example too many processes or open files.
     Start {
         /// The program.
         program: String,
@@ -73,6 +80,9 @@ impl SubprocessError {
                 Self::NotExecutable { program, source }
             }
             ErrorKind::PermissionDenied => Self::PermissionDenied { program, source },
+            ErrorKind::InvalidInput | ErrorKind::ArgumentListTooLong => {
+                Self::InvalidArguments { program, source }
+            }
             _ if is_wrong_format(&source) => Self::NotExecutable { program, source },
             _ => Self::Start { program, source },
         }
@@ -88,6 +98,7 @@ impl SubprocessError {
             | Self::NotExecutable { source, .. }
             | Self::PermissionDenied { source, .. }
             | Self::Directory { source, .. }
+            | Self::InvalidArguments { source, .. }
             | Self::Start { source, .. }
             | Self::Pipe { source, .. } => source,
         }
@@ -106,6 +117,11 @@ impl fmt::Display for SubprocessError {
             Self::NotFound { program, .. } => {
                 write!(f, "program `{program}` is not found in PATH; install it or use its full path")
             }
+            Self::NotExecutable { program, source } if is_wrong_format(source) => write!(
+                f,
+                "`{program}` has no format that the system runs; add a first line such as `#!/bin/sh`, \
+                 or correct the path"
+            ),
             Self::NotExecutable { program, .. } => {
                 write!(f, "`{program}` is not an executable program; run `chmod +x` or correct the path")
             }
@@ -115,6 +131,11 @@ impl fmt::Display for SubprocessError {
             Self::Directory { dir, .. } => {
                 write!(f, "directory `{}` cannot be entered; correct the path", dir.display())
             }
+            Self::InvalidArguments { program, .. } => write!(
+                f,
+                "the arguments or the environment of `{program}` are too long or contain a NUL byte; \
+                 correct them"
+            ),
             Self::Start { program, .. } => {
                 write!(f, "program `{program}` cannot be started; check the limits of the system")
             }

@@ -74,6 +74,7 @@ async fn file_of_unknown_format_is_not_executable() {
     let file = file_with_mode(&dir, "\u{7f}no program", "755");
     let error = error_of(&file).await;
     assert!(matches!(error, SubprocessError::NotExecutable { .. }), "{error:?}");
+    assert!(error.to_string().contains("#!/bin/sh"), "{error}");
 }
 
 #[tokio::test]
@@ -84,10 +85,11 @@ async fn missing_directory_is_named() {
 }
 
 #[tokio::test]
-async fn too_long_argument_is_other_error() {
-    let argument = "x".repeat(10_000_000);
-    let error = Subprocess::new("true").args([argument]).run().await.unwrap_err();
-    assert!(matches!(error, SubprocessError::Start { .. }), "{error:?}");
+async fn too_long_argument_and_nul_byte_are_invalid_arguments() {
+    for argument in ["x".repeat(10_000_000), "\0".to_owned()] {
+        let error = Subprocess::new("true").args([argument]).run().await.unwrap_err();
+        assert!(matches!(error, SubprocessError::InvalidArguments { .. }), "{error:?}");
+    }
 }
 
 #[test]
