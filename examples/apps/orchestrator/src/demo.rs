@@ -127,10 +127,9 @@ pub(crate) async fn run(bars: MultiProgress) -> Result<u8> {
     let plan = plan(state.path())?;
     let runner = Runner::new(plan.retry(), plan.circuit())?;
     print(INTRODUCTION)?;
-    let report = run_plan(&plan, &runner, Progress::text(&plan, bars)).await?;
-    if report.is_cancelled() {
+    let Some(report) = run_plan(&plan, &runner, Progress::text(&plan, bars)).await? else {
         return Ok(INTERRUPTED);
-    }
+    };
     explain(&report)?;
     Ok(SUCCESS)
 }

@@ -1,6 +1,5 @@
 //! The command `run`.
 
-use std::io;
 use std::thread;
 use std::time::Duration;
 
@@ -12,7 +11,7 @@ use orchestrator::report::{Event, Report};
 use orchestrator::runner::Runner;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::sync::oneshot;
-use tokio::time::timeout;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::RunArgs;
@@ -29,65 +28,75 @@ pub(crate) async fn run(args: &RunArgs, bars: MultiProgress) -> Result<u8> {
     let runner = Runner::new(plan.retry(), plan.circuit())?.concurrency(args.concurrency);
     let progress = if args.json { Progress::json() } else { Progress::text(&plan, bars) };
     let report = run_plan(&plan, &runner, progress).await?;
-    Ok(exit_code(&report))
+    Ok(report.map_or(INTERRUPTED, |report| exit_code(&report)))
 }
 
-/// Runs the plan until its end, or until a signal or a closed output cancels it.
-pub(crate) async fn run_plan(plan: &Plan, runner: &Runner, progress: Progress) -> Result<Report> {
+/// Runs the plan, and shows its events and its results. Returns `None` if a signal interrupts the
+/// run or its output.
+///
+/// The run is cancelled if the output is closed.
+pub(crate) async fn run_plan(plan: &Plan, runner: &Runner, progress: Progress) -> Result<Option<Report>> {
     let cancel = CancellationToken::new();
     cancel_on_interrupt(cancel.clone()).context("the signals cannot be handled; restart the system")?;
     let (events, received) = unbounded_channel();
-    let shown = spawn_display(progress, received, cancel.clone());
+    let (results, report) = oneshot::channel();
+    let shown = spawn_display(progress, received, report, cancel.clone());
     let report = runner.run(plan, &backends(plan), &cancel, events).await;
+    // If the display has ended early, `shown` contains its error.
+    let _ = results.send(report.clone());
 
-    let shown = if cancel.is_cancelled() {
-        let Ok(shown) = timeout(OUTPUT_GRACE, shown).await else {
+    tokio::select! {
+        biased;
+        shown = shown => shown.context("the display of the events panicked; report this as a bug")??,
+        () = grace_after(&cancel) => {
             tracing::warn!("the output was not read, and does not contain the last events");
-            return Ok(report);
-        };
-        shown
-    } else {
-        shown.await
-    };
-    let mut progress = shown
-        .context("the display of the events panicked; report this as a bug")?
-        .context("the output was closed, which cancelled the run; read it to its end")?;
-    progress.finish(&report).context("the results cannot be written; read the output to its end")?;
-    Ok(report)
+            return Ok(None);
+        }
+    }
+    Ok((!report.is_cancelled()).then_some(report))
 }
 
-/// Shows the events on a thread, because a write blocks while the output is not read.
+/// Waits for the end of the time that a reader of the output has after an interrupt.
+async fn grace_after(cancel: &CancellationToken) {
+    cancel.cancelled().await;
+    sleep(OUTPUT_GRACE).await;
+}
+
+/// Shows the events and the results on a thread, because a write blocks while the output is not
+/// read.
 ///
 /// The run is cancelled if an event cannot be written.
 fn spawn_display(
     mut progress: Progress,
-    mut events: UnboundedReceiver<Event>,
+    events: UnboundedReceiver<Event>,
+    report: oneshot::Receiver<Report>,
     cancel: CancellationToken,
-) -> oneshot::Receiver<io::Result<Progress>> {
+) -> oneshot::Receiver<Result<()>> {
     let (ended, receiver) = oneshot::channel();
     thread::spawn(move || {
-        let result = show_events(&mut progress, &mut events);
+        let result = show(&mut progress, events, report);
         if result.is_err() {
             cancel.cancel();
         }
-        let _ = ended.send(result.map(|()| progress));
+        let _ = ended.send(result);
     });
     receiver
 }
 
-fn show_events(progress: &mut Progress, events: &mut UnboundedReceiver<Event>) -> io::Result<()> {
+fn show(
+    progress: &mut Progress,
+    mut events: UnboundedReceiver<Event>,
+    report: oneshot::Receiver<Report>,
+) -> Result<()> {
     while let Some(event) = events.blocking_recv() {
-        progress.show(&event)?;
+        progress
+            .show(&event)
+            .context("the output was closed, which cancelled the run; read it to its end")?;
     }
-    Ok(())
+    let report = report.blocking_recv().context("the run panicked; report this as a bug")?;
+    progress.finish(&report).context("the results cannot be written; read the output to its end")
 }
 
 fn exit_code(report: &Report) -> u8 {
-    if report.is_cancelled() {
-        INTERRUPTED
-    } else if report.is_success() {
-        SUCCESS
-    } else {
-        SOME_FAILED
-    }
+    if report.is_success() { SUCCESS } else { SOME_FAILED }
 }

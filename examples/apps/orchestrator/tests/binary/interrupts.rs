@@ -132,3 +132,20 @@ async fn ctrl_c_ends_run_whose_output_is_not_read() {
     assert!(ended.stderr.contains("output"), "{}", ended.stderr);
     assert_ended(pids).await;
 }
+
+#[tokio::test]
+async fn ctrl_c_after_last_task_ends_program_whose_output_is_not_read() {
+    let workspace = Workspace::new();
+    workspace.write_plan(&json!({
+        // More than a pipe holds.
+        "tasks": [{ "id": "large", "agent": "large", "prompt": "" }],
+        "backends": { "large": shell("echo $$ >leader; head -c 500000 /dev/zero") },
+    }));
+    let mut child = workspace.command(&["run", "plan.json", "--json"]).spawn().unwrap();
+    // Keeps the pipe open.
+    let _stdout = child.stdout.take();
+    let backend = workspace.pid("leader").await;
+    wait_until("the end of the backend", || !is_alive(backend)).await;
+    send(&child, Signal::INT);
+    assert_eq!(end(child).await.code, Some(130));
+}
