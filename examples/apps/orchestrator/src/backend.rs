@@ -52,6 +52,10 @@ pub struct SendError {
 const TRANSIENT: Fault =
     Fault::new(Kind::Transient, Retryable::IfIdempotent, Health::Unhealthy, Origin::Remote);
 
+/// This machine cannot run the backend now. The message may be sent again. That says nothing about
+/// the backend, so the circuit does not count it.
+const LOCAL: Fault = Fault::new(Kind::Transient, Retryable::Unsent, Health::Neutral, Origin::Caller);
+
 /// The message fails each time that it is sent. That says nothing about other messages, so the
 /// circuit does not count it.
 const PERMANENT: Fault = Fault::new(Kind::Client, Retryable::Never, Health::Neutral, Origin::Caller);
@@ -60,6 +64,11 @@ impl SendError {
     /// Creates an error that is retried, and that the circuit counts as a failure.
     pub fn transient(message: impl Into<String>) -> Self {
         Self { message: message.into(), source: None, fault: TRANSIENT }
+    }
+
+    /// Creates an error of this machine. It is retried, and the circuit does not count it.
+    pub fn local(message: impl Into<String>) -> Self {
+        Self { message: message.into(), source: None, fault: LOCAL }
     }
 
     /// Creates an error that is not retried, and that the circuit does not count.

@@ -5,9 +5,13 @@ use std::io::{self, IsTerminal, Write};
 use indicatif::MultiProgress;
 use tracing_subscriber::EnvFilter;
 
-/// Prints the log events of the level `warn` and above, or those that `RUST_LOG` selects.
+/// The events that are printed unless `RUST_LOG` selects others: problems, and all transitions of
+/// circuits.
+const DEFAULT_FILTER: &str = "warn,tower_breaker=info";
+
+/// Prints the log events of [`DEFAULT_FILTER`], or those that `RUST_LOG` selects.
 pub(crate) fn init(bars: &MultiProgress) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
     let bars = bars.clone();
     tracing_subscriber::fmt()
         .with_env_filter(filter)

@@ -118,8 +118,8 @@ impl Plan {
             let program = &settings.command[0];
             if find_program(program).is_none() {
                 let problem = format!(
-                    "backend `{name}`: `command` names the program `{program}`, which does not exist; \
-                     install it, or correct the path"
+                    "backend `{name}`: `command` names the program `{program}`, which is not found or not \
+                     executable; install it, or correct the path"
                 );
                 return Err(PlanError::new(&self.name, problem));
             }
@@ -172,6 +172,9 @@ impl Plan {
     }
 
     fn check_task(&self, task: &Task) -> Result<(), String> {
+        if task.id.is_empty() {
+            return Err("`id` is empty; name the task".to_owned());
+        }
         if !self.file.backends.contains_key(&task.agent) {
             return Err(format!(
                 "`agent` names the unknown backend `{}`; add it to `backends`, or correct the name",

@@ -14,6 +14,9 @@ pub const TASK_VARIABLE: &str = "ORCHESTRATOR_TASK";
 /// The environment variable with the ID of the session.
 pub const SESSION_VARIABLE: &str = "ORCHESTRATOR_SESSION";
 
+/// How many characters of a command's error are reported.
+const ERROR_LENGTH: usize = 500;
+
 /// The number of sessions that this process has started.
 static SESSIONS: AtomicU32 = AtomicU32::new(0);
 
@@ -30,10 +33,12 @@ static SESSIONS: AtomicU32 = AtomicU32::new(0);
 /// | another exit code, or a signal | a transient error |
 /// | the command does not exist, or may not be run | a permanent error |
 /// | the answer is longer than 16 MiB | a permanent error |
+/// | this machine has too many processes or open files | an error that is retried, and that the circuit does not count |
 ///
 /// When a send is dropped, the command and its children are killed.
 #[derive(Clone, Debug)]
 pub struct ProcessBackend {
+    backend_type: String,
     settings: BackendSettings,
     session_id: String,
 }
@@ -42,7 +47,8 @@ impl ProcessBackend {
     /// Creates the backend of a type, with a new session.
     pub fn new(backend_type: &str, settings: BackendSettings) -> Self {
         let session = SESSIONS.fetch_add(1, Ordering::Relaxed) + 1;
-        Self { settings, session_id: format!("{backend_type}-{}-{session}", std::process::id()) }
+        let session_id = format!("{backend_type}-{}-{session}", std::process::id());
+        Self { backend_type: backend_type.to_owned(), settings, session_id }
     }
 
     async fn run(&self, message: &Message) -> Result<Response, SendError> {
@@ -57,34 +63,37 @@ impl ProcessBackend {
             .run()
             .await
             .map_err(start_error)?;
-        self.read(program, &output)
+        self.read(&output)
     }
 
     /// Returns the answer of a command that has ended.
-    fn read(&self, program: &str, output: &Output) -> Result<Response, SendError> {
+    fn read(&self, output: &Output) -> Result<Response, SendError> {
         if !output.status.success() {
-            return Err(self.exit_error(program, output));
+            return Err(self.exit_error(output));
         }
         if output.stdout.discarded > 0 {
-            let length = output.stdout.bytes.len();
+            let (name, length) = (&self.backend_type, output.stdout.bytes.len());
             return Err(SendError::permanent(format!(
-                "the answer of `{program}` is longer than {length} bytes; ask for a shorter answer"
+                "the answer of backend `{name}` is longer than {length} bytes; ask for a shorter answer"
             )));
         }
         Ok(Response { text: output.stdout.text().trim_end_matches(['\r', '\n']).to_owned() })
     }
 
-    fn exit_error(&self, program: &str, output: &Output) -> SendError {
+    fn exit_error(&self, output: &Output) -> SendError {
+        let (name, status) = (&self.backend_type, output.status);
         let is_permanent =
             output.status.code().is_some_and(|code| self.settings.permanent_exit_codes.contains(&code));
         let new = if is_permanent { SendError::permanent } else { SendError::transient };
         let stderr = output.stderr.text();
-        tracing::debug!(program, status = %output.status, %stderr, "command failed");
+        tracing::debug!(backend = name, %status, %stderr, "command failed");
         match stderr.lines().rfind(|line| !line.trim().is_empty()) {
-            Some(line) => new(format!("`{program}` failed ({})", output.status)).with_source(line.trim()),
+            Some(line) => {
+                let error: String = line.trim().chars().take(ERROR_LENGTH).collect();
+                new(format!("backend `{name}` failed ({status})")).with_source(error)
+            }
             None => new(format!(
-                "`{program}` failed ({}) and printed no error; run it in a shell to see why",
-                output.status
+                "backend `{name}` failed ({status}) and printed no error; run its command in a shell to see why"
             )),
         }
     }
@@ -95,9 +104,10 @@ fn start_error(error: SubprocessError) -> SendError {
     let new = match error {
         SubprocessError::NotFound { .. }
         | SubprocessError::NotExecutable { .. }
-        | SubprocessError::PermissionDenied { .. } => SendError::permanent,
+        | SubprocessError::PermissionDenied { .. }
+        | SubprocessError::InvalidArguments { .. } => SendError::permanent,
         // The system may have too many processes or open files at this time.
-        _ => SendError::transient,
+        _ => SendError::local,
     };
     new("the backend could not be run").with_source(error)
 }

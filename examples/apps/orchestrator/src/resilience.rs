@@ -8,9 +8,9 @@ use std::time::Duration;
 use futures::FutureExt;
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
-use tower_breaker::telemetry::Transition;
+use tower_breaker::fault_classify::Retryable;
 use tower_breaker::{
-    BreakerConfig, BreakerError, CancelledPolicy, Circuit, CircuitRegistry, Clock, ConfigError,
+    BreakerConfig, BreakerError, CancelledPolicy, Circuit, CircuitRegistry, CircuitState, Clock, ConfigError,
     HumanDuration, Rejection, Status, Verdict,
 };
 use tower_jitter_retry::{Budget, Jitter, RetryPolicy};
@@ -120,6 +120,8 @@ impl CircuitSettings {
 }
 
 /// The circuits of the backends: one for each type. A clone refers to the same circuits.
+///
+/// Their transitions are logged by `tower-breaker`: openings at the level `warn`, others at `info`.
 #[derive(Clone, Debug)]
 pub struct Circuits {
     registry: CircuitRegistry,
@@ -128,9 +130,7 @@ pub struct Circuits {
 impl Circuits {
     /// Creates the set without circuits. Each circuit is created when its backend is first used.
     pub fn new(config: BreakerConfig) -> Self {
-        let registry = CircuitRegistry::new(config);
-        registry.on_transition(log_transition);
-        Self { registry }
+        Self { registry: CircuitRegistry::new(config) }
     }
 
     /// Returns the circuit of a backend type, whose name is the type.
@@ -142,17 +142,6 @@ impl Circuits {
     pub fn statuses(&self) -> Vec<Status> {
         self.registry.statuses()
     }
-}
-
-fn log_transition(transition: &Transition) {
-    tracing::warn!(
-        circuit = transition.circuit,
-        from = transition.from.as_str(),
-        to = transition.to.as_str(),
-        reason = transition.reason.as_str(),
-        consecutive_failures = transition.consecutive_failures,
-        "circuit changed its state"
-    );
 }
 
 /// The error of [`send_with_retry`].
@@ -188,7 +177,8 @@ impl Error for SendFailure {
 
 /// Sends a message through a circuit, and sends it again while the error is transient.
 ///
-/// A rejection by the circuit ends the retries.
+/// A circuit that is open after a failed send ends the retries without a delay, because it would
+/// reject the next attempt. A rejection ends the retries, too.
 ///
 /// # Errors
 ///
@@ -209,8 +199,18 @@ pub fn send_with_retry<'a>(
     cancel: &'a CancellationToken,
 ) -> impl Future<Output = Result<Response, SendFailure>> + Send + use<'a> {
     let guard = circuit.errors_only().rule(verdict_of_send);
-    let retry = retry.errors_only().rule(verdict_of_attempt);
-    let response = retry.retry(move || guard.call(send(backend, message, cancel)));
+    let circuit = circuit.clone();
+    let retry = retry.errors_only().rule(move |outcome: Result<&Response, &BreakerError<SendError>>| {
+        verdict_of_attempt(outcome.err()?, &circuit)
+    });
+    let response = retry.retry(move || {
+        // `run_until_cancelled` polls the attempts before the token.
+        if cancel.is_cancelled() {
+            pending().left_future()
+        } else {
+            guard.call(send(backend, message)).right_future()
+        }
+    });
     cancel.run_until_cancelled(response).map(|result| match result {
         None => Err(SendFailure::Cancelled),
         Some(Ok(response)) => Ok(response),
@@ -221,16 +221,8 @@ pub fn send_with_retry<'a>(
     })
 }
 
-/// Sends a message once, unless the run is cancelled.
-async fn send(
-    backend: &dyn Backend,
-    message: &Message,
-    cancel: &CancellationToken,
-) -> Result<Response, SendError> {
-    // `run_until_cancelled` polls the attempts before the token.
-    if cancel.is_cancelled() {
-        pending::<()>().await;
-    }
+/// Sends a message once. The backend is not called before the circuit has admitted the send.
+async fn send(backend: &dyn Backend, message: &Message) -> Result<Response, SendError> {
     backend.send(message).await
 }
 
@@ -238,10 +230,11 @@ fn verdict_of_send(outcome: Result<&Response, &SendError>) -> Option<Verdict> {
     outcome.err().map(|error| error.fault().into())
 }
 
-/// Defers to the classifier for a rejection, which is never retried.
-fn verdict_of_attempt(outcome: Result<&Response, &BreakerError<SendError>>) -> Option<Verdict> {
-    match outcome.err()? {
-        BreakerError::Inner(error) => Some(error.fault().into()),
-        _ => None,
-    }
+/// Does not retry while the circuit is open. Defers to the classifier for a rejection, which is
+/// never retried.
+fn verdict_of_attempt(error: &BreakerError<SendError>, circuit: &Circuit) -> Option<Verdict> {
+    let BreakerError::Inner(error) = error else { return None };
+    let fault = error.fault();
+    let is_open = circuit.status().state == CircuitState::Open;
+    Some(if is_open { fault.with_retryable(Retryable::Never) } else { fault }.into())
 }

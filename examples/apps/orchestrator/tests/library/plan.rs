@@ -93,6 +93,7 @@ fn plan_file_is_read_by_its_extension() {
 #[test]
 fn error_names_task_and_field() {
     let rejected = assert_rejected;
+    rejected(r#""id": "build""#, r#""id": """#, "task ``: `id` is empty; name the task");
     rejected(r#""build", "agent""#, r#""design", "agent""#, "two tasks have the `id` `design`; rename");
     rejected(
         r#"["design"]"#,
@@ -166,7 +167,7 @@ fn missing_command_is_named() {
     let error = parse(&plan.replace(r#""codex", "exec""#, r#""/missing/codex""#)).unwrap();
     let error = error.check_commands().unwrap_err().to_string();
     let expected = "plan.json: backend `codex`: `command` names the program `/missing/codex`, which \
-                    does not exist; install it, or correct the path";
+                    is not found or not executable; install it, or correct the path";
     assert_eq!(error, expected);
     let existing = parse(&plan.replace(r#""codex", "exec""#, r#""sh""#)).unwrap();
     existing.check_commands().unwrap();

@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use tower_breaker::fault_classify::ErrorChain;
+use tower_breaker::fault_classify::{ErrorChain, Retryable};
 
 use crate::common::{message, run, runner, short_retries};
 
@@ -72,7 +72,10 @@ async fn permanent_exit_code_is_not_retried() {
     let dir = tempfile::tempdir().unwrap();
     let (backend, sends) = counting(&dir, "echo progress >&2; echo 'prompt too long' >&2; exit 64");
     let failure = send(&backend, "").await.unwrap_err();
-    assert_eq!(ErrorChain(&failure).to_string(), "`sh` failed (exit status: 64): prompt too long");
+    assert_eq!(
+        ErrorChain(&failure).to_string(),
+        "backend `claude` failed (exit status: 64): prompt too long"
+    );
     assert_eq!(lines(&sends), 1);
 }
 
@@ -82,17 +85,36 @@ async fn other_exit_code_and_signal_are_retried() {
         let dir = tempfile::tempdir().unwrap();
         let (backend, sends) = counting(&dir, end);
         let failure = send(&backend, "").await.unwrap_err();
-        let expected = format!("`sh` failed ({error}) and printed no error; run it in a shell to see why");
+        let expected = format!(
+            "backend `claude` failed ({error}) and printed no error; run its command in a shell to see why"
+        );
         assert_eq!(ErrorChain(&failure).to_string(), expected);
         assert_eq!(lines(&sends), 5, "the circuit ends the retries");
     }
 }
 
 #[tokio::test]
+async fn long_line_on_stderr_is_cut() {
+    let backend = shell("head -c 1000000 /dev/zero | tr '\\0' x >&2; exit 64");
+    let failure = send(&backend, "").await.unwrap_err();
+    let expected = format!("backend `claude` failed (exit status: 64): {}", "x".repeat(500));
+    assert!(ErrorChain(&failure).to_string() == expected, "the error has another text or length");
+}
+
+#[tokio::test]
+async fn nul_byte_in_arguments_is_permanent() {
+    let command = ["cat", "\0"].map(str::to_owned).to_vec();
+    let backend = ProcessBackend::new("claude", BackendSettings { command, permanent_exit_codes: vec![] });
+    let message = message("");
+    let error = backend.send(&message).await.unwrap_err();
+    assert_eq!(error.fault().retryable(), Retryable::Never, "{}", ErrorChain(&error));
+}
+
+#[tokio::test]
 async fn answer_above_limit_fails() {
     let backend = shell("head -c 17000000 /dev/zero");
     let failure = send(&backend, "").await.unwrap_err();
-    let expected = "the answer of `sh` is longer than 16777216 bytes; ask for a shorter answer";
+    let expected = "the answer of backend `claude` is longer than 16777216 bytes; ask for a shorter answer";
     assert_eq!(failure.to_string(), expected);
 }
 

@@ -60,6 +60,8 @@ async fn send_with_retry_permanent_failure_circuit_open() {
     assert!(matches!(&failure, SendFailure::Backend(_)), "{failure}");
     assert_eq!(failure.to_string(), "the backend is down");
     assert_eq!(backend.sends(), 5);
+    let open = circuit.status().retry_after;
+    assert_eq!(open, Some(Duration::from_secs(30)), "no delay follows the failure that opens the circuit");
     let trip = circuit.status().last_trip.expect("the circuit is open");
     assert_eq!((trip.reason, trip.consecutive_failures), (Reason::ConsecutiveFailures, 5));
 
@@ -108,6 +110,30 @@ async fn cancelled_token_prevents_first_send() {
     let failure = send_with_retry(&backend, &message, &circuit, &policy(), &cancel).await.unwrap_err();
     assert!(matches!(failure, SendFailure::Cancelled), "{failure}");
     assert_eq!(backend.sends(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn cancelled_token_precedes_open_circuit() {
+    let circuit = default_circuit();
+    send(&TestBackend::dead(), &circuit).await.unwrap_err();
+    let (message, cancel) = (message("hello"), CancellationToken::new());
+    cancel.cancel();
+    let backend = TestBackend::echo();
+    let failure = send_with_retry(&backend, &message, &circuit, &policy(), &cancel).await.unwrap_err();
+    assert!(matches!(failure, SendFailure::Cancelled), "{failure}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn error_of_this_machine_is_retried_and_not_counted() {
+    let backend = TestBackend::new(async |_, send| match send {
+        1..=10 => Err(SendError::local("too many open files")),
+        _ => Ok(response("done")),
+    });
+    let circuit = default_circuit();
+    assert_eq!(send(&backend, &circuit).await.unwrap(), "done");
+    let status = circuit.status();
+    assert_eq!((backend.sends(), status.consecutive_failures), (11, 0));
+    assert!(status.last_trip.is_none());
 }
 
 #[tokio::test(start_paused = true)]
@@ -217,9 +243,6 @@ async fn open_circuit_half_opens_and_third_success_closes() {
     let circuit = default_circuit();
     send(&TestBackend::dead(), &circuit).await.unwrap_err();
     let backend = fails_until(1);
-    // The circuit opened before the last delay of the first call.
-    let retry_after = circuit.status().retry_after.expect("the circuit is open");
-    assert!(retry_after <= Duration::from_secs(30) && retry_after > Duration::from_secs(29));
     sleep(Duration::from_secs(29)).await;
     assert!(matches!(send(&backend, &circuit).await, Err(SendFailure::Rejected(_))));
     sleep(Duration::from_secs(1)).await;
