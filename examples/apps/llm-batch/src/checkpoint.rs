@@ -121,11 +121,11 @@ impl fmt::Display for JobError {
         match self {
             Self::InvalidId { job_id } => write!(
                 f,
-                "`{job_id}` is no job; use 1 to 100 letters, digits, `-`, `_` and `.`, and no `.` in front"
+                "`{job_id}` is not a valid job name; use 1 to 100 letters, digits, `-`, `_` and `.`, and no `.` in front"
             ),
             Self::Unknown { job_id, path } => write!(
                 f,
-                "there is no job `{job_id}`: `{}` does not exist; check the job and the checkpoint folder",
+                "there is no job `{job_id}`: `{}` does not exist; check the name and --checkpoint-dir",
                 path.display()
             ),
             Self::Malformed { path, .. } => {

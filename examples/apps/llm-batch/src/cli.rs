@@ -12,6 +12,9 @@ use crate::llm::{ApiKey, InvalidKey};
 /// The folder of the jobs' files, if no other is given.
 pub const DEFAULT_CHECKPOINT_DIR: &str = ".checkpoints";
 
+const BASE_URL_HELP: &str = "The address of the API, with /v1 for the style openai, as in http://localhost:8000/v1, and \
+    without it for anthropic";
+
 /// Sends each item of a file to an LLM API, and loses no result
 #[derive(Debug, Parser)]
 #[command(name = "agents", version, max_term_width = 100)]
@@ -28,7 +31,7 @@ pub enum Command {
     Process(ProcessArgs),
     /// Continue a job that was aborted, interrupted or killed
     Resume(ResumeArgs),
-    /// Watch a job survive a failing API, a revoked key and SIGKILL; needs no key and no network
+    /// Watch a job survive a failing API, a revoked key and SIGKILL in 10 seconds; needs no key
     Demo,
 }
 
@@ -45,7 +48,7 @@ pub struct ProcessArgs {
     /// The configuration in TOML or JSON; flags take precedence over it
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// The name of the job [default: the name of INPUT and a number]
+    /// The name of the job, for `resume` [default: INPUT and a number, such as reviews-1]
     #[arg(long, value_name = "JOB_ID")]
     pub job_id: Option<String>,
     /// The arguments that `resume` has, too.
@@ -109,7 +112,7 @@ pub struct SettingArgs {
     #[arg(long, value_name = "FIELD")]
     pub model_field: Option<String>,
     /// The address of the API.
-    #[arg(long, value_name = "URL", help = "The address of the API, such as http://localhost:8000/v1")]
+    #[arg(long, value_name = "URL", help = BASE_URL_HELP)]
     pub base_url: Option<String>,
     /// The sampling temperature [default: 0.7]
     #[arg(long, value_name = "T")]
@@ -135,7 +138,7 @@ pub struct SettingArgs {
     /// The number of attempts of a call, the first one included [default: 3]
     #[arg(long, value_name = "N")]
     pub max_retries: Option<u32>,
-    /// The delay before the first retry, without its jitter [default: 1]
+    /// The delay before the first retry; jitter adds up to 5 seconds [default: 1]
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     pub retry_delay: Option<Duration>,
     /// The longest time that an item waits for the circuit of its model; then it fails (default:
@@ -145,7 +148,7 @@ pub struct SettingArgs {
     /// How often an item is asked again whose reply does not parse [default: 2]
     #[arg(long, value_name = "N")]
     pub parse_error_retries: Option<u32>,
-    /// Ask whether to continue after every N results
+    /// Ask whether to continue after every N results [default: never]
     #[arg(long, value_name = "N")]
     pub checkin_interval: Option<usize>,
     /// Trip after N consecutive fatal errors (default: 5, 0 to disable)

@@ -98,6 +98,13 @@ pub fn is_json_array(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json"))
 }
 
+/// The next step after a line that cannot be parsed.
+const LINES_HINT: &str = "each line must be a JSON object; a file with a JSON array is named *.json";
+
+/// The next step after an array that cannot be parsed.
+const ARRAY_HINT: &str =
+    "the file must be a JSON array of objects; a file with an object on each line is named *.jsonl";
+
 type ParseError = ((usize, usize), String);
 
 fn parse_lines(text: &str) -> Result<Vec<InputItem>, ParseError> {
@@ -106,14 +113,15 @@ fn parse_lines(text: &str) -> Result<Vec<InputItem>, ParseError> {
         .filter(|(_, text)| !text.trim().is_empty())
         .map(|(line, text)| match serde_json::from_str(text) {
             Ok(fields) => Ok(InputItem { line, fields }),
-            Err(error) => Err(((line, error.column()), reason(&error))),
+            Err(error) => Err(((line, error.column()), reason(&error, LINES_HINT))),
         })
         .collect()
 }
 
 fn parse_array(text: &str) -> Result<Vec<InputItem>, ParseError> {
     let parsed = parse_objects(text);
-    let (objects, raw) = parsed.map_err(|error| ((error.line(), error.column()), reason(&error)))?;
+    let (objects, raw) =
+        parsed.map_err(|error| ((error.line(), error.column()), reason(&error, ARRAY_HINT)))?;
     let mut items = Vec::with_capacity(objects.len());
     let (mut line, mut rest) = (1, text);
     for (fields, raw) in objects.into_iter().zip(raw) {
@@ -134,11 +142,14 @@ fn parse_objects(text: &str) -> serde_json::Result<Objects<'_>> {
     Ok((serde_json::from_str(text)?, serde_json::from_str(text)?))
 }
 
-/// Returns the text of an error without its line and column, which are relative to the parsed text.
-fn reason(error: &serde_json::Error) -> String {
+/// Returns the text of an error and a hint.
+///
+/// The line and the column are removed from the text, because they are relative to the parsed text.
+fn reason(error: &serde_json::Error, hint: &str) -> String {
     let text = error.to_string();
     let place = format!(" at line {} column {}", error.line(), error.column());
-    text.strip_suffix(&place).unwrap_or(&text).to_owned()
+    let problem = text.strip_suffix(&place).unwrap_or(&text);
+    format!("{problem}; {hint}")
 }
 
 /// Returns line and column of the byte after `bytes`.
@@ -215,16 +226,18 @@ mod tests {
     #[test]
     fn invalid_json_names_file_line_and_column() {
         let content = [b"{\"a\":1}\n".repeat(6), b"{\"a\":1,}\n".to_vec()].concat();
-        let expected = "input `in.jsonl` cannot be used: line 7, column 8: trailing comma";
+        let expected =
+            format!("input `in.jsonl` cannot be used: line 7, column 8: trailing comma; {LINES_HINT}");
         assert_eq!(read("in.jsonl", &content).unwrap_err(), expected);
-        let expected = "input `in.json` cannot be used: line 2, column 6: expected `:`";
+        let expected =
+            format!("input `in.json` cannot be used: line 2, column 6: expected `:`; {ARRAY_HINT}");
         assert_eq!(read("in.json", b"[\n{\"a\" 1}]").unwrap_err(), expected);
     }
 
     #[test]
     fn item_that_is_no_object_names_its_line() {
-        let expected =
-            "input `in.jsonl` cannot be used: line 2, column 1: invalid type: integer `3`, expected a map";
+        let place = "input `in.jsonl` cannot be used: line 2, column 1";
+        let expected = format!("{place}: invalid type: integer `3`, expected a map; {LINES_HINT}");
         assert_eq!(read("in.jsonl", b"{}\n3").unwrap_err(), expected);
         let error = read("in.json", b"[{},\n\"x\"]").unwrap_err();
         assert!(error.contains("in.json") && error.contains("line 2, column"), "{error}");

@@ -67,7 +67,9 @@ fn api_key(args: &CommonArgs, api: Api) -> Result<ApiKey, CommandError> {
     }
     match env::var(variable) {
         Ok(key) if !key.is_empty() => Ok(ApiKey::new(&key)?),
-        _ => Err(CommandError::usage(format!("there is no API key; set {variable}, or give --api-key"))),
+        _ => Err(CommandError::usage(format!(
+            "there is no API key; set {variable}, or give --api-key ('' for a server without keys)"
+        ))),
     }
 }
 

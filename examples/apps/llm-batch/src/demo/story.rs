@@ -82,7 +82,10 @@ impl Story {
         api::fail_all_requests(&self.llm);
         agents.wait_for("to", "open").await?;
         self.say(format_args!("The circuit of the model `{MODEL}` is open: the program sends no requests."));
-        self.say("The items wait for the circuit. They do not fail. Meanwhile, the API recovers.");
+        self.say(
+            "The items wait for the circuit. An item fails only if its three requests had failed before.",
+        );
+        self.say("Meanwhile, the API recovers.");
         api::work(&self.llm);
         agents.wait_for("to", "closed").await?;
         self.say("Probes were answered, so the circuit is closed. The job goes on.");

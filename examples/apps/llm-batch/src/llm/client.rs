@@ -226,7 +226,7 @@ impl fmt::Display for ClientError {
             Self::BaseUrl(url) => {
                 write!(
                     f,
-                    "`base_url` is `{url}`; it must be an address without user and password, such as http://localhost:8000/v1"
+                    "`base_url` is `{url}`; it must be an address with http:// or https:// and without user and password, such as http://localhost:8000/v1"
                 )
             }
             Self::Invalid(_) => f.write_str("the client of the API cannot be created"),
