@@ -8,8 +8,8 @@ use orchestrator::runner::DEFAULT_CONCURRENCY;
 
 /// Runs the tasks of a plan in dependency order, and isolates their failures
 ///
-/// Exit codes: 0 if all tasks are completed, 1 if a task failed, 2 if the plan or the command line
-/// is invalid, 130 if the run was interrupted.
+/// Exit codes: 0 if all tasks are completed, 1 if a task failed or a command of `backends` is not
+/// found, 2 if the plan or the command line is invalid, 130 if the run was interrupted.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 100)]
 pub(crate) struct Cli {
