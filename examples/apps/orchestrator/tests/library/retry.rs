@@ -113,17 +113,6 @@ async fn cancelled_token_prevents_first_send() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn cancelled_token_precedes_open_circuit() {
-    let circuit = default_circuit();
-    send(&TestBackend::dead(), &circuit).await.unwrap_err();
-    let (message, cancel) = (message("hello"), CancellationToken::new());
-    cancel.cancel();
-    let backend = TestBackend::echo();
-    let failure = send_with_retry(&backend, &message, &circuit, &policy(), &cancel).await.unwrap_err();
-    assert!(matches!(failure, SendFailure::Cancelled), "{failure}");
-}
-
-#[tokio::test(start_paused = true)]
 async fn error_of_this_machine_is_retried_and_not_counted() {
     let backend = TestBackend::new(async |_, send| match send {
         1..=10 => Err(SendError::local("too many open files")),
