@@ -147,7 +147,7 @@ impl JobConfig {
         let text = fs::read_to_string(path).map_err(|source| ConfigError::read(path, source))?;
         let extension = path.extension().unwrap_or_default().to_ascii_lowercase();
         let config: Self = match extension.to_str() {
-            Some("toml") => toml::from_str(&text).map_err(|source| ConfigError::parse(path, source))?,
+            Some("toml") => toml::from_str(&text).map_err(|error| ConfigError::toml(path, &text, &error))?,
             Some("json") => serde_json::from_str(&text).map_err(|source| ConfigError::parse(path, source))?,
             _ => return Err(ConfigError::extension(path)),
         };

@@ -48,6 +48,13 @@ impl ConfigError {
         Self::Extension { path: path.to_owned() }
     }
 
+    /// Leaves out the line of the file, because it may hold a secret.
+    pub(super) fn toml(path: &Path, text: &str, error: &toml::de::Error) -> Self {
+        let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+        let line = 1 + before.matches('\n').count();
+        Self::parse(path, format!("line {line}: {}", error.message()))
+    }
+
     pub(super) fn parse(path: &Path, source: impl Into<BoxError>) -> Self {
         Self::Parse { path: path.to_owned(), source: source.into() }
     }

@@ -87,6 +87,21 @@ fn config_error_names_file_line_and_field() {
     }
 }
 
+/// A line of the file may hold a secret.
+#[test]
+fn config_error_does_not_quote_the_line() {
+    for name in ["job.toml", "job.json"] {
+        let text = if name == "job.toml" {
+            "[llm]\napi_key = 'sk-secret'"
+        } else {
+            "{\"llm\":\n{\"api_key\": \"sk-secret\"}}"
+        };
+        let error = read(name, text).expect_err(text);
+        assert!(!error.contains("sk-secret"), "{error}");
+        assert!(error.contains("line 2") && error.contains("unknown field `api_key`"), "{error}");
+    }
+}
+
 #[test]
 fn config_file_missing_is_named() {
     let (_folder, path) = file("job.toml", "");
