@@ -19,6 +19,15 @@ async fn results_are_in_the_order_of_the_input() {
 }
 
 #[tokio::test]
+async fn numbers_of_items_are_kept() {
+    let setup = Setup::new(0).await;
+    let numbers = "[0.47765259843376573,9494.066600157983,1e-7,18446744073709551615,-9223372036854775808]";
+    setup.write("in.jsonl", &format!("{{\"name\":\"a\",\"numbers\":{numbers}}}\n"));
+    setup.run(&setup.process(&[]), "").await.expect_code(0);
+    assert!(setup.read("out.jsonl").contains(numbers), "{}", setup.read("out.jsonl"));
+}
+
+#[tokio::test]
 async fn json_files_hold_arrays() {
     let setup = Setup::new(0).await;
     setup.write("in.json", "[{\"name\": \"a\"}, {\"name\": \"b\"}]");
