@@ -323,10 +323,12 @@ impl ProgressTracker {
         &self.checkpoint
     }
 
-    /// Records the results that the writer has written.
+    /// Records the results that the writer has written. A result of an item that the input does not
+    /// have is not counted.
     pub fn update(&mut self, writer: &IncrementalWriter) {
-        self.checkpoint.counts.processed = writer.completed_indices().len();
-        self.checkpoint.counts.failed = writer.failed_indices().len();
+        let items = ..self.checkpoint.counts.total;
+        self.checkpoint.counts.processed = writer.completed_indices().range(items).count();
+        self.checkpoint.counts.failed = writer.failed_indices().range(items).count();
     }
 
     /// Saves the results and the checkpoint to the disk.

@@ -49,6 +49,7 @@ fn next_step(kind: io::ErrorKind) -> Option<&'static str> {
         io::ErrorKind::PermissionDenied => Some("change its permissions, or choose another path"),
         io::ErrorKind::ReadOnlyFilesystem => Some("choose a path on a writable file system"),
         io::ErrorKind::IsADirectory => Some("choose the path of a file"),
+        io::ErrorKind::AlreadyExists => Some("choose the path of a folder"),
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Some("create its folder"),
         _ => None,
     }

@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use super::CommandError;
 use crate::files::{self, FileError};
 use crate::input::is_json_array;
 use crate::unit::Unit;
@@ -20,6 +21,19 @@ pub(super) fn check(path: &Path) -> Result<(), FileError> {
         }
     };
     result.map_err(|source| FileError::new("write", path, source))
+}
+
+/// Checks that the output does not replace the input.
+pub(super) fn check_is_not_input(output: &Path, input: &Path) -> Result<(), CommandError> {
+    let is_input = match (output.canonicalize(), input.canonicalize()) {
+        (Ok(output), Ok(input)) => output == input,
+        _ => false,
+    };
+    if is_input {
+        let output = output.display();
+        return Err(CommandError::usage(format!("output `{output}` is the input; give another file")));
+    }
+    Ok(())
 }
 
 /// Writes the results as a JSON array if the path ends in `.json`, else as JSON Lines.

@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::job::Job;
 use super::run::run_job;
-use super::{CommandError, absolute_path, client, resume_command};
+use super::{CommandError, absolute_path, client, output, resume_command};
 use crate::checkpoint::{Checkpoint, Counts, JobError, JobFiles, JobLock};
 use crate::cli::ProcessArgs;
 use crate::config::JobConfig;
@@ -26,10 +26,7 @@ pub(super) async fn process(args: ProcessArgs, interrupted: CancellationToken) -
     let template = PromptTemplate::new(&prompt)?;
     let input = Input::read(&args.input)?;
     input.check_fields(&template)?;
-    if is_same_file(&args.input, &args.output) {
-        let text = format!("output `{}` is the input; give another file", args.output.display());
-        return Err(CommandError::usage(text));
-    }
+    output::check_is_not_input(&args.output, &args.input)?;
 
     let (files, lock) = reserve(&args)?;
     let checkpoint = Checkpoint {
@@ -53,13 +50,6 @@ fn read_prompt(argument: &str) -> Result<String, CommandError> {
     let Some(path) = argument.strip_prefix('@') else { return Ok(argument.to_owned()) };
     fs::read_to_string(path)
         .map_err(|error| CommandError::usage(format!("the prompt `{path}` cannot be read: {error}")))
-}
-
-fn is_same_file(input: &Path, output: &Path) -> bool {
-    match (input.canonicalize(), output.canonicalize()) {
-        (Ok(input), Ok(output)) => input == output,
-        _ => false,
-    }
 }
 
 /// Locks a new job.

@@ -4,7 +4,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::job::Job;
 use super::run::{End, run_job};
-use super::{CommandError, absolute_path, client};
+use super::{CommandError, absolute_path, client, output};
 use crate::checkpoint::{Checkpoint, JobFiles, JobLock};
 use crate::cli::ResumeArgs;
 use crate::input::Input;
@@ -30,6 +30,7 @@ pub(super) async fn resume(args: ResumeArgs, interrupted: CancellationToken) -> 
         return Err(CommandError::usage(text));
     }
     input.check_fields(&template)?;
+    output::check_is_not_input(&checkpoint.output, &checkpoint.input)?;
 
     let config = checkpoint.config.clone();
     let mut job = Job::open(&args.common, files, lock, checkpoint, input.items)?;

@@ -75,6 +75,28 @@ async fn reply_that_does_not_parse_is_retried_as_failure() {
 }
 
 #[tokio::test]
+async fn output_that_is_the_input_is_refused() {
+    let setup = Setup::new(3).await;
+    let input = setup.read("in.jsonl");
+    setup.run(&setup.process(&[]), "").await.expect_code(0);
+    let program = setup.run(&setup.resume(&["--output", "in.jsonl"]), "").await;
+    program.expect_code(2).expect_stderr("in.jsonl` is the input; give another file");
+    assert_eq!(setup.read("in.jsonl"), input);
+}
+
+/// Somebody has edited the results file.
+#[tokio::test]
+async fn result_of_an_unknown_item_is_kept_and_not_counted() {
+    let setup = Setup::new(3).await;
+    setup.run(&setup.process(&[]), "").await.expect_code(0);
+    let path = ".checkpoints/job.results.jsonl";
+    setup.write(path, &format!("{}{{\"_idx\":3,\"error\":\"x\"}}\n", setup.read(path)));
+    let program = setup.run(&setup.resume(&["--retry-failures"]), "").await;
+    program.expect_code(0).expect_stdout("Found 0 failed items").expect_stdout("3 items, 0 failed");
+    assert_eq!(setup.lines("out.jsonl").len(), 4);
+}
+
+#[tokio::test]
 async fn unknown_job_is_named() {
     let setup = Setup::new(1).await;
     let program = setup.run(&setup.arguments(&["resume", "other"], &[]), "").await;
