@@ -3,7 +3,7 @@
 //! Two kinds of circuits are involved:
 //!
 //! - The [job's circuit](JobCircuit) counts fatal errors, such as an invalid key. When it opens, no
-//!   further call begins. The calls in flight finish, and the stream of events ends with
+//!   further attempt begins. The attempts in flight finish, and the stream of events ends with
 //!   [`Event::Tripped`].
 //! - The client has a circuit for each model, which opens while the API is down. The units of that
 //!   model wait until it admits calls again, and fail after `max_wait`.
@@ -241,14 +241,14 @@ impl<C: Complete + Sync> Engine<C> {
         Some(is_ready)
     }
 
-    /// Makes a call, and records its outcome. `None`: the job was stopped before the call.
+    /// Makes a call, and records its outcome. `None`: the job was stopped before an attempt.
     async fn call(&self, run: &Run, unit: &Unit, ask: &Ask) -> Option<Result<String, LlmError>> {
         let _slot = self.calls.acquire().await.ok()?;
         if run.stopped.is_cancelled() {
             return None;
         }
         let permit = self.circuit.try_acquire().ok()?;
-        let outcome = self.client.complete(ask).await;
+        let outcome = self.client.complete_unless_stopped(ask, &run.stopped).await?;
         match &outcome {
             Ok(_) => self.circuit.record_success(permit),
             Err(LlmError::Fatal(error)) => {

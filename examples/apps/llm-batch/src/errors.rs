@@ -18,20 +18,6 @@ pub enum LlmError {
     Failed(FailedLlmError),
 }
 
-impl LlmError {
-    /// Replaces the message of the API.
-    pub(crate) fn map_message(self, map: impl FnOnce(String) -> String) -> Self {
-        match self {
-            Self::Fatal(error) => Self::Fatal(FatalLlmError { message: map(error.message), ..error }),
-            Self::Quota(error) => Self::Quota(FatalLlmError { message: map(error.message), ..error }),
-            Self::Failed(error) => Self::Failed(FailedLlmError { message: map(error.message), ..error }),
-            Self::CircuitOpen(error) => {
-                Self::CircuitOpen(CircuitOpenError { last_failure: error.last_failure.map(map), ..error })
-            }
-        }
-    }
-}
-
 impl fmt::Display for LlmError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

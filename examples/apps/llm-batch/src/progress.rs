@@ -77,7 +77,7 @@ pub struct Circuits {
     pub models: Vec<Status>,
 }
 
-/// Names the models whose circuits are not closed.
+/// Names the models whose circuits are not closed, and why.
 impl fmt::Display for Circuits {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let TripStatus { consecutive_failures, threshold, is_tripped, .. } = self.job;
@@ -95,6 +95,9 @@ impl fmt::Display for Circuits {
             write!(f, " | {}: {}", status.key.as_deref().unwrap_or("model"), status.state)?;
             if let Some(time) = status.retry_after {
                 write!(f, ", retry in {} s", time.as_secs() + 1)?;
+            }
+            if let Some(failure) = status.last_failure.as_ref() {
+                write!(f, ": {}", failure.message)?;
             }
         }
         Ok(())

@@ -8,9 +8,11 @@ use std::time::Duration;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Method};
 use reqwest::{Client, Request, Url};
+use tokio::sync::Mutex;
+use tokio_util::sync::CancellationToken;
 use tower::timeout::TimeoutLayer;
 use tower::util::BoxCloneSyncService;
-use tower::{BoxError, ServiceBuilder, ServiceExt};
+use tower::{BoxError, Layer, ServiceBuilder, ServiceExt, service_fn};
 use tower_breaker::keyed::{KeyedBreakerLayer, KeyedCircuits, KeyedConfig};
 use tower_breaker::{BreakerConfig, BreakerError, Clock};
 use tower_fault_classify::body::{ErrorBodies, LlmErrors};
@@ -61,10 +63,11 @@ impl fmt::Debug for Model {
 /// A client of the LLM API. Clones share the connections and the circuits.
 #[derive(Clone, Debug)]
 pub struct LlmClient {
-    service: BoxCloneSyncService<Request, String, BreakerError<ClassifiedError>>,
+    retry: JitterRetryLayer,
+    /// Makes one attempt.
+    attempts: BoxCloneSyncService<Request, String, BreakerError<ClassifiedError>>,
     circuits: KeyedCircuits<Model>,
     url: Url,
-    key: ApiKey,
     config: LlmConfig,
 }
 
@@ -81,22 +84,25 @@ impl LlmClient {
         let circuits = circuits().map_err(ClientError::invalid)?;
         let retry = retry_policy(processing).map_err(ClientError::invalid)?;
         let (api, model) = (llm.api, Model::from(&*llm.model));
-        let service = ServiceBuilder::new()
+        let attempts = ServiceBuilder::new()
             .layer(BoxCloneSyncService::layer())
-            .layer(JitterRetryLayer::new(retry))
             .layer(
                 KeyedBreakerLayer::with_circuits(circuits.clone(), move |_: &Request| model.clone())
                     .key_from_extension()
+                    // The progress shows it while items wait.
                     .keep_last_failure("attempt"),
             )
             // Classifies timeouts, and errors of the connection.
             .layer(FaultClassifyLayer::new())
             .layer(TimeoutLayer::new(llm.timeout))
-            .and_then(move |response| read_reply(api, response))
+            .and_then(move |response| {
+                let key = key.clone();
+                async move { read_reply(api, &key, response).await }
+            })
             // Classifies responses, by the code in their bodies.
             .layer(FaultClassifyLayer::new().read_error_bodies(ErrorBodies::new(LlmErrors::new())))
             .service(client);
-        Ok(Self { service, circuits, url, key, config: llm.clone() })
+        Ok(Self { retry: JitterRetryLayer::new(retry), attempts, circuits, url, config: llm.clone() })
     }
 
     /// Returns the circuits of the models.
@@ -115,9 +121,18 @@ impl LlmClient {
         request.with_extension(model.clone())
     }
 
-    async fn send(&self, ask: &Ask) -> Result<String, LlmError> {
+    /// Makes a call. `running` is locked during each of its attempts.
+    async fn call(&self, ask: &Ask, running: Arc<Mutex<()>>) -> Result<String, LlmError> {
         let model = self.model(ask.model.as_deref());
-        match self.service.clone().oneshot(self.request(&model, ask)).await {
+        let attempts = self.attempts.clone();
+        let service = self.retry.layer(service_fn(move |request| {
+            let (attempts, running) = (attempts.clone(), Arc::clone(&running));
+            async move {
+                let _running = running.lock_owned().await;
+                attempts.oneshot(request).await
+            }
+        }));
+        match service.oneshot(self.request(&model, ask)).await {
             Ok(reply) => Ok(reply),
             Err(error) if is_rejected(&error) => Err(LlmError::CircuitOpen(self.circuit_open(&model))),
             Err(error) => Err(llm_error(error)),
@@ -135,7 +150,25 @@ impl LlmClient {
 
 impl Complete for LlmClient {
     async fn complete(&self, ask: &Ask) -> Result<String, LlmError> {
-        self.send(ask).await.map_err(|error| error.map_message(|message| self.key.redact(message)))
+        self.call(ask, Arc::default()).await
+    }
+
+    async fn complete_unless_stopped(
+        &self,
+        ask: &Ask,
+        stopped: &CancellationToken,
+    ) -> Option<Result<String, LlmError>> {
+        let running = Arc::new(Mutex::new(()));
+        let stopped_between_attempts = async {
+            stopped.cancelled().await;
+            drop(running.lock().await);
+        };
+        tokio::select! {
+            // The outcome of the attempt that has just ended takes precedence.
+            biased;
+            outcome = self.call(ask, Arc::clone(&running)) => Some(outcome),
+            () = stopped_between_attempts => None,
+        }
     }
 
     async fn ready(&self, model: Option<&str>) {
@@ -145,11 +178,18 @@ impl Complete for LlmClient {
 
 fn url(config: &LlmConfig) -> Result<Url, ClientError> {
     let base = config.base_url.as_deref().unwrap_or(config.api.base_url());
-    let text = format!("{}{}", base.trim_end_matches('/'), config.api.path());
-    match Url::parse(&text) {
-        Ok(url) if matches!(url.scheme(), "http" | "https") && url.username().is_empty() => Ok(url),
-        _ => Err(ClientError::BaseUrl(base.to_owned())),
-    }
+    let mut url = match Url::parse(base) {
+        Ok(url) if is_server(&url) => url,
+        _ => return Err(ClientError::BaseUrl(base.to_owned())),
+    };
+    let path = format!("{}{}", url.path().trim_end_matches('/'), config.api.path());
+    url.set_path(&path);
+    Ok(url)
+}
+
+fn is_server(url: &Url) -> bool {
+    let has_user = !url.username().is_empty() || url.password().is_some();
+    matches!(url.scheme(), "http" | "https") && !has_user
 }
 
 fn http_client(config: &LlmConfig, key: &ApiKey, url: &Url) -> reqwest::Result<Client> {

@@ -33,8 +33,8 @@ impl ApiKey {
     }
 
     /// Removes the key from a text, such as the message of a server that repeats it.
-    pub(super) fn redact(&self, text: String) -> String {
-        if self.0.is_empty() { text } else { text.replace(&self.0, "***") }
+    pub(super) fn redact(&self, text: &str) -> String {
+        if self.0.is_empty() { text.to_owned() } else { text.replace(&self.0, "***") }
     }
 }
 
@@ -74,7 +74,7 @@ mod tests {
     fn key_is_hidden_in_debug_and_texts() {
         let key = ApiKey::new("sk-1").expect("the key is valid");
         assert_eq!(format!("{key:?} {:?}", key.header("")), "ApiKey(***) Some(Sensitive)");
-        assert_eq!(key.redact("no key sk-1, really sk-1".to_owned()), "no key ***, really ***");
-        assert_eq!(ApiKey::new("").expect("no key is valid").redact("text".to_owned()), "text");
+        assert_eq!(key.redact("no key sk-1, really sk-1"), "no key ***, really ***");
+        assert_eq!(ApiKey::new("").expect("no key is valid").redact("text"), "text");
     }
 }

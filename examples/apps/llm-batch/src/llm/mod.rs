@@ -17,6 +17,8 @@ mod stream;
 
 use std::future::Future;
 
+use tokio_util::sync::CancellationToken;
+
 pub use self::client::{ClientError, LlmClient, Model, retry_policy};
 pub use self::key::{ApiKey, InvalidKey};
 use crate::errors::LlmError;
@@ -38,6 +40,14 @@ pub struct Ask {
 pub trait Complete {
     /// Returns the text of the reply.
     fn complete(&self, ask: &Ask) -> impl Future<Output = Result<String, LlmError>> + Send;
+
+    /// Returns the text of the reply. `None`: `stopped` was cancelled, and the call was waiting for
+    /// its next attempt. An attempt that runs is finished.
+    fn complete_unless_stopped(
+        &self,
+        ask: &Ask,
+        stopped: &CancellationToken,
+    ) -> impl Future<Output = Option<Result<String, LlmError>>> + Send;
 
     /// Waits until the circuit of the model admits calls.
     ///

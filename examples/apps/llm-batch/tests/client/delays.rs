@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use llm_batch::config::{Api, ProcessingConfig};
-use llm_batch::llm::retry_policy;
+use llm_batch::errors::LlmError;
+use llm_batch::llm::{Complete, retry_policy};
 use test_servers::{Action, Http};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
-use crate::{call, job, reply};
+use crate::{api_error, ask, call, client, job, reply};
 
 /// Returns the shortest and the longest delay before each of the first retries, in milliseconds.
 fn ranges(config: &ProcessingConfig, retries: usize) -> Vec<(u128, u128)> {
@@ -76,4 +78,35 @@ async fn call_does_not_wait_for_hours() {
     server.script([Action::status(429).header("retry-after", "7200")]);
     call(&job(&server, Api::OpenAi)).await.expect_err("the server asks for two hours");
     assert_eq!(server.requests().len(), 1);
+}
+
+/// Makes a call that is stopped after its first request has arrived.
+async fn stopped_call(responses: Vec<Action>) -> (Option<Result<String, LlmError>>, usize) {
+    let server = Http::start().await;
+    server.script(responses);
+    let (client, ask) = (client(&job(&server, Api::OpenAi)), ask());
+    let stopped = CancellationToken::new();
+    let stop = async {
+        server.wait_for_requests(1).await;
+        stopped.cancel();
+    };
+    let (outcome, ()) = tokio::join!(client.complete_unless_stopped(&ask, &stopped), stop);
+    (outcome, server.requests().len())
+}
+
+#[tokio::test(start_paused = true)]
+async fn stopped_call_sends_no_further_attempt() {
+    let later = api_error(Api::OpenAi, 429, "rate_limit_exceeded").header("retry-after", "300");
+    let start = Instant::now();
+    let (outcome, requests) = stopped_call(vec![later, reply(Api::OpenAi, "4")]).await;
+    assert!(outcome.is_none(), "{outcome:?}");
+    assert_eq!(requests, 1);
+    assert!(start.elapsed() < Duration::from_secs(300));
+}
+
+#[tokio::test(start_paused = true)]
+async fn stopped_call_finishes_its_attempt() {
+    let slow = reply(Api::OpenAi, "4").delay(Duration::from_millis(50));
+    let (outcome, _) = stopped_call(vec![slow]).await;
+    assert_eq!(outcome.expect("the attempt is finished").expect("the server replies"), "4");
 }

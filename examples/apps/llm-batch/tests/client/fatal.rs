@@ -87,6 +87,16 @@ async fn key_in_a_message_of_the_server_is_removed() {
     assert_eq!(error.to_string(), "InternalServerError: wrong key ***");
 }
 
+/// Otherwise the cut could leave a part of the key, which is not recognized.
+#[tokio::test(start_paused = true)]
+async fn key_is_removed_before_a_message_is_cut() {
+    for status in [200, 403, 500] {
+        let page = format!("{} sk-secret", "x".repeat(95));
+        let (error, _) = error_of(Action::status(status).body(page), Api::OpenAi).await;
+        assert!(error.to_string().contains("xxx ***"), "{error}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn error_message_is_found_in_every_shape() {
     for (body, message) in [

@@ -76,9 +76,18 @@ async fn base_url_may_end_with_a_slash() {
     assert_eq!(request.path, "/v1/chat/completions");
 }
 
+#[tokio::test(start_paused = true)]
+async fn base_url_query_stays_behind_the_path() {
+    let (request, _) = request_of(Api::OpenAi, &ask(), |config| {
+        config.llm.base_url = config.llm.base_url.take().map(|url| url + "/v1/?version=1#part");
+    })
+    .await;
+    assert_eq!(request.path, "/v1/chat/completions?version=1");
+}
+
 #[tokio::test]
 async fn base_url_invalid_is_named() {
-    for url in ["localhost:8000", "", "ftp://host", "http://user:password@host"] {
+    for url in ["localhost:8000", "", "ftp://host", "http://user:password@host", "http://:password@host"] {
         let mut config = JobConfig::default();
         config.llm.base_url = Some(url.to_owned());
         let key = ApiKey::new("").expect("no key is valid");

@@ -13,6 +13,7 @@ use llm_batch::prompt::PromptTemplate;
 use llm_batch::unit::Unit;
 use serde_json::{Value, json};
 use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
 
 /// How long each call takes.
 pub(crate) const CALL: Duration = Duration::from_secs(1);
@@ -72,6 +73,10 @@ impl Complete for Fake {
         sleep(CALL).await;
         call.is_finished = true;
         (self.script)(ask, earlier_calls)
+    }
+
+    async fn complete_unless_stopped(&self, ask: &Ask, _stopped: &CancellationToken) -> Option<Reply> {
+        Some(self.complete(ask).await)
     }
 
     async fn ready(&self, _model: Option<&str>) {

@@ -1,5 +1,7 @@
 //! Settings that reach the API, and an API that is down.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use test_servers::Action;
 
@@ -96,4 +98,29 @@ async fn streamed_replies_are_joined() {
     setup.run(&setup.process(&["--stream"]), "").await.expect_code(0);
     assert_eq!(body(&setup, 0)["stream"], true);
     assert_eq!(setup.lines("out.jsonl")[0]["answer"], 42);
+}
+
+#[tokio::test]
+async fn quota_used_up_stops_calls_that_wait_for_their_retry() {
+    let setup = Setup::new(3).await;
+    // The first call would wait longer than the test.
+    let later = error(429, "rate_limit_exceeded", "slow down").header("retry-after", "300");
+    let quota = error(429, "insufficient_quota", "no quota").delay(Duration::from_millis(200));
+    setup.api.script([later, quota]);
+    let program = setup.run(&setup.process(&["--batch-size", "2"]), "").await;
+    program.expect_code(4).expect_stdout("The quota is used up");
+    assert_eq!(setup.read(".checkpoints/job.results.jsonl"), "");
+    setup.run(&setup.resume(&[]), "").await.expect_code(0);
+    assert_eq!(setup.lines("out.jsonl").len(), 3);
+}
+
+#[tokio::test]
+async fn progress_shows_why_a_model_is_down() {
+    let setup = Setup::new(100).await;
+    setup.api.set_default(error(503, "server_error", "closed for repairs"));
+    let mut program = setup.start(&setup.process(&["--json", "--max-retries", "1", "--batch-size", "2"]));
+    program.wait_for("\"to\":\"open\"").await;
+    program.signal(rustix::process::Signal::INT);
+    let program = program.finish().await;
+    program.expect_code(130).expect_stderr("gpt-4o-mini: open").expect_stderr("closed for repairs");
 }
