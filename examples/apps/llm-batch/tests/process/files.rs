@@ -1,7 +1,6 @@
 //! Files that cannot be written, and files of other jobs.
 
 use std::path::Path;
-use std::process::Command;
 
 use serde_json::{Value, json};
 
@@ -114,53 +113,6 @@ async fn full_device_as_output_loses_no_result() {
     program.expect_code(0);
     assert_eq!(setup.lines("out.jsonl").len(), 3);
     assert_eq!(setup.api.requests().len(), 3);
-}
-
-/// A file system of 64 KiB. Root is needed to create it.
-struct SmallDisk<'a>(&'a Path);
-
-impl<'a> SmallDisk<'a> {
-    fn mount(path: &'a Path) -> Self {
-        std::fs::create_dir(path).unwrap();
-        let mount = Command::new("mount").args(["-t", "tmpfs", "-o", "size=64k", "tmpfs"]).arg(path).output();
-        let output = mount.expect("`mount` is installed");
-        assert!(output.status.success(), "this test needs root to mount a tmpfs: {output:?}");
-        Self(path)
-    }
-}
-
-impl Drop for SmallDisk<'_> {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg(self.0).status();
-    }
-}
-
-#[tokio::test]
-async fn full_disk_stops_the_job_and_loses_no_result() {
-    let setup = Setup::new(0).await;
-    let items: Vec<String> =
-        (0..100).map(|number| format!("{{\"name\":\"{}\"}}\n", format!("{number} ").repeat(500))).collect();
-    setup.write("in.jsonl", &items.concat());
-    let path = setup.folder.path().join("disk");
-    let disk = SmallDisk::mount(&path);
-
-    let folder = ["--checkpoint-dir", "disk", "--batch-size", "2"];
-    let program = setup.run(&setup.process(&folder), "").await;
-    program
-        .expect_code(5)
-        .expect_stderr("disk/job.results.jsonl")
-        .expect_stderr("No space left on device")
-        .expect_stdout("agents resume job --checkpoint-dir disk");
-    let written = setup.lines("disk/job.results.jsonl").len();
-    assert!((1..100).contains(&written), "{written} results");
-
-    // There is space again.
-    let larger = Command::new("mount").args(["-o", "remount,size=16m"]).arg(disk.0).status();
-    assert!(larger.unwrap().success());
-    setup.run(&setup.resume(&folder), "").await.expect_code(0);
-    assert_eq!(indices(&setup.lines("out.jsonl")), (0..100).collect::<Vec<_>>());
-    let requests = setup.api.requests().len();
-    assert!(requests <= 100 + 2, "{requests} requests: at most the items in flight are sent again");
 }
 
 #[tokio::test]

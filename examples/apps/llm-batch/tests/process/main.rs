@@ -1,6 +1,7 @@
 //! Runs the program, with real files, signals and an API on loopback.
 
 mod api;
+mod disk;
 mod files;
 mod input;
 mod machine;
