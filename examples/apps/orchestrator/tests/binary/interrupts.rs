@@ -149,3 +149,23 @@ async fn ctrl_c_after_last_task_ends_program_whose_output_is_not_read() {
     send(&child, Signal::INT);
     assert_eq!(end(child).await.code, Some(130));
 }
+
+#[tokio::test]
+async fn ctrl_c_ends_run_whose_stderr_is_not_read() {
+    let workspace = Workspace::new();
+    // The name of the first task is more than a pipe holds.
+    workspace.write_plan(&json!({
+        "tasks": [
+            { "id": "x".repeat(100_000), "agent": "fails", "prompt": "" },
+            { "id": "runs", "agent": "stubborn", "prompt": "" },
+        ],
+        "backends": { "fails": shell("exit 1"), "stubborn": shell(STUBBORN) },
+    }));
+    let mut child = workspace.command(&["run", "plan.json"]).spawn().unwrap();
+    // Keeps the pipe open.
+    let _stderr = child.stderr.take();
+    let pids = [workspace.pid("leader").await, workspace.pid("child").await];
+    send(&child, Signal::INT);
+    assert_eq!(end(child).await.code, Some(130));
+    assert_ended(pids).await;
+}
