@@ -336,7 +336,7 @@ fn concurrent_slow_start_and_cancelled_waits_lose_no_wake() {
 }
 
 async fn fail_some_calls(circuit: Circuit, number: usize) {
-    for round in 0..100 {
+    for round in 0..3_000 {
         let permit = circuit.acquire().await;
         tokio::task::yield_now().await;
         permit.record(if (number + round).is_multiple_of(5) { FAILURE } else { Verdict::Success });
