@@ -5,9 +5,11 @@ use std::error::Error;
 use std::fmt;
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use serde::Deserialize;
 use subprocess::find_program;
+use tower_breaker::HumanDuration;
 use tower_breaker::fault_classify::BoxError;
 
 use crate::dag::Dag;
@@ -30,7 +32,7 @@ pub struct Task {
 }
 
 /// The settings of a backend.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BackendSettings {
     /// The program and its arguments.
@@ -38,6 +40,21 @@ pub struct BackendSettings {
     /// The exit codes after which a task is not sent again. **Default**: none.
     #[serde(default)]
     pub permanent_exit_codes: Vec<i32>,
+    /// The longest time that a send may take. **Default**: no limit.
+    #[serde(default)]
+    pub timeout: Option<HumanDuration>,
+}
+
+impl BackendSettings {
+    fn check(&self) -> Result<(), &'static str> {
+        if self.command.first().is_none_or(String::is_empty) {
+            return Err("`command` is empty; add the program");
+        }
+        if self.timeout == Some(HumanDuration(Duration::ZERO)) {
+            return Err("`timeout` is 0s; set a longer time, or remove it for no limit");
+        }
+        Ok(())
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -159,9 +176,7 @@ impl Plan {
             return Err("`tasks` is empty; add a task".to_owned());
         }
         for (name, settings) in backends {
-            if settings.command.first().is_none_or(String::is_empty) {
-                return Err(format!("backend `{name}`: `command` is empty; add the program"));
-            }
+            settings.check().map_err(|problem| format!("backend `{name}`: {problem}"))?;
         }
         for task in tasks {
             self.check_task(task).map_err(|problem| format!("task `{}`: {problem}", task.id))?;

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use futures::future::BoxFuture;
 use subprocess::{Output, Subprocess, SubprocessError};
+use tokio::time::timeout;
 
 use crate::backend::{Backend, Backends, Message, Response, SendError};
 use crate::plan::{BackendSettings, Plan};
@@ -31,11 +32,13 @@ static SESSIONS: AtomicU32 = AtomicU32::new(0);
 /// | exit code 0 | the answer, without the newlines at its end |
 /// | an exit code of [`permanent_exit_codes`](BackendSettings::permanent_exit_codes) | a permanent error |
 /// | another exit code, or a signal | a transient error |
+/// | no end within the [`timeout`](BackendSettings::timeout) | a transient error |
 /// | the command does not exist, or may not be run | a permanent error |
 /// | the answer is longer than 16 MiB | a permanent error |
 /// | this machine has too many processes or open files | an error that is retried, and that the circuit does not count |
 ///
-/// When a send is dropped, the command and its children are killed.
+/// When a send is dropped, or takes longer than the timeout, the command and its children are
+/// killed.
 #[derive(Clone, Debug)]
 pub struct ProcessBackend {
     backend_type: String,
@@ -49,6 +52,21 @@ impl ProcessBackend {
         let session = SESSIONS.fetch_add(1, Ordering::Relaxed) + 1;
         let session_id = format!("{backend_type}-{}-{session}", std::process::id());
         Self { backend_type: backend_type.to_owned(), settings, session_id }
+    }
+
+    /// Runs the command within the time limit. At the limit, the command and its children are
+    /// killed.
+    async fn run_in_time(&self, message: &Message) -> Result<Response, SendError> {
+        let Some(limit) = self.settings.timeout else {
+            return self.run(message).await;
+        };
+        timeout(limit.into(), self.run(message)).await.unwrap_or_else(|_| {
+            let name = &self.backend_type;
+            Err(SendError::transient(format!(
+                "backend `{name}` has not answered within {limit}; check its command, or raise \
+                 `backends.{name}.timeout`"
+            )))
+        })
     }
 
     async fn run(&self, message: &Message) -> Result<Response, SendError> {
@@ -114,7 +132,7 @@ fn start_error(error: SubprocessError) -> SendError {
 
 impl Backend for ProcessBackend {
     fn send<'a>(&'a self, message: &'a Message) -> BoxFuture<'a, Result<Response, SendError>> {
-        Box::pin(self.run(message))
+        Box::pin(self.run_in_time(message))
     }
 
     fn session_id(&self) -> &str {

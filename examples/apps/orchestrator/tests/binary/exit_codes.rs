@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::support::{Workspace, fast_retry, shell, waits_for_go};
+use crate::support::{Workspace, fast_retry, is_alive, shell, wait_until, waits_for_go};
 
 #[tokio::test]
 async fn completed_plan_exits_with_0() {
@@ -128,6 +128,34 @@ async fn open_circuit_half_opens_and_third_success_closes_it() {
     // Each transition is logged.
     for transition in ["to=\"open\"", "to=\"half_open\"", "to=\"closed\""] {
         assert_eq!(ended.stderr.matches(transition).count(), 1, "{}", ended.stderr);
+    }
+}
+
+#[tokio::test]
+async fn hung_command_is_killed_at_timeout_and_sent_again() {
+    let workspace = Workspace::new();
+    // The first send that comes so far hangs.
+    let script = "if [ -e hung ]; then echo done; exit; fi
+        sleep 600 & echo $! >child; echo $$ >leader; touch hung; wait";
+    let mut backend = shell(script);
+    backend["timeout"] = json!("1s");
+    let ended = workspace
+        .run_plan(&json!({
+            "tasks": [{ "id": "task", "agent": "slow", "prompt": "" }],
+            "backends": { "slow": backend },
+            "retry": fast_retry(),
+        }))
+        .await;
+    assert_eq!(ended.code, Some(0), "{}", ended.stdout);
+    assert_eq!(ended.result("task")["response"], "done");
+    let events = ended.events();
+    let failed = events.iter().find(|event| event["event"] == "attempt_failed").expect(&ended.stdout);
+    let expected = "backend `slow` has not answered within 1s; check its command, or raise \
+                    `backends.slow.timeout`";
+    assert_eq!(failed["error"], expected);
+    for name in ["leader", "child"] {
+        let pid = workspace.pid(name).await;
+        wait_until("the end of the hung command", || !is_alive(pid)).await;
     }
 }
 

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use orchestrator::plan::{Format, Plan, PlanError};
+use tower_breaker::HumanDuration;
 use tower_breaker::fault_classify::ErrorChain;
 
 const JSON: &str = r#"{
@@ -13,7 +14,7 @@ const JSON: &str = r#"{
         { "id": "build", "agent": "codex", "prompt": "build {results.design}", "depends_on": ["design"] }
     ],
     "backends": {
-        "claude": { "command": ["claude", "-p"], "permanent_exit_codes": [2] },
+        "claude": { "command": ["claude", "-p"], "permanent_exit_codes": [2], "timeout": "10m" },
         "codex": { "command": ["codex", "exec"] }
     },
     "retry": { "max_elapsed": "30s" },
@@ -33,7 +34,7 @@ prompt = "build {results.design}"
 depends_on = ["design"]
 
 [backends]
-claude = { command = ["claude", "-p"], permanent_exit_codes = [2] }
+claude = { command = ["claude", "-p"], permanent_exit_codes = [2], timeout = "10m" }
 codex = { command = ["codex", "exec"] }
 
 [retry]
@@ -65,6 +66,8 @@ fn json_and_toml_contain_same_plan() {
         assert_eq!(build.depends_on, ["design"]);
         assert_eq!(plan.backends()["claude"].command, ["claude", "-p"]);
         assert_eq!(plan.backends()["claude"].permanent_exit_codes, [2]);
+        let timeout = Some(HumanDuration(Duration::from_secs(600)));
+        assert_eq!((plan.backends()["claude"].timeout, plan.backends()["codex"].timeout), (timeout, None));
         let retry = plan.retry().policy().unwrap();
         assert_eq!(retry.max_elapsed(), Some(Duration::from_secs(30)));
         assert_eq!(retry.backoff().initial_backoff(), Duration::from_millis(100));
@@ -117,6 +120,13 @@ fn error_names_task_and_field() {
 fn error_names_backend_setting_and_unknown_field() {
     assert_rejected(r#"["claude", "-p"]"#, "[]", "backend `claude`: `command` is empty; add the program");
     assert_rejected(
+        r#""10m""#,
+        r#""0s""#,
+        "backend `claude`: `timeout` is 0s; set a longer time, or remove it for no limit",
+    );
+    let malformed = "the plan is malformed; correct the file: ";
+    assert_rejected(r#""10m""#, r#""10 minutes""#, &format!("{malformed}invalid duration"));
+    assert_rejected(
         r#""30s""#,
         r#""366d""#,
         "`retry`: `max_elapsed` is 31622400s; allowed is 0ns to 31536000s",
@@ -126,7 +136,6 @@ fn error_names_backend_setting_and_unknown_field() {
         r#""probes": 0"#,
         "`circuit`: `probes` is 0; allowed is 1 to 10000",
     );
-    let malformed = "the plan is malformed; correct the file: ";
     for (from, to, unknown) in [
         (r#""agent": "claude""#, r#""agnt": "claude""#, "unknown field `agnt`"),
         (r#""retry""#, r#""retries""#, "unknown field `retries`"),

@@ -11,13 +11,14 @@ use orchestrator::backend::Backend;
 use orchestrator::plan::{BackendSettings, Format, Plan};
 use orchestrator::process::{ProcessBackend, backends};
 use orchestrator::report::{Outcome, Report};
-use orchestrator::resilience::{CircuitSettings, Circuits, SendFailure, send_with_retry};
+use orchestrator::resilience::{CircuitSettings, Circuits, RetrySettings, SendFailure, send_with_retry};
 use serde_json::json;
 use tempfile::TempDir;
 use tokio::sync::oneshot;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tower_breaker::fault_classify::{ErrorChain, Retryable};
+use tower_breaker::{HumanDuration, Reason};
 
 use crate::common::{message, run, runner, short_retries};
 
@@ -26,7 +27,8 @@ const DEADLINE: Duration = Duration::from_secs(60);
 
 fn shell(script: &str) -> ProcessBackend {
     let command = ["sh", "-c", script].map(str::to_owned).to_vec();
-    ProcessBackend::new("claude", BackendSettings { command, permanent_exit_codes: vec![64] })
+    let settings = BackendSettings { command, permanent_exit_codes: vec![64], ..BackendSettings::default() };
+    ProcessBackend::new("claude", settings)
 }
 
 async fn send(backend: &ProcessBackend, prompt: &str) -> Result<String, SendFailure> {
@@ -93,6 +95,29 @@ async fn other_exit_code_and_signal_are_retried() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn send_above_timeout_is_transient_and_counted() {
+    let settings = BackendSettings {
+        command: ["sleep", "1d"].map(str::to_owned).to_vec(),
+        timeout: Some(HumanDuration(Duration::from_secs(600))),
+        ..BackendSettings::default()
+    };
+    let backend = ProcessBackend::new("claude", settings);
+    let circuit = Circuits::new(CircuitSettings::default().config().unwrap()).circuit("claude");
+    let retries = RetrySettings { max_elapsed: Duration::from_secs(7200).into(), ..short_retries() };
+    let (policy, cancel, message) = (retries.policy().unwrap(), CancellationToken::new(), message(""));
+    let start = Instant::now();
+    let sent = send_with_retry(&backend, &message, &circuit, &policy, &cancel);
+    let failure = timeout(Duration::from_secs(7200), sent).await.expect("the sends end").unwrap_err();
+    let expected = "backend `claude` has not answered within 10m; check its command, or raise \
+                    `backends.claude.timeout`";
+    assert_eq!(failure.to_string(), expected);
+    // 5 sends of 10 minutes, which the circuit counts. The delays between them are short.
+    assert_eq!(start.elapsed().as_secs(), 3000);
+    let trip = circuit.status().last_trip.expect("the circuit is open");
+    assert_eq!((trip.reason, trip.consecutive_failures), (Reason::ConsecutiveFailures, 5));
+}
+
 #[tokio::test]
 async fn long_line_on_stderr_is_cut() {
     let backend = shell("head -c 1000000 /dev/zero | tr '\\0' x >&2; exit 64");
@@ -104,7 +129,7 @@ async fn long_line_on_stderr_is_cut() {
 #[tokio::test]
 async fn nul_byte_in_arguments_is_permanent() {
     let command = ["cat", "\0"].map(str::to_owned).to_vec();
-    let backend = ProcessBackend::new("claude", BackendSettings { command, permanent_exit_codes: vec![] });
+    let backend = ProcessBackend::new("claude", BackendSettings { command, ..BackendSettings::default() });
     let message = message("");
     let error = backend.send(&message).await.unwrap_err();
     assert_eq!(error.fault().retryable(), Retryable::Never, "{}", ErrorChain(&error));
