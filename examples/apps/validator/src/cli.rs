@@ -24,7 +24,7 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Show what happens to checks that hang and to services that are down, in 10 seconds
+    /// Show what happens to checks that hang and to services that are down, in 7 seconds
     Demo,
 }
 

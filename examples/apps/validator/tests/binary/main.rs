@@ -10,3 +10,4 @@ mod readme;
 mod selection;
 mod services;
 mod support;
+mod terminal;
