@@ -118,6 +118,7 @@ impl Plan {
         let file: PlanFile = file.map_err(|error| {
             PlanError::new(name, "the plan is malformed; correct the file").with_source(error)
         })?;
+        check_names(&file).map_err(|problem| PlanError::new(name, problem))?;
         let tasks = file.tasks.iter().map(|task| (task.id.as_str(), task.depends_on.as_slice()));
         let dag = Dag::new(tasks).map_err(|error| PlanError::new(name, error.to_string()))?;
         let plan = Self { name: name.to_owned(), file, dag };
@@ -187,9 +188,6 @@ impl Plan {
     }
 
     fn check_task(&self, task: &Task) -> Result<(), String> {
-        if task.id.is_empty() {
-            return Err("`id` is empty; name the task".to_owned());
-        }
         if !self.file.backends.contains_key(&task.agent) {
             return Err(format!(
                 "`agent` names the unknown backend `{}`; add it to `backends`, or correct the name",
@@ -198,14 +196,38 @@ impl Plan {
         }
         for id in prompt::references(&task.prompt) {
             if !task.depends_on.iter().any(|dependency| dependency == id) {
-                return Err(format!(
-                    "`prompt` contains `{{results.{id}}}`, but the task does not depend on `{id}`; \
-                     add it to `depends_on`"
-                ));
+                return Err(self.reference_problem(task, id));
             }
         }
         Ok(())
     }
+
+    /// Returns the error of a placeholder that refers to no dependency.
+    fn reference_problem(&self, task: &Task, id: &str) -> String {
+        let is_task = self.tasks().iter().any(|other| other.id == id && other.id != task.id);
+        let step = if is_task { format!("add `{id}` to `depends_on`") } else { "correct the ID".to_owned() };
+        let allowed = match task.depends_on.as_slice() {
+            [] => "no ID, because `depends_on` is empty".to_owned(),
+            ids => format!("`{}`", ids.join("`, `")),
+        };
+        format!("`prompt` contains `{{results.{id}}}`; allowed is {allowed}; {step}")
+    }
+}
+
+/// Checks that each task and each backend has a name. Other errors contain the names.
+fn check_names(file: &PlanFile) -> Result<(), String> {
+    if file.backends.keys().any(|name| name.trim().is_empty()) {
+        return Err("`backends` contains an empty name; name the backend".to_owned());
+    }
+    for (number, task) in (1..).zip(&file.tasks) {
+        if task.id.trim().is_empty() {
+            return Err(format!("task {number}: `id` is empty; name the task"));
+        }
+        if task.agent.trim().is_empty() {
+            return Err(format!("task {number}: `agent` is empty; name a backend"));
+        }
+    }
+    Ok(())
 }
 
 /// The error of a plan. The text names the file, the task or backend, and the field.

@@ -96,7 +96,9 @@ fn plan_file_is_read_by_its_extension() {
 #[test]
 fn error_names_task_and_field() {
     let rejected = assert_rejected;
-    rejected(r#""id": "build""#, r#""id": """#, "task ``: `id` is empty; name the task");
+    rejected(r#""id": "build""#, r#""id": """#, "task 2: `id` is empty; name the task");
+    rejected(r#""agent": "codex""#, r#""agent": """#, "task 2: `agent` is empty; name a backend");
+    rejected(r#""codex": {"#, r#""": {"#, "`backends` contains an empty name; name the backend");
     rejected(r#""build", "agent""#, r#""design", "agent""#, "two tasks have the `id` `design`; rename");
     rejected(
         r#"["design"]"#,
@@ -109,11 +111,25 @@ fn error_names_task_and_field() {
         r#""agent": "codec""#,
         "task `build`: `agent` names the unknown backend `codec`; add it to `backends`, or correct",
     );
-    rejected(
+}
+
+#[test]
+fn placeholder_without_dependency_names_allowed_ids() {
+    assert_rejected(
         r#", "depends_on": ["design"]"#,
         "",
-        "task `build`: `prompt` contains `{results.design}`, but the task does not depend on `design`",
+        "task `build`: `prompt` contains `{results.design}`; allowed is no ID, because `depends_on` is \
+         empty; add `design` to `depends_on`",
     );
+    for id in ["", "desing", "build"] {
+        assert_rejected(
+            "{results.design}",
+            &format!("{{results.{id}}}"),
+            &format!(
+                "task `build`: `prompt` contains `{{results.{id}}}`; allowed is `design`; correct the ID"
+            ),
+        );
+    }
 }
 
 #[test]
