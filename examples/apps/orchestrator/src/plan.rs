@@ -132,17 +132,19 @@ impl Plan {
     ///
     /// Returns an error that names the first backend whose command does not exist.
     pub fn check_commands(&self) -> Result<(), PlanError> {
-        for (name, settings) in &self.file.backends {
-            let program = &settings.command[0];
-            if find_program(program).is_none() {
-                let problem = format!(
-                    "backend `{name}`: `command` names the program `{program}`, which is not found or not \
-                     executable; install it, or correct the path"
-                );
-                return Err(PlanError::new(&self.name, problem));
-            }
-        }
-        Ok(())
+        let Some((name, program)) = self.missing_programs().next() else { return Ok(()) };
+        let problem = format!(
+            "backend `{name}`: `command` names the program `{program}`, which is not found or not \
+             executable; install it, or correct the path"
+        );
+        Err(PlanError::new(&self.name, problem))
+    }
+
+    /// Returns each backend whose program is not found or not executable, with the program.
+    pub fn missing_programs(&self) -> impl Iterator<Item = (&str, &str)> {
+        let programs =
+            self.file.backends.iter().map(|(name, settings)| (name.as_str(), settings.command[0].as_str()));
+        programs.filter(|(_, program)| find_program(program).is_none())
     }
 
     /// Returns the tasks.

@@ -25,10 +25,24 @@ const OUTPUT_GRACE: Duration = Duration::from_millis(300);
 /// Runs the plan, prints its events and its results, and returns the exit code.
 pub(crate) async fn run(args: &RunArgs, bars: MultiProgress) -> Result<u8> {
     let plan = Plan::load(&args.plan.plan)?;
+    warn_of_missing_programs(&plan);
     let runner = Runner::new(plan.retry(), plan.circuit())?.concurrency(args.concurrency);
     let progress = if args.json { Progress::json() } else { Progress::text(&plan, bars) };
     let report = run_plan(&plan, &runner, progress).await?;
     Ok(report.map_or(INTERRUPTED, |report| exit_code(&report)))
+}
+
+/// Logs which backends are sure to fail. The run starts, because the other tasks do not need them.
+fn warn_of_missing_programs(plan: &Plan) {
+    for (backend, program) in plan.missing_programs() {
+        if plan.tasks().iter().any(|task| task.agent == backend) {
+            tracing::warn!(
+                backend,
+                program,
+                "the program is not found or not executable, so the tasks of the backend will fail"
+            );
+        }
+    }
 }
 
 /// Runs the plan, and shows its events and its results. Returns `None` if a signal interrupts the

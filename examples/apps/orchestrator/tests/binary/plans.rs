@@ -110,6 +110,22 @@ async fn run_with_missing_command_fails_only_its_tasks() {
 }
 
 #[tokio::test]
+async fn run_warns_of_missing_command_before_start() {
+    let workspace = Workspace::new();
+    let mut plan = plan_with_missing_command();
+    plan["backends"]["unused"] = json!({ "command": ["unused-agent"] });
+    workspace.write_plan(&plan);
+    let ended = workspace.run(&["run", "plan.json"]).await;
+    assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+    let (warning, events) = ended.stderr.split_once('\n').expect(&ended.stderr);
+    for part in ["WARN", "backend=\"agent\"", "program=\"no-such-agent\"", "is not found"] {
+        assert!(warning.contains(part), "{part}: {}", ended.stderr);
+    }
+    assert!(events.contains("fails: started") && events.contains("works: completed"), "{events}");
+    assert!(!ended.stderr.contains("unused"), "{}", ended.stderr);
+}
+
+#[tokio::test]
 async fn validate_accepts_valid_plan() {
     let workspace = Workspace::new();
     let backends = json!({ "agent": shell("cat") });
