@@ -2,9 +2,9 @@
 
 use std::error::Error;
 use std::fmt;
-use std::fs::{self, File, OpenOptions, Permissions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// A file or folder cannot be used.
@@ -57,8 +57,10 @@ fn next_step(kind: io::ErrorKind) -> Option<&'static str> {
 
 /// Replaces the content of a file in one step: the path names the old content or the new one.
 ///
-/// The content is written to a temporary file in the same folder, which is then renamed. A device
-/// or a pipe, such as `/dev/stdout`, is written directly.
+/// The content is written to a temporary file in the same folder, which is then renamed. A process
+/// that is killed may leave the temporary file. The next replacement of the same file removes it.
+///
+/// A device or a pipe, such as `/dev/stdout`, is written directly.
 ///
 /// # Errors
 ///
@@ -69,8 +71,8 @@ pub fn replace(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>
     let result = match fs::metadata(&target) {
         Ok(metadata) if metadata.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
         Ok(metadata) if !metadata.is_file() => write_device(&target, write),
-        Ok(metadata) => write_and_rename(&target, metadata.permissions(), write),
-        Err(_) => write_and_rename(&target, Permissions::from_mode(0o666), write),
+        Ok(metadata) => write_and_rename(&target, metadata.permissions().mode(), write),
+        Err(_) => write_and_rename(&target, 0o666, write),
     };
     result.map_err(|source| FileError::new("write", path, source))
 }
@@ -83,21 +85,44 @@ fn write_device(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()
 
 fn write_and_rename(
     path: &Path,
-    permissions: Permissions,
+    mode: u32,
     write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> io::Result<()> {
     let folder = match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
     };
-    let file = tempfile::Builder::new().permissions(permissions).tempfile_in(folder)?;
+    let temporary = temporary_path(path);
+    remove_if_exists(&temporary)?;
+    let written = write_new(&temporary, mode, write).and_then(|()| fs::rename(&temporary, path));
+    if let Err(error) = written {
+        // The first error is the one to report. The next replacement removes the file.
+        let _ = fs::remove_file(&temporary);
+        return Err(error);
+    }
+    File::open(folder)?.sync_all()
+}
+
+/// Returns the path of the temporary file of a file.
+fn temporary_path(path: &Path) -> PathBuf {
+    let mut path = path.as_os_str().to_owned();
+    path.push(".agents.tmp");
+    path.into()
+}
+
+fn remove_if_exists(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn write_new(path: &Path, mode: u32, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+    let file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
     let mut writer = BufWriter::new(file);
     write(&mut writer)?;
-    let file = writer.into_inner()?;
     // Without this, the new name may refer to an empty file after a power failure.
-    file.as_file().sync_all()?;
-    file.persist(path)?;
-    File::open(folder)?.sync_all()
+    writer.into_inner()?.sync_all()
 }
 
 /// Writes values as JSON, one on each line.

@@ -149,6 +149,21 @@ fn failed_replacement_leaves_the_old_content() {
     assert_eq!(names(folder.path()), ["out"]);
 }
 
+/// A process that is killed leaves the temporary file.
+#[test]
+fn temporary_file_has_a_fixed_name_and_is_overwritten() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("out");
+    fs::write(folder.path().join("out.agents.tmp"), "part of an earlier content").unwrap();
+    files::replace(&path, |file| {
+        assert_eq!(names(folder.path()), ["out.agents.tmp"]);
+        file.write_all(b"new")
+    })
+    .unwrap();
+    assert_eq!(names(folder.path()), ["out"]);
+    assert_eq!(fs::read_to_string(&path).unwrap(), "new");
+}
+
 #[test]
 fn replacement_keeps_permissions_and_links() {
     let folder = TempDir::new().unwrap();

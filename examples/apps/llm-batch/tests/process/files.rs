@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::support::Setup;
+use crate::support::{Setup, invalid_key};
 use crate::trip::indices;
 
 #[tokio::test]
@@ -24,6 +24,42 @@ async fn numbers_of_items_are_kept() {
     setup.write("in.jsonl", &format!("{{\"name\":\"a\",\"numbers\":{numbers}}}\n"));
     setup.run(&setup.process(&[]), "").await.expect_code(0);
     assert!(setup.read("out.jsonl").contains(numbers), "{}", setup.read("out.jsonl"));
+}
+
+#[tokio::test]
+async fn integer_beyond_64_bits_becomes_a_float() {
+    let setup = Setup::new(0).await;
+    setup.write("in.jsonl", "{\"name\":\"a\",\"number\":18446744073709551616}\n");
+    setup.run(&setup.process(&[]), "").await.expect_code(0);
+    let output = setup.read("out.jsonl");
+    assert!(output.contains("\"number\":1.8446744073709552e"), "{output}");
+}
+
+#[tokio::test]
+async fn temporary_files_of_a_killed_process_do_not_accumulate() {
+    let setup = Setup::new(1).await;
+    std::fs::create_dir(setup.folder.path().join(".checkpoints")).unwrap();
+    let left = [".checkpoints/job.checkpoint.json.agents.tmp", "out.jsonl.agents.tmp"];
+    for name in left {
+        setup.write(name, "{\"name\":");
+    }
+    setup.run(&setup.process(&[]), "").await.expect_code(0);
+    for name in left {
+        assert!(!setup.exists(name), "{name}");
+    }
+    assert_eq!(setup.lines("out.jsonl").len(), 1);
+}
+
+#[tokio::test]
+async fn resume_command_can_be_pasted_into_a_shell() {
+    let setup = Setup::new(1).await;
+    setup.api.set_default(invalid_key());
+    let folder = "the user's files";
+    let flags = ["--checkpoint-dir", folder, "--circuit-breaker", "1"];
+    let program = setup.run(&setup.process(&flags), "a\n").await;
+    program
+        .expect_code(3)
+        .expect_stdout(r"Aborted. To resume later: agents resume job --checkpoint-dir 'the user'\''s files'");
 }
 
 #[tokio::test]
