@@ -1,12 +1,13 @@
 //! The command line.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use clap::builder::{StringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{Api, JobConfig, Mode};
+use crate::config::{Api, JobConfig, Mode, range};
 use crate::llm::{ApiKey, InvalidKey};
 
 /// The folder of the jobs' files, if no other is given.
@@ -99,7 +100,7 @@ pub struct CommonArgs {
 
 /// The settings of a job. They take precedence over the configuration file and the checkpoint.
 #[derive(Args, Debug, Default)]
-#[command(next_help_heading = "Settings of the job")]
+#[command(next_help_heading = "Settings of the job", allow_negative_numbers = true)]
 #[expect(clippy::struct_excessive_bools, reason = "each one is a flag of its own")]
 pub struct SettingArgs {
     /// The style of the API [default: openai]
@@ -118,7 +119,7 @@ pub struct SettingArgs {
     #[arg(long, value_name = "T")]
     pub temperature: Option<f64>,
     /// The largest number of tokens of a reply [default: 1500]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole_number::<u32>(range::MAX_TOKENS))]
     pub max_tokens: Option<u32>,
     /// Ask for streamed replies
     #[arg(long, overrides_with = "no_stream")]
@@ -133,10 +134,10 @@ pub struct SettingArgs {
     #[arg(long, value_enum)]
     pub mode: Option<Mode>,
     /// The largest number of concurrent calls [default: 10]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole_number::<usize>(range::BATCH_SIZE))]
     pub batch_size: Option<usize>,
     /// The number of attempts of a call, the first one included [default: 3]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole_number::<u32>(range::MAX_RETRIES))]
     pub max_retries: Option<u32>,
     /// The delay before the first retry; jitter adds up to 5 seconds [default: 1]
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
@@ -146,13 +147,13 @@ pub struct SettingArgs {
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     pub max_wait: Option<Duration>,
     /// How often an item is asked again whose reply does not parse [default: 2]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole_number::<u32>(range::PARSE_ERROR_RETRIES))]
     pub parse_error_retries: Option<u32>,
     /// Ask whether to continue after every N results [default: never]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole_number::<usize>(range::CHECKIN_INTERVAL))]
     pub checkin_interval: Option<usize>,
     /// Trip after N consecutive fatal errors (default: 5, 0 to disable)
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole_number::<u32>(range::CIRCUIT_BREAKER_THRESHOLD))]
     pub circuit_breaker: Option<u32>,
     /// Keep the reply as text instead of extracting JSON from it
     #[arg(long)]
@@ -203,6 +204,12 @@ fn replace_optional<T>(setting: &mut Option<T>, given: Option<T>) {
     if given.is_some() {
         *setting = given;
     }
+}
+
+/// Returns a parser of numbers of the type that the setting has. The range is checked with the
+/// configuration.
+fn whole_number<T: FromStr>(range: &'static str) -> impl Fn(&str) -> Result<T, String> + Clone {
+    move |text| text.parse().map_err(|_| format!("allowed is {range}"))
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {

@@ -1,6 +1,7 @@
 //! The configuration of a job.
 
 mod error;
+pub(crate) mod range;
 mod seconds;
 
 use std::fmt::Debug;
@@ -168,27 +169,28 @@ impl JobConfig {
 
 impl ProcessingConfig {
     fn validate(&self) -> Result<(), ConfigError> {
-        check("batch_size", &self.batch_size, (1..=10_000).contains(&self.batch_size), "1 to 10000")?;
-        check("max_retries", &self.max_retries, (1..=1000).contains(&self.max_retries), "1 to 1000")?;
+        check("batch_size", &self.batch_size, (1..=10_000).contains(&self.batch_size), range::BATCH_SIZE)?;
+        check("max_retries", &self.max_retries, (1..=1000).contains(&self.max_retries), range::MAX_RETRIES)?;
         let delay = self.retry_delay;
         check("retry_delay", &delay.as_secs_f64(), delay <= Duration::from_secs(60), "0 to 60")?;
         let wait = self.max_wait;
         check("max_wait", &wait.as_secs_f64(), wait <= Duration::from_secs(31_536_000), "0 to 31536000")?;
         let interval = self.checkin_interval.unwrap_or(1);
-        check("checkin_interval", &interval, interval > 0, "1 or more")?;
-        check("parse_error_retries", &self.parse_error_retries, self.parse_error_retries <= 100, "0 to 100")
+        check("checkin_interval", &interval, interval > 0, range::CHECKIN_INTERVAL)?;
+        let retries = self.parse_error_retries;
+        check("parse_error_retries", &retries, retries <= 100, range::PARSE_ERROR_RETRIES)
     }
 }
 
 impl LlmConfig {
     fn validate(&self) -> Result<(), ConfigError> {
         check("model", &self.model, !self.model.is_empty(), "a name")?;
-        let (hottest, range) = match self.api {
+        let (hottest, temperatures) = match self.api {
             Api::OpenAi => (2.0, "0 to 2"),
             Api::Anthropic => (1.0, "0 to 1"),
         };
-        check("temperature", &self.temperature, (0.0..=hottest).contains(&self.temperature), range)?;
-        check("max_tokens", &self.max_tokens, self.max_tokens > 0, "1 or more")?;
+        check("temperature", &self.temperature, (0.0..=hottest).contains(&self.temperature), temperatures)?;
+        check("max_tokens", &self.max_tokens, self.max_tokens > 0, range::MAX_TOKENS)?;
         let timeout = self.timeout;
         let in_range = (Duration::from_millis(1)..=Duration::from_secs(86_400)).contains(&timeout);
         check("timeout", &timeout.as_secs_f64(), in_range, "0.001 to 86400")

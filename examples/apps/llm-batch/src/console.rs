@@ -31,6 +31,11 @@ impl Console {
         let _ = writeln!(writer, "{text}").and_then(|()| writer.flush());
     }
 
+    /// Prints a warning on stderr.
+    pub fn warning(self, text: impl fmt::Display) {
+        let _ = writeln!(io::stderr(), "warning: {text}");
+    }
+
     /// Prints an error on stderr.
     pub fn error(self, text: impl fmt::Display) {
         let _ = writeln!(io::stderr(), "error: {text}");

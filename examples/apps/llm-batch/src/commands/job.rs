@@ -7,10 +7,13 @@ use super::run::End;
 use super::{output, resume_command};
 use crate::checkpoint::{Checkpoint, Counts, JobFiles, JobLock, ProgressTracker};
 use crate::cli::CommonArgs;
+use crate::config::LlmConfig;
 use crate::console::Console;
 use crate::events::JobEvent;
 use crate::files::FileError;
 use crate::input::InputItem;
+use crate::prompt::PromptTemplate;
+use crate::text::items;
 use crate::unit::{self, Unit};
 use crate::writer::IncrementalWriter;
 
@@ -86,9 +89,25 @@ impl Job {
         let Counts { total, .. } = self.counts();
         let (remaining, completed) = (pending.len(), total - pending.len());
         let job = self.files.job_id();
-        self.console.line(format_args!("Job {job}: {total} items"));
+        self.console.line(format_args!("Job {job}: {}", items(total)));
         self.console.line(format_args!("Found {completed} completed, {remaining} remaining"));
         self.console.event(&JobEvent::Started { job, total, completed, remaining });
+    }
+
+    /// Warns of settings that make all items alike, which is seldom intended.
+    pub(super) fn warn(&self, template: &PromptTemplate) {
+        if self.items.len() > 1 && template.fields().next().is_none() {
+            self.console.warning(
+                "the prompt uses no field of the items, so all items are sent the same text; write {field} to insert one",
+            );
+        }
+        let LlmConfig { model, model_field, .. } = &self.checkpoint().config.llm;
+        let Some(field) = model_field else { return };
+        if !self.items.iter().any(|item| item.fields.contains_key(field)) {
+            self.console.warning(format_args!(
+                "no item has the field `{field}`, so all items use the model `{model}`; correct --model-field"
+            ));
+        }
     }
 
     /// Saves the checkpoint.
@@ -107,7 +126,7 @@ impl Job {
         match end {
             End::Completed => {
                 let job = self.files.job_id();
-                console.line(format_args!("Job {job} is finished: {total} items, {failed} failed"));
+                console.line(format_args!("Job {job} is finished: {}, {failed} failed", items(total)));
             }
             End::Aborted => console.line(format_args!("Aborted. To resume later: {resume}")),
             End::Stopped => console.line(format_args!("Stopped. To resume later: {resume}")),

@@ -24,6 +24,7 @@ use crate::demo;
 use crate::events::JobEvent;
 use crate::files::FileError;
 use crate::llm::{ApiKey, LlmClient};
+use crate::text::shell_word;
 
 /// Runs a command to its end, and returns the exit code of the program.
 ///
@@ -79,6 +80,7 @@ fn resume_command(files: &JobFiles, folder: &Path) -> String {
     if folder == Path::new(DEFAULT_CHECKPOINT_DIR) {
         format!("agents resume {job}")
     } else {
-        format!("agents resume {job} --checkpoint-dir {}", folder.display())
+        let folder = shell_word(&folder.to_string_lossy());
+        format!("agents resume {job} --checkpoint-dir {folder}")
     }
 }

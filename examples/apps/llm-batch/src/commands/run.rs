@@ -81,6 +81,7 @@ pub(super) async fn run_job(
     pending: BTreeSet<usize>,
     interrupted: CancellationToken,
 ) -> Result<u8, CommandError> {
+    job.warn(&template);
     let config = &job.checkpoint().config;
     let engine =
         Engine::new(client.clone(), template, &config.processing).model_field(config.llm.model_field.clone());

@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 use tower::BoxError;
 
 use crate::console::Console;
+use crate::text::shell_word;
 
 /// A running process of this program. Dropping it kills the process.
 #[derive(Debug)]
@@ -113,8 +114,5 @@ async fn print_lines(console: Console, stderr: ChildStderr) {
 
 /// Returns the arguments as a person would type them.
 fn command_line(arguments: &[&str]) -> String {
-    let quote = |argument: &&str| {
-        if argument.contains(' ') { format!("'{argument}'") } else { (*argument).to_owned() }
-    };
-    arguments.iter().map(quote).collect::<Vec<_>>().join(" ")
+    arguments.iter().map(|argument| shell_word(argument)).collect::<Vec<_>>().join(" ")
 }

@@ -126,7 +126,7 @@ fn config_value_out_of_range_names_field_and_range() {
         ("[llm]\ntemperature = 2.5", "`temperature` is 2.5; allowed is 0 to 2"),
         ("[llm]\ntemperature = nan", "`temperature` is NaN; allowed is 0 to 2"),
         ("[llm]\napi = 'anthropic'\ntemperature = 1.5", "`temperature` is 1.5; allowed is 0 to 1"),
-        ("[llm]\nmax_tokens = 0", "`max_tokens` is 0; allowed is 1 or more"),
+        ("[llm]\nmax_tokens = 0", "`max_tokens` is 0; allowed is 1 to 4294967295"),
         ("[llm]\ntimeout = 0", "`timeout` is 0.0; allowed is 0.001 to 86400"),
     ] {
         let error = read("job.toml", text).expect_err(text);

@@ -5,6 +5,7 @@ mod disk;
 mod files;
 mod input;
 mod machine;
+mod messages;
 mod resume;
 mod signals;
 mod support;
