@@ -80,7 +80,7 @@ impl ProcessBackend {
             .stdin(message.prompt.as_bytes())
             .run()
             .await
-            .map_err(start_error)?;
+            .map_err(|error| self.start_error(error))?;
         self.read(&output)
     }
 
@@ -98,13 +98,28 @@ impl ProcessBackend {
         Ok(Response { text: output.stdout.text().trim_end_matches(['\r', '\n']).to_owned() })
     }
 
+    /// Converts the error of a command that did not run.
+    fn start_error(&self, error: SubprocessError) -> SendError {
+        let new = match error {
+            SubprocessError::NotFound { .. }
+            | SubprocessError::NotExecutable { .. }
+            | SubprocessError::PermissionDenied { .. }
+            | SubprocessError::InvalidArguments { .. } => SendError::permanent,
+            // The system may have too many processes or open files at this time.
+            _ => SendError::local,
+        };
+        let (name, command) = (&self.backend_type, &self.settings.command);
+        tracing::debug!(backend = name, ?command, "command did not run");
+        new(format!("backend `{name}` could not be run")).with_source(error)
+    }
+
     fn exit_error(&self, output: &Output) -> SendError {
         let (name, status) = (&self.backend_type, output.status);
         let is_permanent =
             output.status.code().is_some_and(|code| self.settings.permanent_exit_codes.contains(&code));
         let new = if is_permanent { SendError::permanent } else { SendError::transient };
         let stderr = output.stderr.text();
-        tracing::debug!(backend = name, %status, %stderr, "command failed");
+        tracing::debug!(backend = name, command = ?self.settings.command, %status, %stderr, "command failed");
         match stderr.lines().rfind(|line| !line.trim().is_empty()) {
             Some(line) => {
                 let error: String = line.trim().chars().take(ERROR_LENGTH).collect();
@@ -115,19 +130,6 @@ impl ProcessBackend {
             )),
         }
     }
-}
-
-/// Converts the error of a command that did not run.
-fn start_error(error: SubprocessError) -> SendError {
-    let new = match error {
-        SubprocessError::NotFound { .. }
-        | SubprocessError::NotExecutable { .. }
-        | SubprocessError::PermissionDenied { .. }
-        | SubprocessError::InvalidArguments { .. } => SendError::permanent,
-        // The system may have too many processes or open files at this time.
-        _ => SendError::local,
-    };
-    new("the backend could not be run").with_source(error)
 }
 
 impl Backend for ProcessBackend {

@@ -6,6 +6,9 @@ use crate::support::Workspace;
 async fn demo_ends_as_it_explains() {
     let ended = Workspace::new().run(&["demo"]).await;
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    let program = env!("CARGO_BIN_EXE_orchestrator");
+    assert!(!ended.stdout.contains(program) && !ended.stderr.contains(program), "{}", ended.stdout);
+    assert!(ended.stdout.contains("backend `codex` failed (exit status: 1): codex is"), "{}", ended.stdout);
     let expected = [
         ("outline", "completed"),
         ("code", "completed"),

@@ -162,8 +162,8 @@ async fn missing_command_fails_its_task_permanently() {
     let Outcome::Failed { error, circuit: None } = &report.tasks[0].outcome else {
         panic!("task a is expected to fail: {report:?}");
     };
-    let expected =
-        "the backend could not be run: program `/missing/agent` is not found; correct the path: No such file";
+    let expected = "backend `missing` could not be run: program `/missing/agent` is not found; correct the \
+                    path: No such file";
     assert!(error.starts_with(expected), "{error}");
     assert_eq!(report.tasks[0].attempts, 1);
     assert_eq!(report.tasks[1].outcome, Outcome::Completed { response: "hello".to_owned() });
