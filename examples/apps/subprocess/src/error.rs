@@ -72,11 +72,11 @@ impl SubprocessError {
         {
             return Self::Directory { dir: dir.to_owned(), source };
         }
-        let path = Path::new(command.get_program());
+        let path = path_of(command);
         let program = path.display().to_string();
         match source.kind() {
             ErrorKind::NotFound => Self::NotFound { program, source },
-            ErrorKind::PermissionDenied if path.exists() && !is_executable(path) => {
+            ErrorKind::PermissionDenied if path.exists() && !is_executable(&path) => {
                 Self::NotExecutable { program, source }
             }
             ErrorKind::PermissionDenied => Self::PermissionDenied { program, source },
@@ -89,7 +89,7 @@ impl SubprocessError {
     }
 
     pub(crate) fn pipe(command: &Command, source: io::Error) -> Self {
-        Self::Pipe { program: Path::new(command.get_program()).display().to_string(), source }
+        Self::Pipe { program: path_of(command).display().to_string(), source }
     }
 
     fn io_error(&self) -> &io::Error {
@@ -152,8 +152,17 @@ impl Error for SubprocessError {
     }
 }
 
-fn is_path(program: &str) -> bool {
-    Path::new(program).components().count() > 1
+/// Returns the name of the program, or its path. A relative path starts in the program's directory.
+fn path_of(command: &Command) -> PathBuf {
+    let program = Path::new(command.get_program());
+    match command.get_current_dir() {
+        Some(dir) if is_path(program) => dir.join(program),
+        _ => program.to_owned(),
+    }
+}
+
+fn is_path(program: impl AsRef<Path>) -> bool {
+    program.as_ref().components().count() > 1
 }
 
 #[cfg(unix)]

@@ -98,3 +98,22 @@ fn found_program_is_full_path() {
     assert!(file.is_absolute() && file.ends_with("sh"), "{}", file.display());
     assert_eq!(find_program(&file), Some(file.clone()));
 }
+
+/// A relative path starts in the directory of the program.
+#[tokio::test]
+async fn relative_path_is_searched_in_directory_of_program() {
+    let dir = tempfile::tempdir().unwrap();
+    let cases = [
+        ("#!/bin/sh\n", "644", "is not an executable program; run `chmod +x`"),
+        ("#!/no/such/interpreter\n", "755", "correct its first line"),
+    ];
+    for (content, mode, problem) in cases {
+        let file = file_with_mode(&dir, content, mode);
+        let error = Subprocess::new("./program").current_dir(dir.path()).run().await.unwrap_err().to_string();
+        assert!(error.contains(problem), "{error}");
+        std::fs::remove_file(file).unwrap();
+    }
+    let error = Subprocess::new("./missing").current_dir(dir.path()).run().await.unwrap_err().to_string();
+    let path = dir.path().join("./missing");
+    assert_eq!(error, format!("program `{}` is not found; correct the path", path.display()));
+}
