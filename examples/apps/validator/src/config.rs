@@ -82,7 +82,7 @@ impl Config {
             .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
         let parsed = match path.extension().and_then(|extension| extension.to_str()) {
             Some("toml") => toml::from_str(&text).map_err(BoxError::from),
-            Some("json") => serde_json::from_str(&text).map_err(BoxError::from),
+            Some("json") => from_json(&text),
             _ => return Err(ConfigError::Format { path: path.to_owned() }),
         };
         parsed.map_err(|source| ConfigError::Parse { path: path.to_owned(), source })
@@ -119,8 +119,19 @@ impl Config {
     }
 }
 
+/// Parses JSON. The errors have the path of the field, such as `validators[0].tier`.
+fn from_json(text: &str) -> Result<Config, BoxError> {
+    let mut json = serde_json::Deserializer::from_str(text);
+    let config = serde_path_to_error::deserialize(&mut json)?;
+    json.end()?;
+    Ok(config)
+}
+
 impl ValidatorConfig {
     fn build(&self, dir: &Path, external: &External) -> Result<Box<dyn Validator>, ValidatorProblem> {
+        if self.dimension.is_empty() {
+            return Err(ValidatorProblem::EmptyDimension);
+        }
         match (&self.command, &self.tool) {
             (Some(_), Some(_)) => Err(ValidatorProblem::TwoChecks),
             (None, None) => Err(ValidatorProblem::NoCheck),
@@ -133,7 +144,13 @@ impl ValidatorConfig {
         if self.arguments.is_some() {
             return Err(ValidatorProblem::Unused { field: "arguments", needs: "tool" });
         }
-        let [program, args @ ..] = command else { return Err(ValidatorProblem::EmptyCommand) };
+        let (program, args) = match command {
+            [program, args @ ..] if !program.is_empty() => (program, args),
+            _ => return Err(ValidatorProblem::EmptyCommand),
+        };
+        if self.success_exit_codes.as_ref().is_some_and(Vec::is_empty) {
+            return Err(ValidatorProblem::EmptyExitCodes);
+        }
         let validator = CommandValidator::new(&self.dimension, self.tier, program, args, dir);
         Ok(match &self.success_exit_codes {
             Some(codes) => validator.success_exit_codes(codes.clone()),
@@ -193,12 +210,16 @@ pub enum ConfigError {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ValidatorProblem {
+    /// Its dimension is empty.
+    EmptyDimension,
     /// It has neither a command nor a tool.
     NoCheck,
     /// It has a command and a tool.
     TwoChecks,
-    /// Its command is an empty list.
+    /// Its command is an empty list, or its program is empty.
     EmptyCommand,
+    /// It lists no exit code with which the check passes.
+    EmptyExitCodes,
     /// It has a setting of the other kind of validator.
     Unused {
         /// The setting.
@@ -251,9 +272,11 @@ impl Error for ConfigError {
 impl fmt::Display for ValidatorProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::EmptyDimension => f.write_str("its `dimension` is empty; name what it checks"),
             Self::NoCheck => f.write_str("it has no check; set `command` or `tool`"),
             Self::TwoChecks => f.write_str("it has two checks; remove `command` or `tool`"),
             Self::EmptyCommand => f.write_str("its `command` is empty; name a program"),
+            Self::EmptyExitCodes => f.write_str("its `success_exit_codes` are empty; list a code"),
             Self::Unused { field, needs } => write!(f, "it has `{field}` without `{needs}`; remove it"),
             Self::NoServer(error) => error.fmt(f),
         }

@@ -120,6 +120,7 @@ impl ValidationOrchestrator {
             tier,
             error = result.error(),
             message = result.message,
+            text = result.error_text(),
             "the validator gave no verdict"
         );
         result

@@ -1,33 +1,35 @@
 //! The progress of a run, on standard error.
 
 use std::cell::RefCell;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::time::Duration;
 
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressStyle};
 use validator::orchestrator::ValidationOrchestrator;
 use validator::result::ValidationResult;
 
 use crate::output::one_line;
+use crate::stderr::Stderr;
 
 /// Prints a line for each finished validator. On a terminal, a bar below shows the others.
 pub(crate) struct Progress {
+    stderr: Stderr,
     bar: Option<ProgressBar>,
     /// The dimensions of the validators that have not finished.
     unfinished: RefCell<Vec<String>>,
 }
 
 impl Progress {
-    pub(crate) fn start(orchestrator: &ValidationOrchestrator, bars: &MultiProgress) -> Self {
+    pub(crate) fn start(orchestrator: &ValidationOrchestrator, stderr: &Stderr) -> Self {
         let unfinished: Vec<_> =
             orchestrator.validators().iter().map(|validator| one_line(validator.dimension())).collect();
         let bar = io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::new(unfinished.len() as u64).with_style(style());
-            let bar = bars.add(bar.with_message(unfinished.join(", ")));
+            let bar = stderr.bars().add(bar.with_message(unfinished.join(", ")));
             bar.enable_steady_tick(Duration::from_millis(100));
             bar
         });
-        Self { bar, unfinished: RefCell::new(unfinished) }
+        Self { stderr: stderr.clone(), bar, unfinished: RefCell::new(unfinished) }
     }
 
     /// Shows the result of a validator.
@@ -44,10 +46,7 @@ impl Progress {
                 bar.inc(1);
                 bar.set_message(unfinished.join(", "));
             }
-            None => {
-                // Standard error may be closed. The report has the result, too.
-                let _ = writeln!(io::stderr(), "{line}");
-            }
+            None => self.stderr.line(&line),
         }
     }
 

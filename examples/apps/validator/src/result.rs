@@ -1,6 +1,7 @@
 //! The results of validators, and the report of a run.
 
 use std::any::Any;
+use std::borrow::Cow;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -10,11 +11,14 @@ use tower_fault_classify::{Kind, classify_error};
 
 use crate::error::CheckError;
 
-/// The maximum length of an error's text in a message, in characters.
-const MAX_ERROR_CHARS: usize = 100;
+/// The maximum length of a foreign text in a message, in characters.
+const MAX_CHARS: usize = 100;
 
 /// The key in [`ValidationResult::details`] that a validator without a verdict has.
 const ERROR: &str = "error";
+
+/// The key in [`ValidationResult::details`] that the whole text of a shortened error has.
+const TEXT: &str = "text";
 
 /// The reason of a validator without a verdict that was interrupted.
 const INTERRUPTED: &str = "interrupted";
@@ -48,7 +52,8 @@ pub struct Verdict {
 /// | `interrupted` | `Interrupted` | the run was interrupted before the validator finished |
 /// | the path of the error's type | `Error: …` | any other error |
 ///
-/// The text of an error has at most 100 characters.
+/// The text of an error has at most 100 characters. If the error is longer, its text ends with `…`,
+/// and [`details`](Self::details) contains all of it under the key `text`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ValidationResult {
     /// What the validator checks, such as `lint` or `security`.
@@ -78,14 +83,16 @@ impl ValidationResult {
 
     /// Creates the result of a validator that failed with an error.
     pub fn from_error(dimension: &str, tier: u8, error: &CheckError) -> Self {
-        let message = error_message(&error.to_string());
-        let (message, kind) = match classify_error(&**error).kind() {
-            Kind::Rejected => (format!("Circuit open: {error}"), "circuit_open"),
-            _ if is_not_found(error) => (message, "not_found"),
-            Kind::Timeout => (message, "timeout"),
-            _ => (message, error.type_name()),
+        let kind = match classify_error(&**error).kind() {
+            Kind::Rejected => {
+                let message = format!("Circuit open: {error}");
+                return Self::without_verdict(dimension, tier, message, "circuit_open");
+            }
+            _ if is_not_found(error) => "not_found",
+            Kind::Timeout => "timeout",
+            _ => error.type_name(),
         };
-        Self::without_verdict(dimension, tier, message, kind)
+        Self::from_error_text(dimension, tier, &error.to_string(), kind)
     }
 
     /// Creates the result of a validator that panicked with `payload`.
@@ -95,7 +102,16 @@ impl ValidationResult {
             (None, Some(text)) => text.as_str(),
             (None, None) => "the validator panicked",
         };
-        Self::without_verdict(dimension, tier, error_message(text), "panic")
+        Self::from_error_text(dimension, tier, text, "panic")
+    }
+
+    fn from_error_text(dimension: &str, tier: u8, text: &str, error: &str) -> Self {
+        let short = shorten(text);
+        let mut result = Self::without_verdict(dimension, tier, format!("Error: {short}"), error);
+        if short != text {
+            result.details.insert(TEXT.to_owned(), text.into());
+        }
+        result
     }
 
     /// Creates the result of a validator that did not finish before the run was interrupted.
@@ -112,11 +128,19 @@ impl ValidationResult {
     pub fn error(&self) -> Option<&str> {
         self.details.get(ERROR).and_then(Value::as_str)
     }
+
+    /// Returns the whole text of an error that is cut in the message.
+    pub fn error_text(&self) -> Option<&str> {
+        self.error().and(self.details.get(TEXT)).and_then(Value::as_str)
+    }
 }
 
-fn error_message(text: &str) -> String {
-    let text: String = text.chars().take(MAX_ERROR_CHARS).collect();
-    format!("Error: {text}")
+/// Cuts a text to [`MAX_CHARS`], of which the last one is then `…`.
+pub(crate) fn shorten(text: &str) -> Cow<'_, str> {
+    if text.chars().nth(MAX_CHARS).is_none() {
+        return text.into();
+    }
+    text.chars().take(MAX_CHARS - 1).chain(['…']).collect::<String>().into()
 }
 
 fn is_not_found(error: &CheckError) -> bool {

@@ -3,7 +3,6 @@
 use std::io::{self, ErrorKind, Write};
 
 use anyhow::{Context, Result};
-use indicatif::MultiProgress;
 use subprocess::Interrupts;
 use tokio::task::spawn_blocking;
 use validator::external::{Delivery, External, http_client};
@@ -13,22 +12,25 @@ use validator::result::Report;
 use crate::cli::RunArgs;
 use crate::output::Outcome;
 use crate::progress::Progress;
+use crate::stderr::Stderr;
 use crate::{INTERRUPTED, settings};
 
 /// Runs the validators, sends the report, prints it, and returns the exit code.
-pub(crate) async fn run(args: &RunArgs, bars: &MultiProgress) -> Result<u8> {
+pub(crate) async fn run(args: &RunArgs, stderr: &Stderr) -> Result<u8> {
     let config = settings::load(args)?;
-    let client = http_client().context("the HTTP client cannot be created; check the certificates")?;
+    let client =
+        http_client(&config.external).context("the HTTP client cannot be created; check the certificates")?;
     let external = External::new(config.external.clone(), client, resilience::init(&config.resilience));
     let mut orchestrator = config.orchestrator(&args.dir, &external)?;
     settings::select(&mut orchestrator, args)?;
 
     let mut interrupts = interrupts()?;
-    let progress = Progress::start(&orchestrator, bars);
+    let progress = Progress::start(&orchestrator, stderr);
     let report = orchestrator.run_graceful_until(interrupts.recv(), |result| progress.finished(result)).await;
     progress.pushing();
     let deliveries = push(&external, &report, &mut interrupts).await;
     drop(progress);
+    stderr.written().await;
 
     let outcome = Outcome::new(report, deliveries);
     let text = if args.json { outcome.json()? } else { outcome.text() };

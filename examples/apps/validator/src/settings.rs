@@ -6,6 +6,7 @@ use anyhow::{Context, Result, bail, ensure};
 use validator::config::{Config, ValidatorConfig};
 use validator::external::{ExternalConfig, PROMETHEUS, QUESTDB};
 use validator::orchestrator::ValidationOrchestrator;
+use validator::timeouts::TIMEOUTS;
 
 use crate::cli::{RunArgs, ServiceArgs};
 
@@ -15,13 +16,15 @@ pub(crate) fn load(args: &RunArgs) -> Result<Config> {
         Some(path) => Config::read(path)?,
         None => Config::default(),
     };
+    config
+        .validators
+        .extend(args.services.tools.iter().map(|(dimension, tool)| tool_validator(dimension, tool)));
+    check_timeouts(&config)?;
     config.timeouts.extend(args.timeouts.iter().cloned());
     if let Some(jobs) = args.jobs {
         config.concurrency = jobs;
     }
     apply_services(&mut config.external, &args.services)?;
-    let tools = &args.services.tools;
-    config.validators.extend(tools.iter().map(|(dimension, tool)| tool_validator(dimension, tool)));
     if args.services.mcp.is_some() {
         let has_tool = config.validators.iter().any(|validator| validator.tool.is_some());
         ensure!(has_tool, "no validator calls a tool of the MCP server; add `--tool` or remove `--mcp`");
@@ -54,6 +57,19 @@ fn tool_validator(dimension: &str, tool: &str) -> ValidatorConfig {
         tool: Some(tool.to_owned()),
         arguments: None,
     }
+}
+
+/// Checks that no name of a dimension in `timeouts` is misspelled.
+fn check_timeouts(config: &Config) -> Result<()> {
+    for dimension in config.timeouts.keys() {
+        let is_known = TIMEOUTS.iter().any(|(known, _)| known == dimension)
+            || config.validators.iter().any(|validator| validator.dimension == *dimension);
+        ensure!(
+            is_known,
+            "`timeouts` has the dimension `{dimension}`, which no validator has; correct or remove it"
+        );
+    }
+    Ok(())
 }
 
 /// Checks that the folder exists, and that it is a Rust package if no validator is configured.

@@ -11,6 +11,9 @@ use subprocess::{Captured, Output, Subprocess};
 use crate::error::CheckError;
 use crate::result::{Details, Verdict};
 
+/// How many bytes of each output of a command are kept in memory while it runs.
+const CAPTURE_LIMIT: usize = 16 * 1024 * 1024;
+
 /// How many bytes of each output of a command the details contain.
 const OUTPUT_LIMIT: usize = 16 * 1024;
 
@@ -76,8 +79,10 @@ impl CommandValidator {
     }
 
     async fn run(&self) -> Result<Verdict, CheckError> {
-        let command =
-            Subprocess::new(&self.program).args(&self.args).current_dir(&self.dir).output_limit(OUTPUT_LIMIT);
+        let command = Subprocess::new(&self.program)
+            .args(&self.args)
+            .current_dir(&self.dir)
+            .output_limit(CAPTURE_LIMIT);
         Ok(self.verdict(&command.run().await?))
     }
 
@@ -129,12 +134,15 @@ fn describe(status: ExitStatus) -> String {
     }
 }
 
-/// Returns the beginning of an output, and how many bytes follow.
+/// Returns the end of an output, and how many bytes are left out. The reason of a failure is often
+/// at the end.
 fn captured_text(output: &Captured) -> String {
-    match output.discarded {
-        0 => output.text().into_owned(),
-        discarded => format!("{}\n… and {discarded} more bytes", output.text()),
-    }
+    let skipped = output.bytes.len().saturating_sub(OUTPUT_LIMIT);
+    let text = String::from_utf8_lossy(&output.bytes[skipped..]);
+    let before = if skipped > 0 { format!("… {skipped} bytes\n") } else { String::new() };
+    let after =
+        if output.discarded > 0 { format!("\n… {} bytes", output.discarded) } else { String::new() };
+    format!("{before}{text}{after}")
 }
 
 /// The text that a secret begins with: private keys, and tokens of AWS, GitHub, Slack and Stripe.

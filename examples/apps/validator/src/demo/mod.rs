@@ -16,7 +16,6 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use indicatif::MultiProgress;
 use tokio::time::sleep;
 use validator::config::Config;
 use validator::external::{External, http_client};
@@ -26,6 +25,7 @@ use validator::result::Report;
 use self::checks::{CHECKS, HEARTBEAT};
 use self::services::Services;
 use crate::progress::Progress;
+use crate::stderr::Stderr;
 use crate::{INTERRUPTED, PASSED, output, run};
 
 const INTRODUCTION: &str = "\
@@ -41,24 +41,25 @@ struct Row {
 }
 
 /// Runs the demo. The exit code is 0, although some of its checks fail.
-pub(crate) async fn run(bars: &MultiProgress) -> Result<u8> {
+pub(crate) async fn run(stderr: &Stderr) -> Result<u8> {
     let mut interrupts = run::interrupts()?;
     // An interrupt drops the demo, which kills its processes and removes its folder.
     tokio::select! {
-        result = play(bars) => result.map(|()| PASSED),
+        result = play(stderr) => result.map(|()| PASSED),
         () = interrupts.recv() => Ok(INTERRUPTED),
     }
 }
 
-async fn play(bars: &MultiProgress) -> Result<()> {
+async fn play(stderr: &Stderr) -> Result<()> {
     let dir = tempfile::tempdir().context("no temporary directory can be created; set TMPDIR")?;
     let mut services = Services::start().await;
     let config: Config = serde_json::from_value(checks::config(&services))?;
-    let client = http_client().context("the HTTP client cannot be created; check the certificates")?;
+    let client =
+        http_client(&config.external).context("the HTTP client cannot be created; check the certificates")?;
     let external = External::new(config.external.clone(), client, Resilience::new(&config.resilience));
     say(INTRODUCTION);
 
-    let report = run_validators(&config, dir.path(), &external, bars).await?;
+    let report = run_validators(&config, dir.path(), &external, stderr).await?;
     show_killed_processes(dir.path()).await;
     let mut rows = rows(&report);
     rows.extend(pushes::play(&external, &report, &mut services).await?);
@@ -66,17 +67,13 @@ async fn play(bars: &MultiProgress) -> Result<()> {
     Ok(())
 }
 
-async fn run_validators(
-    config: &Config,
-    dir: &Path,
-    external: &External,
-    bars: &MultiProgress,
-) -> Result<Report> {
+async fn run_validators(config: &Config, dir: &Path, external: &External, stderr: &Stderr) -> Result<Report> {
     title("1. All validators run at the same time, each with a time limit");
     let orchestrator = config.orchestrator(dir, external)?;
-    let progress = Progress::start(&orchestrator, bars);
+    let progress = Progress::start(&orchestrator, stderr);
     let report = orchestrator.run_graceful_with(|result| progress.finished(result)).await;
     drop(progress);
+    stderr.written().await;
     say(output::results(&report));
     say("Every validator has a result, whatever the others did.");
     Ok(report)

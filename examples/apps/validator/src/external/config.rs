@@ -60,6 +60,11 @@ impl ExternalConfig {
         }
         Ok(())
     }
+
+    pub(super) fn uses_https(&self) -> bool {
+        let urls = [&self.prometheus, &self.mcp].into_iter().flatten();
+        urls.filter_map(|url| Url::parse(url).ok()).any(|url| url.scheme() == "https")
+    }
 }
 
 fn check_address(

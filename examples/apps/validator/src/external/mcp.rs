@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 
 use super::{External, MCP, NotConfigured};
 use crate::error::CheckError;
-use crate::result::{Details, Verdict};
+use crate::result::{Details, Verdict, shorten};
 use crate::validator::Validator;
 
 /// The answer to a JSON-RPC request.
@@ -94,7 +94,7 @@ impl ToolValidator {
         let outcome = if passed { "passed" } else { "failed" };
         let text = result.content.iter().find_map(|part| part["text"].as_str());
         let message = match text.and_then(|text| text.lines().next()) {
-            Some(line) => format!("tool `{}` {outcome}: {line}", self.tool),
+            Some(line) => format!("tool `{}` {outcome}: {}", self.tool, shorten(line)),
             None => format!("tool `{}` {outcome}", self.tool),
         };
         let details = Details::from_iter([

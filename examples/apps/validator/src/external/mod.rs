@@ -105,12 +105,15 @@ fn delivery(service: &'static str, outcome: Option<Result<(), CheckError>>) -> O
 
 /// Creates an HTTP client for [`External`].
 ///
+/// The certificates of the system are loaded only if `config` has a URL that begins with `https://`.
+///
 /// # Errors
 ///
-/// Returns an error if the client cannot be created.
-pub fn http_client() -> reqwest::Result<Client> {
+/// Returns an error if the client cannot be created, for example without certificates.
+pub fn http_client(config: &ExternalConfig) -> reqwest::Result<Client> {
     // An error says that a provider is already installed.
     let _ = rustls::crypto::ring::default_provider().install_default();
     // The calls have retries of their own.
-    Client::builder().retry(reqwest::retry::never()).build()
+    let builder = Client::builder().retry(reqwest::retry::never());
+    if config.uses_https() { builder.build() } else { builder.tls_certs_only([]).build() }
 }

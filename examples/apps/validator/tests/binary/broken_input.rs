@@ -78,6 +78,20 @@ async fn unknown_dimension_is_named_with_known_ones() {
 }
 
 #[tokio::test]
+async fn unknown_dimension_of_configured_timeout_is_named() {
+    let project = project();
+    let config =
+        "timeouts = { speed = 3, visual = 2 }\n[[validators]]\ndimension = \"speed\"\ncommand = [\"true\"]";
+    project.write("known.toml", config);
+    assert_eq!(project.run(&["--config", "known.toml"]).await.code, Some(0));
+    project.write("unknown.toml", config.replace("speed = 3", "spede = 3"));
+    let error = error_of(&project, &["--config", "unknown.toml"]).await;
+    let expected =
+        "error: `timeouts` has the dimension `spede`, which no validator has; correct or remove it\n";
+    assert_eq!(error, expected);
+}
+
+#[tokio::test]
 async fn invalid_flag_is_named_with_expected_form() {
     let project = project();
     let cases = [

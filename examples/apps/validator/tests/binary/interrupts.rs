@@ -4,6 +4,7 @@ use std::fs;
 use std::time::Duration;
 
 use rustix::process::Signal;
+use serde_json::json;
 use test_servers::{Action, Http};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Child;
@@ -102,6 +103,24 @@ async fn ctrl_c_ends_program_whose_output_is_not_read() {
     };
     let status = timeout(DEADLINE, ended).await.expect("the program hangs");
     assert_eq!(status.code(), Some(130));
+}
+
+#[tokio::test]
+async fn unread_stderr_delays_neither_timeouts_nor_ctrl_c() {
+    // The first line is longer than a pipe holds.
+    let checks = [shell(&"x".repeat(100_000), "true"), shell("visual", STUBBORN), shell("lint", "sleep 600")];
+    let mut config = validators(checks);
+    config["timeouts"] = json!({ "visual": 3 });
+    let project = Project::with_config(&config);
+    let mut child = project.command(&["--config", "config.json", "--json"]).spawn().unwrap();
+    // Keeps the pipe open.
+    let _stderr = child.stderr.take();
+    let pids = [project.pid("leader").await, project.pid("child").await];
+    wait_until("the end of the command at its time limit", || !pids.into_iter().any(is_alive)).await;
+    send(&child, Signal::INT);
+    let ended = end(child).await;
+    assert_eq!(ended.code, Some(130));
+    assert_eq!(ended.errors()[1].1, "timeout");
 }
 
 #[tokio::test]

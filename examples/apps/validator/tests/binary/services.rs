@@ -8,7 +8,7 @@ use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-use crate::support::{Project, shell, validators};
+use crate::support::{Project, end, shell, validators};
 
 /// Starts a QuestDB that returns what its first connection sends.
 async fn questdb() -> (SocketAddr, JoinHandle<String>) {
@@ -149,4 +149,21 @@ async fn open_circuit_is_shown_and_exits_with_3() {
     assert!(message.contains("Circuit open: circuit breaker `mcp` is open; retry after"), "{message}");
     // The transition of the circuit is logged.
     assert!(ended.stderr.contains("circuit is open"), "{}", ended.stderr);
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn certificates_are_needed_for_https_only() {
+    let project = Project::with_config(&validators([shell("lint", "true")]));
+    let server = Http::start().await;
+    let run = async |url: &str| {
+        let mut command = project.command(&["--config", "config.json", "--push", url]);
+        command.env("SSL_CERT_FILE", "/no/such/file").env("SSL_CERT_DIR", "/no/such/folder");
+        end(command.spawn().unwrap()).await
+    };
+    let ended = run(&server.url()).await;
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    let ended = run("https://127.0.0.1:1").await;
+    assert_eq!(ended.code, Some(2), "{}", ended.stderr);
+    assert!(ended.stderr.contains("check the certificates"), "{}", ended.stderr);
 }

@@ -63,11 +63,25 @@ async fn killed_command_fails_and_names_signal() {
 }
 
 #[tokio::test]
-async fn long_output_is_cut() {
+async fn end_of_long_output_is_kept() {
     let dir = tempfile::tempdir().unwrap();
-    let result = run(shell("yes | head -c 100000", dir.path())).await;
+    for bytes in [100_000, 3_000_000] {
+        let script = format!("yes | head -c {bytes}; echo 'error: the reason'");
+        let result = run(shell(&script, dir.path())).await;
+        let stdout = result.details["stdout"].as_str().unwrap();
+        assert!(stdout.starts_with(&format!("… {} bytes\n", bytes + 18 - 16_384)), "{}", &stdout[..40]);
+        assert!(stdout.ends_with("y\nerror: the reason\n"), "{bytes}");
+    }
+}
+
+#[tokio::test]
+async fn bytes_after_capture_limit_are_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let result = run(shell("yes | head -c 20000000", dir.path())).await;
     let stdout = result.details["stdout"].as_str().unwrap();
-    assert!(stdout.ends_with("y\n\n… and 83616 more bytes"), "{stdout}");
+    let (skipped, discarded) = ((16 << 20) - 16_384, 20_000_000 - (16 << 20));
+    assert!(stdout.starts_with(&format!("… {skipped} bytes\ny\n")), "{}", &stdout[..40]);
+    assert!(stdout.ends_with(&format!("y\n\n… {discarded} bytes")));
 }
 
 #[tokio::test]

@@ -45,7 +45,11 @@ fn write(name: &str, text: &str) -> Result<Config, ConfigError> {
 }
 
 fn external(config: &Config) -> External {
-    External::new(config.external.clone(), http_client().unwrap(), Resilience::new(&config.resilience))
+    External::new(
+        config.external.clone(),
+        http_client(&config.external).unwrap(),
+        Resilience::new(&config.resilience),
+    )
 }
 
 fn error_of(name: &str, text: &str) -> String {
@@ -128,6 +132,8 @@ fn invalid_validator_is_named_with_problem() {
         ("", "it has no check; set `command` or `tool`"),
         ("command = [\"true\"]\ntool = \"check\"", "it has two checks; remove `command` or `tool`"),
         ("command = []", "its `command` is empty; name a program"),
+        ("command = [\"\", \"check\"]", "its `command` is empty; name a program"),
+        ("command = [\"true\"]\nsuccess_exit_codes = []", "its `success_exit_codes` are empty; list a code"),
         ("tool = \"check\"", "`mcp` has no address; set `mcp` in `[external]`"),
         ("command = [\"true\"]\narguments = {}", "it has `arguments` without `tool`; remove it"),
         ("tool = \"t\"\nsuccess_exit_codes = []", "it has `success_exit_codes` without `command`; remove it"),
@@ -137,6 +143,26 @@ fn invalid_validator_is_named_with_problem() {
         let error =
             error_of("config.toml", &format!("{valid}[[validators]]\ndimension = \"visual\"\n{check}"));
         assert_eq!(error, format!("validator 2 (`visual`) is not valid: {problem}"));
+    }
+}
+
+#[test]
+fn empty_dimension_is_named() {
+    let error = error_of("config.toml", "[[validators]]\ndimension = \"\"\ncommand = [\"true\"]");
+    assert_eq!(error, "validator 1 (``) is not valid: its `dimension` is empty; name what it checks");
+}
+
+#[test]
+fn json_error_names_field() {
+    let cases = [
+        (r#"{"validators":[{"dimension":"lint","tier":300}]}"#, "validators[0].tier: invalid value"),
+        (r#"{"external":{"timeout":0}}"#, "external.timeout: the time is not valid"),
+        (r#"{"timeouts":{"lint":"1"}}"#, "timeouts.lint: invalid type"),
+        (r#"{"timeouts":{}} }"#, "trailing characters at line 1 column 17"),
+    ];
+    for (text, problem) in cases {
+        let error = error_of("config.json", text);
+        assert!(error.contains(problem) && error.contains("line 1 column"), "{error}");
     }
 }
 

@@ -39,8 +39,9 @@ async fn partial_results_on_exception() {
     let validators = [Stub("security", Behavior::ReturnsError), Stub("lint", Behavior::Passes)];
     let report = orchestrator(validators).run_graceful().await;
     let [security, lint] = &*report.results else { panic!("{report:?}") };
-    // The limit is 100 characters, not bytes.
-    let message = format!("Error: {}", "é".repeat(100));
+    // The limit is 100 characters, not bytes. The details have the whole text.
+    let message = format!("Error: {}…", "é".repeat(99));
+    assert_eq!(security.details["text"], "é".repeat(300));
     assert_eq!(summary(security), ("security", false, &*message, Some("std::io::error::Error")));
     assert_eq!(summary(lint), ("lint", true, "lint has run", None));
     assert!(!report.passed && report.degraded && !report.has_failed_check());
@@ -127,8 +128,8 @@ async fn graceful_no_resilience_module() {
     let port = RefusedPort::bind();
     let config =
         ExternalConfig { mcp: Some(port.url()), max_attempts: 1.try_into().unwrap(), ..Default::default() };
-    let external =
-        External::new(config, http_client().unwrap(), Resilience::new(&ResilienceSettings::default()));
+    let client = http_client(&config).unwrap();
+    let external = External::new(config, client, Resilience::new(&ResilienceSettings::default()));
     let tool = ToolValidator::new("behavioral", 3, "check", Map::new(), external).unwrap();
     let validators: Vec<Box<dyn Validator>> = vec![
         Box::new(tool),

@@ -15,7 +15,8 @@ pub(crate) fn external(config: ExternalConfig) -> External {
     // The real clock runs here, so the retries wait for a millisecond.
     let retry_wait = Seconds::try_from(0.001).unwrap();
     let settings = ResilienceSettings { retry_wait, ..ResilienceSettings::default() };
-    External::new(config, http_client().unwrap(), Resilience::new(&settings))
+    let client = http_client(&config).unwrap();
+    External::new(config, client, Resilience::new(&settings))
 }
 
 pub(crate) async fn report() -> Report {
