@@ -88,6 +88,8 @@ async fn refusal(fault: Fault, key: &ApiKey, response: Response) -> ClassifiedEr
     let body = response.bytes().await.unwrap_or_default();
     let message = match message_in(key, &body) {
         Some(message) => message,
+        // The API itself would report an unknown model in JSON.
+        None if status == StatusCode::NOT_FOUND => format!("the API answered {status}; check `base_url`"),
         None if body.is_empty() => format!("the API answered {status}"),
         None => format!("the API answered {status}: {}", excerpt_of(key, &body)),
     };

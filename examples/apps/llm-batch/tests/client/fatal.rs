@@ -113,6 +113,16 @@ async fn error_message_is_found_in_every_shape() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn page_of_a_wrong_address_names_base_url() {
+    let page = "<!DOCTYPE html>\n<html><h1>Not Found</h1></html>";
+    for body in [page, ""] {
+        let (error, requests) = error_of(Action::status(404).body(body), Api::OpenAi).await;
+        let expected = "NotFoundError: the API answered 404 Not Found; check `base_url`";
+        assert_eq!((fatal(error).to_string().as_str(), requests), (expected, 1));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn redirect_is_not_followed() {
     let other = Http::start().await;
     let (error, requests) =

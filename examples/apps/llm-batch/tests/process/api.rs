@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use test_servers::Action;
+use test_servers::{Action, Http, Tls};
 
 use crate::machine::{events, names};
-use crate::support::{Setup, error, reply};
+use crate::support::{Setup, error, reply, run};
 
 fn body(setup: &Setup, number: usize) -> Value {
     serde_json::from_slice(&setup.api.requests()[number].body).unwrap()
@@ -53,7 +53,7 @@ async fn anthropic_style_has_its_own_path_key_and_reply() {
     let words = ["process", "in.jsonl", "out.jsonl", "--prompt", "p", "--api", "anthropic", "--base-url"];
     let mut command = setup.command(&words.map(str::to_owned));
     command.arg(setup.api.url().trim_end_matches('/')).env("ANTHROPIC_API_KEY", "sk-ant");
-    crate::support::run(command, "").await.expect_code(0);
+    run(command, "").await.expect_code(0);
     let request = &setup.api.requests()[0];
     assert!(request.path.ends_with("/messages"), "{}", request.path);
     assert_eq!(request.headers["x-api-key"], "sk-ant");
@@ -123,4 +123,26 @@ async fn progress_shows_why_a_model_is_down() {
     program.signal(rustix::process::Signal::INT);
     let program = program.finish().await;
     program.expect_code(130).expect_stderr("gpt-4o-mini: open").expect_stderr("closed for repairs");
+}
+
+#[tokio::test]
+async fn certificate_that_is_not_trusted_is_named_and_can_be_trusted() {
+    let setup = Setup::new(1).await;
+    let tls = Tls::new();
+    let api = Http::start_tls(&tls).await;
+    api.set_default(reply("{\"answer\": 42}"));
+    setup.write("authority.pem", &tls.ca_pem());
+    let url = api.url();
+    let words = ["process", "in.jsonl", "out.jsonl", "--prompt", "p", "--api-key", "k", "--base-url", &url];
+    let words = words.map(str::to_owned);
+
+    run(setup.command(&words), "").await.expect_code(1);
+    let error = setup.lines("out.jsonl")[0]["error"].to_string();
+    assert!(error.contains("APIConnectionError") && error.contains("invalid peer certificate"), "{error}");
+    assert_eq!(api.requests().len(), 0);
+
+    let mut command = setup.command(&words);
+    command.env("SSL_CERT_FILE", "authority.pem");
+    run(command, "").await.expect_code(0);
+    assert_eq!(setup.lines("out.jsonl")[0]["answer"], 42);
 }

@@ -36,14 +36,17 @@ async fn terminate_saves_checkpoint_and_job_resumes() {
 }
 
 #[tokio::test]
-async fn interrupt_during_the_question_ends_the_program() {
-    let setup = Setup::new(3).await;
-    setup.api.set_default(invalid_key());
-    let mut program = setup.start(&setup.process(&["--circuit-breaker", "1", "--batch-size", "1"]));
-    program.wait_for("[I]nspect").await;
-    program.signal(Signal::INT);
-    program.wait_for("agents resume job").await;
-    program.finish().await.expect_code(130);
+async fn signal_during_the_question_ends_the_program() {
+    for signal in [Signal::INT, Signal::TERM] {
+        let setup = Setup::new(3).await;
+        setup.api.set_default(invalid_key());
+        let mut program = setup.start(&setup.process(&["--circuit-breaker", "1", "--batch-size", "1"]));
+        program.wait_for("[I]nspect").await;
+        program.signal(signal);
+        program.wait_for("agents resume job").await;
+        program.finish().await.expect_code(130);
+        assert_eq!(setup.lines("out.jsonl").len(), 1);
+    }
 }
 
 #[tokio::test]
