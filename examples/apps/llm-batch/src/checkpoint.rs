@@ -31,7 +31,9 @@ impl JobFiles {
     /// Returns an error if the identifier is not allowed in a file's name.
     pub fn new(folder: &Path, job_id: &str) -> Result<Self, JobError> {
         let is_allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-        if !job_id.chars().all(is_allowed) || !(1..=100).contains(&job_id.len()) || job_id.starts_with('.') {
+        // A name with `-` in front would be a flag of `resume`.
+        let has_valid_start = !job_id.starts_with(['.', '-']);
+        if !job_id.chars().all(is_allowed) || !(1..=100).contains(&job_id.len()) || !has_valid_start {
             return Err(JobError::InvalidId { job_id: job_id.to_owned() });
         }
         Ok(Self { folder: folder.to_owned(), job_id: job_id.to_owned() })
@@ -121,7 +123,7 @@ impl fmt::Display for JobError {
         match self {
             Self::InvalidId { job_id } => write!(
                 f,
-                "`{job_id}` is not a valid job name; use 1 to 100 letters, digits, `-`, `_` and `.`, and no `.` in front"
+                "`{job_id}` is not a valid job name; use 1 to 100 letters, digits, `_`, `-` and `.`, and no `-` or `.` in front"
             ),
             Self::Unknown { job_id, path } => write!(
                 f,

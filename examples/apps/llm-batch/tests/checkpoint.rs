@@ -125,7 +125,7 @@ fn job_id_is_part_of_a_file_name() {
             Path::new(&format!("x/{id}.results.jsonl"))
         );
     }
-    for id in ["", "../a", "a/b", ".a", "a b", "é", &"a".repeat(101)] {
+    for id in ["", "../a", "a/b", ".a", "-a", "a b", "é", &"a".repeat(101)] {
         let error = JobFiles::new(Path::new("x"), id).unwrap_err();
         assert!(matches!(error, JobError::InvalidId { .. }), "{id}");
     }

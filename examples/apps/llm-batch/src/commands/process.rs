@@ -70,9 +70,7 @@ fn reserve(args: &ProcessArgs) -> Result<(JobFiles, JobLock), CommandError> {
 
 /// Locks the first unused job that is named after the input.
 fn reserve_number(folder: &Path, input: &Path) -> Result<(JobFiles, JobLock), CommandError> {
-    let name = input.file_stem().unwrap_or_default().to_string_lossy();
-    let is_allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
-    let name: String = name.chars().take(80).map(|c| if is_allowed(c) { c } else { '-' }).collect();
+    let name = job_name(input);
     let mut number = 0;
     loop {
         number += 1;
@@ -87,6 +85,17 @@ fn reserve_number(folder: &Path, input: &Path) -> Result<(JobFiles, JobLock), Co
             Ok(_) | Err(JobError::Locked { .. }) => {}
             Err(error) => return Err(error.into()),
         }
+    }
+}
+
+/// Returns the name of the input as a part of a job's name. Other characters become `-`.
+fn job_name(input: &Path) -> String {
+    let stem = input.file_stem().unwrap_or_default().to_string_lossy();
+    let is_allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+    let name: String = stem.chars().take(80).map(|c| if is_allowed(c) { c } else { '-' }).collect();
+    match name.trim_start_matches('-') {
+        "" => "job".to_owned(),
+        name => name.to_owned(),
     }
 }
 

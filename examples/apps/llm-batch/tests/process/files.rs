@@ -83,6 +83,18 @@ async fn job_is_named_after_the_input_and_a_free_number() {
 }
 
 #[tokio::test]
+async fn job_of_any_input_name_can_be_resumed() {
+    let setup = Setup::new(1).await;
+    for (input, job) in [("日本.jsonl", "job-1"), ("./-x.jsonl", "x-1"), ("größe 2.jsonl", "gr--e-2-1")] {
+        setup.write(input, "{\"name\":\"a\"}\n");
+        let words = ["process", input, "out.jsonl", "--prompt", "{name}"];
+        let program = setup.run(&setup.arguments(&words, &[]), "").await;
+        program.expect_code(0).expect_stdout(&format!("Job {job}: 1 item"));
+        setup.run(&["resume", job].map(str::to_owned), "").await.expect_code(0);
+    }
+}
+
+#[tokio::test]
 async fn job_id_that_exists_is_refused() {
     let setup = Setup::new(1).await;
     setup.run(&setup.process(&[]), "").await.expect_code(0);
