@@ -108,7 +108,7 @@ use tower_fault_classify::{Fault, Verdict};
 
 use crate::backoff::{Position, nanos};
 use crate::budget::{RetryBudget, Ticket};
-use crate::policy::{CallProgress, ColdConfig, GiveUp, HotConfig, Limits, RetryPolicy};
+use crate::policy::{CallProgress, ColdConfig, Condition, GiveUp, HotConfig, Limits, RetryPolicy};
 use crate::request::{ResendAfter, RetrySafety};
 use crate::rng::Randomness;
 
@@ -262,7 +262,7 @@ pub enum Decision {
 #[derive(Clone)]
 pub struct RetryCall {
     hot: HotConfig,
-    // The custom budget. The reference is `None` unless the policy has a setting that needs one.
+    // The custom budget and the condition. The reference is `None` unless the policy has a setting that needs one.
     cold: Option<Arc<ColdConfig>>,
     randomness: Randomness,
     /// In nanoseconds on the caller's clock. `None`: the time of the call starts when the layer
@@ -333,6 +333,7 @@ impl RetryCall {
     /// | `Deadline`, `MaxElapsed` | no time is left |
     /// | `HintTooLong` | the server's hint exceeds [`max_retry_after`](crate::RetryPolicyBuilder::max_retry_after) |
     /// | `Deadline`, `MaxElapsed` | the delay does not fit into the time that is left |
+    /// | `Stopped` | the condition of [`retry_while`](crate::RetryPolicyBuilder::retry_while) is `false` |
     /// | `Budget` | the budget does not grant the withdrawal |
     ///
     /// After [`Decision::GiveUp`] and [`Decision::Done`] the call is over: record no other outcome.
@@ -443,6 +444,9 @@ impl RetryCall {
         let uniform = |range: RangeInclusive<u64>| randomness.uniform(range);
         let delay = self.hot.limits.delay(fault, &mut progress, uniform)?;
         self.position = progress.position;
+        if self.condition().is_some_and(|condition| !condition.holds()) {
+            return Err(GiveUp::Stopped);
+        }
         self.retry = RetryInProgress::Some(self.withdraw(fault)?);
         self.attempts += 1;
         Ok(delay)
@@ -473,6 +477,10 @@ impl RetryCall {
             (None, None) => return Ok(None),
         };
         ticket.map(Some).ok_or(GiveUp::Budget)
+    }
+
+    fn condition(&self) -> Option<&Condition> {
+        self.cold.as_ref()?.condition.as_ref()
     }
 
     fn custom_budget(&self) -> Option<&Arc<dyn RetryBudget>> {

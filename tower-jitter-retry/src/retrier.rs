@@ -13,7 +13,7 @@ use tower_fault_classify::Classify;
 use tower_fault_classify::classifiers::{Auto, ErrorsOnly, RuleFirst};
 
 use crate::attempt::{AttemptState, LastOutcome, RetryDelay, ScheduledRetry};
-use crate::policy::RetryPolicy;
+use crate::policy::{Condition, RetryPolicy};
 use crate::request::Deadline;
 
 impl RetryPolicy {
@@ -154,6 +154,13 @@ impl RetryPolicy {
     pub fn idempotent<K>(&self, idempotent: bool) -> Retrier<Auto<K>> {
         self.classify(Auto::new()).idempotent(idempotent)
     }
+
+    /// Adds a condition that ends the retries of a call; see [`Retrier::retry_while`].
+    ///
+    /// The result is classified by [`Auto`].
+    pub fn retry_while<K>(&self, condition: impl Fn() -> bool + Send + Sync + 'static) -> Retrier<Auto<K>> {
+        self.classify(Auto::new()).retry_while(condition)
+    }
 }
 
 /// Retries closures with a policy, a classifier, and the options of a call.
@@ -163,6 +170,7 @@ impl RetryPolicy {
 /// | [`RetryPolicy::classify`], [`RetryPolicy::errors_only`], [`rule`](Self::rule) | how results are classified | [`Auto`] |
 /// | [`deadline`](Self::deadline) | when no further attempt of a call starts | none: only `max_elapsed` of the policy applies |
 /// | [`idempotent`](Self::idempotent) | whether a call may be repeated after any retryable fault | `true` |
+/// | [`retry_while`](Self::retry_while) | a condition that ends the retries when it is `false` | none: only that of the policy applies |
 ///
 /// It is returned by the methods of [`RetryPolicy`] with these names.
 #[derive(Clone, Debug)]
@@ -236,6 +244,36 @@ impl<C> Retrier<C> {
     /// **Default**: `true`.
     pub fn idempotent(mut self, idempotent: bool) -> Self {
         self.options.idempotent = idempotent;
+        self
+    }
+
+    /// Adds a condition that ends the retries when it returns `false`.
+    ///
+    /// The condition of the policy, and those that were added before, still apply: every one has to
+    /// be `true`. [`RetryPolicyBuilder::retry_while`](crate::RetryPolicyBuilder::retry_while) says
+    /// when they are checked. **Default**: none.
+    ///
+    /// Around a circuit, the condition skips the delay before an attempt that the circuit would
+    /// reject:
+    ///
+    /// ```
+    /// use tower_breaker::{BreakerConfig, Circuit};
+    /// use tower_jitter_retry::RetryPolicy;
+    ///
+    /// # async fn query() -> std::io::Result<u32> { Ok(7) }
+    /// # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
+    /// let (policy, circuit) = (RetryPolicy::default(), Circuit::new(BreakerConfig::default()));
+    ///
+    /// let checked = circuit.clone();
+    /// let retry = policy.retry_while(move || !checked.status().rejects_calls());
+    /// let rows = retry.retry(|| circuit.call(query())).await?;
+    /// # assert_eq!(rows, 7);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn retry_while(mut self, condition: impl Fn() -> bool + Send + Sync + 'static) -> Self {
+        self.policy = self.policy.with_condition(Condition::new(condition));
         self
     }
 

@@ -36,7 +36,8 @@ use crate::telemetry::Retried;
 /// Time passes only by the delays, so nothing waits, and no runtime is needed. The decisions are
 /// those of the layer for attempts that take no time, including the server's hints, all limits, and
 /// the budget, whose tokens the call uses. A window budget reads its own clock.
-/// [`on_retry`](crate::RetryPolicyBuilder::on_retry) is not called.
+/// [`on_retry`](crate::RetryPolicyBuilder::on_retry) is not called, but the condition of
+/// [`retry_while`](crate::RetryPolicyBuilder::retry_while) is checked.
 ///
 /// The delays are random, unless the policy has a [`seed`](crate::RetryPolicyBuilder::seed) or
 /// [`Jitter::None`](crate::Jitter::None).

@@ -35,7 +35,7 @@ impl RetryPolicy {
     /// | a retry that waits for the inner service's readiness | waits until the deadline or `max_elapsed` at most | waits without a limit, and is sent even if it is too late, because tower does not call the policy there |
     /// | a later attempt that is rejected on this side | the caller gets the outcome of the last attempt that was sent | the caller gets the rejection, with [`Retried::last_sent`](crate::Retried::last_sent), because tower drops each result before the next attempt |
     /// | clones of a request | one for each attempt that another attempt may follow | one for each attempt, because tower calls the policy only for requests that it has cloned |
-    /// | deadlines, hints, budget, gRPC, marks of outer layers, `on_retry`, `Retried` | yes | yes |
+    /// | deadlines, hints, budget, gRPC, marks of outer layers, `on_retry`, `retry_while`, `Retried` | yes | yes |
     ///
     /// ```
     /// use tower::{ServiceBuilder, retry::RetryLayer, service_fn};

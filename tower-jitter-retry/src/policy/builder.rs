@@ -8,7 +8,8 @@ use std::time::Duration;
 use http::HeaderName;
 use tower_fault_classify::__internals::{Clock, ConfigError, intern};
 
-use super::config::{ColdConfig, HotConfig, Observer, RetryEvent, RetryPolicy};
+use super::callbacks::{Condition, Observer, RetryEvent};
+use super::config::{ColdConfig, HotConfig, RetryPolicy};
 use super::decide::Limits;
 use super::grpc_methods::GrpcMethods;
 use crate::backoff::{Backoff, Jitter, nanos};
@@ -55,6 +56,7 @@ pub struct RetryPolicyBuilder {
     header: Option<HeaderName>,
     remove_marker: bool,
     observer: Option<Observer>,
+    condition: Option<Condition>,
 }
 
 #[derive(Clone, Debug)]
@@ -147,6 +149,7 @@ impl Default for RetryPolicyBuilder {
             header: None,
             remove_marker: false,
             observer: None,
+            condition: None,
         }
     }
 }
@@ -177,6 +180,7 @@ impl RetryPolicyBuilder {
             header: policy.marker_header().cloned(),
             remove_marker: policy.remove_marker(),
             observer: policy.cold.as_ref().and_then(|cold| cold.observer.clone()),
+            condition: policy.cold.as_ref().and_then(|cold| cold.condition.clone()),
         }
     }
 
@@ -475,6 +479,51 @@ impl RetryPolicyBuilder {
         self
     }
 
+    /// Sets a condition that ends the retries when it returns `false`.
+    ///
+    /// It is checked after each failed attempt that all other settings allow to be retried: before
+    /// the delay, and before the [`budget`](Self::budget). If it returns `false`, the caller
+    /// immediately gets the outcome of the last attempt, unchanged, and the reason is
+    /// [`GiveUp::Stopped`](crate::GiveUp::Stopped). **Default**: none.
+    ///
+    /// Use it to
+    ///
+    /// - skip a delay before an attempt that an open circuit would reject,
+    /// - end the retries when the program shuts down:
+    ///   `.retry_while(move || !token.is_cancelled())`.
+    ///
+    /// ```
+    /// use tower::{ServiceBuilder, service_fn};
+    /// use tower_breaker::{BreakerConfig, BreakerLayer, Circuit};
+    /// use tower_jitter_retry::{JitterRetryLayer, RetryPolicy};
+    ///
+    /// let circuit = Circuit::new(BreakerConfig::default());
+    /// let breaker = BreakerLayer::with_circuit(circuit.clone());
+    /// let policy = RetryPolicy::builder()
+    ///     .retry_while(move || !circuit.status().rejects_calls())
+    ///     .build()?;
+    /// let service = ServiceBuilder::new()
+    ///     .layer(JitterRetryLayer::new(policy))
+    ///     .layer(breaker)
+    ///     .service(service_fn(async |_: http::Request<String>| Ok::<_, std::io::Error>(http::Response::new(()))));
+    /// # fn check<R, S: tower::Service<R>>(_: &S) {}
+    /// # check::<http::Request<String>, _>(&service);
+    /// # Ok::<(), tower_jitter_retry::ConfigError>(())
+    /// ```
+    ///
+    /// - A delay that has begun is not ended. To end it, drop the future of the call.
+    /// - A circuit that becomes half-open during the delay would have admitted the retry. Do not
+    ///   set the condition if such a retry is worth the wait.
+    /// - If this layer [marks](Self::marker) its requests, an inner retry layer leaves the faults to
+    ///   this layer, also while the condition is `false`.
+    ///
+    /// The function must not block. A panic in it is caught, and the retry follows. A policy with a
+    /// condition adds a reference count to the cost of each call.
+    pub fn retry_while(mut self, condition: impl Fn() -> bool + Send + Sync + 'static) -> Self {
+        self.condition = Some(Condition::new(condition));
+        self
+    }
+
     /// Checks every setting and builds the policy.
     ///
     /// # Errors
@@ -523,6 +572,7 @@ impl RetryPolicyBuilder {
         let cold = ColdConfig {
             budget: budget.as_ref().and_then(Budget::custom_budget).cloned(),
             observer: self.observer,
+            condition: self.condition,
             header: self.header,
         };
         let name = intern(self.name);

@@ -1,14 +1,13 @@
 //! The policy in the form in which the layer reads it.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderName;
 use tower_fault_classify::__internals::Clock;
-use tower_fault_classify::Fault;
 
 use super::builder::UNLIMITED_ATTEMPTS;
+use super::callbacks::{Condition, Observer};
 use super::decide::{GiveUp, Limits};
 use super::grpc_methods::GrpcMethods;
 use crate::backoff::Backoff;
@@ -42,6 +41,7 @@ use crate::telemetry::Reporter;
 /// | [`marker_header`](super::RetryPolicyBuilder::marker_header) | header that carries the number of the attempt | any header name | none |
 /// | [`remove_marker`](super::RetryPolicyBuilder::remove_marker) | whether marks of other retry layers are removed | on or off | off |
 /// | [`on_retry`](super::RetryPolicyBuilder::on_retry) | function that is called before the delay of each retry | any function | none |
+/// | [`retry_while`](super::RetryPolicyBuilder::retry_while) | condition that ends the retries when it is `false` | any function | none |
 /// | [`clock`](super::RetryPolicyBuilder::clock) | clock of `max_elapsed` and of deadlines | any [`Clock`] | [`Clock::tokio`] |
 /// | [`seed`](super::RetryPolicyBuilder::seed) | seed of the random numbers | any `u64` | none |
 ///
@@ -84,8 +84,9 @@ use crate::telemetry::Reporter;
 /// - An unknown field and a duplicate field are errors.
 /// - An error names the field, its value and the allowed range.
 ///
-/// A policy that is written and read back has the same settings, and a budget of its own. The clock
-/// and [`on_retry`](super::RetryPolicyBuilder::on_retry) are not written. A policy with a custom
+/// A policy that is written and read back has the same settings, and a budget of its own. The clock,
+/// [`on_retry`](super::RetryPolicyBuilder::on_retry) and
+/// [`retry_while`](super::RetryPolicyBuilder::retry_while) are not written. A policy with a custom
 /// budget cannot be written. Ratios with more than 15 digits need a format that reads them exactly:
 /// TOML does, and `serde_json` with its feature `float_roundtrip`.
 ///
@@ -126,17 +127,19 @@ pub(crate) struct HotConfig {
 }
 
 /// The settings that few policies use.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct ColdConfig {
     pub(crate) budget: Option<Arc<dyn RetryBudget>>,
     pub(crate) observer: Option<Observer>,
+    pub(crate) condition: Option<Condition>,
     pub(crate) header: Option<HeaderName>,
 }
 
 impl ColdConfig {
     /// Returns `None` if no setting is used.
     pub(super) fn into_shared(self) -> Option<Arc<Self>> {
-        let any = self.budget.is_some() || self.observer.is_some() || self.header.is_some();
+        let Self { budget, observer, condition, header } = &self;
+        let any = budget.is_some() || observer.is_some() || condition.is_some() || header.is_some();
         any.then(|| Arc::new(self))
     }
 }
@@ -236,6 +239,17 @@ impl RetryPolicy {
 }
 
 impl RetryPolicy {
+    /// Adds a condition to the policy's own.
+    pub(crate) fn with_condition(mut self, condition: Condition) -> Self {
+        let mut cold = self.cold.as_deref().cloned().unwrap_or_default();
+        cold.condition = Some(match cold.condition {
+            Some(own) => own.and(condition),
+            None => condition,
+        });
+        self.cold = cold.into_shared();
+        self
+    }
+
     /// Returns the mark for the request of a first attempt.
     #[inline]
     pub(crate) fn first_mark(&self, attempt: Attempt, remaining: Option<Duration>) -> Mark<'_> {
@@ -281,46 +295,5 @@ impl RetryPolicy {
         let idempotent = request.is_idempotent() || listed();
         let has_key = || request.has_idempotency_key();
         ResendAfter::of(own, self.safety, self.non_idempotent, idempotent, has_key)
-    }
-}
-
-/// Describes a retry before its delay begins.
-///
-/// It is passed to the function that is set with [`on_retry`](super::RetryPolicyBuilder::on_retry).
-#[derive(Clone, Copy, Debug)]
-#[non_exhaustive]
-pub struct RetryEvent {
-    /// The number of the attempt that failed, from 1.
-    ///
-    /// It equals the number of the retry that follows, as `http.request.resend_count` counts
-    /// retries.
-    pub attempt: u32,
-    /// The fault of the failed attempt.
-    pub fault: Fault,
-    /// The delay before the next attempt.
-    pub delay: Duration,
-    /// The time since the start of the call.
-    ///
-    /// [`max_elapsed`](super::RetryPolicyBuilder::max_elapsed) defines the start.
-    pub elapsed: Duration,
-}
-
-/// The callback of [`on_retry`](super::RetryPolicyBuilder::on_retry).
-#[derive(Clone)]
-pub(crate) struct Observer(Arc<dyn Fn(&RetryEvent) + Send + Sync>);
-
-impl Observer {
-    pub(crate) fn new(callback: impl Fn(&RetryEvent) + Send + Sync + 'static) -> Self {
-        Self(Arc::new(callback))
-    }
-
-    pub(crate) fn notify(&self, event: &RetryEvent) {
-        (self.0)(event);
-    }
-}
-
-impl fmt::Debug for Observer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Observer")
     }
 }

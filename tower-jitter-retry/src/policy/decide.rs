@@ -70,6 +70,10 @@ pub enum GiveUp {
     Deadline,
     /// The next attempt would start after [`max_elapsed`](crate::RetryPolicyBuilder::max_elapsed).
     MaxElapsed,
+    /// The policy's condition is `false`.
+    ///
+    /// See [`retry_while`](crate::RetryPolicyBuilder::retry_while).
+    Stopped,
     /// The [`Budget`](crate::Budget) does not grant a retry.
     Budget,
     /// The attempt was rejected on this side without being sent, and must not be retried.
@@ -94,6 +98,7 @@ impl GiveUp {
             Self::HintTooLong => "hint_too_long",
             Self::Deadline => "deadline",
             Self::MaxElapsed => "max_elapsed",
+            Self::Stopped => "stopped",
             Self::Budget => "budget",
             Self::Rejected => "rejected",
             Self::NotReady => "not_ready",

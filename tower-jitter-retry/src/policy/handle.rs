@@ -8,7 +8,7 @@ use std::mem;
 
 use tower_fault_classify::__internals::sync::{Arc, AtomicU64, Ordering, RwLock, read, write};
 
-use super::config::{ColdConfig, RetryPolicy};
+use super::config::RetryPolicy;
 use crate::budget::Budget;
 
 /// A handle to the policy of running services, which can replace the policy.
@@ -82,6 +82,7 @@ impl PolicyHandle {
     /// | another seed, or none | a new sequence |
     /// | no [`clock`](crate::RetryPolicyBuilder::clock) of its own, such as a policy from a file | the current clock stays |
     /// | no [`on_retry`](crate::RetryPolicyBuilder::on_retry), such as a policy from a file | the current function stays |
+    /// | no [`retry_while`](crate::RetryPolicyBuilder::retry_while), such as a policy from a file | the current condition stays |
     /// | every other setting | replaces the current one |
     ///
     /// [`JitterRetryLayer::remove_marker`](crate::JitterRetryLayer::remove_marker) is a setting of
@@ -125,15 +126,11 @@ impl RetryPolicy {
             self.has_given_budget = current.has_given_budget;
             self.hot.budget_ref = current.hot.budget_ref;
         }
-        let observer = |policy: &Self| policy.cold.as_ref().and_then(|cold| cold.observer.clone());
-        if observer(&self).is_none()
-            && let Some(observer) = observer(current)
-        {
-            let (budget, header) = match self.cold.as_deref() {
-                Some(cold) => (cold.budget.clone(), cold.header.clone()),
-                None => (None, None),
-            };
-            self.cold = ColdConfig { budget, observer: Some(observer), header }.into_shared();
+        if let Some(current) = current.cold.as_deref() {
+            let mut cold = self.cold.as_deref().cloned().unwrap_or_default();
+            cold.observer = cold.observer.or_else(|| current.observer.clone());
+            cold.condition = cold.condition.or_else(|| current.condition.clone());
+            self.cold = cold.into_shared();
         }
         self
     }

@@ -308,6 +308,7 @@ fn policy_to_builder_keeps_every_setting() {
         .marker_header(name.clone())
         .remove_marker(true)
         .on_retry(|_| ())
+        .retry_while(|| true)
         .build()
         .unwrap();
     for policy in [policy.clone(), policy.to_builder().build().unwrap()] {
@@ -330,7 +331,7 @@ fn policy_to_builder_keeps_every_setting() {
         let methods: Vec<_> = policy.idempotent_methods().collect();
         assert_eq!(methods, ["shop.Orders/Get", "shop.Stock/*"]);
         assert_eq!(policy.marker_header(), Some(&name));
-        assert!(policy.cold.as_ref().is_some_and(|cold| cold.observer.is_some()));
+        assert!(policy.cold.as_ref().is_some_and(|cold| cold.observer.is_some() && cold.condition.is_some()));
     }
     assert_eq!(policy.to_builder().build().unwrap().budget(), policy.budget(), "the budget is shared");
 }
@@ -380,21 +381,26 @@ fn policy_returns_the_budget_it_was_given() {
 }
 
 #[test]
-fn observer_header_and_custom_budget_are_each_kept_alone() {
+fn observer_condition_header_and_custom_budget_are_each_kept_alone() {
     let kept = |builder: RetryPolicyBuilder| {
         let policy = builder.build().unwrap();
         let cold = policy.cold.as_deref();
         let has = |part: fn(&ColdConfig) -> bool| cold.is_some_and(part);
         (
             has(|cold| cold.observer.is_some()),
+            has(|cold| cold.condition.is_some()),
             has(|cold| cold.header.is_some()),
             has(|cold| cold.budget.is_some()),
         )
     };
     let builder = RetryPolicy::builder;
-    assert_eq!(kept(builder().on_retry(|_| ())), (true, false, false));
-    assert_eq!(kept(builder().marker_header(HeaderName::from_static("x-attempt"))), (false, true, false));
-    assert_eq!(kept(builder().budget(Budget::custom(Budget::default()))), (false, false, true));
+    assert_eq!(kept(builder().on_retry(|_| ())), (true, false, false, false));
+    assert_eq!(kept(builder().retry_while(|| true)), (false, true, false, false));
+    assert_eq!(
+        kept(builder().marker_header(HeaderName::from_static("x-attempt"))),
+        (false, false, true, false)
+    );
+    assert_eq!(kept(builder().budget(Budget::custom(Budget::default()))), (false, false, false, true));
     assert!(RetryPolicy::default().cold.is_none(), "a policy without them allocates nothing");
 }
 
@@ -406,6 +412,7 @@ fn observer_is_called_with_the_event() {
     observer.notify(&RetryEvent { attempt: 2, fault: FAULT, delay, elapsed });
     assert_eq!(events.try_iter().collect::<Vec<_>>(), [2]);
     assert_eq!(format!("{observer:?}"), "Observer");
+    assert_eq!(format!("{:?}", Condition::new(|| true)), "Condition");
 }
 
 #[test]
@@ -553,6 +560,7 @@ fn give_up_reasons_have_names_in_snake_case() {
         (GiveUp::HintTooLong, "hint_too_long"),
         (GiveUp::Deadline, "deadline"),
         (GiveUp::MaxElapsed, "max_elapsed"),
+        (GiveUp::Stopped, "stopped"),
         (GiveUp::Budget, "budget"),
         (GiveUp::Rejected, "rejected"),
         (GiveUp::NotReady, "not_ready"),

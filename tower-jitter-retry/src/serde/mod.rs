@@ -341,8 +341,9 @@ impl Serialize for RetryPolicy {
             max_retry_after,
         } = limits;
         let Backoff { initial, multiplier, max, jitter } = backoff;
-        let header =
-            cold.as_deref().and_then(|ColdConfig { budget: _, observer: _, header }| header.as_ref());
+        let header = cold
+            .as_deref()
+            .and_then(|ColdConfig { budget: _, observer: _, condition: _, header }| header.as_ref());
         let seed = seeds.as_ref().map(|seeds| WrittenSeed(seeds.first()));
         let methods: Vec<_> = methods.iter().flat_map(|methods| methods.names()).collect();
         let mut table = to.serialize_map(None)?;

@@ -16,6 +16,7 @@ mod readiness;
 mod reconfigure;
 mod requests;
 mod retry_scope;
+mod retry_while;
 mod safety;
 mod support;
 mod telemetry;

@@ -66,8 +66,12 @@ impl Service<Request<String>> for Recording {
 #[test]
 fn only_the_calls_of_a_retry_run_in_its_scope() {
     let steps = Steps::default();
-    let (of_observer, of_classifier) = (steps.clone(), steps.clone());
+    let (of_observer, of_condition, of_classifier) = (steps.clone(), steps.clone(), steps.clone());
     let policy = immediate().max_attempts(9).on_retry(move |_| of_observer.add("observer"));
+    let policy = policy.retry_while(move || {
+        of_condition.add("condition");
+        true
+    });
     let classifier = classify_fn(move |result: Result<&Response<String>, &Broken>| {
         of_classifier.add("classifier");
         classify_error(result.unwrap_err()).into()
@@ -78,7 +82,7 @@ fn only_the_calls_of_a_retry_run_in_its_scope() {
 
     let attempt = |is_retry| {
         let calls = ["ready", "call", "poll", "poll"].map(|step| (step, is_retry));
-        calls.into_iter().chain([("classifier", false), ("observer", false)])
+        calls.into_iter().chain([("classifier", false), ("condition", false), ("observer", false)])
     };
     let refused = [("ready", true), ("classifier", false)];
     let expected: Vec<_> = attempt(false).chain(attempt(true)).chain(refused).collect();

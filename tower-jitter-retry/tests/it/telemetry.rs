@@ -125,6 +125,7 @@ fn metrics_count_attempts_retries_delays_and_give_ups() {
         run(immediate(), 503, Method::GET);
         run(immediate(), 404, Method::GET);
         run(immediate(), 503, Method::POST);
+        run(immediate().retry_while(|| false), 503, Method::GET);
         run(immediate().safety(RetrySafety::Always), 429, Method::POST);
         run(
             immediate().max_elapsed(Duration::ZERO).initial_backoff(SECOND).jitter(Jitter::None),
@@ -149,7 +150,7 @@ fn metrics_count_attempts_retries_delays_and_give_ups() {
         counted.insert(format!("{name}{{{}}}", labels.collect::<Vec<_>>().join(",")), value);
     }
     let expected = [
-        ("attempts_total{policy=retry}", 12),
+        ("attempts_total{policy=retry}", 13),
         ("budget_refusals_total{policy=retry}", 1),
         ("delay_seconds{policy=retry}", 4),
         ("give_ups_total{policy=retry,error.type=client,reason=not_retryable}", 1),
@@ -159,6 +160,7 @@ fn metrics_count_attempts_retries_delays_and_give_ups() {
         ("give_ups_total{policy=retry,error.type=unavailable,reason=budget}", 1),
         ("give_ups_total{policy=retry,error.type=unavailable,reason=not_idempotent}", 1),
         ("give_ups_total{policy=retry,error.type=unavailable,reason=max_elapsed}", 1),
+        ("give_ups_total{policy=retry,error.type=unavailable,reason=stopped}", 1),
         ("retries_total{policy=retry,error.type=throttled}", 2),
         ("retries_total{policy=retry,error.type=unavailable}", 2),
     ];

@@ -54,6 +54,13 @@ fn tower_policy_decides_like_the_layer() {
     assert_eq!(sent(immediate().max_attempts(1), request(Method::GET), 503).len(), 1);
 }
 
+#[test]
+fn tower_policy_checks_condition_before_each_retry() {
+    let calls = Calls::default();
+    let policy = immediate().max_attempts(9).retry_while(move || calls.next() < 3);
+    assert_eq!(sent(policy, request(Method::GET), 503).len(), 3);
+}
+
 #[derive(Clone)]
 struct Query;
 
