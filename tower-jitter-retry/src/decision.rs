@@ -262,7 +262,8 @@ pub enum Decision {
 #[derive(Clone)]
 pub struct RetryCall {
     hot: HotConfig,
-    // The custom budget and the condition. The reference is `None` unless the policy has a setting that needs one.
+    // The custom budget and the condition. The reference is `None` unless the policy has a setting
+    // that needs one.
     cold: Option<Arc<ColdConfig>>,
     randomness: Randomness,
     /// In nanoseconds on the caller's clock. `None`: the time of the call starts when the layer

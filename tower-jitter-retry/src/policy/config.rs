@@ -84,9 +84,9 @@ use crate::telemetry::Reporter;
 /// - An unknown field and a duplicate field are errors.
 /// - An error names the field, its value and the allowed range.
 ///
-/// A policy that is written and read back has the same settings, and a budget of its own. The clock,
-/// [`on_retry`](super::RetryPolicyBuilder::on_retry) and
-/// [`retry_while`](super::RetryPolicyBuilder::retry_while) are not written. A policy with a custom
+/// A policy that is written and read back has the same settings, and a budget of its own. Not
+/// written are the clock, [`on_retry`](super::RetryPolicyBuilder::on_retry) and
+/// [`retry_while`](super::RetryPolicyBuilder::retry_while). A policy with a custom
 /// budget cannot be written. Ratios with more than 15 digits need a format that reads them exactly:
 /// TOML does, and `serde_json` with its feature `float_roundtrip`.
 ///

@@ -8,8 +8,9 @@ use std::time::Duration;
 use http::{Method, Request, Response};
 use tokio::time::Instant;
 use tower::{Layer, ServiceBuilder, service_fn};
+use tower_jitter_retry::budget::{RetryBudget, Ticket};
 use tower_jitter_retry::decision::{CallOptions, Decision};
-use tower_jitter_retry::fault_classify::classify_response;
+use tower_jitter_retry::fault_classify::{Fault, Verdict, classify_response};
 use tower_jitter_retry::{
     Budget, GiveUp, Jitter, PolicyHandle, Retried, Retrier, RetryPolicy, RetryPolicyBuilder, RetrySafety,
 };
@@ -106,19 +107,27 @@ fn condition_is_checked_only_before_a_retry() {
     }
 }
 
+/// A budget without a limit that counts its withdrawals.
+#[derive(Debug)]
+struct CountedBudget(Calls);
+
+impl RetryBudget for CountedBudget {
+    fn deposit(&self, _: &Verdict) {}
+
+    fn withdraw(&self, _: &Fault) -> Option<Ticket> {
+        self.0.next();
+        Some(Ticket::paid())
+    }
+}
+
 #[test]
 fn false_condition_leaves_budget_untouched() {
-    let budget = || Budget::tokens().capacity(10).initial(5).build().unwrap();
-    let tokens = |budget: &Budget| budget.status().and_then(|status| status.tokens);
-    let untouched = budget();
-    let (condition, _) = holds(0);
-    send_to_failing(immediate().budget(untouched.clone()).retry_while(condition));
-    assert_eq!(tokens(&untouched), Some(5.0));
-
-    let used = budget();
-    let (condition, _) = holds(1);
-    send_to_failing(immediate().budget(used.clone()).retry_while(condition));
-    assert_eq!(tokens(&used), Some(4.0));
+    for (checks, withdrawals) in [(0, 0), (1, 1)] {
+        let counted = Calls::default();
+        let budget = Budget::custom(CountedBudget(counted.clone()));
+        send_to_failing(immediate().budget(budget).retry_while(holds(checks).0));
+        assert_eq!(counted.made(), withdrawals);
+    }
 }
 
 #[test]
