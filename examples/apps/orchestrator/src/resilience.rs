@@ -8,9 +8,8 @@ use std::time::Duration;
 use futures::FutureExt;
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
-use tower_breaker::fault_classify::Retryable;
 use tower_breaker::{
-    BreakerConfig, BreakerError, CancelledPolicy, Circuit, CircuitRegistry, CircuitState, Clock, ConfigError,
+    BreakerConfig, BreakerError, CancelledPolicy, Circuit, CircuitRegistry, Clock, ConfigError,
     HumanDuration, Rejection, Status, Verdict,
 };
 use tower_jitter_retry::{Budget, Jitter, RetryPolicy};
@@ -200,9 +199,11 @@ pub fn send_with_retry<'a>(
 ) -> impl Future<Output = Result<Response, SendFailure>> + Send + use<'a> {
     let guard = circuit.errors_only().rule(verdict_of_send);
     let circuit = circuit.clone();
-    let retry = retry.errors_only().rule(move |outcome: Result<&Response, &BreakerError<SendError>>| {
-        verdict_of_attempt(outcome.err()?, &circuit)
-    });
+    let retry = retry
+        .errors_only()
+        .rule(verdict_of_attempt)
+        // A retry that the circuit would reject needs no wait.
+        .retry_while(move || !circuit.status().rejects_calls());
     let response = retry.retry(move || {
         // `run_until_cancelled` polls the attempts before the token.
         if cancel.is_cancelled() {
@@ -230,11 +231,10 @@ fn verdict_of_send(outcome: Result<&Response, &SendError>) -> Option<Verdict> {
     outcome.err().map(|error| error.fault().into())
 }
 
-/// Does not retry while the circuit is open. Defers to the classifier for a rejection, which is
-/// never retried.
-fn verdict_of_attempt(error: &BreakerError<SendError>, circuit: &Circuit) -> Option<Verdict> {
-    let BreakerError::Inner(error) = error else { return None };
-    let fault = error.fault();
-    let is_open = circuit.status().state == CircuitState::Open;
-    Some(if is_open { fault.with_retryable(Retryable::Never) } else { fault }.into())
+/// Defers to the classifier for a rejection, which is never retried.
+fn verdict_of_attempt(outcome: Result<&Response, &BreakerError<SendError>>) -> Option<Verdict> {
+    match outcome.err()? {
+        BreakerError::Inner(error) => Some(error.fault().into()),
+        _ => None,
+    }
 }

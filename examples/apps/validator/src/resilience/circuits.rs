@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::future::Future;
 use std::time::Duration;
 
-use tower_breaker::{BreakerConfig, Circuit, CircuitRegistry, Clock, ConfigError};
+use tower_breaker::{BreakerConfig, CircuitRegistry, Clock, ConfigError};
 use tower_fault_classify::{Fault, Kind, Origin, Retryable, Verdict, classify_error};
 use tower_jitter_retry::{Budget, Jitter, RetryPolicy};
 
@@ -91,7 +91,9 @@ impl Resilience {
         let policy = self.retry_policy(max_attempts)?;
         let retrier = policy
             .errors_only()
-            .rule(|outcome: Result<&T, &CheckError>| never_retried(outcome.err()?, &circuit));
+            .rule(|outcome: Result<&T, &CheckError>| never_retried(outcome.err()?))
+            // A retry that the circuit would reject needs no wait.
+            .retry_while(move || !circuit.status().rejects_calls());
         retrier.retry(|| guard.call(call())).await
     }
 
@@ -123,10 +125,9 @@ fn breaker_config(settings: &ResilienceSettings) -> Result<BreakerConfig, Config
 }
 
 /// Returns the verdict on an error after which the call is not repeated. `None`: the tables decide.
-fn never_retried(error: &CheckError, circuit: &Circuit) -> Option<Verdict> {
+fn never_retried(error: &CheckError) -> Option<Verdict> {
     let fault = classify_error(&**error);
-    // A retry that the circuit would reject needs no wait.
-    let repeat = is_connection_error_or_timeout(&fault) && !circuit.status().rejects_calls();
+    let repeat = is_connection_error_or_timeout(&fault);
     if repeat { None } else { Some(fault.with_retryable(Retryable::Never).into()) }
 }
 
