@@ -79,7 +79,7 @@ async fn two_backends_one_dead_other_completes() {
         },
         "retry": fast_retry(),
     });
-    let ended = workspace.run_plan_until_open(&plan, Duration::ZERO).await;
+    let ended = workspace.run_plan_until_failed(&plan, Duration::ZERO).await;
     assert_eq!(ended.code, Some(1), "{}", ended.stderr);
     for task in ["good1", "good2"] {
         assert_eq!(ended.result(task)["state"], "completed");
@@ -116,7 +116,7 @@ async fn open_circuit_half_opens_and_third_success_closes_it() {
         "retry": fast_retry(),
         "circuit": { "open_for": "1s" },
     });
-    let ended = workspace.run_plan_until_open(&plan, Duration::from_secs(1)).await;
+    let ended = workspace.run_plan_until_failed(&plan, Duration::from_secs(1)).await;
     assert_eq!(ended.code, Some(1), "{}", ended.stderr);
     assert_eq!(ended.result("fails")["attempts"], 5);
     for task in ["probe1", "probe2", "probe3"] {

@@ -102,21 +102,24 @@ impl Workspace {
         self.run(&["run", "plan.json", "--json"]).await
     }
 
-    /// Runs the plan, and creates the file `go` when a circuit has been open for this time.
-    pub(crate) async fn run_plan_until_open(&self, plan: &Value, open_time: Duration) -> Ended {
+    /// Runs the plan, and creates the file `go` when this time has passed since a task has failed.
+    ///
+    /// The end of the task is later than the opening of its circuit. If a probe could run earlier,
+    /// the task could find a half-open circuit, and be sent again.
+    pub(crate) async fn run_plan_until_failed(&self, plan: &Value, open_time: Duration) -> Ended {
         self.write_plan(plan);
         let mut child = self.command(&["run", "plan.json", "--json"]).spawn().unwrap();
-        let mut stderr = BufReader::new(child.stderr.take().unwrap());
-        let mut log = String::new();
-        while !log.contains("to=\"open\"") {
-            let line = timeout(DEADLINE, stderr.read_line(&mut log)).await.expect("no circuit opens");
-            assert!(line.unwrap() > 0, "{log}");
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let mut events = String::new();
+        while !events.contains("\"state\":\"failed\"") {
+            let line = timeout(DEADLINE, stdout.read_line(&mut events)).await.expect("no task fails");
+            assert!(line.unwrap() > 0, "{events}");
         }
         sleep(open_time).await;
         self.write("go", "");
-        let (ended, rest) = tokio::join!(end(child), stderr.read_to_string(&mut log));
+        let (ended, rest) = tokio::join!(end(child), stdout.read_to_string(&mut events));
         rest.unwrap();
-        Ended { stderr: log, ..ended }
+        Ended { stdout: events, ..ended }
     }
 
     /// Waits until a backend has written its process ID to a file.
