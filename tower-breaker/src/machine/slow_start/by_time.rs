@@ -1,8 +1,8 @@
 //! A slow start by time: it admits a share of the calls, which grows with time.
 
-use super::SlowStartStep;
 #[cfg(feature = "tokio")]
-use crate::machine::Arrival;
+use super::Arrival;
+use super::SlowStartStep;
 
 /// The credit that one call costs.
 const CREDIT_PER_CALL: u64 = 1 << 16;
