@@ -1,7 +1,5 @@
 //! Signals end a run, and all its processes.
 
-use std::process::Stdio;
-
 use rustix::process::{Pid, Signal};
 use serde_json::{Value, json};
 use tokio::process::{Child, Command};
@@ -10,6 +8,9 @@ use crate::support::{Workspace, end, is_alive, send, shell, wait_until};
 
 /// A script whose processes ignore the signals that can be ignored, and never end.
 const STUBBORN: &str = "trap '' INT TERM HUP; sleep 600 & echo $! >child; echo $$ >leader; wait; sleep 600";
+
+/// Starts a program that does not ignore `SIGHUP`.
+const DEFAULT_SIGHUP: [&str; 2] = ["env", "--default-signal=HUP"];
 
 fn stubborn_plan() -> Value {
     json!({
@@ -36,7 +37,8 @@ async fn assert_ended(pids: [Pid; 2]) {
 
 async fn signal_ends_run_and_leaves_no_process(signal: Signal) {
     let workspace = Workspace::new();
-    let program = workspace.command(&["run", "plan.json", "--json"]);
+    // `nohup` may have started the tests.
+    let program = workspace.command_through(&DEFAULT_SIGHUP, &["run", "plan.json", "--json"]);
     let (child, pids) = start(&workspace, program).await;
     send(&child, signal);
     let ended = end(child).await;
@@ -98,11 +100,7 @@ async fn sighup_is_ignored_under_nohup() {
         "tasks": [{ "id": "runs", "agent": "waits", "prompt": "" }],
         "backends": { "waits": shell("echo $$ >leader; until [ -e go ]; do sleep 0.01; done") },
     }));
-    let program = workspace.command(&["run", "plan.json", "--json"]);
-    let mut nohup = Command::new("nohup");
-    nohup.arg(program.as_std().get_program()).args(program.as_std().get_args());
-    nohup.current_dir(workspace.path("")).kill_on_drop(true);
-    nohup.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut nohup = workspace.command_through(&["nohup"], &["run", "plan.json", "--json"]);
     let child = nohup.spawn().unwrap();
     workspace.pid("leader").await;
     send(&child, Signal::HUP);

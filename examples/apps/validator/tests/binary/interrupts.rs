@@ -15,6 +15,9 @@ use crate::support::{DEADLINE, Project, end, is_alive, send, shell, validators, 
 /// A script whose processes ignore the signals that can be ignored, and never end.
 const STUBBORN: &str = "trap '' INT TERM HUP; sleep 600 & echo $! >child; echo $$ >leader; wait; sleep 600";
 
+/// Starts a program that does not ignore `SIGHUP`.
+const DEFAULT_SIGHUP: [&str; 2] = ["env", "--default-signal=HUP"];
+
 /// Waits until the program has printed a line to standard error that contains `text`.
 async fn wait_for_line(child: &mut Child, text: &str) {
     let mut lines = BufReader::new(child.stderr.as_mut().unwrap()).lines();
@@ -24,7 +27,9 @@ async fn wait_for_line(child: &mut Child, text: &str) {
 async fn signal_keeps_finished_results_and_leaves_no_process(signal: Signal) {
     let checks = [shell("coverage", STUBBORN), shell("lint", "exit 1"), shell("visual", "touch ran")];
     let project = Project::with_config(&validators(checks));
-    let mut child = project.spawn(&["--config", "config.json", "--json", "--jobs", "1"]);
+    let args = ["--config", "config.json", "--json", "--jobs", "1"];
+    // `nohup` may have started the tests.
+    let mut child = project.command_through(&DEFAULT_SIGHUP, &args).spawn().unwrap();
     let pids = [project.pid("leader").await, project.pid("child").await];
     assert!(pids.into_iter().all(is_alive));
     send(&child, signal);

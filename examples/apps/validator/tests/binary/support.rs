@@ -83,8 +83,14 @@ impl Project {
 
     /// Returns the program with these arguments. It starts in the folder.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_validator"));
-        command.args(args).current_dir(self.dir.path()).env_remove("RUST_LOG").kill_on_drop(true);
+        self.command_through(&[], args)
+    }
+
+    /// Returns a program that replaces itself by the program with these arguments, such as `nohup`.
+    pub(crate) fn command_through(&self, wrapper: &[&str], args: &[&str]) -> Command {
+        let line = [wrapper, &[env!("CARGO_BIN_EXE_validator")], args].concat();
+        let mut command = Command::new(line[0]);
+        command.args(&line[1..]).current_dir(self.dir.path()).env_remove("RUST_LOG").kill_on_drop(true);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }
