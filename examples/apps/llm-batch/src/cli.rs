@@ -124,7 +124,7 @@ pub struct SettingArgs {
     /// Ask for streamed replies
     #[arg(long, overrides_with = "no_stream")]
     pub stream: bool,
-    /// Ask for replies that are not streamed [default]
+    /// Ask for replies that are not streamed, the default
     #[arg(long, overrides_with = "stream")]
     pub no_stream: bool,
     /// The longest time of an attempt [default: 120]
