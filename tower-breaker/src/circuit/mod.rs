@@ -402,8 +402,8 @@ impl<R: CircuitRef> Circuit<R> {
         self.owner.rejection(self.name, denied)
     }
 
-    /// Returns how long a task waits before it polls the circuit again, unless
-    /// a change of the circuit wakes it earlier. `None`: only a change wakes it.
+    /// Returns how long a task waits before it polls the circuit again, unless a change of the
+    /// circuit wakes it earlier. `None`: only a change wakes it.
     ///
     /// A slow start by time admits some calls all the time. So the task polls again before the slow
     /// start ends. In a slow start by successes, a slot that becomes free wakes the task, and the

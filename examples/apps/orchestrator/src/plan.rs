@@ -24,7 +24,7 @@ pub struct Task {
     pub id: String,
     /// The type of the backend that performs the task.
     pub agent: String,
-    /// The prompt. `{results.ID}` stands for the result of the dependency `ID`.
+    /// The prompt. `{results.ID}` is replaced by the answer of the dependency `ID`.
     pub prompt: String,
     /// The IDs of the tasks that must be completed before this one starts.
     #[serde(default)]

@@ -1,7 +1,7 @@
 //! Prompts that contain the results of other tasks.
 //!
-//! `{results.ID}` in a prompt stands for the answer of the task `ID`, which the task must depend
-//! on. An answer is inserted unchanged: a placeholder in it is not replaced.
+//! `{results.ID}` in a prompt is replaced by the answer of the task `ID`. The prompt's task must
+//! depend on that task. An answer is inserted unchanged: a placeholder in it is not replaced.
 
 const START: &str = "{results.";
 
