@@ -1,0 +1,3 @@
+//! Two processes that share a circuit.
+
+fn main() {}

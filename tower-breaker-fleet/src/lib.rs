@@ -1,0 +1,12 @@
+//! Circuits of `tower-breaker` that several processes share, kept over restarts.
+//!
+//! Decisions stay local: a call never waits for the store. An agent in each process exchanges small
+//! messages with the store, and commands the local circuit: stay open for a time, admit one probe,
+//! close. Without the store each process decides for itself.
+
+mod record;
+#[allow(dead_code, unreachable_pub, reason = "the stores and the agent follow")]
+mod store;
+
+pub use record::{CircuitRecord, FleetState, Override};
+pub use store::FleetStore;

@@ -1,0 +1,59 @@
+//! The record of a circuit: what the fleet has decided.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// The state of a circuit in the fleet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum FleetState {
+    /// The fleet admits calls. The local evidence of a process can still open its own circuit.
+    #[default]
+    Closed,
+    /// The fleet rejects calls until the open time is over.
+    Open,
+    /// A few processes hold a lease, and send one probe each.
+    HalfOpen,
+}
+
+/// A manual override of a circuit in the whole fleet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Override {
+    /// All processes reject all calls.
+    ForcedOpen,
+    /// All processes admit all calls.
+    ForcedClosed,
+}
+
+/// What a fleet has decided about a circuit.
+///
+/// Times are relative to the moment at which the store answered.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct CircuitRecord {
+    /// The name of the circuit in the namespace.
+    pub circuit: String,
+    /// The number of the decision. It grows with each decision. 0: the store has no record.
+    ///
+    /// It is the larger of the last epoch plus 1 and the store's time in milliseconds. So it grows
+    /// also if the store has lost its data.
+    pub epoch: u64,
+    /// The state of the circuit.
+    pub state: FleetState,
+    /// How long the circuit stays open. Zero: the time is over, or the circuit is not open. `None`:
+    /// it stays open until it is reset.
+    pub remaining: Option<Duration>,
+    /// The manual override that is in force.
+    pub manual: Option<Override>,
+    /// How long the manual override stays in force. `None`: there is none, or it stays in force
+    /// until it is released.
+    pub manual_remaining: Option<Duration>,
+    /// The reason of the decision: `quorum`, `probes failed`, or the text of an operator.
+    pub reason: String,
+    /// The process that caused the decision, or the operator.
+    pub by: String,
+}
