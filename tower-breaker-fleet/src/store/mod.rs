@@ -34,7 +34,8 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
 pub trait Session: Send {
     /// Reports the state of the process, and returns what the process does not know yet.
     ///
-    /// A ballot and the membership expire after [`SyncRequest::lifetime`]; a repeated message extends them.
+    /// A ballot and the membership expire after [`SyncRequest::lifetime`]; a repeated message
+    /// extends them.
     fn sync<'a>(&'a mut self, request: &'a SyncRequest) -> StoreFuture<'a, Vec<Synced>>;
     /// Asks for the lease of one probe, or extends it.
     fn lease<'a>(&'a mut self, request: &'a LeaseRequest) -> StoreFuture<'a, LeaseReply>;
