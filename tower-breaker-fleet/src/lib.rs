@@ -5,8 +5,10 @@
 //! close. Without the store each process decides for itself.
 
 mod record;
+#[allow(dead_code, reason = "the agent follows")]
+mod rules;
 #[allow(dead_code, unreachable_pub, reason = "the stores and the agent follow")]
 mod store;
 
 pub use record::{CircuitRecord, FleetState, Override};
-pub use store::FleetStore;
+pub use store::{Availability, Delivery, FleetStore, MemoryStore};

@@ -1,8 +1,8 @@
 //! The stores, and the messages between an agent and a store.
 //!
-//! All four stores follow the same rules, which `rules.rs` has as plain functions. The memory store
+//! All four stores follow the same rules, which `rules` has as plain functions. The memory store
 //! and the file store run these functions; the scripts of Redis and the functions of PostgreSQL
-//! are transcriptions. The tests in `tests/stores` run the same scenarios on each store.
+//! are transcriptions. The tests run the same scenarios, those of `scenarios`, on each store.
 //!
 //! All messages may be lost, repeated or late without harm: see each message.
 
@@ -11,7 +11,15 @@ use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::record::CircuitRecord;
+
+mod memory;
+#[cfg(test)]
+pub(crate) mod scenarios;
+
+pub use memory::{Availability, Delivery, MemoryStore};
 
 /// A future of a store. Dropping it cancels the wait; the store may still process the message.
 pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
@@ -80,7 +88,7 @@ pub struct SyncCircuit {
 }
 
 /// What a process says about a circuit. It is a state and no change, so it may be repeated.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ballot {
     /// Whether the process votes to open the circuit.
     pub vote: bool,

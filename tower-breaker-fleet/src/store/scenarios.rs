@@ -1,0 +1,87 @@
+//! The scenarios that each store passes. A store runs all of them with [`run_scenarios!`].
+//!
+//! Each scenario has a namespace of its own, so that they can run at the same time on one server.
+//! An empty namespace is also what a store is after a loss of its data.
+
+mod ballots;
+mod helpers;
+mod leases;
+mod records;
+
+pub(crate) use ballots::*;
+pub(crate) use leases::*;
+pub(crate) use records::*;
+
+/// Makes a test of each scenario.
+///
+/// `$new` is a function whose future returns a backend, and something that lives as long as the
+/// test, such as a server:
+///
+/// ```ignore
+/// async fn store() -> (MemoryStore, ()) { (MemoryStore::new(), ()) }
+/// run_scenarios!(store);
+/// ```
+macro_rules! run_scenarios {
+    ($new:path) => {
+        $crate::store::scenarios::each_scenario! { $new;
+            // Ballots.
+            quorum_opens_at_votes_needed
+            share_of_members_opens_and_minority_does_not
+            warm_up_without_earlier_members_decides_nothing
+            consecutive_failures_of_all_members_open
+            consecutive_failures_reset_only_by_their_process
+            repeated_votes_count_once
+            vote_expires_with_membership
+            leave_removes_member_and_ballot
+            votes_in_open_circuit_do_not_count
+            concurrent_votes_open_one_epoch
+            // Leases.
+            lease_before_open_time_is_over_is_denied
+            leases_are_limited
+            weights_of_leases_are_limited
+            lease_expires
+            begun_probe_extends_its_lease
+            last_begun_probe_publishes_slots_taken
+            successes_close
+            failures_open_again
+            one_failure_of_several_probes_frees_slot
+            late_outcome_of_other_epoch_is_ignored
+            repeated_outcome_counts_once
+            late_outcome_of_expired_lease_counts
+            // Records.
+            update_reaches_other_session
+            sync_returns_only_newer_record
+            epoch_grows_over_loss_of_data
+            known_record_is_given_back
+            known_half_open_record_comes_back_as_open
+            known_override_is_given_back
+            known_closed_record_is_lower_bound_of_next_epoch
+            local_open_time_outlives_restart
+            record_is_forgotten_after_grace
+            trip_and_reset_apply
+            operation_with_other_epoch_is_refused
+            override_blocks_other_operations_votes_and_leases
+            release_of_forced_open_probes_first
+            release_without_override_changes_nothing
+            override_ends_by_itself
+            list_is_sorted_and_paged
+            hostile_names_and_texts_are_kept
+            long_reason_is_cut
+        }
+    };
+}
+
+macro_rules! each_scenario {
+    ($new:path; $($name:ident)*) => {
+        $(
+            #[tokio::test]
+            async fn $name() {
+                let (backend, _guard) = $new().await;
+                $crate::store::scenarios::$name(&backend).await;
+            }
+        )*
+    };
+}
+
+pub(crate) use each_scenario;
+pub(crate) use run_scenarios;

@@ -1,0 +1,172 @@
+//! Membership and ballots.
+
+use std::time::Duration;
+
+use super::helpers::{CIRCUIT, LONG, SHORT, connect, member, namespace, operation, voter, votes};
+use crate::record::FleetState;
+use crate::store::{Action, Backend, Ballot, QuorumRule, SyncCircuit, SyncRequest, Update};
+
+/// At least two, and half of the members.
+const MAJORITY: QuorumRule = QuorumRule { at_least: 2, share: 0.5, consecutive_failures: 0 };
+
+pub(crate) async fn quorum_opens_at_votes_needed(backend: &dyn Backend) {
+    let mut client = connect(backend, &namespace()).await;
+    for (instance, votes_so_far) in [("a", 1), ("b", 2)] {
+        let synced = client.sync(instance, voter(votes(3))).await;
+        assert_eq!((synced.votes, synced.votes_needed, synced.record), (votes_so_far, 3, None));
+    }
+    let synced = client.sync("c", voter(votes(3))).await;
+    let record = synced.record.expect("three votes open");
+    assert_eq!((record.state, &*record.reason, &*record.by), (FleetState::Open, "quorum", "c"));
+    assert_eq!((&*record.circuit, record.manual), (CIRCUIT, None));
+    let remaining = record.remaining.expect("an open time");
+    assert!(remaining <= LONG && remaining > LONG / 2, "{remaining:?}");
+    assert_eq!((synced.members, synced.votes), (3, 0), "opening clears the ballots");
+}
+
+pub(crate) async fn share_of_members_opens_and_minority_does_not(backend: &dyn Backend) {
+    let mut client = connect(backend, &namespace()).await;
+    client.establish(&["a", "b", "c", "d", "e"], MAJORITY).await;
+    for _ in 0..3 {
+        for instance in ["a", "b"] {
+            let synced = client.sync(instance, voter(MAJORITY)).await;
+            assert_eq!((synced.members, synced.votes_needed, synced.record), (5, 3, None));
+        }
+    }
+    let synced = client.sync("c", voter(MAJORITY)).await;
+    assert_eq!(synced.record.expect("three of five open").state, FleetState::Open);
+}
+
+pub(crate) async fn warm_up_without_earlier_members_decides_nothing(backend: &dyn Backend) {
+    let mut client = connect(backend, &namespace()).await;
+    for instance in ["a", "b", "c"] {
+        let synced = client.sync_for(LONG, instance, voter(MAJORITY)).await;
+        assert!(synced.warming_up);
+        assert_eq!(synced.record, None);
+    }
+    // A quorum without a share does not depend on the number of members.
+    let synced = client.sync_for(LONG, "d", voter(votes(4))).await;
+    assert!(!synced.warming_up);
+    assert_eq!(synced.record.expect("four votes open").state, FleetState::Open);
+}
+
+/// Consecutive failures of all members open; a quorum of one vote.
+fn sum(consecutive_failures: u32) -> QuorumRule {
+    QuorumRule { at_least: 1, share: 0.0, consecutive_failures }
+}
+
+fn failing(consecutive_failures: u32) -> SyncCircuit {
+    SyncCircuit { ballot: Ballot { vote: false, consecutive_failures }, ..member(sum(5)) }
+}
+
+pub(crate) async fn consecutive_failures_of_all_members_open(backend: &dyn Backend) {
+    let mut client = connect(backend, &namespace()).await;
+    for instance in ["a", "b"] {
+        assert_eq!(client.sync(instance, failing(2)).await.record, None);
+        assert_eq!(client.sync(instance, failing(2)).await.record, None, "a repeated state");
+    }
+    let record = client.sync("c", failing(1)).await.record.expect("five failures open");
+    assert_eq!((record.state, &*record.reason), (FleetState::Open, "consecutive failures"));
+    assert!(client.operate(operation(Action::Reset)).await.applied);
+    assert_eq!(
+        client.sync("d", failing(4)).await.record.map(|record| record.state),
+        Some(FleetState::Closed)
+    );
+}
+
+pub(crate) async fn consecutive_failures_reset_only_by_their_process(backend: &dyn Backend) {
+    let mut client = connect(backend, &namespace()).await;
+    assert_eq!(client.sync("a", failing(3)).await.record, None);
+    assert_eq!(client.sync("b", failing(1)).await.record, None);
+    assert_eq!(client.sync("b", failing(0)).await.record, None, "a success of b");
+    assert_eq!(client.sync("c", failing(1)).await.record, None);
+    let record = client.sync("c", failing(2)).await.record.expect("three of a and two of c");
+    assert_eq!(record.by, "c");
+}
+
+pub(crate) async fn repeated_votes_count_once(backend: &dyn Backend) {
+    let mut client = connect(backend, &namespace()).await;
+    for _ in 0..5 {
+        let synced = client.sync("a", voter(votes(2))).await;
+        assert_eq!((synced.members, synced.votes, synced.record), (1, 1, None));
+    }
+    let synced = client.sync("a", member(votes(2))).await;
+    assert_eq!((synced.members, synced.votes), (1, 0), "the vote is taken back");
+    assert_eq!(client.sync("b", voter(votes(2))).await.record, None);
+}
+
+pub(crate) async fn vote_expires_with_membership(backend: &dyn Backend) {
+    let mut client = connect(backend, &namespace()).await;
+    client.sync_for(SHORT, "a", voter(votes(2))).await;
+    client.sync("b", member(votes(2))).await;
+    client
+        .poll(async |client| {
+            let synced = client.sync("b", member(votes(2))).await;
+            (synced.members == 1).then(|| assert_eq!(synced.votes, 0))
+        })
+        .await;
+    assert_eq!(client.sync("b", voter(votes(2))).await.record, None);
+}
+
+pub(crate) async fn leave_removes_member_and_ballot(backend: &dyn Backend) {
+    let mut client = connect(backend, &namespace()).await;
+    client.sync("a", voter(votes(2))).await;
+    let synced = client.sync("b", member(votes(2))).await;
+    assert_eq!((synced.members, synced.votes), (2, 1));
+    let leave = SyncCircuit { member: false, ..voter(votes(2)) };
+    for _ in 0..2 {
+        let synced = client.sync("a", leave.clone()).await;
+        assert_eq!((synced.members, synced.votes), (1, 0));
+    }
+    assert_eq!(client.sync("b", voter(votes(2))).await.record, None);
+}
+
+pub(crate) async fn votes_in_open_circuit_do_not_count(backend: &dyn Backend) {
+    let mut client = connect(backend, &namespace()).await;
+    let opened = client.sync("a", voter(votes(1))).await.record.expect("one vote opens");
+    for instance in ["a", "b"] {
+        let synced = client.sync(instance, voter(votes(1))).await;
+        assert_eq!((synced.votes, synced.record.map(|record| record.epoch)), (0, Some(opened.epoch)));
+    }
+    assert!(client.operate(operation(Action::Reset)).await.applied);
+    let synced = client.sync("c", member(votes(1))).await;
+    assert_eq!((synced.votes, synced.record.map(|record| record.state)), (0, Some(FleetState::Closed)));
+}
+
+pub(crate) async fn concurrent_votes_open_one_epoch(backend: &dyn Backend) {
+    const SESSIONS: usize = 8;
+    const VOTERS: usize = 104;
+    let namespace = namespace();
+    let mut watcher = connect(backend, &namespace).await;
+    let mut clients = Vec::new();
+    for _ in 0..SESSIONS {
+        clients.push(connect(backend, &namespace).await);
+    }
+    let mut tasks = tokio::task::JoinSet::new();
+    for (number, mut client) in clients.into_iter().enumerate() {
+        tasks.spawn(async move {
+            let mut epochs = Vec::new();
+            for voters in 0..VOTERS / SESSIONS {
+                let instance = format!("{number}-{voters}");
+                let synced = client.sync(&instance, voter(votes(VOTERS as u32 / 2))).await;
+                epochs.extend(synced.record.map(|record| record.epoch));
+            }
+            epochs
+        });
+    }
+    let mut epochs = tasks.join_all().await.concat();
+    epochs.dedup();
+    assert_eq!(epochs.len(), 1, "{epochs:?}");
+    let update = watcher.update_with(|update| matches!(update, Update::Record(_))).await;
+    let Update::Record(record) = update else { unreachable!("only records match") };
+    assert_eq!((record.state, record.epoch), (FleetState::Open, epochs[0]));
+    // One message with several circuits has one reply for each, in its order.
+    let circuits =
+        [CIRCUIT, "second", "third"].map(|name| SyncCircuit { name: name.to_owned(), ..member(votes(2)) });
+    let lifetime = Duration::from_secs(60);
+    let request =
+        SyncRequest { instance: "several".to_owned(), lifetime, grace: LONG, circuits: circuits.to_vec() };
+    let replies = watcher.sync_request(&request).await;
+    let epochs = replies.iter().map(|synced| synced.record.as_ref().map(|record| record.epoch));
+    assert_eq!(epochs.collect::<Vec<_>>(), [Some(record.epoch), None, None]);
+}
