@@ -44,15 +44,16 @@ pub struct CircuitRecord {
     pub epoch: u64,
     /// The state of the circuit.
     pub state: FleetState,
-    /// How long the circuit stays open. Zero: the time is over, or the circuit is not open. `None`:
-    /// it stays open until it is reset.
+    /// How long the circuit stays open, or until the last lease of a probe ends if it is half-open.
+    /// Zero: the time is over, or the circuit is closed. `None`: it stays open until it is reset.
     pub remaining: Option<Duration>,
     /// The manual override that is in force.
     pub manual: Option<Override>,
     /// How long the manual override stays in force. `None`: there is none, or it stays in force
     /// until it is released.
     pub manual_remaining: Option<Duration>,
-    /// The reason of the decision: `quorum`, `probes failed`, or the text of an operator.
+    /// The reason of the decision: `quorum`, `consecutive failures`, `open time over`,
+    /// `probes succeeded`, `probes failed`, `override ended`, or the text of an operator.
     pub reason: String,
     /// The process that caused the decision, or the operator.
     pub by: String,

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use super::deadline::Deadline;
-use super::{CircuitData, Decision, LocalEntry, Member, REASON_CONSECUTIVE_FAILURES, REASON_QUORUM};
+use super::{
+    CircuitData, Decision, LocalEntry, MAX_EPOCH, Member, REASON_CONSECUTIVE_FAILURES, REASON_QUORUM,
+};
 use crate::record::FleetState;
 use crate::store::{Ballot, LocalOpen, QuorumRule, SyncCircuit, SyncRequest, Synced, Update};
 
@@ -42,10 +44,11 @@ impl CircuitData {
         now: u64,
     ) -> (Synced, Vec<Update>) {
         let mut changed = self.update_to(now);
-        if let Some(known) = &circuit.known {
+        let known = circuit.known.as_ref().filter(|known| known.epoch <= MAX_EPOCH);
+        if let Some(known) = known {
             changed |= self.restore(known, request.grace, now);
         }
-        let known_epoch = circuit.known.as_ref().map_or(0, |known| known.epoch);
+        let known_epoch = known.map_or(0, |known| known.epoch);
         self.set_local(&request.instance, circuit.local, now);
         let ballot = self.set_member(request, circuit, now);
         let count = self.count(now);

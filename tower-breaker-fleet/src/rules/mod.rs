@@ -60,8 +60,11 @@
 mod ballots;
 mod deadline;
 mod leases;
+mod limits;
 mod operations;
-mod text;
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -71,7 +74,7 @@ use serde::{Deserialize, Serialize};
 use crate::record::{CircuitRecord, FleetState, Override};
 use crate::store::{Ballot, Update};
 use deadline::Deadline;
-pub(crate) use text::clean_text;
+pub(crate) use limits::{MAX_EPOCH, clean_text};
 
 pub(crate) const REASON_QUORUM: &str = "quorum";
 pub(crate) const REASON_CONSECUTIVE_FAILURES: &str = "consecutive failures";
@@ -85,6 +88,7 @@ pub(crate) const REASON_OVERRIDE_ENDED: &str = "override ended";
 /// The default is a circuit that the store does not know: closed, in epoch 0, without members.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct CircuitData {
+    #[serde(deserialize_with = "limits::read_epoch")]
     epoch: u64,
     state: FleetState,
     /// When the circuit stops being open, or when the last lease ends. If the circuit is closed:
@@ -93,7 +97,9 @@ pub(crate) struct CircuitData {
     manual: Option<Override>,
     /// `None`: the override stays in force until it is released.
     manual_until: Option<Deadline>,
+    #[serde(deserialize_with = "limits::read_text")]
     reason: String,
+    #[serde(deserialize_with = "limits::read_text")]
     by: String,
     /// How long the record is kept after `until`, in milliseconds.
     grace: u64,
@@ -119,6 +125,7 @@ struct Member {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 struct Lease {
     until: Deadline,
+    #[serde(deserialize_with = "limits::read_weight")]
     weight: f64,
 }
 
@@ -150,9 +157,9 @@ impl CircuitData {
 
     /// Returns whether nothing is stored at `now`, so that a store can delete the circuit.
     pub(crate) fn is_empty(&self, now: u64) -> bool {
-        let mut data = self.clone();
-        data.update_to(now);
-        data.epoch == 0 && data.members.is_empty() && data.local.is_empty()
+        let has_members = self.members.values().any(|member| !member.until.is_over_for_its_length(now));
+        let has_local = self.local.values().any(|entry| !entry.until.is_over(now));
+        !has_members && !has_local && self.record("", now).epoch == 0
     }
 
     /// Returns the record of data that [`update_to`](Self::update_to) has brought to `now`.

@@ -57,6 +57,7 @@ macro_rules! run_scenarios {
             known_override_is_given_back
             known_closed_record_is_lower_bound_of_next_epoch
             local_open_time_outlives_restart
+            absurd_known_epoch_is_ignored
             record_is_forgotten_after_grace
             trip_and_reset_apply
             operation_with_other_epoch_is_refused

@@ -128,6 +128,16 @@ pub(crate) async fn known_closed_record_is_lower_bound_of_next_epoch(backend: &d
     assert_eq!(synced.record.expect("one vote opens").epoch, known.epoch + 1);
 }
 
+pub(crate) async fn absurd_known_epoch_is_ignored(backend: &dyn Backend) {
+    let mut client = connect(backend, &namespace()).await;
+    let opened = client.operate(operation(Action::Trip)).await.record;
+    for epoch in [crate::rules::MAX_EPOCH + 1, u64::MAX] {
+        let known = CircuitRecord { epoch, state: FleetState::Closed, ..opened.clone() };
+        let record = client.sync("a", knowing(&known)).await.record.expect("the record of the store");
+        assert_eq!((record.epoch, record.state), (opened.epoch, FleetState::Open));
+    }
+}
+
 pub(crate) async fn local_open_time_outlives_restart(backend: &dyn Backend) {
     let namespace = namespace();
     let local = |local| SyncCircuit { local, ..member(votes(2)) };
