@@ -15,6 +15,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::record::CircuitRecord;
 
+#[cfg(all(feature = "file", unix))]
+pub(crate) mod file;
 mod memory;
 #[cfg(test)]
 pub(crate) mod scenarios;
