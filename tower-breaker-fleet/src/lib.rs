@@ -11,4 +11,6 @@ mod rules;
 mod store;
 
 pub use record::{CircuitRecord, FleetState, Override};
+#[cfg(feature = "postgres")]
+pub use store::PostgresStore;
 pub use store::{Availability, Delivery, FleetStore, MemoryStore};

@@ -18,10 +18,14 @@ use crate::record::CircuitRecord;
 #[cfg(all(feature = "file", unix))]
 pub(crate) mod file;
 mod memory;
+#[cfg(feature = "postgres")]
+mod postgres;
 #[cfg(test)]
 pub(crate) mod scenarios;
 
 pub use memory::{Availability, Delivery, MemoryStore};
+#[cfg(feature = "postgres")]
+pub use postgres::PostgresStore;
 
 /// A future of a store. Dropping it cancels the wait; the store may still process the message.
 pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
