@@ -490,6 +490,7 @@ pub mod call;
 mod circuit;
 pub mod classifier;
 mod config;
+pub mod control;
 mod error;
 pub mod fallback;
 mod future;

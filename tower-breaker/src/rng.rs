@@ -45,7 +45,10 @@ impl PartialEq for Seeds {
 /// The random numbers of one circuit, each of them for one open period.
 #[derive(Debug)]
 pub(crate) enum JitterStream {
-    Unseeded,
+    Unseeded {
+        /// The number of the next open period, once it has been drawn.
+        next: Option<f64>,
+    },
     Seeded {
         /// The seed of the configuration.
         first: u64,
@@ -56,7 +59,7 @@ pub(crate) enum JitterStream {
 impl JitterStream {
     /// Returns the stream of a new circuit.
     pub(crate) fn of(seeds: Option<&Seeds>) -> Self {
-        seeds.map_or(Self::Unseeded, |seeds| Self::Seeded {
+        seeds.map_or(Self::Unseeded { next: None }, |seeds| Self::Seeded {
             first: seeds.first(),
             rng: fastrand::Rng::with_seed(seeds.next()),
         })
@@ -66,7 +69,7 @@ impl JitterStream {
     /// continues.
     pub(crate) fn reconfigure(&mut self, seeds: Option<&Seeds>) {
         let own = match self {
-            Self::Unseeded => None,
+            Self::Unseeded { .. } => None,
             Self::Seeded { first, .. } => Some(*first),
         };
         if own != seeds.map(Seeds::first) {
@@ -76,19 +79,22 @@ impl JitterStream {
 
     /// Returns the number of the next open period, from 0 to 1.
     ///
-    /// A seeded stream returns the same number until [`advance`](Self::advance). So a decision that
-    /// does not open the circuit changes no later number.
-    pub(crate) fn peek(&self) -> f64 {
+    /// It is the same number until [`advance`](Self::advance). So a decision that does not open the
+    /// circuit changes no later number.
+    pub(crate) fn peek(&mut self) -> f64 {
         match self {
-            Self::Unseeded => fastrand::f64(),
+            Self::Unseeded { next } => *next.get_or_insert_with(fastrand::f64),
             Self::Seeded { rng, .. } => rng.clone().f64(),
         }
     }
 
     /// Moves on to the number of the open period after the next one.
     pub(crate) fn advance(&mut self) {
-        if let Self::Seeded { rng, .. } = self {
-            rng.f64();
+        match self {
+            Self::Unseeded { next } => *next = None,
+            Self::Seeded { rng, .. } => {
+                rng.f64();
+            }
         }
     }
 }

@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-use tower_fault_classify::__internals::sync::{AtomicBool, AtomicU64, Mutex, Ordering, fence, lock};
+use tower_fault_classify::__internals::sync::{AtomicU64, Mutex, Ordering, fence, lock};
 use tower_fault_classify::__internals::{AtomicClock, Clock, TimeBuckets};
 
 #[cfg(feature = "keyed")]
@@ -44,8 +44,8 @@ pub struct HotConfig {
     /// Held while the limits are written.
     writing: Mutex<()>,
     clock: AtomicClock,
-    /// Whether the circuit has an observer of failures.
-    observes_failures: AtomicBool,
+    /// The [`Events`] that calls report.
+    events: AtomicU64,
 }
 
 impl HotConfig {
@@ -58,7 +58,7 @@ impl HotConfig {
             limits: AtomicLimits::new(&limits),
             writing: Mutex::new(()),
             clock: AtomicClock::new(clock),
-            observes_failures: AtomicBool::new(false),
+            events: AtomicU64::new(0),
         }
     }
 
@@ -90,7 +90,7 @@ impl HotConfig {
             limits: AtomicLimits::new(&limits),
             writing: Mutex::new(()),
             clock: AtomicClock::new(clock),
-            observes_failures: AtomicBool::new(false),
+            events: AtomicU64::new(0),
         }
     }
 
@@ -113,16 +113,22 @@ impl HotConfig {
         self.flags.store(flags.0, Ordering::Release);
     }
 
-    /// Returns whether the circuit has an observer of failures.
+    /// Returns the events that calls report.
     #[inline]
-    pub(crate) fn observes_failures(&self) -> bool {
-        // Relaxed: a change needs to apply only to failures that happen after it.
-        self.observes_failures.load(Ordering::Relaxed)
+    pub(crate) fn events(&self) -> Events {
+        // Relaxed: a change needs to apply only to calls that happen after it. The observers are
+        // behind a lock, under which they change before these bits do.
+        Events(self.events.load(Ordering::Relaxed))
     }
 
-    /// Sets whether the circuit has an observer of failures.
-    pub(crate) fn set_observes_failures(&self, observes: bool) {
-        self.observes_failures.store(observes, Ordering::Relaxed);
+    /// Sets whether calls report these events. Returns whether they reported one of them before.
+    pub(crate) fn set_events(&self, Events(events): Events, report: bool) -> bool {
+        let before = if report {
+            self.events.fetch_or(events, Ordering::Relaxed)
+        } else {
+            self.events.fetch_and(!events, Ordering::Relaxed)
+        };
+        before & events != 0
     }
 
     /// Returns the clock of the circuit.
@@ -181,6 +187,32 @@ impl HotConfig {
         // Acquire, with the Release of `write_flags`: a state word that is read afterwards is not
         // older than the first epoch in these flags.
         Flags(self.flags.load(Ordering::Acquire))
+    }
+}
+
+/// The events that the calls of a circuit report, as bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Events(u64);
+
+impl Events {
+    /// The circuit has an observer of failures.
+    pub(crate) const FAILURE_OBSERVER: Self = Self(1);
+    /// The next failure sends [`Signal::Failure`](crate::control::Signal::Failure).
+    pub(crate) const FAILURE_SIGNAL: Self = Self(2);
+    /// The next call that is not admitted sends [`Signal::Demand`](crate::control::Signal::Demand).
+    pub(crate) const DEMAND_SIGNAL: Self = Self(4);
+    pub(crate) const FAILURES: Self = Self::FAILURE_OBSERVER.and(Self::FAILURE_SIGNAL);
+    pub(crate) const SIGNALS: Self = Self::FAILURE_SIGNAL.and(Self::DEMAND_SIGNAL);
+    pub(super) const ALL: Self = Self::FAILURES.and(Self::SIGNALS);
+
+    const fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Returns whether one of these events is reported.
+    #[inline]
+    pub(crate) const fn has(self, events: Self) -> bool {
+        self.0 & events.0 != 0
     }
 }
 

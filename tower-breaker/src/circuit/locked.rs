@@ -106,6 +106,14 @@ impl Locked {
         self.machine.is_in_slow_start(now)
     }
 
+    /// Returns whether `epoch` is one of the current circuit, and not of a former one in the same
+    /// storage.
+    pub(crate) const fn is_own_epoch(&self, epoch: u32) -> bool {
+        // Epochs wrap, so their distances from the first one are compared.
+        let age = epoch.wrapping_sub(self.first_epoch) & LAST_EPOCH;
+        age <= self.epoch.wrapping_sub(self.first_epoch) & LAST_EPOCH
+    }
+
     /// Returns whether the failure of a call that began in `epoch` may become the last failure.
     pub(crate) const fn keeps_failure_of(&self, epoch: u32) -> bool {
         // Epochs wrap, so their distances from the current one are compared.
@@ -122,7 +130,7 @@ impl Locked {
     }
 
     /// Returns the input of a decision at the time `now`.
-    pub(crate) fn moment(&self, now: u64) -> Moment {
+    pub(crate) fn moment(&mut self, now: u64) -> Moment {
         Moment { now, draw: self.jitter.peek() }
     }
 }

@@ -28,6 +28,7 @@
 //! |---|---|
 //! | `status.rs` | [`Status`], a snapshot |
 //! | `core/control.rs` | manual control, health reports, the snapshot |
+//! | `command.rs`, `core/command.rs` | the commands of a coordinator, and the signals to it |
 //! | `wait.rs` | [`Circuit::acquire`] and [`Circuit::ready`], which wait for the circuit |
 //! | `weak.rs` | [`WeakCircuit`], a handle that does not keep its circuit alive |
 //! | `wakers.rs` | the tasks that wait for a change of the circuit |
@@ -35,6 +36,7 @@
 //!
 //! `config/mod.rs` describes how a configuration reaches these files.
 
+mod command;
 mod core;
 mod hot_config;
 mod locked;
@@ -54,9 +56,7 @@ pub(crate) use self::core::{CallDuration, Core, Denied};
 #[cfg(feature = "keyed")]
 pub(crate) use self::core::{FailureTime, Store};
 #[cfg(feature = "keyed")]
-pub(crate) use self::hot_config::Flags;
-#[cfg(feature = "keyed")]
-pub(crate) use self::hot_config::HotConfig;
+pub(crate) use self::hot_config::{Events, Flags, HotConfig};
 #[cfg(feature = "keyed")]
 pub(crate) use self::locked::Locked;
 pub(crate) use self::permit::Reservation;

@@ -168,7 +168,7 @@ impl<R: CircuitRef> Permit<R> {
     pub(super) fn acquire_waiting(owner: &R::Owner, arrival: Arrival) -> Result<Self, Denied> {
         let admission = match owner.reserve(arrival)? {
             Some(admission) => admission,
-            None => owner.admit()?,
+            None => owner.admit().inspect_err(|_| owner.signal_demand())?,
         };
         Ok(Self { circuit: R::of(owner), admission })
     }

@@ -4,9 +4,13 @@
 //!  63           40 39     37   36         35          34          0
 //! ┌───────────────┬─────────┬────────────┬───────────┬──────────────┐
 //! │ epoch         │ closed  │ slow start │ cancelled │ failures     │
+//! │               │ open    │ milliseconds of the coordinator       │
 //! │               │ others  │ 0                                     │
 //! └───────────────┴─────────┴────────────┴───────────┴──────────────┘
 //! ```
+//!
+//! The payload of an open circuit is the time before its deadline that belongs to its coordinator,
+//! in whole milliseconds. It is 0 if no coordinator opened the circuit.
 //!
 //! The deadline of an open circuit is in a separate word, which is written before the state word:
 //! see [`Core::open_for`](super::Core::open_for). The deadline of a circuit that is forced closed
@@ -73,7 +77,7 @@ impl StateWord {
         match state {
             State::Closed { slow_start: false } => Self::pack(epoch, CLOSED, 0),
             State::Closed { slow_start: true } => Self::pack(epoch, CLOSED, SLOW_START),
-            State::OpenUntil(_) => Self::pack(epoch, OPEN, 0),
+            State::OpenUntil { takeover, .. } => Self::pack(epoch, OPEN, whole_millis(takeover)),
             State::OpenIndefinitely => Self::pack(epoch, OPEN_INDEFINITELY, 0),
             State::HalfOpen => Self::pack(epoch, HALF_OPEN, 0),
             State::Bypassed => Self::pack(epoch, BYPASSED, 0),
@@ -184,11 +188,26 @@ impl StateWord {
         if self.consecutive_failures() == FAILURES { Self(word) } else { Self(word + 1) }
     }
 
+    /// Returns how many nanoseconds before the deadline belong to the coordinator, rounded down to
+    /// milliseconds. The word must be that of a circuit that is open until a deadline.
+    #[inline]
+    pub(crate) const fn takeover(self) -> u64 {
+        (self.0 & PAYLOAD) * MILLI
+    }
+
     /// Returns whether the circuit is open until a deadline. The deadline may have passed.
     #[inline]
     pub(crate) const fn is_open_until_deadline(self) -> bool {
         self.state() == OPEN
     }
+}
+
+/// A millisecond, in nanoseconds.
+const MILLI: u64 = 1_000_000;
+
+const fn whole_millis(nanos: u64) -> u64 {
+    let millis = nanos / MILLI;
+    if millis < PAYLOAD { millis } else { PAYLOAD }
 }
 
 #[cfg(all(test, not(loom_models)))]
@@ -198,7 +217,7 @@ mod tests {
     const STATES: [State; 7] = [
         State::Closed { slow_start: false },
         State::Closed { slow_start: true },
-        State::OpenUntil(u64::MAX),
+        State::OpenUntil { until: u64::MAX, takeover: u64::MAX },
         State::OpenIndefinitely,
         State::HalfOpen,
         State::Bypassed,

@@ -9,9 +9,9 @@ use tower_fault_classify::__internals::sync::{AtomicU64, Mutex, Ordering, lock};
 use tower_fault_classify::__internals::{Clock, Pool, PoolItem, StripedCounter, StripedTotal};
 
 use super::core::{Core, FailureTime, Store, next_epoch, wake};
-use super::hot_config::{Flags, HotConfig, Limits};
+use super::hot_config::{Events, Flags, HotConfig, Limits};
 use super::locked::Locked;
-use super::state_word::{LAST_EPOCH, StateWord};
+use super::state_word::StateWord;
 use super::window::{StripedWindow, Window, WindowSpan};
 use crate::config::BreakerConfig;
 use crate::label::Label;
@@ -44,7 +44,7 @@ impl StaticStore {
     pub(crate) fn new(clock: Clock, stripes: StripedCounter, config: &BreakerConfig) -> Self {
         // No instruments and no stream yet: `adopt` sets them.
         let hot_config = HotConfig::new(clock, config, StripedWindow::PARTS, 0);
-        let locked = Locked::new(config, clock, JitterStream::Unseeded, Arc::default());
+        let locked = Locked::new(config, clock, JitterStream::of(None), Arc::default());
         let window = StripedWindow::new(stripes, hot_config.bucket());
         Self {
             state_word: AtomicU64::new(StateWord::initial(config.is_disabled()).word()),
@@ -99,8 +99,8 @@ impl Store for StaticStore {
     }
 
     #[inline]
-    fn observes_failures(&self) -> bool {
-        self.hot_config.observes_failures()
+    fn events(&self) -> Events {
+        self.hot_config.events()
     }
 
     #[inline]
@@ -127,8 +127,7 @@ impl Store for StaticStore {
 
     fn observers_of(&self, epoch: u32) -> Option<(&'static str, Arc<Observers>)> {
         let locked = lock(&self.locked);
-        let age = |epoch: u32| epoch.wrapping_sub(locked.first_epoch) & LAST_EPOCH;
-        (age(epoch) <= age(locked.epoch)).then(|| (locked.name, Arc::clone(&locked.observers)))
+        locked.is_own_epoch(epoch).then(|| (locked.name, Arc::clone(&locked.observers)))
     }
 
     // Out of line, to keep the path of a success short.
@@ -178,7 +177,7 @@ impl StaticCore {
         locked.rejections_before = self.store().rejections();
         locked.rejections_at_transition = locked.rejections_before;
         locked.jitter = JitterStream::of(config.seeds.as_ref());
-        self.hot_config().set_observes_failures(false);
+        self.hot_config().set_events(Events::ALL, false);
         lock(&self.store().config).clone_from(config);
         self.write(&mut locked, config, None, index, clock);
         // The state is published without a notification: this is the initial state, not a

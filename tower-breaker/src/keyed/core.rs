@@ -24,8 +24,8 @@ use tower_fault_classify::__internals::Clock;
 use tower_fault_classify::__internals::sync::{self, AtomicU64, Mutex, MutexGuard, Ordering, lock};
 
 use crate::circuit::{
-    CircuitRef, Core, Denied, FailureTime, Flags, HotConfig, Locked, NewestBucket, PackedCells, StateWord,
-    Store,
+    CircuitRef, Core, Denied, Events, FailureTime, Flags, HotConfig, Locked, NewestBucket, PackedCells,
+    StateWord, Store,
 };
 use crate::config::BreakerConfig;
 use crate::error::Rejection;
@@ -128,7 +128,7 @@ impl<K> Common<K> {
 
     /// Sets whether the circuits have an observer of failures.
     pub(crate) fn set_observes_failures(&self, observes: bool) {
-        self.shared.hot_config.set_observes_failures(observes);
+        self.shared.hot_config.set_events(Events::FAILURE_OBSERVER, observes);
     }
 
     /// Returns the duration of one part of a window, in nanoseconds; 0 for a count window.
@@ -389,9 +389,9 @@ impl<K> Store for KeyedStore<K> {
     }
 
     #[inline]
-    fn observes_failures(&self) -> bool {
+    fn events(&self) -> Events {
         // All circuits of the map have the same observers.
-        self.common.shared.hot_config.observes_failures()
+        self.common.shared.hot_config.events()
     }
 
     #[inline]

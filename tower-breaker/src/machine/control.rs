@@ -30,10 +30,11 @@ impl Machine {
         let end = Some(now.saturating_add(period));
         match &mut self.state {
             StateData::Closed { .. } | StateData::HalfOpen(_) => {
-                Ok(Effect::Changed(self.transition_to(StateData::Open { until: end }, Reason::Tripped)))
+                let open = StateData::Open { until: end, takeover: 0 };
+                Ok(Effect::Changed(self.transition_to(open, Reason::Tripped)))
             }
-            StateData::Open { until } => {
-                *until = end;
+            StateData::Open { until, takeover } => {
+                (*until, *takeover) = (end, 0);
                 Ok(Effect::Retimed)
             }
             StateData::Forced { force, .. } => Err(*force),

@@ -1,8 +1,9 @@
 //! A round of probes, which begins when the circuit half-opens: a bounded number of leased slots.
 
+use core::mem;
 use core::num::NonZeroU64;
 
-use super::HalfOpen;
+use super::{HalfOpen, RecoveryLimits};
 
 /// The slot of a probe, and the serial number of its lease: `serial:32 | slot:32`.
 ///
@@ -52,6 +53,30 @@ pub(crate) struct ProbeRound {
     successes: u32,
     /// The probes cancelled since the last completed probe.
     cancelled: u32,
+    /// Set in a round that a coordinator leads: it has one slot, and the outcome of its probe is
+    /// only signalled. Boxed, because few rounds have it, and each circuit has room for two rounds.
+    lead: Option<Box<Lead>>,
+}
+
+/// The times of a round that a coordinator leads.
+#[derive(Clone, Copy, Debug)]
+struct Lead {
+    /// The probe must be admitted before this time, which is not after `until`.
+    start_before: u64,
+    /// From this time on, the round is one of the circuit's own.
+    until: u64,
+    /// Whether the probe has succeeded or failed.
+    is_completed: bool,
+}
+
+impl Lead {
+    fn new(start_before: u64, until: u64) -> Self {
+        Self { start_before: start_before.min(until), until, is_completed: false }
+    }
+
+    const fn admits(&self, now: u64) -> bool {
+        !self.is_completed && now < self.start_before
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -63,7 +88,39 @@ struct Lease {
 
 impl ProbeRound {
     pub(super) fn new(probes: u32) -> Self {
-        Self { slots: vec![None; probes as usize], last_serial: 0, successes: 0, cancelled: 0 }
+        Self { slots: vec![None; probes as usize], last_serial: 0, successes: 0, cancelled: 0, lead: None }
+    }
+
+    /// Creates a round that a coordinator leads until a time.
+    pub(super) fn led(start_before: u64, until: u64) -> Self {
+        Self { lead: Some(Box::new(Lead::new(start_before, until))), ..Self::new(1) }
+    }
+
+    /// Returns whether a coordinator leads the round at the time `now`.
+    pub(super) fn is_led(&self, now: u64) -> bool {
+        self.lead.as_ref().is_some_and(|lead| now < lead.until)
+    }
+
+    /// Sets other times of a round that a coordinator leads. Returns `false` if no coordinator
+    /// leads the round any more, or its probe is completed.
+    pub(super) fn retime(&mut self, now: u64, start_before: u64, until: u64) -> bool {
+        let retimed = self.lead.as_mut().filter(|lead| now < lead.until && !lead.is_completed);
+        retimed.map(|lead| **lead = Lead::new(start_before, until)).is_some()
+    }
+
+    /// Records that the probe of a round that a coordinator leads has succeeded or failed. Returns
+    /// `false` if another probe has before.
+    pub(super) fn complete(&mut self) -> bool {
+        self.lead.as_mut().is_some_and(|lead| !mem::replace(&mut lead.is_completed, true))
+    }
+
+    /// Continues a round whose coordinator's time is over as one with `probes` slots of its own. A
+    /// running probe keeps its slot.
+    pub(super) fn end_lead(&mut self, now: u64, probes: u32) {
+        if self.lead.as_ref().is_some_and(|lead| lead.until <= now) {
+            self.lead = None;
+            self.slots.resize(probes as usize, None);
+        }
     }
 
     /// Leases a free slot. `Err`: no slot is free; the first lease ends in this many nanoseconds.
@@ -78,19 +135,24 @@ impl ProbeRound {
     /// Returns a free slot. `Err`: no slot is free; the first lease ends in this many nanoseconds.
     pub(super) fn free_slot(&self, now: u64) -> Result<usize, u64> {
         let free = self.slots.iter().position(|slot| slot.is_none_or(|lease| lease.until <= now));
-        free.ok_or_else(|| self.time_to_free_slot(now))
+        free.filter(|_| self.lead.as_ref().is_none_or(|lead| lead.admits(now)))
+            .ok_or_else(|| self.time_to_free_slot(now))
     }
 
-    /// Returns how long until the first lease ends.
+    /// Returns how long until the first lease ends. If that is too late for the probe of a
+    /// coordinator: until the round is one of the circuit's own.
     fn time_to_free_slot(&self, now: u64) -> u64 {
-        self.slots.iter().flatten().map(|lease| lease.until.saturating_sub(now)).min().unwrap_or(0)
+        let lease_end = self.slots.iter().flatten().map(|lease| lease.until).min();
+        let at = match &self.lead {
+            None => lease_end.unwrap_or(now),
+            Some(lead) => lease_end.filter(|end| *end > now && lead.admits(*end)).unwrap_or(lead.until),
+        };
+        at.saturating_sub(now)
     }
 
-    /// Frees the slot of `ticket`, if the ticket still holds it.
-    pub(super) fn release_probe(&mut self, ticket: Ticket) {
-        if let Some(slot) = self.held_slot(ticket) {
-            *slot = None;
-        }
+    /// Frees the slot of `ticket`. Returns `false` if the ticket does not hold it any more.
+    pub(super) fn release_probe(&mut self, ticket: Ticket) -> bool {
+        self.held_slot(ticket).map(|slot| *slot = None).is_some()
     }
 
     /// Extends the lease of `ticket`. Returns `false` if the lease has ended.
@@ -131,13 +193,15 @@ impl ProbeRound {
     }
 
     /// Returns the progress of the round.
-    pub(super) fn progress(&self, now: u64, successes_to_close: u32) -> HalfOpen {
+    pub(super) fn progress(&self, now: u64, limits: &RecoveryLimits) -> HalfOpen {
         let running = self.slots.iter().flatten().filter(|lease| lease.until > now);
+        // The next decision continues the round with the circuit's own slots.
+        let is_own_next = self.lead.is_some() && !self.is_led(now);
         HalfOpen {
             running_probes: running.count() as u32,
-            probes: self.slots.len() as u32,
+            probes: if is_own_next { limits.probes } else { self.slots.len() as u32 },
             successes: self.successes,
-            successes_to_close,
+            successes_to_close: limits.successes_to_close,
             cancelled_probes: self.cancelled,
         }
     }

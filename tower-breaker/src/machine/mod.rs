@@ -24,6 +24,7 @@
 //!
 //! Times are nanoseconds on the circuit's clock.
 
+mod command;
 mod control;
 mod count_window;
 mod half_open;
@@ -33,6 +34,7 @@ mod slow_start;
 mod state;
 mod trip;
 
+pub(crate) use command::retry_in;
 pub(crate) use count_window::CountWindow;
 pub(crate) use half_open::Ticket;
 pub use limits::CancelledPolicy;
@@ -50,6 +52,8 @@ use open_duration::OpenStreak;
 use slow_start::{SlowStart, SlowStartStep};
 use tower_fault_classify::{Fault, Health, Kind, Origin, Retryable, Verdict};
 
+use crate::control::{ProbeOutcome, Signal};
+
 /// The state of a circuit, without its consecutive failures and its window, which `circuit/`
 /// stores.
 #[derive(Debug)]
@@ -60,6 +64,8 @@ pub(crate) struct Machine {
     disabled: bool,
     /// The round of probes that the last change has ended, until it is reported.
     ended_round: Option<ProbeRound>,
+    /// The signal of the last decision on the probe of a coordinator, until it is sent.
+    signal: Option<Signal>,
 }
 
 #[derive(Debug)]
@@ -67,9 +73,12 @@ enum StateData {
     Closed {
         slow_start: Option<SlowStart>,
     },
-    /// Open until this time. `None`: until the circuit is reset.
     Open {
+        /// The end of the open time. `None`: it ends when the circuit is reset.
         until: Option<u64>,
+        /// The last nanoseconds of the open time, in which the coordinator that opened the circuit
+        /// may decide. 0: no coordinator opened it.
+        takeover: u64,
     },
     HalfOpen(ProbeRound),
     Forced {
@@ -101,7 +110,12 @@ pub(crate) enum State {
     Closed {
         slow_start: bool,
     },
-    OpenUntil(u64),
+    /// Rejects calls until this time. Callers should retry this many nanoseconds before: see
+    /// [`retry_in`].
+    OpenUntil {
+        until: u64,
+        takeover: u64,
+    },
     /// Rejects calls. The first call after the end of a manual override ends it under the lock;
     /// otherwise the circuit must be reset or released.
     OpenIndefinitely,
@@ -173,6 +187,7 @@ impl Machine {
             streak: OpenStreak::default(),
             disabled: false,
             ended_round: None,
+            signal: None,
         }
     }
 
@@ -191,8 +206,8 @@ impl Machine {
     pub(crate) const fn published_state(&self) -> State {
         match self.state {
             StateData::Closed { ref slow_start } => State::Closed { slow_start: slow_start.is_some() },
-            StateData::Open { until: Some(until) } => State::OpenUntil(until),
-            StateData::Open { until: None } | StateData::Forced { force: Force::Open, .. } => {
+            StateData::Open { until: Some(until), takeover } => State::OpenUntil { until, takeover },
+            StateData::Open { until: None, .. } | StateData::Forced { force: Force::Open, .. } => {
                 State::OpenIndefinitely
             }
             StateData::HalfOpen(_) => State::HalfOpen,
@@ -201,13 +216,13 @@ impl Machine {
         }
     }
 
-    /// Returns for how many nanoseconds the circuit stays open or forced open. 0: the next call
-    /// changes the state. `None`: the circuit is neither, or it must be reset or released.
+    /// Returns for how many nanoseconds the circuit stays open or forced open, without the time
+    /// that belongs to its coordinator. 0: the next call changes the state, or the coordinator may.
+    /// `None`: the circuit is neither, or it must be reset or released.
     pub(crate) fn open_remaining(&self, now: u64) -> Option<u64> {
         match self.state {
-            StateData::Open { until } | StateData::Forced { force: Force::Open, until } => {
-                Some(until?.saturating_sub(now))
-            }
+            StateData::Open { until, takeover } => Some((until? - takeover).saturating_sub(now)),
+            StateData::Forced { force: Force::Open, until } => Some(until?.saturating_sub(now)),
             _ => None,
         }
     }
@@ -233,13 +248,13 @@ impl Machine {
     /// Returns the progress of a half-open circuit. `None`: it is not half-open.
     pub(crate) fn half_open_progress(&self, now: u64, limits: &RecoveryLimits) -> Option<HalfOpen> {
         let StateData::HalfOpen(round) = &self.state else { return None };
-        Some(round.progress(now, limits.successes_to_close))
+        Some(round.progress(now, limits))
     }
 
     /// Returns the progress of the round of probes that the last change has ended. `None`: the
     /// circuit was not half-open before the change, or this method was called since.
     pub(crate) fn take_ended_round(&mut self, now: u64, limits: &RecoveryLimits) -> Option<HalfOpen> {
-        Some(self.ended_round.take()?.progress(now, limits.successes_to_close))
+        Some(self.ended_round.take()?.progress(now, limits))
     }
 
     /// Decides on a call that is about to begin. A manual override whose time is over ends. An open
@@ -248,17 +263,24 @@ impl Machine {
         if let Some(ended) = self.end_override(now, limits) {
             return (self.admit(now, limits).0, Some(ended));
         }
+        self.end_lead(now, limits);
         let decision = match &mut self.state {
             StateData::Closed { slow_start } => admit_closed(slow_start, |slow_start| slow_start.admit(now)),
-            StateData::Open { until: Some(until) } if now >= *until => {
+            StateData::Open { until: Some(until), .. } if now >= *until => {
                 let change = self.half_open(limits, Reason::OpenTimeOver);
                 return (self.admit(now, limits).0, Some(change));
             }
-            StateData::Open { until } | StateData::Forced { force: Force::Open, until } => {
+            StateData::Open { until, takeover } => {
+                Decision::Denied(until.map(|until| retry_in(until - now, *takeover)))
+            }
+            StateData::Forced { force: Force::Open, until } => {
                 Decision::Denied(until.map(|until| until - now))
             }
             StateData::HalfOpen(round) => match round.admit(now, limits.probe_lease) {
-                Ok(ticket) => Decision::Probe(ticket),
+                Ok(ticket) => {
+                    self.signal = round.is_led(now).then_some(Signal::ProbeStarted);
+                    Decision::Probe(ticket)
+                }
                 Err(left) => Decision::Denied(Some(left)),
             },
             StateData::Forced { force: Force::Closed | Force::Disabled, .. } => Decision::Uncounted,
@@ -272,12 +294,22 @@ impl Machine {
     ///
     /// `arrival` says how a slow start counts a rejection. Nothing else changes.
     #[cfg(feature = "tokio")]
-    pub(crate) fn would_admit(&mut self, now: u64, arrival: Arrival) -> Result<(), Option<u64>> {
+    pub(crate) fn would_admit(
+        &mut self,
+        now: u64,
+        arrival: Arrival,
+        limits: &RecoveryLimits,
+    ) -> Result<(), Option<u64>> {
+        self.end_lead(now, limits);
         match &mut self.state {
             StateData::Closed { slow_start: Some(slow_start) } => {
                 slow_start.would_admit(now, arrival).map_err(Some)
             }
-            StateData::Open { until } | StateData::Forced { force: Force::Open, until } => match until {
+            StateData::Open { until, takeover } => match until {
+                Some(until) if now >= *until => Ok(()),
+                _ => Err(until.map(|until| retry_in(until - now, *takeover))),
+            },
+            StateData::Forced { force: Force::Open, until } => match until {
                 Some(until) if now >= *until => Ok(()),
                 _ => Err(until.map(|until| until - now)),
             },
@@ -290,7 +322,7 @@ impl Machine {
     /// Half-opens an open circuit whose open time is over.
     pub(crate) fn half_open_if_due(&mut self, now: u64, limits: &RecoveryLimits) -> Option<Change> {
         match self.state {
-            StateData::Open { until: Some(until) } if now >= until => {
+            StateData::Open { until: Some(until), .. } if now >= until => {
                 Some(self.half_open(limits, Reason::OpenTimeOver))
             }
             _ => None,
@@ -356,7 +388,8 @@ impl Machine {
         }
     }
 
-    /// Records the outcome of a probe of the current round.
+    /// Records the outcome of a probe of the current round. If a coordinator leads the round, the
+    /// outcome is only signalled.
     pub(crate) fn record_probe(
         &mut self,
         ticket: Ticket,
@@ -364,19 +397,35 @@ impl Machine {
         at: Moment,
         limits: &RecoveryLimits,
     ) -> Option<Change> {
-        self.release_probe(ticket);
-        self.record_unadmitted(outcome, at, limits)
+        let StateData::HalfOpen(round) = &mut self.state else { return None };
+        if !round.is_led(at.now) {
+            round.release_probe(ticket);
+            return self.record_unadmitted(outcome, at, limits);
+        }
+        let held = round.release_probe(ticket);
+        let (outcome, is_sent) = match outcome {
+            Outcome::Success => (ProbeOutcome::Success, round.complete()),
+            Outcome::Failure(_) | Outcome::Slow => (ProbeOutcome::Failure, round.complete()),
+            // If the ticket does not hold the slot any more, another probe may.
+            Outcome::Answered | Outcome::Neutral => (ProbeOutcome::Neutral, held),
+        };
+        self.signal = is_sent.then_some(Signal::ProbeCompleted(outcome));
+        None
     }
 
     /// Records the outcome of a call that holds no slot. In the half-open state, it counts as the
-    /// outcome of a probe.
+    /// outcome of a probe, unless a coordinator leads the round.
     pub(crate) fn record_unadmitted(
         &mut self,
         outcome: Outcome<'_>,
         at: Moment,
         limits: &RecoveryLimits,
     ) -> Option<Change> {
+        self.end_lead(at.now, limits);
         let StateData::HalfOpen(round) = &mut self.state else { return None };
+        if round.is_led(at.now) {
+            return None;
+        }
         match outcome {
             Outcome::Neutral => None,
             Outcome::Answered => {
@@ -405,15 +454,22 @@ impl Machine {
         at: Moment,
         limits: &RecoveryLimits,
     ) -> Option<Change> {
+        if self.is_led(at.now) {
+            return self.record_probe(ticket, Outcome::Neutral, at, limits);
+        }
+        self.end_lead(at.now, limits);
         let StateData::HalfOpen(round) = &mut self.state else { return None };
         round.release_probe(ticket);
         round.record_cancelled(most).then(|| self.open(Reason::NoneCompletes, None, at, limits))
     }
 
-    /// Frees the slot of a probe that did not begin.
-    pub(crate) fn release_probe(&mut self, ticket: Ticket) {
-        if let StateData::HalfOpen(round) = &mut self.state {
-            round.release_probe(ticket);
+    /// Frees the slot of a probe that did not begin, or whose outcome does not count.
+    pub(crate) fn release_probe(&mut self, ticket: Ticket, now: u64) {
+        if let StateData::HalfOpen(round) = &mut self.state
+            && round.release_probe(ticket)
+            && round.is_led(now)
+        {
+            self.signal = Some(Signal::ProbeCompleted(ProbeOutcome::Neutral));
         }
     }
 
@@ -448,7 +504,7 @@ impl Machine {
     pub(crate) fn idle_at(&self, since: u64, limits: &RecoveryLimits) -> Option<u64> {
         let half_open = self.streak.last_period().max(limits.open.initial);
         match self.state {
-            StateData::Open { until } => {
+            StateData::Open { until, .. } => {
                 let until = until?;
                 Some(until.saturating_add(until.saturating_sub(since)))
             }
@@ -463,7 +519,7 @@ impl Machine {
     fn open(&mut self, reason: Reason, fault: Option<&Fault>, at: Moment, limits: &RecoveryLimits) -> Change {
         let period = self.streak.next(&limits.open, at.now, at.draw, fault.and_then(server_delay));
         let until = period.map(|period| at.now.saturating_add(period));
-        self.transition_to(StateData::Open { until }, reason)
+        self.transition_to(StateData::Open { until, takeover: 0 }, reason)
     }
 
     fn half_open(&mut self, limits: &RecoveryLimits, reason: Reason) -> Change {

@@ -86,14 +86,33 @@ impl OpenStreak {
         draw: f64,
         server_delay: Option<Duration>,
     ) -> Option<u64> {
+        let period = time.period(self.count_at(now), draw, server_delay);
+        self.begin(period, now);
+        (!time.until_reset).then_some(period)
+    }
+
+    /// Begins an open period by command. It lasts for `remaining`; `None`: until another command.
+    pub(super) fn commanded(&mut self, time: &OpenDuration, now: u64, remaining: Option<u64>) {
+        self.begin(remaining.unwrap_or_else(|| time.base(self.count_at(now))), now);
+    }
+
+    /// Returns the length of the next open period without a delay of the server, if it begins at
+    /// the time `now`. `None`: the circuit stays open until it is reset.
+    pub(super) fn peek(&self, time: &OpenDuration, now: u64, draw: f64) -> Option<u64> {
+        (!time.until_reset).then(|| time.period(self.count_at(now), draw, None))
+    }
+
+    /// Returns the number of open periods before one that begins at the time `now`.
+    fn count_at(&self, now: u64) -> u32 {
         let recovered =
-            self.closed_at.take().is_some_and(|closed_at| now.saturating_sub(closed_at) >= self.last_period);
-        if recovered {
-            self.count = 0;
-        }
-        self.last_period = time.period(self.count, draw, server_delay);
-        self.count = self.count.saturating_add(1);
-        (!time.until_reset).then_some(self.last_period)
+            self.closed_at.is_some_and(|closed_at| now.saturating_sub(closed_at) >= self.last_period);
+        if recovered { 0 } else { self.count }
+    }
+
+    fn begin(&mut self, period: u64, now: u64) {
+        self.count = self.count_at(now).saturating_add(1);
+        self.closed_at = None;
+        self.last_period = period;
     }
 }
 

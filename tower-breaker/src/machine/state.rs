@@ -162,6 +162,14 @@ pub enum Reason {
     ReportedCritical,
     /// The circuit half-opened: a health checker reported that the server has recovered.
     ReportedRecovered,
+    /// The circuit opened: a coordinator applied [`Command::Open`](crate::control::Command::Open).
+    CommandedOpen,
+    /// The circuit half-opened: a coordinator applied
+    /// [`Command::Probe`](crate::control::Command::Probe).
+    CommandedProbe,
+    /// The circuit closed: a coordinator applied
+    /// [`Command::Close`](crate::control::Command::Close).
+    CommandedClose,
 }
 
 impl Reason {
@@ -185,6 +193,9 @@ impl Reason {
             Self::Reconfigured => "reconfigured",
             Self::ReportedCritical => "reported_critical",
             Self::ReportedRecovered => "reported_recovered",
+            Self::CommandedOpen => "commanded_open",
+            Self::CommandedProbe => "commanded_probe",
+            Self::CommandedClose => "commanded_close",
         }
     }
 }

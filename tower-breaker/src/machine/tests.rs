@@ -73,7 +73,7 @@ fn forced_until(force: Force, until: u64) -> Machine {
 
 fn opened_until(state: &Machine) -> u64 {
     match state.published_state() {
-        State::OpenUntil(until) => until,
+        State::OpenUntil { until, .. } => until,
         other => panic!("expected an open circuit, not {other:?}"),
     }
 }

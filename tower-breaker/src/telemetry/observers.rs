@@ -1,12 +1,14 @@
 //! The observers of a circuit: closures that it calls after a transition or a failure.
 
 use std::fmt;
+use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::stream::Broadcast;
 use super::{Failure, Transition};
+use crate::control::Signal;
 
 /// The identifier of an observer, with which it can be removed.
 ///
@@ -29,6 +31,12 @@ struct Observer<E> {
     observe: Arc<Observe<E>>,
 }
 
+impl<E> Clone for Observer<E> {
+    fn clone(&self) -> Self {
+        Self { id: self.id, observe: Arc::clone(&self.observe) }
+    }
+}
+
 type Observe<E> = dyn Fn(&E) + Send + Sync;
 
 /// The observers of one circuit or of several circuits.
@@ -42,6 +50,8 @@ pub struct Observers {
 struct Lists {
     transitions: Vec<Observer<Transition>>,
     failures: Vec<Observer<Failure>>,
+    /// Shared, so that a signal copies no list.
+    signals: Arc<[Observer<Signal>]>,
     /// The observers of the registry that created the circuit.
     registry: Option<Arc<Observers>>,
 }
@@ -58,15 +68,37 @@ impl Observers {
         add(&mut self.lists().failures, Arc::new(observe))
     }
 
+    /// Adds an observer of signals. `arm` arms the signals that are sent once. It is called with
+    /// the lock held, and must not run user code.
+    pub(crate) fn on_signal(
+        &self,
+        observe: impl Fn(&Signal) + Send + Sync + 'static,
+        arm: impl FnOnce(),
+    ) -> ObserverId {
+        let added = Observer { id: ObserverId::next(), observe: Arc::new(observe) as Arc<Observe<Signal>> };
+        let id = added.id;
+        let mut lists = self.lists();
+        let signals = lists.signals.iter().cloned().chain([added]).collect();
+        let former = mem::replace(&mut lists.signals, signals);
+        arm();
+        drop(lists);
+        drop(former);
+        id
+    }
+
     /// Removes an observer. Returns `false` if there is no such observer. The caller then calls
     /// [`publish_observes_failures`](Self::publish_observes_failures).
     pub(crate) fn remove(&self, id: ObserverId) -> bool {
         let mut lists = self.lists();
         let transition = take(&mut lists.transitions, id);
         let failure = take(&mut lists.failures, id);
+        let signals = lists.signals.iter().any(|observer| observer.id == id).then(|| {
+            let others = lists.signals.iter().filter(|observer| observer.id != id).cloned().collect();
+            mem::replace(&mut lists.signals, others)
+        });
         // The observer is dropped after the lock was released: its `Drop` may run any code.
         drop(lists);
-        transition.is_some() || failure.is_some()
+        transition.is_some() || failure.is_some() || signals.is_some()
     }
 
     /// Sets the observers of the registry that created the circuit, which are notified, too.
@@ -109,6 +141,14 @@ impl Observers {
         }
     }
 
+    /// Sends a signal to its observers, outside of every lock. Allocates nothing.
+    pub(crate) fn signal(&self, signal: Signal) {
+        let observers = Arc::clone(&self.lists().signals);
+        for observer in &*observers {
+            call(&*observer.observe, &signal);
+        }
+    }
+
     fn lists(&self) -> MutexGuard<'_, Lists> {
         self.lists.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -142,13 +182,17 @@ fn take<E>(list: &mut Vec<Observer<E>>, id: ObserverId) -> Option<Observer<E>> {
     Some(list.remove(place))
 }
 
-/// Calls observers. A panic of an observer affects neither the call that caused the event nor the
-/// other observers.
 fn call_all<E>(observers: Vec<Arc<Observe<E>>>, event: &E) {
     for observe in observers {
-        // The panic hook has already reported the panic.
-        let _ = catch_unwind(AssertUnwindSafe(|| observe(event)));
+        call(&*observe, event);
     }
+}
+
+/// Calls an observer. A panic of the observer affects neither the call that caused the event nor
+/// the other observers.
+fn call<E>(observe: &Observe<E>, event: &E) {
+    // The panic hook has already reported the panic.
+    let _ = catch_unwind(AssertUnwindSafe(|| observe(event)));
 }
 
 impl fmt::Debug for Observers {

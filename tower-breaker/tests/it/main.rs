@@ -8,6 +8,7 @@ mod calls;
 mod circuit;
 #[cfg(feature = "serde")]
 mod clocks;
+mod commands;
 mod control;
 mod errors;
 mod failed_retries;

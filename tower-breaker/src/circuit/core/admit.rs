@@ -7,18 +7,22 @@ use std::time::Duration;
 
 use tower_fault_classify::__internals::sync::Ordering;
 
+use super::command::PendingSignal;
 use super::{Admission, Core, Store, retry_mark};
 use crate::circuit::locked::Locked;
 use crate::circuit::state_word::StateWord;
 use crate::circuit::wakers::{WakeOn, WakerKey};
-use crate::machine::{Arrival, Change, CircuitState, Decision, Machine, RecoveryLimits, State, Ticket};
+use crate::machine::{
+    Arrival, Change, CircuitState, Decision, Machine, RecoveryLimits, State, Ticket, retry_in,
+};
 
 /// The state that rejected a call, and the time until the circuit admits one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Denied {
     pub(crate) state: CircuitState,
-    /// The nanoseconds after which the circuit admits a call at the latest. `None`: the circuit
-    /// must be reset or released first.
+    /// The nanoseconds after which the circuit admits a call at the latest, unless a coordinator
+    /// opened it: then those after which a caller should retry. `None`: the circuit must be reset
+    /// or released first.
     pub(crate) left: Option<u64>,
 }
 
@@ -60,9 +64,9 @@ impl<S: Store> Core<S> {
         }
     }
 
-    /// Returns for how many nanoseconds the circuit rejects calls, without taking the lock. `None`:
-    /// the circuit is not open until a deadline, the deadline has passed, or the circuit only
-    /// observes.
+    /// Returns after how many nanoseconds a caller that the circuit rejects should retry, without
+    /// taking the lock. `None`: the circuit is not open until a deadline, the deadline has passed,
+    /// or the circuit only observes.
     #[inline]
     pub(crate) fn remaining_open(&self) -> Option<u64> {
         self.open_for(self.state_word(), self.hot_config().now())
@@ -90,7 +94,10 @@ impl<S: Store> Core<S> {
             Ok(admission) => Ok(Some(admission).filter(|admission| !admission.is_uncounted())),
             // The circuit only observes: the rejection is logged when the call begins.
             Err(_) if self.hot_config().flags().is_observing() => Ok(None),
-            Err(denied) => Err(denied),
+            Err(denied) => {
+                self.signal_demand();
+                Err(denied)
+            }
         }
     }
 
@@ -103,8 +110,14 @@ impl<S: Store> Core<S> {
         }
         let now = self.hot_config().now();
         let mut locked = self.locked();
-        let state = locked.machine.state();
-        locked.machine.would_admit(now, arrival).map_err(|left| Denied { state, left })
+        let Locked { machine, limits, .. } = &mut *locked;
+        let state = machine.state();
+        let decision = machine.would_admit(now, arrival, limits);
+        drop(locked);
+        decision.map_err(|left| {
+            self.signal_demand();
+            Denied { state, left }
+        })
     }
 
     /// Admits a call if the circuit is closed, even in a slow start.
@@ -115,8 +128,8 @@ impl<S: Store> Core<S> {
         word.is_closed().then(|| self.admission(word.stamp()))
     }
 
-    /// Returns for how many nanoseconds an open circuit rejects calls. `None`: the circuit is not
-    /// open until a deadline, or its open time is over.
+    /// Returns after how many nanoseconds a caller that an open circuit rejects should retry: see
+    /// [`retry_in`]. `None`: the circuit is not open until a deadline, or its open time is over.
     ///
     /// If the circuit has opened again since `word` was read, the deadline may be a later one than
     /// that of `word`. This does no harm, because the circuit is open now, too.
@@ -128,7 +141,7 @@ impl<S: Store> Core<S> {
         // Relaxed: the state word was read with Acquire, and the deadline was written before that
         // word.
         let left = self.store.deadline().load(Ordering::Relaxed).saturating_sub(now);
-        (left > 0).then_some(left)
+        (left > 0).then(|| retry_in(left, word.takeover()))
     }
 
     /// Returns whether a manual override with an end admits all calls at the time `now`.
@@ -176,9 +189,11 @@ impl<S: Store> Core<S> {
             self.end_slow_start();
         }
         let pending = change.map(|change| self.apply(&mut locked, change, None, None, now));
+        let signal = PendingSignal::of_probe(&mut locked);
         let epoch = locked.epoch;
         drop(locked);
         self.notify(pending);
+        PendingSignal::send(signal);
         match decision {
             Decision::Admitted => Ok(self.admission(StateWord::closed(epoch))),
             Decision::AdmittedWithSlot(from) => {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tower_fault_classify::__internals::sync::lock;
 
 use super::{Core, Store, wake};
+use crate::circuit::hot_config::Events;
 use crate::circuit::locked::Locked;
 use crate::circuit::status::Snapshot;
 use crate::circuit::window::Window;
@@ -27,28 +28,29 @@ impl<S: Store> Core<S> {
 
     /// Publishes whether the circuit has observers of failures. Called after they have changed.
     pub(crate) fn publish_observes_failures(&self) {
-        self.observers()
-            .publish_observes_failures(|observes| self.hot_config().set_observes_failures(observes));
+        self.observers().publish_observes_failures(|observes| {
+            self.hot_config().set_events(Events::FAILURE_OBSERVER, observes);
+        });
     }
 
     /// Opens the circuit manually; see [`Machine::trip_manually`].
     pub(crate) fn trip_manually(&self) -> Result<(), CircuitState> {
-        self.control(Machine::trip_manually)
+        self.control(Machine::trip_manually).map(drop)
     }
 
     /// Opens the circuit manually for this many nanoseconds; see [`Machine::trip_for`].
     pub(crate) fn trip_for(&self, period: u64) -> Result<(), CircuitState> {
-        self.control(|machine, at, _| machine.trip_for(period, at.now))
+        self.control(|machine, at, _| machine.trip_for(period, at.now)).map(drop)
     }
 
     /// Half-opens the circuit manually; see [`Machine::probe_now`].
     pub(crate) fn probe_now(&self) -> Result<(), CircuitState> {
-        self.control(|machine, _, limits| machine.probe_now(limits))
+        self.control(|machine, _, limits| machine.probe_now(limits)).map(drop)
     }
 
     /// Closes the circuit manually; see [`Machine::reset`].
     pub(crate) fn reset(&self) -> Result<(), CircuitState> {
-        self.control(|machine, _, _| machine.reset().map(Effect::Changed))
+        self.control(|machine, _, _| machine.reset().map(Effect::Changed)).map(drop)
     }
 
     /// Forces the circuit for this many nanoseconds; see [`Machine::force`]. `None`: until it is
@@ -57,6 +59,7 @@ impl<S: Store> Core<S> {
         self.control(|machine, at, _| {
             machine.force(force, period.map(|period| at.now.saturating_add(period)))
         })
+        .map(drop)
     }
 
     pub(crate) fn release(&self) {
@@ -72,10 +75,10 @@ impl<S: Store> Core<S> {
 
     /// Applies an operation to the machine. A manual override whose time is over ends first. The
     /// error is the state that does not allow the operation.
-    fn control(
+    pub(super) fn control(
         &self,
         operation: impl FnOnce(&mut Machine, Moment, &RecoveryLimits) -> Result<Effect, Force>,
-    ) -> Result<(), CircuitState> {
+    ) -> Result<Effect, CircuitState> {
         let now = self.hot_config().now();
         let mut locked = self.locked();
         let ended = self.end_override(&mut locked, now);
@@ -98,7 +101,7 @@ impl<S: Store> Core<S> {
         self.notify(ended);
         wake(wakers);
         self.notify(pending);
-        effect.map(|_| ())
+        effect
     }
 
     /// Applies a new configuration with `write`, under the lock. `write` returns whether the

@@ -5,7 +5,7 @@ use tower_fault_classify::__internals::system_time;
 use tower_fault_classify::{Fault, Verdict};
 
 use super::{Admission, Core, Denied, Store};
-use crate::circuit::hot_config::Flags;
+use crate::circuit::hot_config::{Events, Flags};
 use crate::circuit::state_word::{LAST_EPOCH, StateWord};
 use crate::error::Rejection;
 use crate::machine::CircuitState;
@@ -68,13 +68,23 @@ impl<S: Store> Core<S> {
     /// hold the lock.
     #[inline]
     pub(super) fn emit_failure(&self, stamp: StateWord, fault: &Fault, consecutive_failures: u64) {
-        if self.store().observes_failures() || logs_failures() {
-            self.notify_failure(stamp, fault, consecutive_failures);
+        let events = self.store().events();
+        if events.has(Events::FAILURES) || logs_failures() {
+            self.report_failure(events, stamp, fault, consecutive_failures);
         }
     }
 
     #[cold]
     #[inline(never)]
+    fn report_failure(&self, events: Events, stamp: StateWord, fault: &Fault, consecutive_failures: u64) {
+        if events.has(Events::FAILURE_SIGNAL) {
+            self.signal_failure(stamp);
+        }
+        if events.has(Events::FAILURE_OBSERVER) || logs_failures() {
+            self.notify_failure(stamp, fault, consecutive_failures);
+        }
+    }
+
     fn notify_failure(&self, stamp: StateWord, fault: &Fault, consecutive_failures: u64) {
         let Some((circuit, observers)) = self.store().observers_of(stamp.epoch()) else { return };
         let state = if stamp.is_half_open() { CircuitState::HalfOpen } else { CircuitState::Closed };
@@ -99,11 +109,13 @@ impl<S: Store> Core<S> {
             self.emit_rejected(state);
         }
         log_rejection(|| circuit, || self.key(), state, true);
+        self.signal_demand();
     }
 
     /// Logs a call that the circuit would have rejected if it did not only observe.
     #[cold]
     pub(super) fn emit_observed_rejection(&self, denied: Denied) {
         log_rejection(|| self.locked().name, || self.key(), denied.state, false);
+        self.signal_demand();
     }
 }

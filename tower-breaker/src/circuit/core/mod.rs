@@ -7,6 +7,7 @@
 //! | `last_times.rs` | the times of the last success and the last failure |
 //! | `transition.rs` | publishes a transition and notifies others |
 //! | `control.rs` | manual control, health reports, the snapshot |
+//! | `command.rs` | the commands of a coordinator, and the signals to it |
 //! | `emit.rs` | metrics and logs |
 //!
 //! # Costs of a call
@@ -16,10 +17,10 @@
 //! | admitted, closed | 2 loads: state word, flags | the retry mark of the thread |
 //! | a success, no failure counted | 7 loads: state word, sequence number, 3 words, sequence number, newest bucket; 1 load and 1 store in the thread's own cell | the clock |
 //! | a success after failures or cancelled calls, or in a slow start by time | the same, and 1 compare-and-swap that resets them | the clock |
-//! | a failure | 12 loads: state word, sequence number, 6 words, sequence number, newest bucket, state word, observer flag; 1 compare-and-swap in the window, 1 on the state word, 1 store of its time, 16 loads of the failures | the clock |
+//! | a failure | 12 loads: state word, sequence number, 6 words, sequence number, newest bucket, state word, events; 1 compare-and-swap in the window, 1 on the state word, 1 store of its time, 16 loads of the failures | the clock |
 //! | with `consecutive_failures_span` | 1 load more; 1 maximum (`fetch_max`) for the first failure after a success | |
 //! | a failure that is kept as the last one | those of a failure, and the lock | the texts of the failure |
-//! | rejected while open | 3 loads: state word, deadline, flags; 1 load and 1 store in the thread's own count | the clock |
+//! | rejected while open | 4 loads: state word, deadline, flags, events; 1 load and 1 store in the thread's own count | the clock |
 //! | a cancelled call, any call in half-open, an admission in a slow start, an outcome in a slow start by successes, any transition | the lock | the clock |
 //!
 //! # Why no transition is missed
@@ -88,6 +89,7 @@
 
 mod admit;
 mod cancelled;
+mod command;
 mod control;
 mod emit;
 mod failure_run;
@@ -106,7 +108,7 @@ use tower_fault_classify::__internals::sync::{AtomicU64, Mutex, MutexGuard, Orde
 use tower_fault_classify::__internals::{Clock, RetryScope};
 use tower_fault_classify::Verdict;
 
-use super::hot_config::{Flags, HotConfig, Limits};
+use super::hot_config::{Events, Flags, HotConfig, Limits};
 use super::locked::Locked;
 use super::state_word::{LAST_EPOCH, StateWord};
 use super::window::{Window, WindowSpan};
@@ -146,8 +148,8 @@ pub trait Store {
     ///
     /// If the circuit gets a configuration of its own during `read`, that configuration is read.
     fn read_config<T>(&self, read: impl Fn(&HotConfig) -> T) -> T;
-    /// Returns whether the circuit has an observer of failures.
-    fn observes_failures(&self) -> bool;
+    /// Returns the events that calls report.
+    fn events(&self) -> Events;
     /// Returns the time before which no time of a first failure was stored, because
     /// `consecutive_failures_span` was off. `None`: [`first_failure`](Self::first_failure) contains
     /// this time.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use tower_fault_classify::__internals::sync::MutexGuard;
 use tower_fault_classify::{Fault, Verdict};
 
+use super::command::PendingSignal;
 use super::transition::wake;
 use super::{Admission, CallDuration, Core, Store, nanos};
 use crate::circuit::hot_config::HotConfig;
@@ -119,7 +120,8 @@ impl<S: Store> Core<S> {
     /// Frees the slot of a probe or of a slow start.
     pub(super) fn release_slot(&self, admission: Admission) {
         if let Some(ticket) = admission.ticket() {
-            self.release_admission(admission, |machine| machine.release_probe(ticket));
+            let now = self.hot_config().now();
+            self.release_admission(admission, |machine| machine.release_probe(ticket, now));
         }
         self.release_slow_start_slot(admission, false);
     }
@@ -135,8 +137,10 @@ impl<S: Store> Core<S> {
             } else {
                 locked.wakers.take_for_free_slot()
             };
+            let signal = PendingSignal::of_probe(&mut locked);
             drop(locked);
             wake(wakers);
+            PendingSignal::send(signal);
         }
     }
 
@@ -367,6 +371,7 @@ impl<S: Store> Core<S> {
         let mut locked = self.locked();
         let ended = self.end_override(&mut locked, now);
         let is_stale = began.is_some_and(|began| began < locked.since);
+        let is_led = locked.machine.is_led(now);
         let mut half_opened = None;
         if !is_stale {
             let Locked { machine, limits, .. } = &mut *locked;
@@ -377,7 +382,7 @@ impl<S: Store> Core<S> {
         drop(locked);
         self.notify(ended);
         self.notify(half_opened);
-        (stamp.is_closed() || (stamp.is_half_open() && !is_stale)).then_some(stamp)
+        (stamp.is_closed() || (stamp.is_half_open() && !is_stale && !is_led)).then_some(stamp)
     }
 
     /// Applies the outcome of a probe of this epoch to the machine.
@@ -395,8 +400,10 @@ impl<S: Store> Core<S> {
         let (change, fault) = update(&mut locked, at);
         let pending = change.map(|change| self.apply(&mut locked, change, fault, None, now));
         let wakers = locked.wakers.take_for_free_slot();
+        let signal = PendingSignal::of_probe(&mut locked);
         drop(locked);
         wake(wakers);
         self.notify(pending);
+        PendingSignal::send(signal);
     }
 }

@@ -22,7 +22,7 @@ impl<S: Store> Core<S> {
     pub(in crate::circuit) fn publish(&self, state: State, epoch: u32) {
         // Relaxed: the Release exchange below publishes the deadline.
         match state {
-            State::OpenUntil(until) => self.store.deadline().store(until, Ordering::Relaxed),
+            State::OpenUntil { until, .. } => self.store.deadline().store(until, Ordering::Relaxed),
             State::BypassedUntil(until) => self.store.bypass_deadline().store(until, Ordering::Relaxed),
             _ => {}
         }

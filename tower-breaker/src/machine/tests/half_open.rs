@@ -131,8 +131,8 @@ fn probe_that_does_not_begin_frees_its_slot() {
     let mut state = half_open(now);
     let tickets = [(); 3].map(|()| probe(&mut state, now));
     assert!(matches!(state.admit(now, &LIMITS).0, Decision::Denied(_)));
-    state.release_probe(tickets[1]);
-    state.release_probe(tickets[1]);
+    state.release_probe(tickets[1], now);
+    state.release_probe(tickets[1], now);
     probe(&mut state, now);
     assert!(matches!(state.admit(now, &LIMITS).0, Decision::Denied(_)), "one slot is freed, once");
 }

@@ -60,6 +60,9 @@ fn transition_reasons_have_names_in_snake_case() {
         (Reason::Reconfigured, "reconfigured"),
         (Reason::ReportedCritical, "reported_critical"),
         (Reason::ReportedRecovered, "reported_recovered"),
+        (Reason::CommandedOpen, "commanded_open"),
+        (Reason::CommandedProbe, "commanded_probe"),
+        (Reason::CommandedClose, "commanded_close"),
     ] {
         assert_eq!(reason.as_str(), name);
         assert_eq!(reason.to_string(), name);

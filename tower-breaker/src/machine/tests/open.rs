@@ -22,7 +22,7 @@ fn server_delay_lengthens_open_time_up_to_maximum() {
         let mut state = Machine::new();
         state.trip(Reason::FailureRate, Some(&fault), at(0), &LIMITS).unwrap();
         match state.published_state() {
-            State::OpenUntil(until) => until / SECOND,
+            State::OpenUntil { until, .. } => until / SECOND,
             other => panic!("expected an open circuit, not {other:?}"),
         }
     };
