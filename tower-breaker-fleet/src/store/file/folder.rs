@@ -105,6 +105,12 @@ impl Folder {
         Ok(Some(Locked { folder: self, mode: self.file_mode()?, _lock: lock }))
     }
 
+    /// When a file was last created, renamed or deleted, in seconds and nanoseconds.
+    pub(super) fn last_write(&self) -> Result<(i64, i64), StoreError> {
+        let metadata = fs::metadata(&self.path).map_err(|error| io_error("read", &self.path, error))?;
+        Ok((metadata.mtime(), metadata.mtime_nsec()))
+    }
+
     fn open_lock(&self, path: &Path) -> std::io::Result<File> {
         match open_options().read(true).write(true).open(path) {
             Err(error) if error.kind() == ErrorKind::NotFound => {}

@@ -19,11 +19,13 @@ use crate::store::{
     StoreFuture, SyncRequest, Synced, Update,
 };
 
-/// How long a request waits for the lock. It is shorter than the default timeout of the agent, so
-/// that the error says what is wrong.
+/// How long a request waits for the lock while its owner writes nothing. It is shorter than the
+/// default timeout of the agent, so that the error says what is wrong.
 const LOCK_WAIT: Duration = Duration::from_millis(200);
+/// How long a request waits for the lock while others write. The timeout of the agent is shorter.
+const LONGEST_LOCK_WAIT: Duration = Duration::from_secs(10);
 /// The longest time between two attempts to lock.
-const LONGEST_PAUSE: Duration = Duration::from_millis(4);
+const LONGEST_PAUSE: Duration = Duration::from_millis(8);
 
 /// How often a session looks for updates while other processes share circuits.
 const WATCH_SHARED: Duration = Duration::from_millis(50);
@@ -243,21 +245,28 @@ async fn with_lock<T: Send + 'static>(
     folder: &Arc<Folder>,
     work: impl FnOnce(&Locked<'_>) -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, StoreError> {
-    let deadline = Instant::now() + LOCK_WAIT;
-    let mut pause = Duration::from_millis(1);
+    let start = Instant::now();
+    let (mut pause, mut last_progress) = (Duration::from_millis(1), (start, None));
     let mut work = work;
     loop {
         let folder_of_work = Arc::clone(folder);
         let attempt = move || match folder_of_work.try_lock()? {
             Some(locked) => work(&locked).map(Ok),
-            None => Ok(Err(work)),
+            None => Ok(Err((work, folder_of_work.last_write()?))),
         };
-        match blocking(attempt).await? {
+        let last_write = match blocking(attempt).await? {
             Ok(reply) => return Ok(reply),
-            Err(not_begun) => work = not_begun,
+            Err((not_begun, last_write)) => {
+                work = not_begun;
+                Some(last_write)
+            }
+        };
+        let now = Instant::now();
+        if last_progress.1 != last_write {
+            last_progress = (now, last_write);
         }
-        if Instant::now() >= deadline {
-            return Err(lock_timeout(folder));
+        if now - last_progress.0 >= LOCK_WAIT || now - start >= LONGEST_LOCK_WAIT {
+            return Err(lock_timeout(folder, now - start));
         }
         // A wait in the kernel could not be cancelled, and the lock of a stopped process stays.
         sleep(pause.mul_f64(fastrand::f64().max(0.1))).await;
@@ -265,13 +274,14 @@ async fn with_lock<T: Send + 'static>(
     }
 }
 
-fn lock_timeout(folder: &Folder) -> StoreError {
+fn lock_timeout(folder: &Folder, waited: Duration) -> StoreError {
     let lock = folder.path().join("lock");
     StoreError {
         kind: StoreErrorKind::Unreachable,
         message: format!(
-            "the lock `{path}` was not free for {LOCK_WAIT:?}; find the process that holds it with `fuser -v {path}`, \
+            "the lock `{path}` was not free for {} ms; find the process that holds it with `fuser -v {path}`, \
              and continue or end it if it is stopped",
+            waited.as_millis(),
             path = lock.display(),
         ),
         source: None,
