@@ -187,9 +187,6 @@ impl CircuitData {
     fn update_to(&mut self, now: u64) -> bool {
         self.correct_deadlines(now);
         self.members.retain(|_, member| !member.until.is_over_for_its_length(now));
-        for member in self.members.values_mut().filter(|member| member.until.is_over(now)) {
-            member.ballot = Ballot::default();
-        }
         if self.members.is_empty() {
             self.warm_up = None;
         }

@@ -2,6 +2,7 @@
 
 mod bounds;
 mod clock;
+mod model;
 
 use super::*;
 use crate::store::{
