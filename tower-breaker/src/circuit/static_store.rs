@@ -130,8 +130,7 @@ impl Store for StaticStore {
         locked.is_own_epoch(epoch).then(|| (locked.name, Arc::clone(&locked.observers)))
     }
 
-    // Out of line, to keep the path of a success short.
-    #[inline(never)]
+    #[inline]
     fn count_rejection(&self) {
         self.rejections.add_one();
     }

@@ -104,11 +104,17 @@ impl<S: Store> Core<S> {
     /// Counts and logs the rejection of a call.
     #[inline]
     pub(crate) fn emit_rejection(&self, circuit: &'static str, state: CircuitState) {
-        self.store().count_rejection();
+        self.count_rejection();
         if is_recording() {
             self.emit_rejected(state);
         }
         log_rejection(|| circuit, || self.key(), state, true);
+    }
+
+    // Out of line, to keep the path of a success short.
+    #[inline(never)]
+    fn count_rejection(&self) {
+        self.store().count_rejection();
         self.signal_demand();
     }
 
