@@ -5,10 +5,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 /// The longest time that a store keeps, in milliseconds: ten years. Longer times are cut.
-const LONGEST: u64 = 10 * 365 * 24 * 3600 * 1000;
+pub(crate) const LONGEST: u64 = 10 * 365 * 24 * 3600 * 1000;
 
 /// Returns a duration in whole milliseconds, rounded up, so that a short time is not zero.
-pub(super) fn milliseconds(duration: Duration) -> u64 {
+pub(crate) fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros().div_ceil(1000)).map_or(LONGEST, |whole| whole.min(LONGEST))
 }
 

@@ -20,6 +20,8 @@ pub(crate) mod file;
 mod memory;
 #[cfg(feature = "postgres")]
 mod postgres;
+#[cfg(feature = "redis")]
+mod redis;
 #[cfg(test)]
 pub(crate) mod scenarios;
 

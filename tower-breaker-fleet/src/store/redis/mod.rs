@@ -1,0 +1,126 @@
+//! A store in Redis or Valkey.
+//!
+//! `scripts/` has the rules of `rules` in Lua. `script` sends them, and `wire` reads the replies.
+//! All keys of a namespace have one hash tag, so the same scripts run in a cluster.
+
+mod address;
+mod cluster;
+mod connection;
+mod error;
+mod keys;
+mod script;
+mod session;
+#[cfg(test)]
+mod tests;
+#[cfg(feature = "redis-tls")]
+mod tls;
+mod updates;
+mod wire;
+
+use std::time::Duration;
+
+use redis::cmd;
+use tokio::time::Instant;
+
+use self::address::Address;
+use self::connection::Connection;
+use self::keys::Keys;
+use self::session::{CHECK_SUBSCRIPTION_EVERY, RedisSession};
+use super::{Backend, Session, StoreError, StoreFuture};
+
+/// A store in Redis (6.2 or later) or Valkey; in a cluster, Redis 7.0 or later.
+///
+/// Each agent has two connections: one for commands and one for updates. Both end at the first
+/// error, and the agent connects again. Scripts hold the rules, and their time is the server's.
+///
+/// # Keys
+///
+/// All keys begin with `tb1:{namespace}`, and so does the name of the channel. Braces and `%` of
+/// the namespace are percent-encoded. In a cluster one node has all keys of a namespace: spread
+/// large fleets over several namespaces.
+///
+/// | key | type | content | expires |
+/// |---|---|---|---|
+/// | `…:c:CIRCUIT` | hash | the record | after the open time and the grace; never while an override or an open time without an end is in force |
+/// | `…:m:CIRCUIT` | sorted set | the processes that use the circuit | after two lifetimes |
+/// | `…:v:CIRCUIT` | sorted set | the processes that vote | after a lifetime |
+/// | `…:f:CIRCUIT` | hash | consecutive failures of processes | after a lifetime |
+/// | `…:p:CIRCUIT` | hash | leases of probes | after two lease lengths |
+/// | `…:l:CIRCUIT` | sorted set | the open time of each process that is open on local evidence | after the longest one |
+/// | `…:names`, `…:expiries` | sorted set | the names of circuits with a record | never; changes remove old names |
+///
+/// The store needs no persistence. If it loses its data, or evicts keys, the processes write the
+/// records again with their next heartbeats.
+///
+/// # Permissions
+///
+/// A user with an access control list needs this, without `+ssubscribe`, `+spublish` and
+/// `+cluster|slots` before Redis 7.0:
+///
+/// ```text
+/// ACL SETUSER fleet on >PASSWORD ~tb1:* &tb1:* +hello +ping +eval +evalsha +time
+///     +subscribe +ssubscribe +publish +spublish +hset +hget +hmget +hgetall +hdel
+///     +zadd +zrem +zcard +zcount +zscore +zrangebyscore +zrangebylex +zremrangebyscore
+///     +del +pttl +pexpire +pexpireat +persist +cluster|slots
+/// ```
+///
+/// A database other than 0 also needs `+select`.
+///
+/// # Updates
+///
+/// Up to 4,096 updates wait for the agent. If one more arrives, the session ends with an error, and
+/// the agent connects and synchronizes again. So no update is dropped without notice.
+#[derive(Clone, Debug)]
+pub struct RedisStore {
+    /// One server, or at least one node of a cluster.
+    servers: Vec<Address>,
+    is_cluster: bool,
+    check_subscription_every: Duration,
+}
+
+impl RedisStore {
+    fn new(urls: &[&str], is_cluster: bool) -> Result<Self, String> {
+        let servers: Result<Vec<_>, _> = urls.iter().map(|url| Address::parse(url)).collect();
+        let servers = servers?;
+        if servers.is_empty() {
+            return Err("no node of a cluster is given; pass at least one URL".to_owned());
+        }
+        if is_cluster && let Some(server) = servers.iter().find(|server| server.database() != 0) {
+            return Err(format!("`{}` names a database, but a cluster has only database 0", server.shown()));
+        }
+        Ok(Self { servers, is_cluster, check_subscription_every: CHECK_SUBSCRIPTION_EVERY })
+    }
+
+    /// Returns the server that has the keys of a namespace.
+    async fn server(&self, keys: &Keys) -> Result<Address, StoreError> {
+        if self.is_cluster {
+            return cluster::owner(&self.servers, keys.slot()).await;
+        }
+        Ok(self.servers[0].clone())
+    }
+
+    async fn open_session(&self, namespace: &str) -> Result<RedisSession, StoreError> {
+        let keys = Keys::new(namespace);
+        let server = self.server(&keys).await?;
+        let mut commands = Connection::open(&server, None).await?;
+        commands.check_server(self.is_cluster).await?;
+        let (sender, updates) = updates::queue();
+        let mut subscription = Connection::open(&server, Some(sender)).await?;
+        // In a cluster `PUBLISH` reaches all nodes, and `SPUBLISH` only those of the slot.
+        let (subscribe, publish) =
+            if self.is_cluster { ("SSUBSCRIBE", "SPUBLISH") } else { ("SUBSCRIBE", "PUBLISH") };
+        subscription.send(cmd(subscribe).arg(keys.channel())).await?;
+        let check_every = self.check_subscription_every;
+        let next_check = Instant::now() + check_every;
+        Ok(RedisSession { commands, subscription, updates, keys, publish, next_check, check_every })
+    }
+}
+
+impl Backend for RedisStore {
+    fn connect<'a>(&'a self, namespace: &'a str) -> StoreFuture<'a, Box<dyn Session>> {
+        Box::pin(async move {
+            let session = self.open_session(namespace).await?;
+            Ok(Box::new(session) as Box<dyn Session>)
+        })
+    }
+}

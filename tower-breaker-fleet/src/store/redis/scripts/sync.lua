@@ -1,0 +1,174 @@
+-- The heartbeat of a process, for all of its circuits.
+--
+-- KEYS for each circuit: record, votes, failures, leases, members, local.
+-- ARGV: 3 instance, 4 lifetime, 5 grace; then for each circuit: name, member (0 or 1), vote (0 or 1),
+--   consecutive failures, least votes, share, limit of consecutive failures, open time;
+--   local open time ('' unknown, 0 not open, 'until_reset');
+--   the known record: epoch, state, remaining, override, remaining of the override, reason, by.
+-- Returns for each circuit: members, votes, votes needed, warming up (0 or 1), local open time, and
+-- the record if it is newer than the known one.
+local PER_CIRCUIT_KEYS, PER_CIRCUIT_ARGS = 6, 16
+local instance, lifetime, grace = ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
+
+-- The sorted set of members has two other entries, with scores that are larger than each time. They
+-- are lost together with the members. The names of members begin with a colon.
+local LARGEST_TIME, WARM_UP, CLOCK = '1e14', 1e15, 2e15
+local CLOCK_TOLERANCE = 1000
+
+-- How long an entry without an end is kept: instance names may be random.
+local LOCAL_UNTIL_RESET_KEPT = 24 * 3600 * 1000
+
+local function score_of(key, entry, base)
+  local score = redis.call('ZSCORE', key, entry)
+  return score and tonumber(score) - base
+end
+
+-- Takes a record from a process that knows a later one than the store.
+local function restore(record, a)
+  local epoch, state, manual = tonumber(ARGV[a + 10]), ARGV[a + 11], ARGV[a + 13]
+  -- In an empty store nothing means closed already.
+  if epoch <= record.epoch or (record.epoch == 0 and state == 'closed' and manual == '') then
+    return
+  end
+  local length = tonumber(ARGV[a + 12])
+  if state ~= 'open' then
+    length = 0
+  end
+  -- The leases of a half-open circuit are lost.
+  record.epoch, record.state = epoch, state == 'closed' and 'closed' or 'open'
+  record.length, record.ends = length, length and now + length
+  record.manual, record.manual_length = manual, manual ~= '' and tonumber(ARGV[a + 14]) or nil
+  record.manual_ends = record.manual_length and now + record.manual_length
+  record.reason, record.by, record.grace = ARGV[a + 15], ARGV[a + 16], grace
+  record.changed = true
+  clear_round(record)
+  if record.manual_ends and record.manual_ends <= now then
+    release(record, record.manual_ends, 'override ended', record.by, grace)
+  end
+end
+
+-- Stores how long the process is open on its local evidence, and returns it.
+local function update_local(key, value)
+  local timed, endless = 't:' .. instance, 'r:' .. instance
+  if value == '' then
+    local ends = score_of(key, timed, 0)
+    if ends and ends > now then
+      return int(ends - now)
+    end
+    ends = score_of(key, endless, 0)
+    return ends and ends > now and 'until_reset' or '0'
+  end
+  redis.call('ZREM', key, timed, endless)
+  if value ~= '0' then
+    local is_endless = value == 'until_reset'
+    local length = is_endless and LOCAL_UNTIL_RESET_KEPT or tonumber(value)
+    redis.call('ZREMRANGEBYSCORE', key, '-inf', int(now))
+    redis.call('ZADD', key, int(now + length), is_endless and endless or timed)
+    extend(key, length)
+  end
+  return value
+end
+
+-- Drops members and votes that are over.
+local function expire(keys, members, own)
+  local clock = score_of(members, 'clock', CLOCK)
+  if clock and clock > now + CLOCK_TOLERANCE then
+    -- The clock has stepped back, so their ends would be too late: as after a loss of data.
+    redis.call('DEL', members, own, keys.votes, keys.failures)
+    return
+  end
+  -- Expired members are kept for one more lifetime, because the warm-up depends on their number.
+  redis.call('ZREMRANGEBYSCORE', members, '-inf', int(now - lifetime))
+  redis.call('ZREMRANGEBYSCORE', keys.votes, '-inf', int(now))
+  if redis.call('ZCOUNT', members, '-inf', LARGEST_TIME) == 0 then
+    redis.call('DEL', members)
+  end
+end
+
+-- Stores the membership and the ballot. Returns whether the vote counts, and the failures that count.
+local function set_member(record, members, a)
+  local keys = record.keys
+  local counts = ARGV[a + 2] == '1' and record.state == 'closed' and record.manual == ''
+  local vote, failures = counts and ARGV[a + 3] == '1', counts and tonumber(ARGV[a + 4]) or 0
+  if ARGV[a + 2] == '1' then
+    redis.call('ZADD', members, int(now + lifetime), ':' .. instance, int(CLOCK + now), 'clock')
+    redis.call('ZADD', members, 'NX', int(WARM_UP + now + lifetime), 'warm_up')
+    extend(members, 2 * lifetime)
+  else
+    redis.call('ZREM', members, ':' .. instance)
+  end
+  if vote then
+    redis.call('ZADD', keys.votes, int(now + lifetime), instance)
+    extend(keys.votes, lifetime)
+  else
+    redis.call('ZREM', keys.votes, instance)
+  end
+  if failures > 0 then
+    redis.call('HSET', keys.failures, instance, int(failures))
+    extend(keys.failures, lifetime)
+  else
+    redis.call('HDEL', keys.failures, instance)
+  end
+  return vote, failures
+end
+
+-- Returns the sum of the consecutive failures of the live members.
+local function sum_failures(key, members)
+  local sum, flat = 0, redis.call('HGETALL', key)
+  for i = 1, #flat, 2 do
+    local ends = score_of(members, ':' .. flat[i], 0)
+    if ends and ends > now then
+      sum = sum + tonumber(flat[i + 1])
+    else
+      redis.call('HDEL', key, flat[i])
+    end
+  end
+  return sum
+end
+
+local function sync(k, a)
+  local keys, members, own = keys_at(k + 1), KEYS[k + 5], KEYS[k + 6]
+  local name, known_epoch = ARGV[a + 1], tonumber(ARGV[a + 10])
+  local at_least, share, limit = tonumber(ARGV[a + 5]), tonumber(ARGV[a + 6]), tonumber(ARGV[a + 7])
+  local record = read(keys)
+  restore(record, a)
+  expire(keys, members, own)
+  local local_open = update_local(own, ARGV[a + 9])
+  local vote, failures = set_member(record, members, a)
+
+  local live = redis.call('ZCOUNT', members, '(' .. int(now), LARGEST_TIME)
+  local expired = redis.call('ZCOUNT', members, '-inf', int(now))
+  local votes = redis.call('ZCARD', keys.votes)
+  -- A product such as 0.07 * 100 is slightly above the whole number.
+  local needed = math.max(at_least, math.ceil(share * live - 1e-9), 1)
+  local warm_up = score_of(members, 'warm_up', WARM_UP)
+  local is_warming_up = share > 0 and ((warm_up and warm_up > now) or expired > live)
+
+  local reason
+  if is_warming_up then
+    reason = nil
+  elseif vote and votes >= needed then
+    reason = 'quorum'
+  elseif failures > 0 and limit > 0 and sum_failures(keys.failures, members) >= limit then
+    reason = 'consecutive failures'
+  end
+  if reason then
+    -- The store may have lost or forgotten the record of a closed circuit.
+    record.epoch = math.max(record.epoch, known_epoch)
+    begin_epoch(record, now, 'open', tonumber(ARGV[a + 8]), reason, instance, grace)
+    votes = 0
+  end
+  if record.epoch > 0 and not record.changed and not redis.call('ZSCORE', KEYS[#KEYS - 1], name) then
+    -- The list of names has been evicted.
+    save(record, name)
+  end
+  finish(record, name)
+  local reply = record.epoch > known_epoch and row(record) or {}
+  return { live, votes, needed, is_warming_up and 1 or 0, local_open, reply }
+end
+
+local replies = {}
+for i = 0, (#KEYS - 2) / PER_CIRCUIT_KEYS - 1 do
+  replies[i + 1] = sync(PER_CIRCUIT_KEYS * i, 5 + PER_CIRCUIT_ARGS * i)
+end
+return replies
