@@ -5,16 +5,16 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::record::{CircuitRecord, FleetState, Override};
-use crate::rules::clean_text;
+use crate::rules::{MAX_EPOCH, clean_text};
 use crate::store::{
     Action, CompletedProbe, LeaseRequest, LocalOpen, Operation, ProbeOutcome, SyncCircuit, SyncRequest,
     Synced, Update,
 };
 
-/// The longest time, 100 years. Longer times are sent as this one. An answer with a longer time, or
+/// The longest time, 10 years. Longer times are sent as this one. An answer with a longer time, or
 /// with a larger epoch, is invalid: nothing of this crate writes it.
-const LONGEST_MS: u64 = 100 * 365 * 24 * 3600 * 1000;
-const LARGEST_EPOCH: u64 = 1 << 52;
+const LONGEST_MS: u64 = 10 * 365 * 24 * 3600 * 1000;
+const LARGEST_EPOCH: u64 = 2 * MAX_EPOCH;
 
 /// The longest texts of an answer, in bytes.
 const LONGEST_NAME: usize = 1024;
@@ -161,7 +161,8 @@ impl WireCircuit {
                 LocalOpen::For(time) => WireLocal::ForMs(millis(time)),
                 LocalOpen::UntilReset => WireLocal::UntilReset,
             },
-            known: circuit.known.as_ref().map(WireRecord::new),
+            // A larger epoch is damaged, and would make all later ones so.
+            known: circuit.known.as_ref().filter(|known| known.epoch <= MAX_EPOCH).map(WireRecord::new),
         }
     }
 }

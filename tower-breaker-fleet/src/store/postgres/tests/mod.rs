@@ -1,29 +1,80 @@
 //! Tests with a real server.
 
+mod answers;
+mod clock;
+mod connections;
+mod failures;
 mod scenarios;
+mod schema;
 mod server;
 
 use std::time::Duration;
 
 use super::PostgresStore;
-use crate::record::FleetState;
-use crate::store::{Backend, Ballot, LocalOpen, QuorumRule, Session, SyncCircuit, SyncRequest, Update};
-use server::shared;
+use crate::store::{
+    Action, Backend, Ballot, CompletedProbe, LeaseRequest, LocalOpen, Operation, ProbeOutcome, QuorumRule,
+    Session, StoreError, SyncCircuit, SyncRequest, Update,
+};
 
-fn heartbeat(instance: &str, circuit: &str, vote: bool) -> SyncRequest {
-    SyncRequest {
-        instance: instance.to_owned(),
-        lifetime: Duration::from_millis(300),
-        grace: Duration::from_secs(60),
-        circuits: vec![SyncCircuit {
-            name: circuit.to_owned(),
-            member: true,
-            ballot: Ballot { vote, consecutive_failures: 0 },
-            quorum: QuorumRule { at_least: 1, share: 0.0, consecutive_failures: 0 },
-            open_for: Some(Duration::from_secs(5)),
-            local: LocalOpen::No,
-            known: None,
-        }],
+/// A time that ends in no test.
+const LONG: Duration = Duration::from_secs(60);
+
+/// The longest wait for something that happens soon.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// A quorum of one vote, which needs no warm-up.
+const ONE: QuorumRule = QuorumRule { at_least: 1, share: 0.0, consecutive_failures: 0 };
+/// A quorum of half of the members.
+const HALF: QuorumRule = QuorumRule { at_least: 2, share: 0.5, consecutive_failures: 0 };
+
+fn circuit(name: &str, vote: bool, quorum: QuorumRule) -> SyncCircuit {
+    SyncCircuit {
+        name: name.to_owned(),
+        member: true,
+        ballot: Ballot { vote, consecutive_failures: 0 },
+        quorum,
+        open_for: Some(LONG),
+        local: LocalOpen::No,
+        known: None,
+    }
+}
+
+fn heartbeat(instance: &str, circuits: Vec<SyncCircuit>) -> SyncRequest {
+    SyncRequest { instance: instance.to_owned(), lifetime: LONG, grace: LONG, circuits }
+}
+
+fn vote(name: &str) -> SyncRequest {
+    heartbeat("a", vec![circuit(name, true, ONE)])
+}
+
+fn operation(name: &str, action: Action) -> Operation {
+    Operation {
+        circuit: name.to_owned(),
+        action,
+        by: "ada".to_owned(),
+        reason: "maintenance".to_owned(),
+        expected_epoch: None,
+        open_for: Some(LONG),
+        keep_for: None,
+        grace: LONG,
+    }
+}
+
+fn lease(name: &str) -> LeaseRequest {
+    let (instance, circuit) = ("a".to_owned(), name.to_owned());
+    LeaseRequest { instance, circuit, probes: 1, lease: LONG, weight: 1.0, grace: LONG }
+}
+
+fn completed(name: &str, epoch: u64) -> CompletedProbe {
+    CompletedProbe {
+        instance: "a".to_owned(),
+        circuit: name.to_owned(),
+        epoch,
+        outcome: ProbeOutcome::Success,
+        open_for: Some(LONG),
+        probes: 1,
+        successes_to_close: 1,
+        grace: LONG,
     }
 }
 
@@ -31,23 +82,19 @@ async fn connect(store: &PostgresStore, namespace: &str) -> Box<dyn Session> {
     store.connect(namespace).await.unwrap()
 }
 
-#[tokio::test]
-async fn vote_opens_circuit_and_notifies_listener() {
-    let server = shared().await;
-    let store = server.store();
-    let mut a = connect(&store, "listener").await;
-    let mut b = connect(&store, "listener").await;
-    let opened = tokio::spawn(async move {
-        loop {
-            if let Update::Record(record) = b.update().await.unwrap() {
-                break record;
-            }
-        }
-    });
-    let synced = a.sync(&heartbeat("a", "search", true)).await.unwrap();
-    let record = synced[0].record.as_ref().unwrap();
-    assert_eq!(record.state, FleetState::Open);
-    let seen = opened.await.unwrap();
-    assert_eq!((seen.epoch, seen.state), (record.epoch, FleetState::Open));
-    assert_eq!(seen.reason, "quorum");
+/// Returns the error of a connection, whose texts have no password.
+async fn connection_error(store: &PostgresStore) -> StoreError {
+    let error = store.connect("test").await.err().expect("the connection fails");
+    assert_without_password(&error);
+    assert_eq!(format!("{store:?}").find("secret"), None);
+    error
+}
+
+fn assert_without_password(error: &StoreError) {
+    assert_eq!(format!("{error:?}").find("secret"), None, "{error:?}");
+}
+
+/// Waits for the next update.
+async fn update(session: &mut dyn Session) -> Result<Update, StoreError> {
+    tokio::time::timeout(DEADLINE, session.update()).await.expect("an update in time")
 }

@@ -11,7 +11,7 @@ mod listening {
 
     async fn store() -> (PostgresStore, Arc<Shared>) {
         let server = shared().await;
-        (server.store(), server)
+        (server.listening(), server)
     }
 
     run_scenarios!(store);
@@ -22,7 +22,7 @@ mod polling {
 
     async fn store() -> (PostgresStore, Arc<Shared>) {
         let server = shared().await;
-        (PostgresStore::open(server.url()).unwrap(), server)
+        (server.polling(), server)
     }
 
     run_scenarios!(store);

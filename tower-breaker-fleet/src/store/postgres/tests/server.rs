@@ -3,24 +3,52 @@
 use std::sync::{Arc, Mutex, Weak};
 
 use test_servers::Postgres;
+use tokio_postgres::{Config, NoTls};
 
 use crate::store::postgres::PostgresStore;
+use crate::store::postgres::link::Link;
 
 /// A server with the functions of a fleet, which tests that run at the same time share.
 pub(super) struct Shared {
     url: String,
-    /// A server is not `Sync`.
-    _server: Mutex<Postgres>,
+    server: Mutex<Postgres>,
 }
 
 impl Shared {
-    /// Returns a store that listens.
-    pub(super) fn store(&self) -> PostgresStore {
-        PostgresStore::open(&self.url).unwrap().listen_at(&self.url).unwrap()
-    }
-
     pub(super) fn url(&self) -> &str {
         &self.url
+    }
+
+    /// Returns the URL for another user.
+    pub(super) fn url_as(&self, user: &str, password: &str) -> String {
+        self.server.lock().unwrap().url_as(user, password)
+    }
+
+    /// Returns the URL of another database.
+    pub(super) fn url_of(&self, database: &str) -> String {
+        let server = self.url.strip_suffix("/postgres").expect("the URL ends with the database");
+        format!("{server}/{database}")
+    }
+
+    /// Returns a store that polls.
+    pub(super) fn polling(&self) -> PostgresStore {
+        PostgresStore::open(&self.url).unwrap()
+    }
+
+    /// Returns a store that listens.
+    pub(super) fn listening(&self) -> PostgresStore {
+        self.polling().listen_at(&self.url).unwrap()
+    }
+
+    /// Returns a store with tables and functions of its own, which a test may change.
+    pub(super) async fn with_schema(&self, schema: &str) -> PostgresStore {
+        let store = self.listening().schema(schema);
+        store.migrate().await.unwrap();
+        store
+    }
+
+    pub(super) async fn admin(&self) -> Admin {
+        Admin::connect(&self.url).await
     }
 }
 
@@ -32,8 +60,8 @@ pub(super) async fn shared() -> Arc<Shared> {
     if let Some(server) = server.upgrade() {
         return server;
     }
-    let started = migrated(&["max_connections=200"]).await;
-    let started = Arc::new(Shared { url: started.url(), _server: Mutex::new(started) });
+    let started = migrated(&["max_connections=200", "track_functions=all"]).await;
+    let started = Arc::new(Shared { url: started.url(), server: Mutex::new(started) });
     *server = Arc::downgrade(&started);
     started
 }
@@ -43,4 +71,24 @@ pub(super) async fn migrated(settings: &[&str]) -> Postgres {
     let server = Postgres::start_with(settings);
     PostgresStore::open(&server.url()).unwrap().migrate().await.unwrap();
     server
+}
+
+/// A connection for statements of a test.
+pub(super) struct Admin(Link);
+
+impl Admin {
+    pub(super) async fn connect(url: &str) -> Self {
+        let config: Config = url.parse().unwrap();
+        Self(Link::connect(&config, NoTls).await.unwrap())
+    }
+
+    pub(super) async fn run(&mut self, sql: &str) {
+        self.0.run(sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+    }
+
+    /// Returns the number that a statement returns.
+    pub(super) async fn number(&mut self, sql: &str) -> i64 {
+        let rows = self.0.query(sql, &[]).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+        rows[0].get(0)
+    }
 }

@@ -1,0 +1,136 @@
+//! Connections that end, that receive nothing, and a server that crashes.
+
+use std::time::Duration;
+
+use super::server::{Admin, migrated, shared};
+use super::{DEADLINE, HALF, ONE, circuit, connect, heartbeat, operation, update, vote};
+use crate::record::FleetState;
+use crate::store::StoreErrorKind::Unreachable;
+use crate::store::postgres::PostgresStore;
+use crate::store::{Action, Session, Update};
+
+/// Waits until the session listens: an update arrives that a poll does not find.
+async fn wait_until_it_listens(session: &mut dyn Session, admin: &mut Admin, namespace: &str) {
+    let payload = r#"{"slots_taken": {"circuit": "a", "epoch": 1, "retry_ms": 1}}"#;
+    let sql = format!("SELECT pg_notify(tower_breaker.breaker_channel('{namespace}'), '{payload}')");
+    let notifies = async {
+        loop {
+            admin.run(&sql).await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let listens = async { while !matches!(update(session).await.unwrap(), Update::SlotsTaken { .. }) {} };
+    tokio::select! { () = listens => {}, () = notifies => {} }
+}
+
+#[tokio::test]
+async fn end_of_each_connection_ends_the_session() {
+    let server = shared().await;
+    let mut admin = server.admin().await;
+    for (which, namespace) in [("<>", "terminated commands"), ("=", "terminated listener")] {
+        // The schema and the server are shared, so the connections have a name.
+        let url = format!("{}?application_name={}", server.url(), namespace.replace(' ', "_"));
+        let store = PostgresStore::open(&url).unwrap().listen_at(&url).unwrap();
+        let mut session = connect(&store, namespace).await;
+        wait_until_it_listens(&mut *session, &mut admin, namespace).await;
+        let terminated = format!(
+            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = '{}' \
+             AND (left(query, 6) {which} 'LISTEN')",
+            namespace.replace(' ', "_")
+        );
+        assert_eq!(admin.number(&terminated).await, 1);
+        let error = loop {
+            if let Err(error) = update(&mut *session).await {
+                break error;
+            }
+        };
+        assert_eq!(error.kind, Unreachable);
+        assert!(error.message.contains("terminating connection due to administrator"), "{}", error.message);
+        connect(&store, namespace).await.sync(&vote("search")).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn terminated_connection_fails_the_next_message() {
+    let server = shared().await;
+    let mut admin = server.admin().await;
+    let url = format!("{}?application_name=next_message", server.url());
+    let mut session = connect(&PostgresStore::open(&url).unwrap(), "next message").await;
+    let sql = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = 'next_message'";
+    assert_eq!(admin.number(sql).await, 1);
+    let error = session.sync(&vote("search")).await.unwrap_err();
+    assert_eq!(error.kind, Unreachable);
+}
+
+/// The tables of members and leases are empty after a crash. Decisions are kept.
+#[tokio::test]
+async fn crash_of_server_keeps_decisions_and_begins_warm_up() {
+    let mut server = migrated(&[]).await;
+    let store = PostgresStore::open(&server.url()).unwrap();
+    let mut session = connect(&store, "test").await;
+    let opened = session.sync(&vote("open")).await.unwrap().remove(0).record.unwrap();
+    session.operate(&operation("forced", Action::ForceOpen)).await.unwrap();
+    let mut admin = Admin::connect(&server.url()).await;
+    for instance in ["a", "b", "c"] {
+        session.sync(&heartbeat(instance, vec![circuit("closed", false, HALF)])).await.unwrap();
+    }
+    admin.run("UPDATE tower_breaker.breaker_member SET warm_until_ms = 0").await;
+    let before = session.sync(&heartbeat("a", vec![circuit("closed", true, HALF)])).await.unwrap();
+    assert_eq!((before[0].members, before[0].warming_up), (3, false));
+
+    server.kill();
+    let error = session.sync(&vote("open")).await.unwrap_err();
+    assert_eq!(error.kind, Unreachable);
+    assert_eq!(super::connection_error(&store).await.kind, Unreachable);
+    server.restart();
+    let mut session = connect(&store, "test").await;
+    let after = session.sync(&heartbeat("a", vec![circuit("closed", true, HALF)])).await.unwrap();
+    assert_eq!((after[0].members, after[0].votes, after[0].warming_up), (1, 1, true));
+    let listed = session.list(None, 10).await.unwrap();
+    let records: Vec<_> = listed.iter().map(|record| (&*record.circuit, record.state)).collect();
+    assert_eq!(records, [("forced", FleetState::Closed), ("open", FleetState::Open)]);
+    assert_eq!(listed[1].epoch, opened.epoch);
+    assert!(listed[0].manual.is_some());
+}
+
+#[tokio::test]
+async fn listener_without_server_polls() {
+    let server = shared().await;
+    let store = server.polling().listen_at("postgresql://app@%2Fnonexistent/postgres").unwrap();
+    let mut watcher = connect(&store, "no listener").await;
+    let opened = connect(&store, "no listener").await.sync(&vote("search")).await.unwrap();
+    let Update::Record(record) = update(&mut *watcher).await.unwrap() else { panic!("no record") };
+    assert_eq!(Some(record.epoch), opened[0].record.as_ref().map(|record| record.epoch));
+    assert!(store.settings.polls.load(std::sync::atomic::Ordering::Relaxed));
+}
+
+/// Processes that send many circuits in different orders lock them in one order.
+#[tokio::test]
+async fn many_circuits_in_different_orders_do_not_deadlock() {
+    let server = shared().await;
+    let store = server.polling();
+    let mut tasks = tokio::task::JoinSet::new();
+    for instance in 0..8 {
+        let store = store.clone();
+        tasks.spawn(async move {
+            let mut session = connect(&store, "orders").await;
+            let quorum = crate::store::QuorumRule { at_least: 8, ..ONE };
+            let mut names: Vec<String> = (0..64).map(|index| format!("circuit {index}")).collect();
+            names.rotate_left(instance * 8);
+            if instance % 2 == 1 {
+                names.reverse();
+            }
+            let circuits = names.iter().map(|name| circuit(name, true, quorum)).collect();
+            let request = heartbeat(&instance.to_string(), circuits);
+            let synced = session.sync(&request).await.unwrap();
+            // The answers are in the order of the request.
+            for (name, synced) in names.iter().zip(&synced) {
+                assert!(synced.record.as_ref().is_none_or(|record| record.circuit == *name));
+            }
+            synced.iter().filter(|synced| synced.record.is_some()).count()
+        });
+    }
+    let opened = tokio::time::timeout(DEADLINE, tasks.join_all()).await.unwrap();
+    assert_eq!(opened.iter().max(), Some(&64), "the last vote opens all circuits: {opened:?}");
+    assert_eq!(connect(&store, "orders").await.list(None, 100).await.unwrap().len(), 64);
+}
