@@ -7,7 +7,8 @@
 //! | [`Grpc`] | gRPC: answer with any status, trailer and message; end a call with `RST_STREAM`, `GOAWAY`, a closed or a reset connection; hang |
 //! | [`Socks`] | a SOCKS4 and SOCKS5 proxy: open a tunnel, also one that ends early; refuse with any code; reject a password; close; hang; answer with any bytes |
 //! | [`RefusedPort`] | refuse every connection |
-//! | [`Postgres`], [`Redis`] | the real servers, on a Unix socket in a temporary folder: start with any setting, stop, restart, be killed |
+//! | [`Postgres`], [`Redis`], [`PgBouncer`] | the real programs, on a Unix socket in a temporary folder: start with any setting, stop, restart, be killed, be paused; Redis also on a port, as a cluster, as a replica |
+//! | [`FaultyProxy`] | a proxy in front of any of these servers: forward, delay, refuse, stall, cut, truncate, answer with any bytes; switched at run time |
 //!
 //! [`Http`], [`Grpc`] and [`Socks`] play a script, with one step for each request, and record the
 //! requests. [`Http`] and [`Grpc`] serve with or without [`Tls`], whose handshakes can fail.
@@ -34,12 +35,16 @@
 //! # }
 //! ```
 //!
-//! The servers use no clock, except to [drip](Action::drip) and to [delay](Action::delay). There
-//! they use tokio's clock, which a test can pause.
+//! The servers use no clock, except to [drip](Action::drip) and to delay ([`Action::delay`],
+//! [`ProxyFault::Delay`]). There they use tokio's clock, which a test can pause.
 
+mod faulty_proxy;
 mod grpc;
 mod http;
 mod llm;
+#[cfg(unix)]
+mod pgbouncer;
+mod port;
 #[cfg(unix)]
 mod postgres;
 #[cfg(unix)]
@@ -52,9 +57,12 @@ mod socks;
 mod tls;
 mod tunnel;
 
+pub use self::faulty_proxy::{FaultyProxy, ProxyFault, ProxyTarget};
 pub use self::grpc::{Grpc, Reply};
 pub use self::http::{Action, Http, Response};
 pub use self::llm::{Llm, LlmFault, PromptCounts, random_faults};
+#[cfg(unix)]
+pub use self::pgbouncer::PgBouncer;
 #[cfg(unix)]
 pub use self::postgres::Postgres;
 #[cfg(unix)]

@@ -1,6 +1,7 @@
 //! A PostgreSQL server.
 
 use std::fs::{Permissions, read_dir, set_permissions, write};
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -13,7 +14,10 @@ use crate::program::{Process, Program};
 const READY: &str = "database system is ready to accept connections";
 
 /// The password of the superuser `postgres`.
-const PASSWORD: &str = "secret";
+pub(crate) const PASSWORD: &str = "secret";
+
+/// The name of the Unix socket in its folder. It has the default port, so that URLs need none.
+pub(crate) const SOCKET: &str = ".s.PGSQL.5432";
 
 /// A real PostgreSQL server, with its data and its Unix socket in a temporary folder.
 ///
@@ -90,8 +94,33 @@ impl Postgres {
     ///
     /// The server does not check whether they exist.
     pub fn url_as(&self, user: &str, password: &str) -> String {
-        let folder = self.folder.path().display().to_string().replace('/', "%2F");
-        format!("postgresql://{user}:{password}@{folder}/postgres")
+        format!("postgresql://{user}:{password}@{}/postgres", url_host(self.folder.path()))
+    }
+
+    /// Returns the URL with another host and port, such as the address of a
+    /// [`FaultyProxy`](crate::FaultyProxy).
+    pub fn url_at(&self, address: SocketAddr) -> String {
+        format!("postgresql://postgres:{PASSWORD}@{address}/postgres")
+    }
+
+    /// Returns the path of the Unix socket.
+    pub fn socket(&self) -> PathBuf {
+        self.folder.path().join(SOCKET)
+    }
+
+    /// Stops the server and all its sessions (SIGSTOP): they keep their connections and answer
+    /// nothing.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the system is not Linux.
+    pub fn pause(&mut self) {
+        self.process.pause();
+    }
+
+    /// Continues a paused server (SIGCONT): it answers what it has received in the meantime.
+    pub fn resume(&mut self) {
+        self.process.resume();
     }
 
     /// Refuses new sessions, and ends the server when all sessions have ended (SIGTERM).
@@ -148,6 +177,11 @@ fn run(folder: &Path, settings: &[String]) -> Process {
     ];
     arguments.extend(settings.iter().flat_map(|setting| ["-c".to_owned(), setting.clone()]));
     Process::start(&program("postgres"), &arguments, READY)
+}
+
+/// Returns the host of a URL for the Unix socket in `folder`.
+pub(crate) fn url_host(folder: &Path) -> String {
+    folder.display().to_string().replace('/', "%2F")
 }
 
 /// Returns the folder of the database files.

@@ -1,5 +1,6 @@
 //! A server program in a process of its own.
 
+use std::fs::{read_dir, read_to_string};
 use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -52,6 +53,8 @@ pub(crate) struct Process {
     lines: Receiver<String>,
     reader: Option<JoinHandle<()>>,
     printed: String,
+    /// The processes that [`pause`](Self::pause) has stopped.
+    paused: Vec<Pid>,
 }
 
 impl Process {
@@ -82,7 +85,8 @@ impl Process {
         });
         let child = starting.recv().expect("the thread sends the result");
         let child = child.unwrap_or_else(|error| panic!("{}", program.failed(&error.to_string())));
-        let mut process = Self { child, lines, reader: Some(reader), printed: String::new() };
+        let mut process =
+            Self { child, lines, reader: Some(reader), printed: String::new(), paused: Vec::new() };
         assert!(process.wait_for_line(ready), "{}", program.failed(&process.printed));
         process
     }
@@ -107,11 +111,49 @@ impl Process {
         kill_process(pid, signal).expect("the program can be signalled until it is waited for");
     }
 
+    /// Stops the program and its children (SIGSTOP), and returns when they are stopped.
+    ///
+    /// The program stops first, so that it starts no child in the meantime.
+    ///
+    /// # Panics
+    ///
+    /// Panics if there is no `/proc`.
+    pub(crate) fn pause(&mut self) {
+        let program = Pid::from_child(&self.child);
+        self.stop(program);
+        for child in children_of(program) {
+            self.stop(child);
+        }
+    }
+
+    fn stop(&mut self, pid: Pid) {
+        self.paused.push(pid);
+        // A child may have ended since it was listed.
+        if kill_process(pid, Signal::STOP).is_ok() {
+            // The kernel stops a process some time after the signal was sent.
+            while stat(pid).is_some_and(|stat| !matches!(stat.state, 'T' | 'Z')) {
+                thread::yield_now();
+            }
+        }
+    }
+
+    /// Continues what [`pause`](Self::pause) has stopped (SIGCONT).
+    pub(crate) fn resume(&mut self) {
+        for pid in self.paused.drain(..).rev() {
+            // A child may have been killed.
+            let _ = kill_process(pid, Signal::CONT);
+        }
+    }
+
     /// Sends a signal to the program, and waits until the program and its children have ended.
+    ///
+    /// It continues a paused program: a stopped process handles no signal except SIGKILL, and its
+    /// children would not end.
     pub(crate) fn end(&mut self, signal: Signal) {
         // The reader is taken after the program was waited for.
         let Some(reader) = self.reader.take() else { return };
         self.signal(signal);
+        self.resume();
         self.child.wait().expect("the program can be waited for");
         // The output ends when the last process that holds it ends.
         reader.join().expect("the reader does not panic");
@@ -130,6 +172,28 @@ fn send_lines(output: impl Read, lines: &Sender<String>) {
         // The receiver is gone when the test no longer reads the lines.
         let _ = lines.send(String::from_utf8_lossy(&line).into_owned());
     }
+}
+
+/// The part of `/proc/PID/stat` that pausing needs.
+struct Stat {
+    state: char,
+    parent: i32,
+}
+
+/// Returns `None` if there is no such process.
+fn stat(pid: Pid) -> Option<Stat> {
+    let text = read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).ok()?;
+    // The name is in parentheses, and may contain spaces and parentheses.
+    let mut fields = text.rsplit_once(')')?.1.split_whitespace();
+    let state = fields.next()?.chars().next()?;
+    Some(Stat { state, parent: fields.next()?.parse().ok()? })
+}
+
+fn children_of(program: Pid) -> Vec<Pid> {
+    let processes = read_dir("/proc").expect("pausing needs Linux's /proc").flatten();
+    let pids = processes.filter_map(|entry| Pid::from_raw(entry.file_name().to_str()?.parse().ok()?));
+    let is_child = |pid: &Pid| stat(*pid).is_some_and(|stat| stat.parent == program.as_raw_nonzero().get());
+    pids.filter(is_child).collect()
 }
 
 #[cfg(test)]
