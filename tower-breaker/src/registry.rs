@@ -1,9 +1,10 @@
 //! A registry of circuits by name.
 
+mod creation;
+
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tower_fault_classify::__internals::ConfigError;
@@ -13,7 +14,8 @@ use crate::circuit::{Circuit, Status, WeakCircuit};
 use crate::config::BreakerConfig;
 use crate::error::ControlError;
 use crate::machine::HealthReport;
-use crate::telemetry::{Failure, ObserverId, Observers, Transition};
+use crate::telemetry::{Failure, Observer, ObserverId, Observers, Transition};
+use creation::{Entries, Entry};
 
 /// The circuits of a program, by name.
 ///
@@ -54,37 +56,9 @@ pub struct CircuitRegistry {
 struct Inner {
     default: BreakerConfig,
     entries: Mutex<Entries>,
+    /// Notified when the listeners have been called for a new circuit, and when it is removed.
+    settled: Condvar,
     observers: Arc<Observers>,
-}
-
-#[derive(Default)]
-struct Entries {
-    by_name: BTreeMap<&'static str, Entry>,
-    /// The circuits that were removed and have not ended. The registry's observers are notified of
-    /// their events, too.
-    removed: Vec<WeakCircuit>,
-}
-
-/// How to obtain the circuit of a name.
-enum Plan {
-    Use(Circuit),
-    Create(BreakerConfig),
-}
-
-/// The entry of a name.
-enum Entry {
-    /// The configuration of a circuit that has not been created yet.
-    Configured(BreakerConfig),
-    Created(Circuit),
-}
-
-impl Entries {
-    fn created(&self) -> impl Iterator<Item = Circuit> {
-        self.by_name.values().filter_map(|entry| match entry {
-            Entry::Created(circuit) => Some(circuit.clone()),
-            Entry::Configured(_) => None,
-        })
-    }
 }
 
 impl CircuitRegistry {
@@ -93,7 +67,8 @@ impl CircuitRegistry {
     /// `default` is the configuration of every circuit without a [configuration](Self::configure)
     /// of its own. Each circuit has its own name.
     pub fn new(default: BreakerConfig) -> Self {
-        let inner = Inner { default, entries: Mutex::default(), observers: Arc::default() };
+        let inner =
+            Inner { default, entries: Mutex::default(), settled: Condvar::new(), observers: Arc::default() };
         Self { inner: Arc::new(inner) }
     }
 
@@ -103,37 +78,7 @@ impl CircuitRegistry {
     /// default configuration. A name that is built at run time is leaked: the program keeps one
     /// copy of each distinct name until it ends.
     pub fn circuit(&self, name: impl Into<Cow<'static, str>>) -> Circuit {
-        let default = self.inner.default.clone().named(name.into());
-        let name = default.name();
-        let plan = |entries: &Entries| match entries.by_name.get(name) {
-            Some(Entry::Created(circuit)) => Plan::Use(circuit.clone()),
-            Some(Entry::Configured(config)) => Plan::Create(config.clone()),
-            None => Plan::Create(default.clone()),
-        };
-        let mut planned = plan(&self.entries());
-        loop {
-            let config = match planned {
-                Plan::Use(circuit) => return circuit,
-                Plan::Create(config) => config,
-            };
-            // A new circuit registers its instruments with the program's recorder, which may run
-            // any code. It is therefore created outside of the lock.
-            let circuit = Circuit::new(config.clone());
-            let observers = Arc::clone(&self.inner.observers);
-            circuit.set_registry(observers);
-            let mut entries = self.entries();
-            planned = plan(&entries);
-            if matches!(&planned, Plan::Create(current) if *current == config) {
-                entries.by_name.insert(name, Entry::Created(circuit.clone()));
-                drop(entries);
-                // An observer of failures may have been added since the circuit was created.
-                circuit.publish_observes_failures();
-                return circuit;
-            }
-            // Another thread has created or configured the circuit in the meantime. The lock is
-            // released before this thread's circuit is dropped.
-            drop(entries);
-        }
+        self.get_or_create(&self.inner.default.clone().named(name.into()))
     }
 
     /// Sets the configuration of the circuit whose name is in `config`.
@@ -154,7 +99,7 @@ impl CircuitRegistry {
             return Err(ConfigError::new("name", format_args!("not set"), "the name of a circuit"));
         }
         let mut entries = self.entries();
-        if let Some(Entry::Created(circuit)) = entries.by_name.get(config.name()) {
+        if let Some(circuit) = entries.by_name.get(config.name()).and_then(Entry::circuit) {
             let circuit = circuit.clone();
             drop(entries);
             return circuit.reconfigure(config);
@@ -192,13 +137,14 @@ impl CircuitRegistry {
     /// are still notified of its transitions and failures, also observers that are added later. The
     /// next [`circuit`](Self::circuit) with this name creates a new circuit.
     pub fn remove(&self, name: &str) -> Option<Circuit> {
-        let mut entries = self.entries();
-        let Some(Entry::Created(circuit)) = entries.by_name.remove(name) else { return None };
+        let mut entries = self.settled(name);
+        let circuit = entries.by_name.remove(name)?.circuit()?.clone();
         // In the same critical section, so that no change of the observers misses the circuit.
         let removed: Vec<_> = entries.removed.iter().filter_map(WeakCircuit::upgrade).collect();
         entries.removed = removed.iter().chain([&circuit]).map(Circuit::downgrade).collect();
         // The lock is released first: the drop of a circuit's last handle may run any code.
         drop(entries);
+        self.inner.settled.notify_all();
         drop(removed);
         Some(circuit)
     }
@@ -218,20 +164,42 @@ impl CircuitRegistry {
         id
     }
 
+    /// Adds a listener, which is called once for each new circuit of this registry.
+    ///
+    /// It is called before the circuit's first call: [`circuit`](Self::circuit) returns a new
+    /// circuit after all listeners have returned, on every thread. Until then, the circuit is in
+    /// no list of the registry. A panic of the listener is caught.
+    ///
+    /// The listener is not called for circuits that exist already. To treat all circuits, add the
+    /// listener first, and then visit [`circuits`](Self::circuits). A circuit that is created
+    /// between the two is seen twice, and none is missed.
+    ///
+    /// The listener runs outside of every lock, and may use the registry. It must not wait for
+    /// another thread that calls `circuit` or [`remove`](Self::remove) with the name of the new
+    /// circuit. A listener that calls `circuit` itself gets a circuit immediately, even if the
+    /// listeners have not been called for that circuit yet.
+    pub fn on_create(&self, listener: impl Fn(&Circuit) + Send + Sync + 'static) -> ObserverId {
+        let listener = Observer::new(listener);
+        let id = listener.id();
+        self.entries().listeners.push(listener);
+        id
+    }
+
     /// Removes an observer of this registry. Returns `false` if the registry has no such observer.
     ///
     /// Observers of a single circuit are removed with [`Circuit::remove_observer`].
     pub fn remove_observer(&self, id: ObserverId) -> bool {
+        let mut entries = self.entries();
+        let listener = Observer::take(&mut entries.listeners, id);
+        // The listener is dropped after the lock was released: its `Drop` may run any code.
+        drop(entries);
         let removed = self.inner.observers.remove(id);
         self.publish_observes_failures();
-        removed
+        removed || listener.is_some()
     }
 
     fn publish_observes_failures(&self) {
-        let entries = self.entries();
-        let removed = entries.removed.iter().filter_map(WeakCircuit::upgrade);
-        let circuits: Vec<_> = entries.created().chain(removed).collect();
-        drop(entries);
+        let circuits = self.entries().all();
         circuits.iter().for_each(Circuit::publish_observes_failures);
     }
 

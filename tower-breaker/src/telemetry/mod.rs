@@ -36,7 +36,7 @@ pub(crate) use metrics::KeyInstruments;
 pub use metrics::register_metrics;
 pub(crate) use metrics::{Instruments, instruments, is_recording, recheck_recorder, register};
 pub use observers::ObserverId;
-pub(crate) use observers::Observers;
+pub(crate) use observers::{Observer, Observers};
 #[cfg(feature = "stream")]
 pub use stream::{Missed, Transitions};
 pub(crate) use tracing::{log_failure, log_rejection, log_transition, logs_failures};

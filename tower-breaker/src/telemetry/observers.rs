@@ -26,9 +26,32 @@ impl ObserverId {
 }
 
 /// An observer of events of the type `E`.
-struct Observer<E> {
+pub(crate) struct Observer<E> {
     id: ObserverId,
     observe: Arc<Observe<E>>,
+}
+
+impl<E> Observer<E> {
+    pub(crate) fn new(observe: impl Fn(&E) + Send + Sync + 'static) -> Self {
+        Self { id: ObserverId::next(), observe: Arc::new(observe) }
+    }
+
+    pub(crate) const fn id(&self) -> ObserverId {
+        self.id
+    }
+
+    /// Removes and returns an observer of a list.
+    pub(crate) fn take(list: &mut Vec<Self>, id: ObserverId) -> Option<Self> {
+        let place = list.iter().position(|observer| observer.id == id)?;
+        Some(list.remove(place))
+    }
+
+    /// Calls the observer, outside of every lock. A panic of the observer affects neither the code
+    /// that caused the event nor other observers.
+    pub(crate) fn call(&self, event: &E) {
+        // The panic hook has already reported the panic.
+        let _ = catch_unwind(AssertUnwindSafe(|| (self.observe)(event)));
+    }
 }
 
 impl<E> Clone for Observer<E> {
@@ -59,13 +82,13 @@ struct Lists {
 impl Observers {
     /// Adds an observer of transitions.
     pub(crate) fn on_transition(&self, observe: impl Fn(&Transition) + Send + Sync + 'static) -> ObserverId {
-        add(&mut self.lists().transitions, Arc::new(observe))
+        add(&mut self.lists().transitions, Observer::new(observe))
     }
 
     /// Adds an observer of failures. The caller then calls
     /// [`publish_observes_failures`](Self::publish_observes_failures).
     pub(crate) fn on_failure(&self, observe: impl Fn(&Failure) + Send + Sync + 'static) -> ObserverId {
-        add(&mut self.lists().failures, Arc::new(observe))
+        add(&mut self.lists().failures, Observer::new(observe))
     }
 
     /// Adds an observer of signals. `arm` arms the signals that are sent once. It is called with
@@ -75,7 +98,7 @@ impl Observers {
         observe: impl Fn(&Signal) + Send + Sync + 'static,
         arm: impl FnOnce(),
     ) -> ObserverId {
-        let added = Observer { id: ObserverId::next(), observe: Arc::new(observe) as Arc<Observe<Signal>> };
+        let added = Observer::new(observe);
         let id = added.id;
         let mut lists = self.lists();
         let signals = lists.signals.iter().cloned().chain([added]).collect();
@@ -90,8 +113,8 @@ impl Observers {
     /// [`publish_observes_failures`](Self::publish_observes_failures).
     pub(crate) fn remove(&self, id: ObserverId) -> bool {
         let mut lists = self.lists();
-        let transition = take(&mut lists.transitions, id);
-        let failure = take(&mut lists.failures, id);
+        let transition = Observer::take(&mut lists.transitions, id);
+        let failure = Observer::take(&mut lists.failures, id);
         let signals = lists.signals.iter().any(|observer| observer.id == id).then(|| {
             let others = lists.signals.iter().filter(|observer| observer.id != id).cloned().collect();
             mem::replace(&mut lists.signals, others)
@@ -126,7 +149,7 @@ impl Observers {
     pub(crate) fn notify(&self, transition: &Transition) {
         let (observers, registry) = self.lists().cloned(|lists| &lists.transitions);
         self.broadcast.send(transition);
-        call_all(observers, transition);
+        call_all(&observers, transition);
         if let Some(registry) = registry {
             registry.notify(transition);
         }
@@ -135,7 +158,7 @@ impl Observers {
     /// Notifies all observers of a failure, outside of every lock.
     pub(crate) fn notify_failure(&self, failure: &Failure) {
         let (observers, registry) = self.lists().cloned(|lists| &lists.failures);
-        call_all(observers, failure);
+        call_all(&observers, failure);
         if let Some(registry) = registry {
             registry.notify_failure(failure);
         }
@@ -144,9 +167,7 @@ impl Observers {
     /// Sends a signal to its observers, outside of every lock. Allocates nothing.
     pub(crate) fn signal(&self, signal: Signal) {
         let observers = Arc::clone(&self.lists().signals);
-        for observer in &*observers {
-            call(&*observer.observe, &signal);
-        }
+        call_all(&observers, &signal);
     }
 
     fn lists(&self) -> MutexGuard<'_, Lists> {
@@ -165,34 +186,21 @@ impl Lists {
     fn cloned<E>(
         &self,
         list: impl FnOnce(&Self) -> &Vec<Observer<E>>,
-    ) -> (Vec<Arc<Observe<E>>>, Option<Arc<Observers>>) {
-        let observers = list(self).iter().map(|observer| Arc::clone(&observer.observe)).collect();
-        (observers, self.registry.clone())
+    ) -> (Vec<Observer<E>>, Option<Arc<Observers>>) {
+        (list(self).clone(), self.registry.clone())
     }
 }
 
-fn add<E>(list: &mut Vec<Observer<E>>, observe: Arc<Observe<E>>) -> ObserverId {
-    let id = ObserverId::next();
-    list.push(Observer { id, observe });
+fn add<E>(list: &mut Vec<Observer<E>>, observer: Observer<E>) -> ObserverId {
+    let id = observer.id;
+    list.push(observer);
     id
 }
 
-fn take<E>(list: &mut Vec<Observer<E>>, id: ObserverId) -> Option<Observer<E>> {
-    let place = list.iter().position(|observer| observer.id == id)?;
-    Some(list.remove(place))
-}
-
-fn call_all<E>(observers: Vec<Arc<Observe<E>>>, event: &E) {
-    for observe in observers {
-        call(&*observe, event);
+fn call_all<E>(observers: &[Observer<E>], event: &E) {
+    for observer in observers {
+        observer.call(event);
     }
-}
-
-/// Calls an observer. A panic of the observer affects neither the call that caused the event nor
-/// the other observers.
-fn call<E>(observe: &Observe<E>, event: &E) {
-    // The panic hook has already reported the panic.
-    let _ = catch_unwind(AssertUnwindSafe(|| observe(event)));
 }
 
 impl fmt::Debug for Observers {

@@ -10,6 +10,7 @@ use std::time::Duration;
 use futures::Stream;
 use tokio::runtime::Builder;
 use tower::{Layer, Service, service_fn};
+use tower_breaker::control::{Command, Signal};
 use tower_breaker::fault_classify::classifiers::ErrorsOnly;
 use tower_breaker::fault_classify::{Origin, Retryable};
 use tower_breaker::keyed::{ByValue, KeyedBreakerLayer, KeyedCircuit, KeyedCircuits, KeyedConfig, Overflow};
@@ -310,6 +311,38 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         drop(ready);
         target.time.advance(Duration::from_secs(60));
         ignore(acquire.as_mut().poll(&mut Context::from_waker(&waker())));
+    }),
+    ("Circuit commands", |target| {
+        let listener = observer();
+        let id = target.circuit.on_signal(move |signal| listener(&signal));
+        let (second, probe) = (Duration::from_secs(1), Duration::from_secs(9));
+        let commands = [
+            Command::Open { remaining: Some(second), takeover: second },
+            Command::Open { remaining: None, takeover: second },
+            Command::Probe { start_within: probe, remaining: probe },
+            Command::Probe { start_within: probe, remaining: probe },
+            Command::Close,
+        ];
+        for command in commands {
+            target.circuit.apply(command);
+            for signal in [Signal::Failure, Signal::Demand] {
+                target.circuit.rearm(signal);
+            }
+            for verdict in [FAILURE, Verdict::Success] {
+                if let Ok(permit) = target.circuit.try_acquire() {
+                    permit.record(verdict);
+                }
+            }
+        }
+        let _ = target.circuit.next_open_time();
+        target.circuit.remove_observer(id);
+    }),
+    ("CircuitRegistry::on_create", |target| {
+        let id = target.registry.on_create(observer());
+        let circuit = target.registry.circuit(fresh_name());
+        drop(target.registry.circuit(circuit.name()));
+        drop(target.registry.remove(circuit.name()));
+        target.registry.remove_observer(id);
     }),
     ("CircuitRegistry::circuit", |target| {
         let circuit = target.registry.circuit(fresh_name());

@@ -1,5 +1,6 @@
 //! Commands of a coordinator: `Circuit::apply`.
 
+mod creation;
 mod probes;
 mod signals;
 
