@@ -506,6 +506,7 @@ mod rng;
 #[cfg(feature = "serde")]
 mod serde;
 mod service;
+pub mod snapshot;
 pub mod telemetry;
 #[cfg(feature = "test-util")]
 pub mod test_util;

@@ -1,6 +1,7 @@
 //! A registry of circuits by name.
 
 mod creation;
+mod snapshots;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -133,11 +134,14 @@ impl CircuitRegistry {
 
     /// Removes a circuit and its configuration, and returns the circuit if it was created.
     ///
+    /// A snapshot that is kept for the name is removed, too.
+    ///
     /// The circuit continues for all services and handles that use it, and the registry's observers
     /// are still notified of its transitions and failures, also observers that are added later. The
     /// next [`circuit`](Self::circuit) with this name creates a new circuit.
     pub fn remove(&self, name: &str) -> Option<Circuit> {
         let mut entries = self.settled(name);
+        entries.snapshots.remove(name);
         let circuit = entries.by_name.remove(name)?.circuit()?.clone();
         // In the same critical section, so that no change of the observers misses the circuit.
         let removed: Vec<_> = entries.removed.iter().filter_map(WeakCircuit::upgrade).collect();

@@ -1,14 +1,15 @@
-//! Serialization: configurations in files, statuses and transitions.
+//! Serialization: configurations in files, statuses, transitions and snapshots.
 //!
 //! The fields of a configuration have the names of the setters, and its durations are strings such
-//! as `"1m 30s"`. A status and a transition contain durations as seconds, in fields whose names end
-//! in `_seconds`.
+//! as `"1m 30s"`. A status, a transition and a snapshot contain durations as seconds, in fields
+//! whose names end in `_seconds`.
 
 #![expect(clippy::ref_option, reason = "serde passes a field as a reference")]
 
 mod breaker;
 #[cfg(feature = "keyed")]
 mod keyed;
+pub(crate) mod snapshot;
 
 #[cfg(feature = "schemars")]
 use std::borrow::Cow;

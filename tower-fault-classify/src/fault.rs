@@ -226,6 +226,15 @@ macro_rules! axis {
                     $(Self::$value => $name,)+
                 }
             }
+
+            /// Returns the value with this name; `None` if there is none.
+            #[doc(hidden)]
+            pub fn __from_name(name: &str) -> Option<Self> {
+                match name {
+                    $($name => Some(Self::$value),)+
+                    _ => None,
+                }
+            }
         }
 
         impl fmt::Display for $axis {

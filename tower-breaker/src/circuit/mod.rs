@@ -26,9 +26,10 @@
 //!
 //! | file | content |
 //! |---|---|
-//! | `status.rs` | [`Status`], a snapshot |
-//! | `core/control.rs` | manual control, health reports, the snapshot |
+//! | `status.rs` | [`Status`] |
+//! | `core/control.rs` | manual control, health reports, the status |
 //! | `command.rs`, `core/command.rs` | the commands of a coordinator, and the signals to it |
+//! | `snapshot.rs`, `core/snapshot.rs` | snapshots, and their restore |
 //! | `wait.rs` | [`Circuit::acquire`] and [`Circuit::ready`], which wait for the circuit |
 //! | `weak.rs` | [`WeakCircuit`], a handle that does not keep its circuit alive |
 //! | `wakers.rs` | the tasks that wait for a change of the circuit |
@@ -41,6 +42,7 @@ mod core;
 mod hot_config;
 mod locked;
 mod permit;
+mod snapshot;
 mod state_word;
 mod static_store;
 mod status;
@@ -52,7 +54,7 @@ mod window;
 
 #[cfg(all(test, loom_models, feature = "keyed"))]
 pub(crate) use self::core::models::{CONFIG, FAILURE, model};
-pub(crate) use self::core::{CallDuration, Core, Denied};
+pub(crate) use self::core::{CallDuration, Core, Denied, PendingNotification};
 #[cfg(feature = "keyed")]
 pub(crate) use self::core::{FailureTime, Store};
 #[cfg(feature = "keyed")]
@@ -64,9 +66,9 @@ pub use self::permit::{CircuitRef, Permit, Static};
 #[cfg(feature = "keyed")]
 pub(crate) use self::state_word::StateWord;
 pub(crate) use self::static_store::StaticCore;
-#[cfg(feature = "keyed")]
-pub(crate) use self::status::Snapshot;
 pub use self::status::Status;
+#[cfg(feature = "keyed")]
+pub(crate) use self::status::StatusValues;
 #[cfg(feature = "tokio")]
 pub use self::wait::{Acquire, Ready};
 pub(crate) use self::wakers::{WakeOn, WakerKey};
@@ -308,7 +310,7 @@ impl<R: CircuitRef> Circuit<R> {
         self.owner.config()
     }
 
-    /// Returns a snapshot of the circuit.
+    /// Returns the status of the circuit at this moment.
     pub fn status(&self) -> Status {
         Status::of(self.name, self.owner.key(), self.owner.snapshot(), self.owner.clock().resolution())
     }

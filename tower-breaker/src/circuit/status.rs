@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::machine::{CircuitState, Counts, HalfOpen};
 use crate::telemetry::{LastFailure, Transition};
 
-/// A snapshot of a circuit: its state, its counts, and its last transitions.
+/// The status of a circuit at one moment: its state, its counts, and its last transitions.
 ///
 /// [`Circuit::status`](crate::Circuit::status) returns it. Calls that are recorded concurrently may
 /// be in one count and not yet in another.
@@ -127,6 +127,9 @@ pub struct Status {
     /// The last transition to [`Open`](CircuitState::Open).
     ///
     /// It has the reason, the fault, and the counts that led to the transition.
+    ///
+    /// After a [restore](crate::Circuit::restore), it is the trip of the earlier process, without its
+    /// counts. Its epoch is 0.
     pub last_trip: Option<Transition>,
     /// The last failure since the circuit was created or [reset](crate::Circuit::reset).
     ///
@@ -154,7 +157,7 @@ impl Status {
     pub(crate) fn of(
         circuit: &'static str,
         key: Option<Arc<str>>,
-        snapshot: Snapshot,
+        values: StatusValues,
         slack: Duration,
     ) -> Self {
         let keyed =
@@ -166,21 +169,21 @@ impl Status {
         };
         Self {
             circuit,
-            state: snapshot.state,
-            slow_start: snapshot.slow_start,
-            lasted: Duration::from_nanos(snapshot.lasted),
-            consecutive_failures: snapshot.consecutive_failures,
-            window: snapshot.counts,
-            half_open: snapshot.half_open,
-            rejected_calls: snapshot.rejections,
-            rejected_since_transition: snapshot.rejections_since_transition,
-            since_last_success: snapshot.since_last_success.map(Duration::from_nanos),
-            since_last_failure: snapshot.since_last_failure.map(Duration::from_nanos),
-            retry_after: snapshot.open_remaining.map(remaining),
-            override_ends_in: snapshot.override_remaining.map(remaining),
-            last_transition: keyed(snapshot.last_transition),
-            last_trip: keyed(snapshot.last_trip),
-            last_failure: snapshot.last_failure.map(Arc::unwrap_or_clone),
+            state: values.state,
+            slow_start: values.slow_start,
+            lasted: Duration::from_nanos(values.lasted),
+            consecutive_failures: values.consecutive_failures,
+            window: values.counts,
+            half_open: values.half_open,
+            rejected_calls: values.rejections,
+            rejected_since_transition: values.rejections_since_transition,
+            since_last_success: values.since_last_success.map(Duration::from_nanos),
+            since_last_failure: values.since_last_failure.map(Duration::from_nanos),
+            retry_after: values.open_remaining.map(remaining),
+            override_ends_in: values.override_remaining.map(remaining),
+            last_transition: keyed(values.last_transition),
+            last_trip: keyed(values.last_trip),
+            last_failure: values.last_failure.map(Arc::unwrap_or_clone),
             key,
         }
     }
@@ -188,7 +191,7 @@ impl Status {
 
 /// The values of a [`Status`], with times in nanoseconds.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Snapshot {
+pub(crate) struct StatusValues {
     pub(crate) state: CircuitState,
     pub(crate) slow_start: Option<f64>,
     pub(crate) consecutive_failures: u64,

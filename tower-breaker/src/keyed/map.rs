@@ -33,7 +33,7 @@ use foldhash::fast::RandomState;
 
 use super::core::{Common, Configs, EvictionCost, KeyedStore, Shared, SharedCore, eviction_cost};
 use super::table::Table;
-use crate::circuit::{Circuit, CircuitState, Core, Permit, Snapshot, Status};
+use crate::circuit::{Circuit, CircuitState, Core, Permit, Status, StatusValues};
 use crate::config::{KeyedConfig, Overflow};
 use crate::error::Rejection;
 use crate::machine::Reason;
@@ -703,9 +703,14 @@ impl<K> Circuit<Shared<K>> {
 
     /// Returns whether a reset would change the circuit.
     fn is_touched(&self) -> bool {
-        let Snapshot { state, last_transition, last_failure, .. } = self.owner().snapshot();
-        // Only a reset ends a slow start and a streak of open periods, and removes the failure.
+        let StatusValues { state, last_transition, last_failure, .. } = self.owner().snapshot();
+        // Only a reset ends a slow start and a streak of open periods, and removes the failure. A
+        // restore begins a streak without a transition.
         let was_reset = last_transition.is_none_or(|last| last.reason == Reason::Reset);
-        state != CircuitState::Closed || !was_reset || last_failure.is_some() || !self.owner().is_idle()
+        state != CircuitState::Closed
+            || !was_reset
+            || last_failure.is_some()
+            || self.owner().save().0.streak.count > 0
+            || !self.owner().is_idle()
     }
 }

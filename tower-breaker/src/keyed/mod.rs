@@ -6,6 +6,7 @@
 //! | [`KeyedConfig`], [`KeyedConfigBuilder`], [`Overflow`] | the configuration: limits of each circuit, number of keys, behavior when the map is full |
 //! | [`KeyedCircuits`], [`KeyedCircuit`], [`KeyedPermit`] | handles to the circuits: status, manual control, permits |
 //! | [`ByValue`], [`ByRef`], [`ExtensionFirst`], [`PickCircuit`] | how a layer obtains the key of a request |
+//! | [`KeyedSnapshot`] | the snapshot of the circuit of one key |
 //! | [`Shared`] | how handles and permits refer to a keyed circuit |
 //!
 //! ```
@@ -53,6 +54,7 @@
 //! | [`reconfigure`](KeyedCircuits::reconfigure) | a new configuration of all circuits |
 //! | [`configure`](KeyedCircuits::configure), [`unconfigure`](KeyedCircuits::unconfigure) | a configuration of one key |
 //! | [`remove`](KeyedCircuits::remove), [`clear`](KeyedCircuits::clear) | removal of circuits |
+//! | [`snapshots`](KeyedCircuits::snapshots), [`restore`](KeyedCircuits::restore) | circuits that keep their state over a restart of the process |
 
 mod core;
 mod future;
@@ -61,6 +63,7 @@ mod layer;
 mod map;
 mod reconfigure;
 mod service;
+mod snapshot;
 mod table;
 
 pub use self::core::Shared;
@@ -70,3 +73,4 @@ pub use key::{ByRef, ByValue, ExtensionFirst, PickCircuit};
 pub use layer::KeyedBreakerLayer;
 pub use map::{KeyedCircuit, KeyedCircuits, KeyedPermit};
 pub use service::KeyedBreaker;
+pub use snapshot::KeyedSnapshot;

@@ -31,6 +31,7 @@ mod half_open;
 mod limits;
 mod open_duration;
 mod slow_start;
+mod snapshot;
 mod state;
 mod trip;
 
@@ -39,7 +40,8 @@ pub(crate) use count_window::CountWindow;
 pub(crate) use half_open::Ticket;
 pub use limits::CancelledPolicy;
 pub(crate) use limits::{RecoveryLimits, SlowCallLimits, SlowStartKind, TripLimits, WindowShape};
-pub(crate) use open_duration::OpenDuration;
+pub(crate) use open_duration::{OpenDuration, SavedStreak};
+pub(crate) use snapshot::Saved;
 pub(crate) use trip::{CancelledRun, Sample, may_reach_slow_rate, min_failures_for_rate, trip_reason};
 
 pub use state::{CircuitState, Counts, HalfOpen, HealthReport, Reason};

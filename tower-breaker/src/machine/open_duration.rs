@@ -40,6 +40,17 @@ impl OpenDuration {
         grown.clamp(self.initial, self.max.max(self.initial))
     }
 
+    /// Returns the longest open period, with the largest jitter and the longest delay of a server.
+    /// [`u64::MAX`]: a circuit stays open until it is reset.
+    pub(super) fn longest(&self) -> u64 {
+        if self.until_reset {
+            return u64::MAX;
+        }
+        // Without growth, `max` is the constant period.
+        let time = Self { initial: self.max.max(self.initial), ..*self };
+        time.period(0, 1.0, Some(Duration::MAX))
+    }
+
     /// Returns the length of the open period after `before` others in a row.
     ///
     /// A delay that the server asked for, up to `max_retry_after`, can lengthen the period and
@@ -62,13 +73,48 @@ impl OpenDuration {
 pub(super) struct OpenStreak {
     count: u32,
     last_period: u64,
-    closed_at: Option<u64>,
+    /// When the streak ends, if the circuit stays closed until then. `None`: the circuit has not
+    /// closed since its last open period began.
+    ends_at: Option<u64>,
+}
+
+/// A streak of open periods in a snapshot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct SavedStreak {
+    pub(crate) count: u32,
+    pub(crate) last_period: u64,
+    /// After this many nanoseconds the streak ends, if the circuit stays closed until then.
+    pub(crate) ends_in: Option<u64>,
 }
 
 impl OpenStreak {
     /// Records that the circuit has closed.
     pub(super) fn closed(&mut self, now: u64) {
-        self.closed_at = Some(now);
+        self.ends_at = Some(now.saturating_add(self.last_period));
+    }
+
+    /// Returns the streak for a snapshot of a circuit that is closed or not. A streak that has
+    /// ended is empty. It does not end while the circuit is not closed.
+    pub(super) fn save(&self, is_closed: bool, now: u64) -> SavedStreak {
+        let ends_in = self.ends_at.map(|ends_at| ends_at.saturating_sub(now));
+        if self.count == 0 || (is_closed && ends_in == Some(0)) {
+            return SavedStreak::default();
+        }
+        SavedStreak { count: self.count, last_period: self.last_period, ends_in }
+    }
+
+    /// Returns the streak of a snapshot, for a circuit that is closed or not.
+    ///
+    /// `longest` is the longest open period. No time of the streak may be longer, so that every
+    /// streak ends.
+    pub(super) fn restore(saved: &SavedStreak, is_closed: bool, now: u64, longest: u64) -> Self {
+        if saved.count == 0 || (is_closed && saved.ends_in == Some(0)) {
+            return Self::default();
+        }
+        let last_period = saved.last_period.min(longest);
+        let ends_in = saved.ends_in.or(is_closed.then_some(last_period));
+        let ends_at = ends_in.map(|ends_in| now.saturating_add(ends_in.min(last_period)));
+        Self { count: saved.count, last_period, ends_at }
     }
 
     /// Returns the length of the last open period. 0: there was none.
@@ -104,14 +150,12 @@ impl OpenStreak {
 
     /// Returns the number of open periods before one that begins at the time `now`.
     fn count_at(&self, now: u64) -> u32 {
-        let recovered =
-            self.closed_at.is_some_and(|closed_at| now.saturating_sub(closed_at) >= self.last_period);
-        if recovered { 0 } else { self.count }
+        if self.ends_at.is_some_and(|ends_at| now >= ends_at) { 0 } else { self.count }
     }
 
     fn begin(&mut self, period: u64, now: u64) {
         self.count = self.count_at(now).saturating_add(1);
-        self.closed_at = None;
+        self.ends_at = None;
         self.last_period = period;
     }
 }

@@ -170,6 +170,9 @@ pub enum Reason {
     /// The circuit closed: a coordinator applied
     /// [`Command::Close`](crate::control::Command::Close).
     CommandedClose,
+    /// A [snapshot](crate::snapshot) of an earlier process opened the circuit, or forced it open or
+    /// closed.
+    Restored,
 }
 
 impl Reason {
@@ -196,6 +199,7 @@ impl Reason {
             Self::CommandedOpen => "commanded_open",
             Self::CommandedProbe => "commanded_probe",
             Self::CommandedClose => "commanded_close",
+            Self::Restored => "restored",
         }
     }
 }

@@ -6,6 +6,7 @@ mod names;
 mod open;
 mod recovery;
 mod slow_start;
+mod snapshot;
 mod trip;
 
 use super::*;

@@ -16,11 +16,14 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use super::CircuitRegistry;
 use crate::circuit::{Circuit, WeakCircuit};
 use crate::config::BreakerConfig;
+use crate::snapshot::CircuitSnapshot;
 use crate::telemetry::Observer;
 
 #[derive(Default)]
 pub(super) struct Entries {
     pub(super) by_name: BTreeMap<&'static str, Entry>,
+    /// The snapshots of circuits that have not been created, by name. Their version is supported.
+    pub(super) snapshots: BTreeMap<String, CircuitSnapshot>,
     /// The circuits that were removed and have not ended. The registry's observers are notified of
     /// their events, too.
     pub(super) removed: Vec<WeakCircuit>,
@@ -101,10 +104,14 @@ impl CircuitRegistry {
             let mut entries = self.settled(default.name());
             planned = entries.plan(default);
             if matches!(&planned, Plan::Create(current) if *current == config) {
+                // Before another thread can find the circuit. The restore runs no user code.
+                let snapshot = entries.snapshots.remove(circuit.name());
+                let restored = snapshot.and_then(|snapshot| circuit.begin_restore(&snapshot));
                 entries.by_name.insert(circuit.name(), Entry::Creating(circuit.clone()));
                 drop(entries);
                 // An observer of failures may have been added since the circuit was created.
                 circuit.publish_observes_failures();
+                circuit.notify_restored(restored);
                 self.announce(&circuit);
                 return circuit;
             }

@@ -35,6 +35,7 @@ mod registry;
 mod reservations;
 mod shared_circuit;
 mod slow_start;
+mod snapshots;
 mod stalled_bodies;
 mod support;
 #[cfg(feature = "test-util")]

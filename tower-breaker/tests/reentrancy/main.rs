@@ -64,11 +64,14 @@ fn every_handle_function_is_an_operation() {
         "circuit/command.rs",
         "circuit/mod.rs",
         "circuit/permit.rs",
+        "circuit/snapshot.rs",
         "circuit/wait.rs",
         "circuit/weak.rs",
         "keyed/map.rs",
         "keyed/reconfigure.rs",
+        "keyed/snapshot.rs",
         "registry.rs",
+        "registry/snapshots.rs",
     ];
     for file in files.map(|file| format!("src/{file}")) {
         let source = read(&file);

@@ -252,6 +252,12 @@ pub(crate) const OPERATIONS: &[Operation] = &[
                 .expect("same name and clock");
         }
     }),
+    ("Circuit::restore", |target| {
+        ignore(target.circuit.trip());
+        let circuit = Circuit::new(target.circuit.config());
+        circuit.on_transition(observer());
+        ignore(circuit.restore(&target.circuit.snapshot()));
+    }),
     ("Circuit::transitions", |target| {
         let mut transitions = target.circuit.transitions();
         poll_stream(&mut transitions);
@@ -362,6 +368,17 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         drop(circuit);
         drop(target.registry.remove(name));
     }),
+    ("CircuitRegistry::restore", |target| {
+        let name = fresh_name();
+        let open = target.registry.circuit(name.clone());
+        ignore(open.trip());
+        let snapshots = target.registry.snapshots();
+        drop(target.registry.remove(&name));
+        // Restored when the circuit is created.
+        drop(target.registry.restore(snapshots));
+        drop(target.registry.circuit(name.clone()));
+        drop(target.registry.remove(&name));
+    }),
     ("CircuitRegistry readers", |target| {
         drop(target.registry.get("kept"));
         drop(target.registry.circuits());
@@ -466,6 +483,14 @@ pub(crate) const OPERATIONS: &[Operation] = &[
     ("KeyedCircuits::clear", |target| {
         drop(target.of_key());
         target.circuits().clear();
+    }),
+    ("KeyedCircuits::restore", |target| {
+        if let Some(circuit) = target.circuits().get_or_insert(HostileKey::new(fresh_key())) {
+            ignore(circuit.trip());
+        }
+        let snapshots = target.circuits().snapshots();
+        target.circuits().clear();
+        drop(target.circuits().restore(snapshots));
     }),
     ("KeyedCircuits::reconfigure", |target| {
         let circuits = target.circuits();

@@ -1,4 +1,4 @@
-//! Manual control, health reports, and the snapshot of a circuit.
+//! Manual control, health reports, and the status of a circuit.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use tower_fault_classify::__internals::sync::lock;
 use super::{Core, Store, wake};
 use crate::circuit::hot_config::Events;
 use crate::circuit::locked::Locked;
-use crate::circuit::status::Snapshot;
+use crate::circuit::status::StatusValues;
 use crate::circuit::window::Window;
 use crate::config::BreakerConfig;
 use crate::machine::{CircuitState, Effect, Force, HealthReport, Machine, Moment, RecoveryLimits};
@@ -131,7 +131,7 @@ impl<S: Store> Core<S> {
         true
     }
 
-    pub(crate) fn snapshot(&self) -> Snapshot {
+    pub(crate) fn snapshot(&self) -> StatusValues {
         let now = self.hot_config().now();
         let locked = self.store().locked_if_any().map(lock);
         // Under the lock neither the epoch nor the limits change, so all values are of one epoch.
@@ -151,11 +151,11 @@ impl<S: Store> Core<S> {
             let state = word.initial_state();
             let last_success = self.window().last_success_at(&span, now, word.epoch());
             let since_last_success = last_success.map(elapsed);
-            let counted = Snapshot { state, consecutive_failures, counts, ..Snapshot::default() };
-            return Snapshot { since_last_success, since_last_failure, ..counted };
+            let counted = StatusValues { state, consecutive_failures, counts, ..StatusValues::default() };
+            return StatusValues { since_last_success, since_last_failure, ..counted };
         };
         let rejections = self.store().rejections();
-        Snapshot {
+        StatusValues {
             state: locked.machine.state(),
             slow_start: locked.machine.slow_start_share(now),
             consecutive_failures,

@@ -95,10 +95,12 @@ mod emit;
 mod failure_run;
 mod last_times;
 mod record;
+mod snapshot;
 mod transition;
 
 pub(crate) use admit::Denied;
 pub(crate) use last_times::FailureTime;
+pub(crate) use transition::PendingNotification;
 pub(super) use transition::wake;
 
 use std::sync::Arc;

@@ -112,7 +112,7 @@ impl<S: Store> Core<S> {
 
     /// Notifies tasks, metrics, logs and observers of a transition. The caller does not hold the
     /// lock.
-    pub(in crate::circuit) fn notify(&self, pending: Option<PendingNotification>) {
+    pub(crate) fn notify(&self, pending: Option<PendingNotification>) {
         let Some(PendingNotification { wakers, observers, flags, transition, .. }) = pending else {
             return;
         };
@@ -133,7 +133,7 @@ pub(in crate::circuit) fn wake(wakers: Vec<Waker>) {
 
 /// A transition whose notifications are sent once the lock is released.
 #[must_use]
-pub(in crate::circuit) struct PendingNotification {
+pub(crate) struct PendingNotification {
     wakers: Vec<Waker>,
     observers: Arc<Observers>,
     /// The flags at the transition, for the instruments.

@@ -63,6 +63,7 @@ fn transition_reasons_have_names_in_snake_case() {
         (Reason::CommandedOpen, "commanded_open"),
         (Reason::CommandedProbe, "commanded_probe"),
         (Reason::CommandedClose, "commanded_close"),
+        (Reason::Restored, "restored"),
     ] {
         assert_eq!(reason.as_str(), name);
         assert_eq!(reason.to_string(), name);
