@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::seconds;
+
 /// The state of a circuit in the fleet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -31,7 +33,8 @@ pub enum Override {
 
 /// What a fleet has decided about a circuit.
 ///
-/// Times are relative to the moment at which the store answered.
+/// Times are relative to the moment at which the store answered. Serialized times are seconds, in
+/// fields whose names end in `_seconds`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct CircuitRecord {
@@ -46,15 +49,36 @@ pub struct CircuitRecord {
     pub state: FleetState,
     /// How long the circuit stays open, or until the last lease of a probe ends if it is half-open.
     /// Zero: the time is over, or the circuit is closed. `None`: it stays open until it is reset.
+    #[serde(
+        default,
+        rename = "remaining_seconds",
+        serialize_with = "seconds::optional",
+        deserialize_with = "seconds::read_optional"
+    )]
     pub remaining: Option<Duration>,
     /// The manual override that is in force.
     pub manual: Option<Override>,
     /// How long the manual override stays in force. `None`: there is none, or it stays in force
     /// until it is released.
+    #[serde(
+        default,
+        rename = "manual_remaining_seconds",
+        serialize_with = "seconds::optional",
+        deserialize_with = "seconds::read_optional"
+    )]
     pub manual_remaining: Option<Duration>,
     /// The reason of the decision: `quorum`, `consecutive failures`, `open time over`,
     /// `probes succeeded`, `probes failed`, `override ended`, or the text of an operator.
     pub reason: String,
     /// The process that caused the decision, or the operator.
     pub by: String,
+}
+
+impl CircuitRecord {
+    /// Returns the record as it is `age` later.
+    pub(crate) fn aged(mut self, age: Duration) -> Self {
+        self.remaining = self.remaining.map(|remaining| remaining.saturating_sub(age));
+        self.manual_remaining = self.manual_remaining.map(|remaining| remaining.saturating_sub(age));
+        self
+    }
 }

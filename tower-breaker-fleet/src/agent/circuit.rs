@@ -1,0 +1,489 @@
+//! What an agent does for one circuit: a pure state machine.
+//!
+//! Inputs are replies and updates of the store, signals and transitions of the local circuit, and
+//! the time. Outputs are [`Action`]s: commands for the local circuit, and messages to send.
+//!
+//! The local circuit stays whole: it trips on its own evidence at any time. Each command has a
+//! deadline, the fleet's time plus a takeover time. If the store is silent, the deadline passes,
+//! and the circuit recovers by its own rules.
+//!
+//! Manual overrides of the fleet are applied as overrides of the local circuit. The follower stores
+//! the epoch of the transition with which it applied one. A local circuit that is forced in another
+//! epoch was forced by its own process, which takes precedence: the follower changes nothing until
+//! that override ends. If the process releases an override of the fleet, the circuit stays released
+//! until the fleet's next decision.
+
+use std::time::Duration;
+
+use tower_breaker::control::{Command, Signal};
+use tower_breaker::telemetry::Transition;
+use tower_breaker::{BreakerConfig, CircuitState, Reason, Status};
+
+use super::Time;
+use super::ballot::{ballot, is_member};
+use super::known::Known;
+use super::probe::{Probe, ROUNDING};
+use crate::record::{CircuitRecord, FleetState, Override};
+use crate::store::{Ballot, LocalOpen, ProbeOutcome, Synced};
+
+/// The least time between two evaluations of a ballot.
+const BALLOT_INTERVAL: Duration = Duration::from_millis(20);
+
+/// The settings of an agent that concern one circuit.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tuning {
+    /// The longest time until the next reply of an available store.
+    pub(crate) silence: Duration,
+    pub(crate) takeover: Duration,
+    pub(crate) max_open: Duration,
+    /// Whether the consecutive failures of all members are added up.
+    pub(crate) sums_failures: bool,
+}
+
+/// The local circuit at the time of an input.
+#[derive(Clone, Debug)]
+pub(crate) struct Local {
+    pub(crate) status: Status,
+    pub(crate) config: BreakerConfig,
+}
+
+/// A transition of the local circuit.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Moved {
+    pub(crate) reason: Reason,
+    pub(crate) epoch: u32,
+}
+
+/// An output: what to do next, in this order.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Action {
+    Apply(Command),
+    /// Opens the circuit for the local open time of an earlier process with the same instance name.
+    RestoreLocal(Option<Duration>),
+    Force(Override, Option<Duration>),
+    Release,
+    Rearm(Signal),
+    /// Asks for a lease.
+    Ask {
+        weight: f64,
+        lease: Duration,
+    },
+    /// Extends the lease of a probe that has begun.
+    Extend {
+        lease: Duration,
+    },
+    Complete {
+        epoch: u64,
+        outcome: ProbeOutcome,
+    },
+    /// Sends the ballot soon.
+    Sync,
+}
+
+/// What the store replied last about the members.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Members {
+    pub(crate) count: u32,
+    pub(crate) votes: u32,
+    pub(crate) votes_needed: u32,
+    pub(crate) warming_up: bool,
+}
+
+/// The state of one circuit in an agent.
+#[derive(Debug)]
+#[allow(clippy::struct_excessive_bools, reason = "they are independent of each other")]
+pub(crate) struct Follower {
+    pub(super) tuning: Tuning,
+    pub(super) random: fastrand::Rng,
+    pub(super) attached: bool,
+    pub(super) known: Option<Known>,
+    pub(super) members: Members,
+    /// Whether the store has replied since the process started.
+    answered: bool,
+    /// Whether the store has not replied yet since the agent connected.
+    resync: bool,
+    /// The ballot and the local evidence that were sent last.
+    sent: Option<(Ballot, bool)>,
+    /// The epoch of the transition that restored the local open time of an earlier process.
+    restored: Option<u32>,
+    /// The epoch of the transition that applied an override of the fleet.
+    forced: Option<u32>,
+    /// The epoch of the override whose end was reported to the store.
+    ended_override: Option<u64>,
+    /// When the circuit half-opens by itself, if no other command follows.
+    held_until: Option<Time>,
+    pub(super) probe: Probe,
+    /// Whether a call was rejected since the fleet opened the circuit or refused a lease.
+    pub(super) demand: bool,
+    /// Whether a request for a lease is on its way.
+    pub(super) asking: bool,
+    pub(super) ask_at: Option<Time>,
+    /// No request for a lease before.
+    pub(super) not_before: Time,
+    /// The rejected calls of the circuit, and the time, when the fleet opened it.
+    pub(super) opened: (u64, Time),
+    /// When to evaluate the ballot, and when it was evaluated last.
+    check_at: Option<Time>,
+    checked_at: Time,
+}
+
+impl Follower {
+    pub(crate) fn new(tuning: Tuning, random: fastrand::Rng) -> Self {
+        Self {
+            tuning,
+            random,
+            attached: false,
+            known: None,
+            members: Members::default(),
+            answered: false,
+            resync: true,
+            sent: None,
+            restored: None,
+            forced: None,
+            ended_override: None,
+            held_until: None,
+            probe: Probe::None,
+            demand: false,
+            asking: false,
+            ask_at: None,
+            not_before: Time::ZERO,
+            opened: (0, Time::ZERO),
+            check_at: None,
+            checked_at: Time::ZERO,
+        }
+    }
+
+    pub(crate) fn record(&self, now: Time) -> Option<CircuitRecord> {
+        self.known.as_ref().map(|known| known.record(now))
+    }
+
+    pub(crate) fn members(&self) -> Members {
+        self.members
+    }
+
+    pub(crate) fn is_answered(&self) -> bool {
+        self.answered
+    }
+
+    pub(crate) fn sent_vote(&self) -> bool {
+        self.sent.is_some_and(|(ballot, _)| ballot.vote)
+    }
+
+    /// The agent has connected to the store.
+    pub(crate) fn on_attached(&mut self) {
+        (self.attached, self.resync) = (true, true);
+    }
+
+    /// The agent has lost the store. Without its replies, the local deadlines are shorter.
+    pub(crate) fn on_detached(&mut self, now: Time, local: &Local, actions: &mut Vec<Action>) {
+        (self.attached, self.asking, self.ask_at) = (false, false, None);
+        let has_lost_outcome = self.probe == Probe::Completing;
+        if matches!(self.probe, Probe::Completing | Probe::Vouching) {
+            self.probe = Probe::None;
+        }
+        let Some(known) = self.known.as_ref().filter(|known| known.is_unclosed(now)) else { return };
+        let is_long = known
+            .until()
+            .zip(self.held_until)
+            .is_some_and(|(until, held_until)| held_until > until.max(now) + 2 * self.tuning.takeover);
+        let waits = self.probe == Probe::None && local.status.state == CircuitState::Open && is_long;
+        if waits || has_lost_outcome {
+            self.hold(now, actions);
+        }
+    }
+
+    /// Returns the ballot and the local open time to send.
+    pub(crate) fn report(&mut self, now: Time, local: &Local) -> (Ballot, LocalOpen) {
+        let ballot = self.ballot(local);
+        self.sent = Some((ballot, self.has_local_evidence(&local.status)));
+        (ballot, self.local_open(now, &local.status))
+    }
+
+    fn ballot(&self, local: &Local) -> Ballot {
+        let has_evidence = self.has_local_evidence(&local.status);
+        let mut ballot = ballot(&local.status, &local.config, self.members.votes_needed, has_evidence);
+        if !self.tuning.sums_failures {
+            ballot.consecutive_failures = 0;
+        }
+        ballot
+    }
+
+    /// Whether the circuit is open or half-open, and no command of the fleet opened it.
+    fn has_local_evidence(&self, status: &Status) -> bool {
+        let is_unclosed = matches!(status.state, CircuitState::Open | CircuitState::HalfOpen);
+        is_unclosed
+            && status
+                .last_trip
+                .as_ref()
+                .is_some_and(|trip| trip.reason != Reason::CommandedOpen || Some(trip.epoch) == self.restored)
+    }
+
+    /// The open time of a circuit that is open while the fleet's is closed.
+    fn local_open(&self, now: Time, status: &Status) -> LocalOpen {
+        if !self.answered {
+            return LocalOpen::Unknown;
+        }
+        let is_unclosed = self.known.as_ref().is_some_and(|known| known.is_unclosed(now));
+        if is_unclosed || status.state != CircuitState::Open || !self.has_local_evidence(status) {
+            return LocalOpen::No;
+        }
+        match status.retry_after {
+            None => LocalOpen::UntilReset,
+            Some(Duration::ZERO) => LocalOpen::No,
+            Some(remaining) => LocalOpen::For(remaining),
+        }
+    }
+
+    pub(crate) fn on_synced(&mut self, now: Time, synced: &Synced, local: &Local, actions: &mut Vec<Action>) {
+        let is_first = !std::mem::replace(&mut self.answered, true);
+        let resync = std::mem::take(&mut self.resync);
+        let Synced { members: count, votes, votes_needed, warming_up, .. } = *synced;
+        if votes_needed != self.members.votes_needed {
+            self.check_at = Some(now);
+        }
+        self.members = Members { count, votes, votes_needed, warming_up };
+        if let Some(record) = &synced.record {
+            self.on_record(now, record, local, actions);
+        } else if resync {
+            self.resume(now, local, actions);
+        } else {
+            self.renew(now, local, actions);
+        }
+        if is_first {
+            self.restore(now, synced.local, local, actions);
+        }
+        if Self::can_vouch(local) || (resync && self.demand) {
+            self.schedule_ask(now);
+        }
+    }
+
+    pub(crate) fn on_record(
+        &mut self,
+        now: Time,
+        record: &CircuitRecord,
+        local: &Local,
+        actions: &mut Vec<Action>,
+    ) {
+        let before = self.known.as_ref().map(|known| (known.state(now), known.manual(now)));
+        match self.accept(now, record, local) {
+            Accepted::New => {}
+            Accepted::Known if record.state == FleetState::HalfOpen => {
+                return self.on_slot_free(now, actions);
+            }
+            Accepted::Known | Accepted::Old => return,
+        }
+        self.end_probe();
+        if record.state == FleetState::Open {
+            self.demand = false;
+            self.opened = (local.status.rejected_calls, now);
+            actions.push(Action::Rearm(Signal::Demand));
+        }
+        let was_unclosed = before.is_some_and(|(state, _)| state != FleetState::Closed);
+        self.follow(now, was_unclosed, local, actions);
+        if self.demand {
+            self.schedule_ask(now);
+        }
+    }
+
+    /// Stores a record, unless its epoch is older.
+    pub(super) fn accept(&mut self, now: Time, record: &CircuitRecord, local: &Local) -> Accepted {
+        let may_be_endless = local.config.open_until_reset();
+        let max_open = self.tuning.max_open;
+        match &mut self.known {
+            _ if record.epoch == 0 => Accepted::Old,
+            Some(known) if known.epoch() > record.epoch => Accepted::Old,
+            Some(known) if known.epoch() == record.epoch => {
+                known.refresh(record.clone(), now, max_open, may_be_endless);
+                Accepted::Known
+            }
+            known => {
+                *known = Some(Known::new(record.clone(), now, max_open, may_be_endless));
+                Accepted::New
+            }
+        }
+    }
+
+    /// Commands the local circuit to follow the known record.
+    fn follow(&mut self, now: Time, was_unclosed: bool, local: &Local, actions: &mut Vec<Action>) {
+        let Some(known) = &self.known else { return };
+        let is_forced = matches!(local.status.state, CircuitState::ForcedOpen | CircuitState::ForcedClosed);
+        let epoch = local.status.last_transition.as_ref().map(|transition| transition.epoch);
+        let is_forced_locally = is_forced && (self.forced.is_none() || self.forced != epoch);
+        if let Some(manual) = known.manual(now) {
+            if !is_forced_locally {
+                let remaining = known.manual_until().map(|until| until.saturating_sub(now));
+                let keep_for = remaining.map(|remaining| remaining + self.tuning.takeover);
+                actions.push(Action::Force(manual, keep_for));
+            }
+            return;
+        }
+        if self.forced.take().is_some() && is_forced && !is_forced_locally {
+            actions.push(Action::Release);
+        }
+        match known.state(now) {
+            FleetState::Open | FleetState::HalfOpen => self.hold(now, actions),
+            // The report of a health checker takes precedence over the fleet.
+            FleetState::Closed if was_unclosed && !is_reported_critical(&local.status) => {
+                self.held_until = None;
+                actions.push(Action::Apply(Command::Close));
+            }
+            FleetState::Closed => {}
+        }
+    }
+
+    /// Keeps the circuit open until the fleet's time is over, and then until the next reply.
+    pub(super) fn hold(&mut self, now: Time, actions: &mut Vec<Action>) {
+        let Some(known) = &self.known else { return };
+        let takeover = self.tuning.takeover.mul_f64(1.0 + self.random.f64());
+        let remaining = known.until().map(|until| until.saturating_sub(now));
+        let over = now + remaining.unwrap_or_default();
+        let mut latest = over;
+        if self.attached {
+            latest = latest.max((now + self.tuning.silence).min(known.since() + self.tuning.max_open));
+        }
+        let takeover = latest.saturating_sub(over) + takeover;
+        // A time that never comes, if the circuit stays open until it is reset.
+        self.held_until = Some(remaining.map_or(Time::MAX, |_| over + takeover));
+        actions.push(Action::Apply(Command::Open { remaining, takeover }));
+    }
+
+    /// Prolongs the deadline of a circuit that waits for demand, because the store has answered.
+    fn renew(&mut self, now: Time, local: &Local, actions: &mut Vec<Action>) {
+        let Some(known) = self.known.as_ref().filter(|known| known.is_unclosed(now)) else { return };
+        let is_short = self.held_until.is_some_and(|until| until < now + self.tuning.silence);
+        let is_allowed = now < known.since() + self.tuning.max_open;
+        let waits = self.probe == Probe::None && local.status.state == CircuitState::Open;
+        if waits && is_short && is_allowed {
+            self.hold(now, actions);
+        }
+    }
+
+    /// Continues after a connection was lost, if the fleet has decided nothing else meanwhile.
+    fn resume(&mut self, now: Time, local: &Local, actions: &mut Vec<Action>) {
+        let is_unclosed = self.known.as_ref().is_some_and(|known| known.is_unclosed(now));
+        let waits = matches!(local.status.state, CircuitState::Open | CircuitState::HalfOpen);
+        if is_unclosed && waits && self.probe == Probe::None {
+            actions.push(Action::Rearm(Signal::Demand));
+            self.hold(now, actions);
+        }
+    }
+
+    /// Opens the circuit if an earlier process with this instance name was open on its own
+    /// evidence.
+    fn restore(&self, now: Time, stored: LocalOpen, local: &Local, actions: &mut Vec<Action>) {
+        let is_closed = local.status.state == CircuitState::Closed && local.status.last_transition.is_none();
+        let is_unclosed = self.known.as_ref().is_some_and(|known| known.is_unclosed(now));
+        if !is_closed || is_unclosed {
+            return;
+        }
+        let longest = self.tuning.max_open;
+        match stored {
+            LocalOpen::For(remaining) => actions.push(Action::RestoreLocal(Some(remaining.min(longest)))),
+            LocalOpen::UntilReset => {
+                let remaining = (!local.config.open_until_reset()).then_some(longest);
+                actions.push(Action::RestoreLocal(remaining));
+            }
+            LocalOpen::Unknown | LocalOpen::No => {}
+        }
+    }
+
+    /// The command of [`Action::RestoreLocal`] caused the transition of `epoch`.
+    pub(crate) fn on_restored(&mut self, epoch: Option<u32>) {
+        self.restored = epoch;
+    }
+
+    /// The override of [`Action::Force`] is in force since the transition of `epoch`.
+    pub(crate) fn on_forced(&mut self, epoch: Option<u32>) {
+        self.forced = epoch;
+    }
+
+    pub(crate) fn on_failure_signal(&mut self, now: Time) {
+        let earliest = now.max(self.checked_at + BALLOT_INTERVAL);
+        self.check_at = Some(self.check_at.map_or(earliest, |at| at.min(earliest)));
+    }
+
+    pub(crate) fn on_transition(
+        &mut self,
+        now: Time,
+        moved: Moved,
+        local: &Local,
+        actions: &mut Vec<Action>,
+    ) {
+        match moved.reason {
+            Reason::CommandedOpen | Reason::CommandedProbe | Reason::CommandedClose => return,
+            // An override of the fleet that this process released stays released. After an override
+            // of the process itself, the circuit follows the fleet again.
+            Reason::Released | Reason::OverrideEnded if self.forced.is_none() => {
+                self.follow(now, false, local, actions);
+            }
+            Reason::Released | Reason::OverrideEnded => self.forced = None,
+            Reason::Reconfigured => self.follow(now, false, local, actions),
+            Reason::Forced if Some(moved.epoch) != self.forced => self.forced = None,
+            _ => {}
+        }
+        self.withdraw_unless_half_open(local, actions);
+        self.check(now, local, actions);
+    }
+
+    /// Whether the ballot is due. The caller then arms [`Signal::Failure`] before it reads the
+    /// status, so that no failure is missed.
+    pub(crate) fn is_check_due(&self, now: Time) -> bool {
+        self.check_at.is_some_and(|at| at <= now)
+    }
+
+    pub(crate) fn on_timer(&mut self, now: Time, local: &Local, actions: &mut Vec<Action>) {
+        if self.is_check_due(now) {
+            self.check(now, local, actions);
+        }
+        if self.override_end().is_some_and(|end| end <= now) {
+            self.ended_override = self.known.as_ref().map(Known::epoch);
+            actions.push(Action::Sync);
+        }
+        self.on_probe_timer(now, local, actions);
+    }
+
+    /// Sends the ballot if it has changed. While a closed circuit has one, evaluates it again soon,
+    /// because no signal reports a success.
+    fn check(&mut self, now: Time, local: &Local, actions: &mut Vec<Action>) {
+        (self.check_at, self.checked_at) = (None, now);
+        let ballot = self.ballot(local);
+        if self.sent != Some((ballot, self.has_local_evidence(&local.status))) {
+            actions.push(Action::Sync);
+        }
+        if ballot != Ballot::default() && local.status.state == CircuitState::Closed {
+            self.check_at = Some(now + BALLOT_INTERVAL);
+        }
+    }
+
+    /// Returns when the next timer is due.
+    pub(crate) fn next_timer(&self) -> Option<Time> {
+        let timers = [self.check_at, self.ask_at, self.probe.deadline(), self.override_end()];
+        timers.into_iter().flatten().min()
+    }
+
+    /// When to ask the store for the record after an override, once for each override.
+    fn override_end(&self) -> Option<Time> {
+        let known = self.known.as_ref().filter(|known| self.ended_override != Some(known.epoch()))?;
+        known.manual_until().map(|until| until + ROUNDING)
+    }
+
+    /// Whether this process takes part in the fleet's probes.
+    pub(super) fn may_probe(local: &Local) -> bool {
+        is_member(&local.config)
+    }
+}
+
+/// Whether a record was stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Accepted {
+    /// Its epoch is older.
+    Old,
+    /// Its epoch is known; only its times are new.
+    Known,
+    New,
+}
+
+fn is_reported_critical(status: &Status) -> bool {
+    let is_critical = |trip: &Transition| trip.reason == Reason::ReportedCritical;
+    status.state == CircuitState::Open && status.last_trip.as_ref().is_some_and(is_critical)
+}

@@ -1,0 +1,352 @@
+//! The fleet's probes in one process: leases, reservations and outcomes.
+//!
+//! After the open time, a process with demand asks for a lease. The lease is a short reservation
+//! first: a process that has a call every ten seconds would otherwise block the slot. Its weight is
+//! the probability that the process begins its probe within it. When the probe begins, the process
+//! extends the lease to the probe lease of the configuration.
+
+use std::cmp::Ordering;
+use std::time::Duration;
+
+use tower_breaker::control::{Command, Effect, Signal};
+use tower_breaker::{CircuitState, Reason};
+
+use super::Time;
+use super::circuit::{Accepted, Action, Follower, Local};
+use super::known::Known;
+use crate::record::{CircuitRecord, FleetState};
+use crate::store::{LeaseReply, ProbeOutcome};
+
+/// How long a lease waits for a call.
+pub(super) const RESERVATION: Duration = Duration::from_millis(500);
+
+/// The largest weight of a reservation. A weight of 1 means that the probe has begun.
+const MAX_RESERVATION: f64 = 0.99;
+
+/// The requests of many processes are spread by this time for each member.
+const SPREAD: Duration = Duration::from_micros(200);
+
+/// The store rounds times to milliseconds. A request comes this much later, so that it is not
+/// early.
+pub(super) const ROUNDING: Duration = Duration::from_millis(1);
+
+/// How long a request waits after the store has lost its data.
+const AFTER_LOSS: Duration = Duration::from_millis(50);
+
+/// The probe of this process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Probe {
+    None,
+    /// The process has a lease, and no call has begun.
+    Reserved {
+        epoch: u64,
+        until: Time,
+    },
+    /// The probe runs.
+    Running {
+        epoch: u64,
+        until: Time,
+        reserved_until: Time,
+    },
+    /// The outcome is on its way to the store.
+    Completing,
+    /// A success without a probe is on its way to the store.
+    Vouching,
+}
+
+impl Probe {
+    pub(super) fn deadline(self) -> Option<Time> {
+        match self {
+            Self::Reserved { until, .. } | Self::Running { until, .. } => Some(until),
+            Self::None | Self::Completing | Self::Vouching => None,
+        }
+    }
+}
+
+impl Follower {
+    /// A new epoch has begun: leases of the last one are over.
+    pub(super) fn end_probe(&mut self) {
+        self.probe = Probe::None;
+        (self.ask_at, self.not_before) = (None, Time::ZERO);
+    }
+
+    /// Returns the epoch of a lease that no call has used yet.
+    pub(crate) fn reserved_epoch(&self) -> Option<u64> {
+        match self.probe {
+            Probe::Reserved { epoch, .. } => Some(epoch),
+            Probe::None | Probe::Running { .. } | Probe::Completing | Probe::Vouching => None,
+        }
+    }
+
+    pub(crate) fn on_demand_signal(&mut self, now: Time) {
+        self.demand = true;
+        self.schedule_ask(now);
+    }
+
+    /// Schedules a request for a lease, if the fleet is not closed.
+    pub(super) fn schedule_ask(&mut self, now: Time) {
+        let Some(known) = self.known.as_ref().filter(|known| known.is_unclosed(now)) else { return };
+        let Some(until) = known.until() else { return };
+        if self.probe != Probe::None || !self.attached {
+            return;
+        }
+        let earliest = now.max(until + ROUNDING).max(self.not_before);
+        let spread = SPREAD * self.members.count;
+        let at = earliest + spread.mul_f64(self.random.f64());
+        self.ask_at = Some(self.ask_at.map_or(at, |other| other.min(at)));
+    }
+
+    /// Whether the circuit has closed by its own probes while the store was away.
+    ///
+    /// Such a process reports a success without another probe, so that the fleet closes, too.
+    pub(super) fn can_vouch(local: &Local) -> bool {
+        let reason = local.status.last_transition.as_ref().map(|transition| transition.reason);
+        Self::may_probe(local)
+            && local.status.state == CircuitState::Closed
+            && reason == Some(Reason::ProbesSucceeded)
+    }
+
+    fn can_ask(&self, now: Time, local: &Local) -> bool {
+        let is_over = |known: &Known| known.is_unclosed(now) && known.is_time_over(now);
+        let waits = matches!(local.status.state, CircuitState::Open | CircuitState::HalfOpen);
+        let is_useful = (self.demand && waits && Self::may_probe(local)) || Self::can_vouch(local);
+        let is_idle = self.probe == Probe::None && !self.asking && self.attached;
+        is_idle && is_useful && self.known.as_ref().is_some_and(is_over)
+    }
+
+    /// The probability that a call begins within the reservation, from the rejected calls.
+    fn weight(&self, now: Time, local: &Local) -> f64 {
+        if local.status.state == CircuitState::Closed {
+            return 1.0;
+        }
+        let (rejected, at) = self.opened;
+        let calls = local.status.rejected_calls.saturating_sub(rejected).max(1);
+        let elapsed = now.saturating_sub(at).max(RESERVATION).as_secs_f64();
+        (RESERVATION.as_secs_f64() * calls as f64 / elapsed).min(MAX_RESERVATION)
+    }
+
+    pub(super) fn on_probe_timer(&mut self, now: Time, local: &Local, actions: &mut Vec<Action>) {
+        if self.ask_at.is_some_and(|at| at <= now) {
+            self.ask_at = None;
+            if self.can_ask(now, local) {
+                self.asking = true;
+                let lease = RESERVATION.min(local.config.probe_lease());
+                actions.push(Action::Ask { weight: self.weight(now, local), lease });
+            }
+        }
+        match self.probe {
+            Probe::Reserved { until, .. } if until <= now => {
+                // The signal of a probe that has begun may be on its way.
+                if local.status.half_open.is_some_and(|round| round.running_probes > 0) {
+                    self.on_probe_started(now, local, actions);
+                } else {
+                    self.withdraw(now, actions);
+                }
+            }
+            // The outcome would come too late.
+            Probe::Running { until, .. } if until <= now => {
+                self.probe = Probe::None;
+                self.wait_for_demand(now, actions);
+            }
+            _ => {}
+        }
+    }
+
+    /// Gives an unused reservation back, and waits for the next rejected call.
+    fn withdraw(&mut self, now: Time, actions: &mut Vec<Action>) {
+        let Probe::Reserved { epoch, .. } = self.probe else { return };
+        self.probe = Probe::None;
+        actions.push(Action::Complete { epoch, outcome: ProbeOutcome::Neutral });
+        self.wait_for_demand(now, actions);
+    }
+
+    fn wait_for_demand(&mut self, now: Time, actions: &mut Vec<Action>) {
+        self.demand = false;
+        actions.push(Action::Rearm(Signal::Demand));
+        if self.known.as_ref().is_some_and(|known| known.is_unclosed(now)) {
+            self.hold(now, actions);
+        }
+    }
+
+    /// Gives the lease back if the local circuit has left the half-open state by itself.
+    pub(super) fn withdraw_unless_half_open(&mut self, local: &Local, actions: &mut Vec<Action>) {
+        if let Probe::Reserved { epoch, .. } | Probe::Running { epoch, .. } = self.probe
+            && local.status.state != CircuitState::HalfOpen
+        {
+            self.probe = Probe::None;
+            actions.push(Action::Complete { epoch, outcome: ProbeOutcome::Neutral });
+        }
+    }
+
+    /// The reply to [`Action::Ask`].
+    pub(crate) fn on_lease_reply(
+        &mut self,
+        now: Time,
+        reply: &LeaseReply,
+        local: &Local,
+        actions: &mut Vec<Action>,
+    ) {
+        self.asking = false;
+        if !reply.granted {
+            return self.on_lease_refused(now, reply, local, actions);
+        }
+        match self.accept(now, &reply.record, local) {
+            Accepted::Old => return,
+            Accepted::New => self.end_probe(),
+            Accepted::Known => {}
+        }
+        let epoch = reply.record.epoch;
+        let outcome = match local.status.state {
+            CircuitState::Open | CircuitState::HalfOpen => {
+                self.probe = Probe::Reserved { epoch, until: now + RESERVATION };
+                let takeover = self.tuning.takeover.mul_f64(1.0 + self.random.f64());
+                let remaining = RESERVATION + 2 * local.config.probe_lease() + takeover;
+                actions.push(Action::Apply(Command::Probe { start_within: RESERVATION, remaining }));
+                return;
+            }
+            _ if Self::can_vouch(local) => ProbeOutcome::Success,
+            _ => ProbeOutcome::Neutral,
+        };
+        if outcome == ProbeOutcome::Success {
+            self.probe = Probe::Vouching;
+        }
+        actions.push(Action::Complete { epoch, outcome });
+    }
+
+    fn on_lease_refused(&mut self, now: Time, reply: &LeaseReply, local: &Local, actions: &mut Vec<Action>) {
+        self.not_before = now + reply.retry_after + ROUNDING;
+        let known = self.known.as_ref().map_or(0, Known::epoch);
+        match reply.record.epoch.cmp(&known) {
+            Ordering::Greater => return self.on_record(now, &reply.record, local, actions),
+            Ordering::Equal => _ = self.accept(now, &reply.record, local),
+            // The store has lost its data. A message with the known record comes first.
+            Ordering::Less => {
+                self.not_before = now + AFTER_LOSS;
+                actions.push(Action::Sync);
+            }
+        }
+        if reply.record.state == FleetState::HalfOpen {
+            self.demand = false;
+            actions.push(Action::Rearm(Signal::Demand));
+        } else if self.demand {
+            self.schedule_ask(now);
+        }
+    }
+
+    /// The reply to [`Action::Extend`]. The probe runs in any case.
+    pub(crate) fn on_extended(
+        &mut self,
+        now: Time,
+        reply: &LeaseReply,
+        local: &Local,
+        actions: &mut Vec<Action>,
+    ) {
+        if self.known.as_ref().is_some_and(|known| known.epoch() < reply.record.epoch) {
+            self.on_record(now, &reply.record, local, actions);
+        }
+    }
+
+    /// The reply to [`Action::Complete`].
+    pub(crate) fn on_completed(
+        &mut self,
+        now: Time,
+        record: &CircuitRecord,
+        local: &Local,
+        actions: &mut Vec<Action>,
+    ) {
+        self.on_record(now, record, local, actions);
+        // The store has lost the epoch.
+        if matches!(self.probe, Probe::Completing | Probe::Vouching) {
+            self.on_slot_free(now, actions);
+            actions.push(Action::Sync);
+        }
+    }
+
+    /// The circuit has replied to [`Command::Probe`].
+    pub(crate) fn on_probe_applied(&mut self, effect: Effect, actions: &mut Vec<Action>) {
+        if let (Effect::Unchanged | Effect::Overridden(_), Probe::Reserved { epoch, .. }) =
+            (effect, self.probe)
+        {
+            self.probe = Probe::None;
+            actions.push(Action::Complete { epoch, outcome: ProbeOutcome::Neutral });
+        }
+    }
+
+    pub(crate) fn on_probe_started(&mut self, now: Time, local: &Local, actions: &mut Vec<Action>) {
+        let Probe::Reserved { epoch, until: reserved_until } = self.probe else { return };
+        let lease = local.config.probe_lease();
+        // The store counts an outcome up to one lease late.
+        self.probe = Probe::Running { epoch, until: now + 2 * lease, reserved_until };
+        actions.push(Action::Extend { lease });
+    }
+
+    pub(crate) fn on_probe_completed(
+        &mut self,
+        now: Time,
+        outcome: ProbeOutcome,
+        local: &Local,
+        actions: &mut Vec<Action>,
+    ) {
+        let (epoch, reserved_until) = match self.probe {
+            Probe::Running { epoch, reserved_until, .. } => (epoch, reserved_until),
+            Probe::Reserved { epoch, until } => (epoch, until),
+            Probe::None | Probe::Completing | Probe::Vouching => return,
+        };
+        // The circuit admits another call as the probe, within the same reservation.
+        let is_admitting = local.status.state == CircuitState::HalfOpen && now < reserved_until;
+        if outcome == ProbeOutcome::Neutral && is_admitting {
+            self.probe = Probe::Reserved { epoch, until: reserved_until };
+            return;
+        }
+        // This process has calls, so it is a good candidate for the next probe.
+        self.demand = true;
+        if self.attached {
+            self.probe = Probe::Completing;
+            actions.push(Action::Complete { epoch, outcome });
+        } else {
+            self.probe = Probe::None;
+            self.hold(now, actions);
+        }
+    }
+
+    /// A slot of the current epoch is free, or the outcome of this process's own probe decided
+    /// nothing.
+    pub(super) fn on_slot_free(&mut self, now: Time, actions: &mut Vec<Action>) {
+        let is_vouching = self.probe == Probe::Vouching;
+        match self.probe {
+            Probe::Completing => {
+                self.probe = Probe::None;
+                actions.push(Action::Rearm(Signal::Demand));
+                self.hold(now, actions);
+            }
+            Probe::Vouching => self.probe = Probe::None,
+            Probe::None | Probe::Reserved { .. } | Probe::Running { .. } => {}
+        }
+        self.not_before = Time::ZERO;
+        if self.demand || is_vouching {
+            self.schedule_ask(now);
+        }
+    }
+
+    pub(crate) fn on_slots_taken(
+        &mut self,
+        now: Time,
+        (epoch, retry_after): (u64, Duration),
+        actions: &mut Vec<Action>,
+    ) {
+        let Some(known) = &self.known else { return };
+        if epoch > known.epoch() {
+            actions.push(Action::Sync);
+        }
+        if epoch != known.epoch() || !known.is_unclosed(now) {
+            return;
+        }
+        self.not_before = now + retry_after;
+        self.ask_at = None;
+        // The slots are taken by probes that have begun: this process must not begin another one.
+        self.withdraw(now, actions);
+        if self.demand {
+            self.schedule_ask(now);
+        }
+    }
+}

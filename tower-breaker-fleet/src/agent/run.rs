@@ -1,0 +1,438 @@
+//! The loop of the agent: connect, then serve until the connection is lost.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::future::pending;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::{sleep_until, timeout};
+
+use super::mailbox::{Event, Id};
+use super::pace::{Backoff, TokenBucket};
+use super::shared::{Readiness, Request, Shared, Stopped};
+use super::slot::{Message, Outbox, Slot};
+use super::{HEARTBEAT_JITTER, Time, telemetry};
+use crate::error::FleetError;
+use crate::store::{Backend, Session, StoreError, StoreErrorKind, Update};
+
+/// How long ballots wait for those of other circuits.
+const COALESCING: Duration = Duration::from_millis(5);
+
+/// The task of a fleet in one process.
+pub(crate) struct Agent {
+    pub(super) shared: Arc<Shared>,
+    store: Arc<dyn Backend>,
+    inbox: mpsc::UnboundedReceiver<Request>,
+    _stopped: Stopped,
+    pub(super) random: fastrand::Rng,
+    pub(super) slots: BTreeMap<Id, Slot>,
+    by_name: BTreeMap<&'static str, Id>,
+    /// Events, kept to reuse the allocation.
+    events: Vec<(Id, Event)>,
+    pub(super) attached: bool,
+    /// Whether the loss of the store was logged.
+    is_loss_logged: bool,
+    backoff: Backoff,
+    /// Requests that wait for the current attempt to connect.
+    waiting: Vec<Request>,
+    pub(super) bucket: TokenBucket,
+    pub(super) outbox: VecDeque<(Id, Message)>,
+    /// The circuits whose ballots are to be sent, and when.
+    pub(super) unsent: BTreeSet<Id>,
+    pub(super) flush_at: Option<Time>,
+    /// The names of circuits that have ended since the last message.
+    pub(super) ended: Vec<&'static str>,
+    pub(super) next_heartbeat: Time,
+    pub(super) needs_cache: bool,
+}
+
+/// What a wait has ended with.
+enum Input {
+    Request(Request),
+    Posted,
+    Timer,
+}
+
+/// Why the agent stops serving a connection.
+enum End {
+    Lost(StoreError),
+    Left,
+}
+
+impl Agent {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        store: Arc<dyn Backend>,
+        inbox: mpsc::UnboundedReceiver<Request>,
+    ) -> Self {
+        Self {
+            _stopped: Stopped(Arc::clone(&shared)),
+            shared,
+            store,
+            inbox,
+            random: fastrand::Rng::new(),
+            slots: BTreeMap::new(),
+            by_name: BTreeMap::new(),
+            events: Vec::new(),
+            attached: false,
+            is_loss_logged: false,
+            backoff: Backoff::start(),
+            waiting: Vec::new(),
+            bucket: TokenBucket::new(),
+            outbox: VecDeque::new(),
+            unsent: BTreeSet::new(),
+            flush_at: None,
+            ended: Vec::new(),
+            next_heartbeat: Time::ZERO,
+            needs_cache: false,
+        }
+    }
+
+    /// Runs until the process leaves the fleet.
+    pub(crate) async fn run(mut self) {
+        while let Some(session) = self.connect().await {
+            match self.serve(session).await {
+                End::Lost(error) => self.on_lost(&error),
+                End::Left => break,
+            }
+        }
+    }
+
+    /// Connects, with as many attempts as it takes. `None`: the process has left the fleet.
+    async fn connect(&mut self) -> Option<Box<dyn Session>> {
+        let (store, shared) = (Arc::clone(&self.store), Arc::clone(&self.shared));
+        loop {
+            let limit = shared.settings.connect_timeout();
+            let mut attempt = Box::pin(timeout(limit, store.connect(&shared.settings.namespace)));
+            let result = loop {
+                let deadline = self.next_timer();
+                tokio::select! {
+                    result = &mut attempt => break result,
+                    input = next_input(&mut self.inbox, &shared, deadline) => match input {
+                        // They wait for the connection, at most for the limit of the attempt.
+                        Input::Request(request @ (Request::Operate(..) | Request::List(..))) => {
+                            self.waiting.push(request);
+                        }
+                        input => self.on_input(input)?,
+                    },
+                }
+            };
+            let error = match result {
+                Ok(Ok(session)) => return Some(session),
+                Ok(Err(error)) => error,
+                Err(_) => no_reply(limit),
+            };
+            self.on_error(&error);
+            let text = text(&error);
+            for request in std::mem::take(&mut self.waiting) {
+                refuse(request, &text);
+            }
+            self.back_off(&text).await?;
+        }
+    }
+
+    /// Waits before the next attempt to connect. `None`: the process has left the fleet.
+    async fn back_off(&mut self, error: &str) -> Option<()> {
+        let delay = self.backoff.next(self.random.f64());
+        let shared = Arc::clone(&self.shared);
+        let end = shared.now() + delay;
+        while shared.now() < end {
+            let deadline = Some(self.next_timer().map_or(end, |timer| timer.min(end)));
+            match next_input(&mut self.inbox, &shared, deadline).await {
+                Input::Request(request @ (Request::Operate(..) | Request::List(..))) => {
+                    refuse(request, error);
+                }
+                input => self.on_input(input)?,
+            }
+        }
+        Some(())
+    }
+
+    /// Exchanges messages with the store until the connection is lost.
+    async fn serve(&mut self, mut session: Box<dyn Session>) -> End {
+        let shared = Arc::clone(&self.shared);
+        self.on_connected();
+        for request in std::mem::take(&mut self.waiting) {
+            if let Err(error) = self.answer(&mut *session, request).await {
+                return End::Lost(error);
+            }
+        }
+        loop {
+            self.process_events();
+            if let Err(error) = self.send_due(&mut *session).await {
+                return End::Lost(error);
+            }
+            let deadline = self.next_deadline();
+            tokio::select! {
+                update = session.update() => match update {
+                    Ok(update) => self.on_update(update),
+                    Err(error) => return End::Lost(error),
+                },
+                input = next_input(&mut self.inbox, &shared, deadline) => match input {
+                    Input::Request(Request::Leave(reply)) => {
+                        self.leave(&mut *session).await;
+                        // An error: the caller no longer waits.
+                        let _ = reply.send(());
+                        return End::Left;
+                    }
+                    Input::Request(request @ (Request::Operate(..) | Request::List(..))) => {
+                        if let Err(error) = self.answer(&mut *session, request).await {
+                            return End::Lost(error);
+                        }
+                    }
+                    input => _ = self.on_input(input),
+                },
+            }
+        }
+    }
+
+    /// Processes an input that needs no store. `None`: the process leaves the fleet.
+    fn on_input(&mut self, input: Input) -> Option<()> {
+        match input {
+            Input::Request(Request::Leave(reply)) => {
+                self.remove_observers();
+                // An error: the caller no longer waits.
+                let _ = reply.send(());
+                return None;
+            }
+            Input::Request(Request::Share(slot)) => self.add(*slot),
+            Input::Request(Request::FillCache) => self.needs_cache = true,
+            Input::Request(_) | Input::Posted | Input::Timer => {}
+        }
+        self.process_events();
+        Some(())
+    }
+
+    fn add(&mut self, mut slot: Slot) {
+        let id = slot.id;
+        // Events before now have had no receiver.
+        slot.follower.on_failure_signal(self.shared.now());
+        if self.attached {
+            slot.follower.on_attached();
+        }
+        if let Some(old) = self.by_name.insert(slot.name, id).and_then(|old| self.slots.remove(&old)) {
+            self.forget(&old);
+        }
+        self.slots.insert(id, slot);
+        self.mark_unsent(id);
+    }
+
+    /// Processes the events of the circuits and the timers.
+    pub(super) fn process_events(&mut self) {
+        let mut events = std::mem::take(&mut self.events);
+        self.shared.mailbox.take(&mut events);
+        let shared = Arc::clone(&self.shared);
+        let now = shared.now();
+        for (id, event) in events.drain(..) {
+            // A circuit that is not here has ended, or arrives with the next request.
+            if self.slots.contains_key(&id) {
+                self.run_slot(id, |slot| slot.on_event(now, event, &shared.settings));
+            }
+        }
+        self.events = events;
+        let is_due = |slot: &Slot| slot.follower.next_timer().is_some_and(|at| at <= now);
+        let due: Vec<_> = self.slots.values().filter(|slot| is_due(slot)).map(|slot| slot.id).collect();
+        for id in due {
+            self.run_slot(id, |slot| slot.on_timer(now, &shared.settings));
+        }
+    }
+
+    /// Runs an input of a circuit. Removes the circuit if it has ended.
+    pub(super) fn run_slot(&mut self, id: Id, input: impl FnOnce(&mut Slot) -> Option<Outbox>) {
+        let Some(slot) = self.slots.get_mut(&id) else { return };
+        let was_answered = slot.follower.is_answered();
+        let Some(outbox) = input(slot) else { return self.remove(id) };
+        if !was_answered && slot.follower.is_answered() {
+            self.shared.update_readiness(Readiness::circuit_answered);
+        }
+        if outbox.sync {
+            self.mark_unsent(id);
+        }
+        // Without a connection the messages are lost: leases expire.
+        if self.attached {
+            self.outbox.extend(outbox.messages.into_iter().map(|message| (id, message)));
+        }
+    }
+
+    pub(super) fn id(&self, name: &str) -> Option<Id> {
+        self.by_name.get(name).copied()
+    }
+
+    /// Removes a circuit that has ended. The next message takes back its ballot and membership.
+    pub(super) fn remove(&mut self, id: Id) {
+        let Some(slot) = self.slots.remove(&id) else { return };
+        self.forget(&slot);
+        if self.by_name.get(slot.name) == Some(&id) {
+            self.by_name.remove(slot.name);
+            self.ended.push(slot.name);
+            self.flush_at.get_or_insert(self.shared.now() + COALESCING);
+        }
+    }
+
+    fn forget(&mut self, slot: &Slot) {
+        self.unsent.remove(&slot.id);
+        self.shared.remove(slot.name, slot.id);
+        if !slot.follower.is_answered() {
+            self.shared.update_readiness(Readiness::circuit_answered);
+        }
+    }
+
+    fn mark_unsent(&mut self, id: Id) {
+        self.unsent.insert(id);
+        self.flush_at.get_or_insert(self.shared.now() + COALESCING);
+    }
+
+    fn on_update(&mut self, update: Update) {
+        self.shared.update_link(|link| link.updates += 1);
+        let shared = Arc::clone(&self.shared);
+        let now = shared.now();
+        match update {
+            Update::Record(record) => match self.id(&record.circuit) {
+                Some(id) => self.run_slot(id, |slot| {
+                    let outbox = slot.run(&shared.settings, |follower, local, actions| {
+                        follower.on_record(now, &record, local, actions);
+                    });
+                    shared.publish(slot);
+                    outbox
+                }),
+                None => shared.cache(record),
+            },
+            Update::SlotsTaken { circuit, epoch, retry_after } => {
+                let Some(id) = self.id(&circuit) else { return };
+                self.run_slot(id, |slot| {
+                    slot.run(&shared.settings, |follower, _, actions| {
+                        follower.on_slots_taken(now, (epoch, retry_after), actions);
+                    })
+                });
+            }
+        }
+    }
+
+    fn on_connected(&mut self) {
+        self.attached = true;
+        self.backoff = Backoff::lost();
+        for slot in self.slots.values_mut() {
+            slot.follower.on_attached();
+        }
+        // The first message has all circuits: the store may know more or less than this process.
+        self.next_heartbeat = self.shared.now();
+    }
+
+    /// Records a reply of the store.
+    pub(super) fn on_reply(&mut self) {
+        let now = self.shared.now();
+        let mut was_attached = false;
+        self.shared.update_link(|link| {
+            was_attached = std::mem::replace(&mut link.attached, true);
+            link.answered_at = Some(now);
+            link.messages += 1;
+        });
+        if was_attached {
+            return;
+        }
+        let namespace = &self.shared.settings.namespace;
+        telemetry::attached(namespace, true);
+        if std::mem::take(&mut self.is_loss_logged) {
+            telemetry::reattached(namespace);
+        }
+        self.shared.update_readiness(|readiness| readiness.has_connected = true);
+    }
+
+    fn on_error(&mut self, error: &StoreError) {
+        telemetry::error(error.kind);
+        let text = text(error);
+        if !std::mem::replace(&mut self.is_loss_logged, true) {
+            telemetry::detached(&self.shared.settings.namespace, &text);
+        }
+        self.shared.update_link(|link| {
+            link.attached = false;
+            link.errors += 1;
+            link.last_error = Some(text);
+        });
+    }
+
+    fn on_lost(&mut self, error: &StoreError) {
+        self.on_error(error);
+        self.attached = false;
+        self.outbox.clear();
+        self.unsent.clear();
+        self.flush_at = None;
+        let shared = Arc::clone(&self.shared);
+        let now = shared.now();
+        let ids: Vec<_> = self.slots.keys().copied().collect();
+        for id in ids {
+            self.run_slot(id, |slot| {
+                slot.run(&shared.settings, |follower, local, actions| {
+                    follower.on_detached(now, local, actions);
+                })
+            });
+        }
+    }
+
+    /// When the next timer of a circuit is due.
+    pub(super) fn next_timer(&self) -> Option<Time> {
+        self.slots.values().filter_map(|slot| slot.follower.next_timer()).min()
+    }
+
+    pub(super) fn schedule_heartbeat(&mut self, now: Time) {
+        let jitter = HEARTBEAT_JITTER * (2.0 * self.random.f64() - 1.0);
+        self.next_heartbeat = now + self.shared.settings.heartbeat.mul_f64(1.0 + jitter);
+    }
+
+    pub(super) fn remove_observers(&self) {
+        for slot in self.slots.values() {
+            if let Some(circuit) = slot.circuit.upgrade() {
+                for observer in slot.observers {
+                    circuit.remove_observer(observer);
+                }
+            }
+        }
+    }
+}
+
+/// Waits for the next input. Cancellation-safe.
+async fn next_input(
+    inbox: &mut mpsc::UnboundedReceiver<Request>,
+    shared: &Shared,
+    deadline: Option<Time>,
+) -> Input {
+    let timer = async {
+        match deadline {
+            Some(deadline) => sleep_until(shared.instant(deadline)).await,
+            None => pending().await,
+        }
+    };
+    tokio::select! {
+        // `None` never comes: the agent itself has a sender.
+        Some(request) = inbox.recv() => Input::Request(request),
+        () = shared.mailbox.posted() => Input::Posted,
+        () = timer => Input::Timer,
+    }
+}
+
+pub(super) fn no_reply(limit: Duration) -> StoreError {
+    let message = format!("no reply within {} ms; check the address and the network", limit.as_millis());
+    StoreError { kind: StoreErrorKind::Unreachable, message, source: None }
+}
+
+/// Refuses a request, because there is no connection.
+fn refuse(request: Request, error: &str) {
+    let error = || FleetError::Unreachable { message: error.to_owned(), source: None };
+    // An error: the caller no longer waits.
+    match request {
+        Request::Operate(_, reply) => _ = reply.send(Err(error())),
+        Request::List(_, _, reply) => _ = reply.send(Err(error())),
+        Request::Share(_) | Request::FillCache | Request::Leave(_) => {}
+    }
+}
+
+/// Returns the text of an error with its causes.
+fn text(error: &StoreError) -> String {
+    let mut text = error.message.clone();
+    let source = error.source.as_deref().map(|source| source as &dyn std::error::Error);
+    for cause in std::iter::successors(source, |cause| cause.source()) {
+        text = format!("{text}: {cause}");
+    }
+    text
+}

@@ -1,0 +1,291 @@
+//! The messages of the agent, and their replies.
+
+use std::sync::Arc;
+
+use tokio::time::timeout;
+
+use super::Time;
+use super::mailbox::Id;
+use super::run::{Agent, no_reply};
+use super::shared::{Reply, Request};
+use super::slot::{Message, Slot};
+use super::{GRACE, telemetry};
+use crate::error::FleetError;
+use crate::record::CircuitRecord;
+use crate::store::{
+    Operation, OperationReply, Session, StoreError, StoreErrorKind, StoreFuture, SyncCircuit, SyncRequest,
+};
+
+/// The circuits in one heartbeat message.
+const MAX_CIRCUITS: usize = 64;
+
+/// The records that one message reads, and the messages that read the records of a namespace.
+const PAGE: usize = 256;
+const MAX_PAGES: usize = 4;
+
+impl Agent {
+    /// Sends what is due, as far as the limit of messages allows.
+    pub(super) async fn send_due(&mut self, session: &mut dyn Session) -> Result<(), StoreError> {
+        loop {
+            let now = self.shared.now();
+            if self.next_heartbeat <= now {
+                self.unsent.extend(self.slots.keys());
+                self.flush_at = Some(now);
+                self.schedule_heartbeat(now);
+            }
+            if self.next_message().is_none_or(|at| now < at) || !self.bucket.take(now) {
+                return Ok(());
+            }
+            if let Some((id, message)) = self.outbox.pop_front() {
+                self.send_message(session, id, message).await?;
+            } else if self.needs_cache {
+                self.fill_cache(session).await?;
+            } else {
+                self.sync(session).await?;
+            }
+            self.process_events();
+        }
+    }
+
+    /// When the next message is due, without the limit of messages.
+    fn next_message(&self) -> Option<Time> {
+        if !self.outbox.is_empty() || self.needs_cache {
+            return Some(Time::ZERO);
+        }
+        self.flush_at
+    }
+
+    /// When the loop must continue.
+    pub(super) fn next_deadline(&self) -> Option<Time> {
+        let message = self.next_message().map(|at| at.max(self.bucket.next()));
+        [message, self.next_timer(), Some(self.next_heartbeat)].into_iter().flatten().min()
+    }
+
+    /// Sends the ballots of up to [`MAX_CIRCUITS`] circuits.
+    async fn sync(&mut self, session: &mut dyn Session) -> Result<(), StoreError> {
+        let shared = Arc::clone(&self.shared);
+        let now = shared.now();
+        let mut circuits: Vec<SyncCircuit> = Vec::new();
+        let mut ids = Vec::new();
+        while circuits.len() < MAX_CIRCUITS
+            && let Some(id) = self.unsent.pop_first()
+        {
+            let report = self.slots.get_mut(&id).and_then(|slot| slot.report(now, &shared.settings));
+            match report {
+                Some(circuit) => {
+                    circuits.push(circuit);
+                    ids.push(id);
+                }
+                None => self.remove(id),
+            }
+        }
+        while circuits.len() < MAX_CIRCUITS
+            && let Some(name) = self.ended.pop()
+        {
+            if self.id(name).is_none() {
+                circuits.push(Slot::farewell(name, &shared.settings));
+            }
+        }
+        if self.unsent.is_empty() && self.ended.is_empty() {
+            self.flush_at = None;
+        }
+        if circuits.is_empty() {
+            return Ok(());
+        }
+        let request = self.sync_request(circuits);
+        let replies = self.exchange(session.sync(&request)).await?;
+        telemetry::sync_time(shared.now().saturating_sub(now));
+        if replies.len() != request.circuits.len() {
+            let message = format!(
+                "the store replied for {} circuits instead of {}",
+                replies.len(),
+                request.circuits.len()
+            );
+            return Err(StoreError { kind: StoreErrorKind::Invalid, message, source: None });
+        }
+        let now = shared.now();
+        for (id, reply) in ids.into_iter().zip(&replies) {
+            self.run_slot(id, |slot| {
+                let outbox = slot.run(&shared.settings, |follower, local, actions| {
+                    follower.on_synced(now, reply, local, actions);
+                });
+                shared.publish(slot);
+                outbox
+            });
+        }
+        Ok(())
+    }
+
+    fn sync_request(&self, circuits: Vec<SyncCircuit>) -> SyncRequest {
+        let settings = &self.shared.settings;
+        SyncRequest {
+            instance: settings.instance.clone(),
+            lifetime: settings.lifetime(),
+            grace: GRACE,
+            circuits,
+        }
+    }
+
+    async fn send_message(
+        &mut self,
+        session: &mut dyn Session,
+        id: Id,
+        message: Message,
+    ) -> Result<(), StoreError> {
+        let shared = Arc::clone(&self.shared);
+        match message {
+            Message::Ask(request) => {
+                let reply = self.exchange(session.lease(&request)).await?;
+                let now = shared.now();
+                self.run_slot(id, |slot| {
+                    let outbox = slot.run(&shared.settings, |follower, local, actions| {
+                        follower.on_lease_reply(now, &reply, local, actions);
+                    });
+                    shared.publish(slot);
+                    outbox
+                });
+            }
+            Message::Extend(request) => {
+                let reply = self.exchange(session.lease(&request)).await?;
+                let now = shared.now();
+                self.run_slot(id, |slot| {
+                    slot.run(&shared.settings, |follower, local, actions| {
+                        follower.on_extended(now, &reply, local, actions);
+                    })
+                });
+            }
+            Message::Complete(probe) => {
+                telemetry::probe(&probe.circuit, probe.outcome);
+                let record = self.exchange(session.complete(&probe)).await?;
+                self.on_record(id, &record, true);
+            }
+        }
+        Ok(())
+    }
+
+    fn on_record(&mut self, id: Id, record: &CircuitRecord, is_completed: bool) {
+        let shared = Arc::clone(&self.shared);
+        let now = shared.now();
+        self.run_slot(id, |slot| {
+            let outbox = slot.run(&shared.settings, |follower, local, actions| {
+                if is_completed {
+                    follower.on_completed(now, record, local, actions);
+                } else {
+                    follower.on_record(now, record, local, actions);
+                }
+            });
+            shared.publish(slot);
+            outbox
+        });
+    }
+
+    /// Answers a request of a handle.
+    pub(super) async fn answer(
+        &mut self,
+        session: &mut dyn Session,
+        request: Request,
+    ) -> Result<(), StoreError> {
+        match request {
+            Request::Operate(operation, reply) => self.operate(session, operation, reply).await,
+            Request::List(after, limit, reply) => {
+                let result = self.exchange(session.list(after.as_deref(), limit)).await;
+                answer_with(reply, result, Ok)
+            }
+            Request::Share(_) | Request::FillCache | Request::Leave(_) => Ok(()),
+        }
+    }
+
+    async fn operate(
+        &mut self,
+        session: &mut dyn Session,
+        operation: Operation,
+        reply: Reply<CircuitRecord>,
+    ) -> Result<(), StoreError> {
+        let result = self.exchange(session.operate(&operation)).await;
+        if let Ok(OperationReply { record, .. }) = &result
+            && let Some(id) = self.id(&operation.circuit)
+        {
+            self.on_record(id, record, false);
+        }
+        answer_with(
+            reply,
+            result,
+            |OperationReply { applied, record }| {
+                if applied { Ok(record) } else { Err(FleetError::Conflict { record }) }
+            },
+        )
+    }
+
+    /// Reads the records of the namespace, for circuits that this process shares later.
+    async fn fill_cache(&mut self, session: &mut dyn Session) -> Result<(), StoreError> {
+        let mut after: Option<String> = None;
+        for _ in 0..MAX_PAGES {
+            let records = self.exchange(session.list(after.as_deref(), PAGE)).await?;
+            let is_last = records.len() < PAGE;
+            after = records.last().map(|record| record.circuit.clone());
+            for record in records {
+                if !self.shared.is_shared(&record.circuit) {
+                    self.shared.cache(record);
+                }
+            }
+            if is_last {
+                break;
+            }
+        }
+        self.needs_cache = false;
+        self.shared.update_readiness(|readiness| readiness.needs_cache = false);
+        Ok(())
+    }
+
+    /// Takes back all ballots and memberships. An error ends it: what is left expires.
+    pub(super) async fn leave(&mut self, session: &mut dyn Session) {
+        self.remove_observers();
+        let shared = Arc::clone(&self.shared);
+        let names: Vec<_> = self.slots.values().map(|slot| slot.name).collect();
+        let reservations: Vec<_> =
+            self.slots.values().filter_map(|slot| slot.reservation(&shared.settings)).collect();
+        for reservation in &reservations {
+            if self.exchange(session.complete(reservation)).await.is_err() {
+                return;
+            }
+        }
+        for names in names.chunks(MAX_CIRCUITS) {
+            let circuits = names.iter().map(|name| Slot::farewell(name, &shared.settings)).collect();
+            let request = self.sync_request(circuits);
+            if self.exchange(session.sync(&request)).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Waits for a reply, at most for the timeout.
+    async fn exchange<T>(&mut self, reply: StoreFuture<'_, T>) -> Result<T, StoreError> {
+        let limit = self.shared.settings.timeout;
+        let result = timeout(limit, reply).await.unwrap_or_else(|_| Err(no_reply(limit)));
+        if result.is_ok() {
+            self.on_reply();
+        }
+        result
+    }
+}
+
+/// Sends the result to a handle. Returns the error also to the loop, which drops the connection.
+fn answer_with<T, U>(
+    reply: Reply<U>,
+    result: Result<T, StoreError>,
+    convert: impl FnOnce(T) -> Result<U, FleetError>,
+) -> Result<(), StoreError> {
+    match result {
+        Ok(value) => {
+            // An error: the caller no longer waits.
+            let _ = reply.send(convert(value));
+            Ok(())
+        }
+        Err(error) => {
+            let StoreError { kind, message, source } = error;
+            let lost = StoreError { kind, message: message.clone(), source: None };
+            let _ = reply.send(Err(FleetError::from(StoreError { kind, message, source })));
+            Err(lost)
+        }
+    }
+}

@@ -1,0 +1,298 @@
+//! The data that an agent and its handles share.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+use tower_breaker::handle::WeakCircuit;
+use tower_breaker::{Circuit, ConfigError};
+
+use super::circuit::{Follower, Members, Moved};
+use super::mailbox::{Event, Id, Mailbox};
+use super::slot::Slot;
+use super::{Settings, Time, telemetry};
+use crate::error::FleetError;
+use crate::record::{CircuitRecord, FleetState};
+use crate::store::Operation;
+
+/// The longest name of a circuit, in bytes.
+const MAX_NAME_BYTES: usize = 256;
+
+/// How many records of circuits that this process does not share yet are kept.
+const MAX_CACHED_RECORDS: usize = 1024;
+
+pub(crate) type Reply<T> = oneshot::Sender<Result<T, FleetError>>;
+
+/// A request of a handle.
+pub(crate) enum Request {
+    Share(Box<Slot>),
+    /// Read the records of circuits that this process may share later.
+    FillCache,
+    Operate(Operation, Reply<CircuitRecord>),
+    List(Option<String>, usize, Reply<Vec<CircuitRecord>>),
+    Leave(oneshot::Sender<()>),
+}
+
+/// How far the agent is with the first replies of the store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Readiness {
+    pub(crate) has_connected: bool,
+    /// The circuits whose first reply is missing.
+    waiting: usize,
+    /// Whether the records of circuits that are created later are missing.
+    pub(crate) needs_cache: bool,
+    has_stopped: bool,
+}
+
+impl Readiness {
+    pub(crate) fn is_ready(self) -> bool {
+        self.has_connected && self.waiting == 0 && !self.needs_cache && !self.has_stopped
+    }
+
+    pub(crate) fn circuit_answered(&mut self) {
+        self.waiting = self.waiting.saturating_sub(1);
+    }
+
+    pub(crate) fn has_stopped(self) -> bool {
+        self.has_stopped
+    }
+}
+
+/// The connection to the store, for the status.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Link {
+    pub(crate) attached: bool,
+    pub(crate) answered_at: Option<Time>,
+    pub(crate) last_error: Option<String>,
+    pub(crate) messages: u64,
+    pub(crate) errors: u64,
+    pub(crate) updates: u64,
+}
+
+/// The fleet's view of a circuit, for the status.
+#[derive(Clone, Debug)]
+pub(crate) struct View {
+    pub(crate) record: Option<CircuitRecord>,
+    /// When the times of the record were valid.
+    pub(crate) at: Time,
+    pub(crate) members: Members,
+    pub(crate) vote: bool,
+}
+
+struct Entry {
+    id: Id,
+    circuit: WeakCircuit,
+    view: Option<View>,
+}
+
+#[derive(Default)]
+struct State {
+    next_id: Id,
+    circuits: BTreeMap<&'static str, Entry>,
+    /// Records that are open or have an override, of circuits that this process does not share.
+    cache: BTreeMap<String, (CircuitRecord, Time)>,
+    link: Link,
+}
+
+pub(crate) struct Shared {
+    pub(crate) settings: Settings,
+    pub(crate) mailbox: Arc<Mailbox>,
+    start: Instant,
+    inbox: mpsc::UnboundedSender<Request>,
+    readiness: watch::Sender<Readiness>,
+    state: Mutex<State>,
+}
+
+impl Shared {
+    pub(crate) fn new(settings: Settings, inbox: mpsc::UnboundedSender<Request>) -> Self {
+        Self {
+            settings,
+            mailbox: Arc::default(),
+            start: Instant::now(),
+            inbox,
+            readiness: watch::Sender::default(),
+            state: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn now(&self) -> Time {
+        self.start.elapsed()
+    }
+
+    pub(crate) fn instant(&self, time: Time) -> Instant {
+        self.start + time
+    }
+
+    pub(crate) fn request(&self, request: Request) -> Result<(), FleetError> {
+        self.inbox.send(request).map_err(|_| FleetError::Stopped)
+    }
+
+    pub(crate) fn readiness(&self) -> watch::Receiver<Readiness> {
+        self.readiness.subscribe()
+    }
+
+    pub(crate) fn is_ready(&self) -> bool {
+        self.readiness.borrow().is_ready()
+    }
+
+    /// Shares a circuit. A record that is known already applies before this method returns.
+    pub(crate) fn share(&self, circuit: &Circuit) -> Result<(), FleetError> {
+        let name = circuit.name();
+        check_name(name)?;
+        let id = self.reserve(circuit)?;
+        let mailbox = Arc::clone(&self.mailbox);
+        let on_signal = circuit.on_signal(move |signal| mailbox.post(id, Event::Signal(signal)));
+        let mailbox = Arc::clone(&self.mailbox);
+        let on_transition = circuit.on_transition(move |transition| {
+            let moved = Moved { reason: transition.reason, epoch: transition.epoch };
+            mailbox.post(id, Event::Transition(moved));
+        });
+        let follower = Follower::new(self.settings.tuning(), fastrand::Rng::new());
+        let observers = [on_signal, on_transition];
+        let mut slot = Slot { id, name, circuit: circuit.downgrade(), follower, observers };
+        if let Some(record) = self.cached(name) {
+            // The messages that it needs follow with the first reply of the store.
+            slot.run(&self.settings, |follower, local, actions| {
+                follower.on_record(self.now(), &record, local, actions);
+            });
+        }
+        self.readiness.send_modify(|readiness| readiness.waiting += 1);
+        self.request(Request::Share(Box::new(slot))).inspect_err(|_| {
+            for observer in observers {
+                circuit.remove_observer(observer);
+            }
+            self.remove(name, id);
+        })
+    }
+
+    /// Shares a circuit that a registry has created.
+    pub(crate) fn share_created(&self, circuit: &Circuit) {
+        if let Err(error) = self.share(circuit) {
+            telemetry::not_shared(circuit.name(), &error);
+        }
+    }
+
+    /// Has the agent read the records of circuits that this process may share later.
+    pub(crate) fn fill_cache(&self) -> Result<(), FleetError> {
+        self.update_readiness(|readiness| readiness.needs_cache = true);
+        self.request(Request::FillCache)
+    }
+
+    fn reserve(&self, circuit: &Circuit) -> Result<Id, FleetError> {
+        let name = circuit.name();
+        // Dropped after the lock: the last handle of a circuit runs code of the user.
+        let other;
+        let mut state = self.state();
+        other = state.circuits.get(name).and_then(|entry| entry.circuit.upgrade());
+        if other.is_some() {
+            drop(state);
+            return Err(FleetError::Shared { circuit: name.to_owned() });
+        }
+        state.next_id += 1;
+        let id = state.next_id;
+        let view = state.circuits.remove(name).and_then(|entry| entry.view);
+        state.circuits.insert(name, Entry { id, circuit: circuit.downgrade(), view });
+        Ok(id)
+    }
+
+    /// Returns the last record of a circuit that this process did not share until now.
+    fn cached(&self, name: &str) -> Option<CircuitRecord> {
+        let now = self.now();
+        let mut state = self.state();
+        let cached = state.cache.remove(name);
+        let viewed = state.circuits.get(name).and_then(|entry| entry.view.as_ref());
+        let viewed = viewed.and_then(|view| Some((view.record.clone()?, view.at)));
+        let (record, at) = cached.or(viewed)?;
+        Some(record.aged(now.saturating_sub(at)))
+    }
+
+    /// Keeps a record of a circuit that this process may share later.
+    pub(crate) fn cache(&self, record: CircuitRecord) {
+        let now = self.now();
+        let mut state = self.state();
+        let is_newer = state.cache.get(&record.circuit).is_none_or(|(old, _)| old.epoch <= record.epoch);
+        if !is_newer {
+            return;
+        }
+        if record.state == FleetState::Closed && record.manual.is_none() {
+            state.cache.remove(&record.circuit);
+        } else if state.cache.len() < MAX_CACHED_RECORDS || state.cache.contains_key(&record.circuit) {
+            state.cache.insert(record.circuit.clone(), (record, now));
+        }
+    }
+
+    pub(crate) fn is_shared(&self, name: &str) -> bool {
+        self.state().circuits.contains_key(name)
+    }
+
+    /// Returns the circuit with this name, if this process shares it.
+    pub(crate) fn circuit(&self, name: &str) -> Option<Circuit> {
+        let circuit = self.state().circuits.get(name).map(|entry| entry.circuit.clone());
+        circuit.and_then(|circuit| circuit.upgrade())
+    }
+
+    /// Removes a circuit that has ended, unless its name is shared again.
+    pub(crate) fn remove(&self, name: &str, id: Id) {
+        let mut state = self.state();
+        if state.circuits.get(name).is_some_and(|entry| entry.id == id) {
+            state.circuits.remove(name);
+        }
+    }
+
+    /// Publishes the fleet's view of a circuit for the status.
+    pub(crate) fn publish(&self, slot: &Slot) {
+        let now = self.now();
+        let view = View {
+            record: slot.follower.record(now),
+            at: now,
+            members: slot.follower.members(),
+            vote: slot.follower.sent_vote(),
+        };
+        telemetry::members(slot.name, view.members);
+        if let Some(entry) = self.state().circuits.get_mut(slot.name).filter(|entry| entry.id == slot.id) {
+            entry.view = Some(view);
+        }
+    }
+
+    pub(crate) fn view(&self, name: &str) -> Option<View> {
+        self.state().circuits.get(name).and_then(|entry| entry.view.clone())
+    }
+
+    pub(crate) fn link(&self) -> (Link, usize) {
+        let state = self.state();
+        (state.link.clone(), state.circuits.len())
+    }
+
+    pub(crate) fn update_link(&self, update: impl FnOnce(&mut Link)) {
+        update(&mut self.state().link);
+    }
+
+    pub(crate) fn update_readiness(&self, update: impl FnOnce(&mut Readiness)) {
+        self.readiness.send_modify(update);
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Ends the handles' waits when the agent ends, also if its future is dropped.
+pub(crate) struct Stopped(pub(crate) Arc<Shared>);
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        self.0.mailbox.close();
+        self.0.update_link(|link| link.attached = false);
+        self.0.readiness.send_modify(|readiness| readiness.has_stopped = true);
+        telemetry::attached(&self.0.settings.namespace, false);
+    }
+}
+
+pub(crate) fn check_name(name: &str) -> Result<(), ConfigError> {
+    let is_allowed = !name.is_empty() && name.len() <= MAX_NAME_BYTES && !name.contains(char::is_control);
+    if is_allowed {
+        return Ok(());
+    }
+    Err(ConfigError::new("circuit", name, "a name of 1 to 256 bytes without control characters"))
+}

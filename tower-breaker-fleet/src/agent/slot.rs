@@ -1,0 +1,210 @@
+//! One shared circuit of the process: its follower, and the commands to the circuit.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use tower_breaker::Circuit;
+use tower_breaker::control::{Command, ProbeOutcome as Outcome, Signal};
+use tower_breaker::handle::WeakCircuit;
+use tower_breaker::telemetry::ObserverId;
+
+use super::circuit::{Action, Follower, Local};
+use super::mailbox::{Event, Id};
+use super::{GRACE, Settings, Time};
+use crate::record::Override;
+use crate::store::{Ballot, CompletedProbe, LeaseRequest, LocalOpen, ProbeOutcome, SyncCircuit};
+
+/// A message of one circuit to the store.
+#[derive(Clone, Debug)]
+pub(crate) enum Message {
+    Ask(LeaseRequest),
+    Extend(LeaseRequest),
+    Complete(CompletedProbe),
+}
+
+/// The messages of one input.
+#[derive(Debug, Default)]
+pub(crate) struct Outbox {
+    pub(crate) messages: Vec<Message>,
+    /// Whether to send a ballot soon.
+    pub(crate) sync: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct Slot {
+    pub(crate) id: Id,
+    pub(crate) name: &'static str,
+    pub(crate) circuit: WeakCircuit,
+    pub(crate) follower: Follower,
+    /// The listeners of the agent, to remove them.
+    pub(crate) observers: [ObserverId; 2],
+}
+
+impl Slot {
+    /// Runs an input of the follower, and executes its commands.
+    ///
+    /// Returns the messages to send; `None`: the circuit has ended.
+    pub(crate) fn run(
+        &mut self,
+        settings: &Settings,
+        input: impl FnOnce(&mut Follower, &Local, &mut Vec<Action>),
+    ) -> Option<Outbox> {
+        let circuit = self.circuit.upgrade()?;
+        let mut actions = Vec::new();
+        input(&mut self.follower, &local(&circuit), &mut actions);
+        Some(self.execute(&circuit, settings, actions))
+    }
+
+    pub(crate) fn on_event(&mut self, now: Time, event: Event, settings: &Settings) -> Option<Outbox> {
+        if let Event::Signal(Signal::Failure) = event {
+            // Needs no status, and failures may be frequent.
+            self.follower.on_failure_signal(now);
+            return Some(Outbox::default());
+        }
+        self.run(settings, |follower, local, actions| match event {
+            Event::Signal(Signal::Demand) => follower.on_demand_signal(now),
+            Event::Signal(Signal::ProbeStarted) => follower.on_probe_started(now, local, actions),
+            Event::Signal(Signal::ProbeCompleted(outcome)) => {
+                let outcome = match outcome {
+                    Outcome::Success => ProbeOutcome::Success,
+                    Outcome::Failure => ProbeOutcome::Failure,
+                    _ => ProbeOutcome::Neutral,
+                };
+                follower.on_probe_completed(now, outcome, local, actions);
+            }
+            Event::Signal(_) => {}
+            Event::Transition(moved) => follower.on_transition(now, moved, local, actions),
+        })
+    }
+
+    pub(crate) fn on_timer(&mut self, now: Time, settings: &Settings) -> Option<Outbox> {
+        if self.follower.is_check_due(now)
+            && let Some(circuit) = self.circuit.upgrade()
+        {
+            // Before the status is read: a failure in between is in the status or sends the signal.
+            circuit.rearm(Signal::Failure);
+        }
+        self.run(settings, |follower, local, actions| follower.on_timer(now, local, actions))
+    }
+
+    /// Returns the part of a heartbeat. `None`: the circuit has ended.
+    pub(crate) fn report(&mut self, now: Time, settings: &Settings) -> Option<SyncCircuit> {
+        let circuit = self.circuit.upgrade()?;
+        let local = local(&circuit);
+        let (ballot, local_open) = self.follower.report(now, &local);
+        Some(SyncCircuit {
+            name: self.name.to_owned(),
+            member: super::ballot::is_member(&local.config),
+            ballot,
+            quorum: settings.quorum.rule(local.config.consecutive_failures()),
+            open_for: circuit.next_open_time(),
+            local: local_open,
+            known: self.follower.record(now),
+        })
+    }
+
+    /// Returns the part of the last message: the process takes back what it has sent.
+    pub(crate) fn farewell(name: &str, settings: &Settings) -> SyncCircuit {
+        SyncCircuit {
+            name: name.to_owned(),
+            member: false,
+            ballot: Ballot::default(),
+            quorum: settings.quorum.rule(0),
+            open_for: Some(Duration::ZERO),
+            local: LocalOpen::No,
+            known: None,
+        }
+    }
+
+    /// Returns the message that gives an unused lease back.
+    pub(crate) fn reservation(&self, settings: &Settings) -> Option<CompletedProbe> {
+        let epoch = self.follower.reserved_epoch()?;
+        Some(completed(&self.circuit.upgrade()?, settings, epoch, ProbeOutcome::Neutral))
+    }
+
+    fn execute(&mut self, circuit: &Circuit, settings: &Settings, actions: Vec<Action>) -> Outbox {
+        let mut outbox = Outbox::default();
+        let mut pending = VecDeque::from(actions);
+        while let Some(action) = pending.pop_front() {
+            match action {
+                Action::Apply(command) => {
+                    let effect = circuit.apply(command);
+                    if matches!(command, Command::Probe { .. }) {
+                        let mut more = Vec::new();
+                        self.follower.on_probe_applied(effect, &mut more);
+                        pending.extend(more);
+                    }
+                }
+                Action::RestoreLocal(remaining) => {
+                    circuit.apply(Command::Open { remaining, takeover: Duration::ZERO });
+                    self.follower.on_restored(epoch(circuit));
+                }
+                Action::Force(manual, keep_for) => self.force(circuit, manual, keep_for),
+                Action::Release => circuit.release(),
+                Action::Rearm(signal) => circuit.rearm(signal),
+                Action::Ask { weight, lease } => {
+                    outbox.messages.push(Message::Ask(lease_request(circuit, settings, weight, lease)));
+                }
+                Action::Extend { lease } => {
+                    outbox.messages.push(Message::Extend(lease_request(circuit, settings, 1.0, lease)));
+                }
+                Action::Complete { epoch, outcome } => {
+                    outbox.messages.push(Message::Complete(completed(circuit, settings, epoch, outcome)));
+                }
+                Action::Sync => outbox.sync = true,
+            }
+        }
+        outbox
+    }
+
+    fn force(&mut self, circuit: &Circuit, manual: Override, keep_for: Option<Duration>) {
+        let keep_for = keep_for.map(|time| time.clamp(SHORTEST_OVERRIDE, LONGEST_OVERRIDE));
+        let result = match (manual, keep_for) {
+            (Override::ForcedOpen, None) => circuit.force_open(),
+            (Override::ForcedOpen, Some(time)) => circuit.force_open_for(time),
+            (Override::ForcedClosed, None) => circuit.force_closed(),
+            (Override::ForcedClosed, Some(time)) => circuit.force_closed_for(time),
+        };
+        // An error: the configuration disables the circuit, which takes precedence.
+        let epoch = result.ok().and_then(|()| epoch(circuit));
+        self.follower.on_forced(epoch);
+    }
+}
+
+/// The durations that an override of a circuit accepts.
+const SHORTEST_OVERRIDE: Duration = Duration::from_millis(1);
+const LONGEST_OVERRIDE: Duration = Duration::from_secs(365 * 24 * 3600);
+
+fn local(circuit: &Circuit) -> Local {
+    Local { status: circuit.status(), config: circuit.config() }
+}
+
+/// The epoch of the last transition.
+fn epoch(circuit: &Circuit) -> Option<u32> {
+    circuit.status().last_transition.map(|transition| transition.epoch)
+}
+
+fn lease_request(circuit: &Circuit, settings: &Settings, weight: f64, lease: Duration) -> LeaseRequest {
+    LeaseRequest {
+        instance: settings.instance.clone(),
+        circuit: circuit.name().to_owned(),
+        probes: circuit.config().probes(),
+        lease,
+        weight,
+        grace: GRACE,
+    }
+}
+
+fn completed(circuit: &Circuit, settings: &Settings, epoch: u64, outcome: ProbeOutcome) -> CompletedProbe {
+    let config = circuit.config();
+    CompletedProbe {
+        instance: settings.instance.clone(),
+        circuit: circuit.name().to_owned(),
+        epoch,
+        outcome,
+        open_for: circuit.next_open_time(),
+        probes: config.probes(),
+        successes_to_close: config.successes_to_close(),
+        grace: GRACE,
+    }
+}

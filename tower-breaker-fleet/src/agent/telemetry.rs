@@ -1,0 +1,98 @@
+//! Logs and metrics of the fleet.
+
+use std::time::Duration;
+
+use super::circuit::Members;
+use crate::store::{ProbeOutcome, StoreErrorKind};
+
+/// The target of events. It is a constant, so that it does not depend on module paths.
+#[cfg(feature = "tracing")]
+const TARGET: &str = "tower_breaker_fleet";
+
+/// Records that the connection to the store was lost, once for each loss.
+pub(crate) fn detached(namespace: &str, error: &str) {
+    attached(namespace, false);
+    #[cfg(feature = "tracing")]
+    tracing::warn!(
+        target: TARGET,
+        namespace,
+        error,
+        "the store of the fleet is unavailable: circuits decide for themselves until it is back",
+    );
+    #[cfg(not(feature = "tracing"))]
+    let _ = error;
+}
+
+/// Records that the store is back after a loss.
+pub(crate) fn reattached(namespace: &str) {
+    #[cfg(feature = "tracing")]
+    tracing::info!(target: TARGET, namespace, "the store of the fleet is back");
+    #[cfg(not(feature = "tracing"))]
+    let _ = namespace;
+}
+
+/// Records that a circuit of a registry cannot be shared.
+pub(crate) fn not_shared(circuit: &str, error: &crate::FleetError) {
+    #[cfg(feature = "tracing")]
+    tracing::warn!(target: TARGET, circuit, %error, "the circuit is not shared");
+    #[cfg(not(feature = "tracing"))]
+    let _ = (circuit, error);
+}
+
+pub(crate) fn attached(namespace: &str, attached: bool) {
+    #[cfg(feature = "metrics")]
+    metrics::gauge!("tower_breaker_fleet_attached", "namespace" => namespace.to_owned()).set(if attached {
+        1.0
+    } else {
+        0.0
+    });
+    #[cfg(not(feature = "metrics"))]
+    let _ = (namespace, attached);
+}
+
+pub(crate) fn members(circuit: &'static str, members: Members) {
+    #[cfg(feature = "metrics")]
+    {
+        metrics::gauge!("tower_breaker_fleet_members", "circuit" => circuit).set(members.count);
+        metrics::gauge!("tower_breaker_fleet_votes", "circuit" => circuit).set(members.votes);
+    }
+    #[cfg(not(feature = "metrics"))]
+    let _ = (circuit, members);
+}
+
+pub(crate) fn error(kind: StoreErrorKind) {
+    #[cfg(feature = "metrics")]
+    {
+        let kind = match kind {
+            StoreErrorKind::Unreachable => "unreachable",
+            StoreErrorKind::Refused => "refused",
+            StoreErrorKind::Invalid => "invalid",
+        };
+        metrics::counter!("tower_breaker_fleet_errors_total", "kind" => kind).increment(1);
+    }
+    #[cfg(not(feature = "metrics"))]
+    let _ = kind;
+}
+
+pub(crate) fn probe(circuit: &str, outcome: ProbeOutcome) {
+    #[cfg(feature = "metrics")]
+    {
+        let outcome = match outcome {
+            ProbeOutcome::Success => "success",
+            ProbeOutcome::Failure => "failure",
+            ProbeOutcome::Neutral => "neutral",
+        };
+        let circuit = circuit.to_owned();
+        metrics::counter!("tower_breaker_fleet_probes_total", "circuit" => circuit, "outcome" => outcome)
+            .increment(1);
+    }
+    #[cfg(not(feature = "metrics"))]
+    let _ = (circuit, outcome);
+}
+
+pub(crate) fn sync_time(time: Duration) {
+    #[cfg(feature = "metrics")]
+    metrics::histogram!("tower_breaker_fleet_sync_seconds").record(time);
+    #[cfg(not(feature = "metrics"))]
+    let _ = time;
+}

@@ -1,0 +1,130 @@
+//! The errors of a fleet.
+
+use std::error::Error;
+use std::fmt;
+
+use tower_breaker::ConfigError;
+
+use crate::record::CircuitRecord;
+use crate::store::{StoreError, StoreErrorKind};
+
+type Source = Option<Box<dyn Error + Send + Sync>>;
+
+/// The error of a fleet.
+///
+/// Its text names the problem and the next step; [`source`](Error::source) has the cause.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum FleetError {
+    /// This process already shares a circuit with this name. Use another name or another namespace.
+    #[non_exhaustive]
+    Shared {
+        /// The name of the circuit.
+        circuit: String,
+    },
+    /// A value is out of its range.
+    Invalid(ConfigError),
+    /// The store did not answer.
+    ///
+    /// If the store received the message before the connection failed, it has applied it.
+    #[non_exhaustive]
+    Unreachable {
+        /// The problem and the next step.
+        message: String,
+        /// The cause.
+        source: Source,
+    },
+    /// The store answered, and refused the message. An operator must act.
+    #[non_exhaustive]
+    Refused {
+        /// The problem and the next step.
+        message: String,
+        /// The cause.
+        source: Source,
+    },
+    /// The operation was not applied: the circuit has another epoch, or a manual override is in
+    /// force.
+    #[non_exhaustive]
+    Conflict {
+        /// The record in the store.
+        record: CircuitRecord,
+    },
+    /// The agent does not run: it was not spawned, was dropped, or has left the fleet.
+    Stopped,
+}
+
+impl From<ConfigError> for FleetError {
+    fn from(error: ConfigError) -> Self {
+        Self::Invalid(error)
+    }
+}
+
+impl From<StoreError> for FleetError {
+    fn from(error: StoreError) -> Self {
+        let StoreError { kind, message, source } = error;
+        match kind {
+            StoreErrorKind::Unreachable => Self::Unreachable { message, source },
+            StoreErrorKind::Refused | StoreErrorKind::Invalid => Self::Refused { message, source },
+        }
+    }
+}
+
+impl fmt::Display for FleetError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Shared { circuit } => write!(
+                f,
+                "circuit `{circuit}` is shared by this process already; use another name or namespace"
+            ),
+            Self::Invalid(error) => error.fmt(f),
+            Self::Unreachable { message, .. } => {
+                write!(f, "the store of the fleet is unreachable: {message}")
+            }
+            Self::Refused { message, .. } => write!(f, "the store of the fleet refused: {message}"),
+            Self::Conflict { record } if record.manual.is_some() => {
+                write!(f, "circuit `{}` has a manual override; release it first", record.circuit)
+            }
+            Self::Conflict { record } => {
+                write!(f, "circuit `{}` is in epoch {}; read it again", record.circuit, record.epoch)
+            }
+            Self::Stopped => f.write_str("the agent of the fleet does not run; spawn it and keep it running"),
+        }
+    }
+}
+
+impl Error for FleetError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Unreachable { source, .. } | Self::Refused { source, .. } => {
+                source.as_deref().map(|source| source as &(dyn Error + 'static))
+            }
+            Self::Invalid(_) | Self::Shared { .. } | Self::Conflict { .. } | Self::Stopped => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::Override;
+
+    #[test]
+    fn error_text_names_the_next_step() {
+        let record = CircuitRecord { circuit: "search".into(), epoch: 7, ..CircuitRecord::default() };
+        let conflict = FleetError::Conflict { record: record.clone() };
+        assert_eq!(conflict.to_string(), "circuit `search` is in epoch 7; read it again");
+        let forced = CircuitRecord { manual: Some(Override::ForcedOpen), ..record };
+        let conflict = FleetError::Conflict { record: forced };
+        assert_eq!(conflict.to_string(), "circuit `search` has a manual override; release it first");
+        let cause = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+        let error = StoreError {
+            kind: StoreErrorKind::Unreachable,
+            message: "connecting to `a:1` failed; check the address".into(),
+            source: Some(Box::new(cause)),
+        };
+        let error = FleetError::from(error);
+        let expected = "the store of the fleet is unreachable: connecting to `a:1` failed; check the address";
+        assert_eq!(error.to_string(), expected);
+        assert_eq!(error.source().unwrap().to_string(), "connection refused");
+    }
+}
