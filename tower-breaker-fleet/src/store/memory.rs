@@ -242,8 +242,9 @@ impl Data {
         reply
     }
 
-    fn list(&self, namespace: &str, after: Option<&str>, limit: usize, now: u64) -> Vec<CircuitRecord> {
-        let Some(namespace) = self.namespaces.get(namespace) else { return Vec::new() };
+    fn list(&mut self, namespace: &str, after: Option<&str>, limit: usize, now: u64) -> Vec<CircuitRecord> {
+        let Some(namespace) = self.namespaces.get_mut(namespace) else { return Vec::new() };
+        namespace.circuits.retain(|_, data| !data.is_empty(now));
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let circuits = namespace.circuits.range::<str, _>((from, Bound::Unbounded));
         let records = circuits.map(|(name, data)| data.record(name, now));
@@ -364,12 +365,4 @@ fn failure(what: &str) -> StoreError {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn store() -> std::future::Ready<(MemoryStore, ())> {
-        std::future::ready((MemoryStore::new(), ()))
-    }
-
-    crate::store::scenarios::run_scenarios!(store);
-}
+mod tests;

@@ -30,6 +30,8 @@ macro_rules! run_scenarios {
             warm_up_without_earlier_members_decides_nothing
             consecutive_failures_of_all_members_open
             consecutive_failures_reset_only_by_their_process
+            consecutive_failures_without_limit_do_not_open
+            message_without_ballot_decides_nothing
             repeated_votes_count_once
             vote_expires_with_membership
             leave_removes_member_and_ballot
@@ -40,12 +42,15 @@ macro_rules! run_scenarios {
             leases_are_limited
             weights_of_leases_are_limited
             lease_expires
+            half_open_record_lasts_as_long_as_last_lease
             begun_probe_extends_its_lease
             last_begun_probe_publishes_slots_taken
+            ended_reservation_publishes_nothing
             successes_close
             failures_open_again
             one_failure_of_several_probes_frees_slot
             late_outcome_of_other_epoch_is_ignored
+            new_round_begins_without_leases_and_outcomes
             repeated_outcome_counts_once
             late_outcome_of_expired_lease_counts
             // Records.

@@ -27,6 +27,39 @@ fn data_of_changing_instances_is_bounded() {
 }
 
 #[test]
+fn weights_out_of_range_are_limited() {
+    let half_open = || {
+        let mut data = CircuitData::default();
+        data.do_operate(Action::ForceOpen, START);
+        data.do_operate(Action::Release, START);
+        data
+    };
+    for weight in [0.0, -1.0, f64::NEG_INFINITY, f64::MIN_POSITIVE] {
+        let mut data = half_open();
+        let granted = (0..4000).filter(|number| data.is_granted(&number.to_string(), weight, START)).count();
+        assert_eq!(granted, 3000, "the smallest weight is a thousandth");
+    }
+    for weight in [1.5, f64::INFINITY, f64::NAN] {
+        let mut data = half_open();
+        let granted = (0..10).filter(|number| data.is_granted(&number.to_string(), weight, START)).count();
+        assert_eq!(granted, 3, "the largest weight is one");
+    }
+}
+
+#[test]
+fn sum_of_weights_is_rounded() {
+    let mut data = CircuitData::default();
+    data.do_operate(Action::ForceOpen, START);
+    data.do_operate(Action::Release, START);
+    let weights = [0.2, 0.4, 0.3, 0.1];
+    assert!(weights.iter().sum::<f64>() > 1.0, "the sum has a rounding error");
+    for (number, weight) in weights.into_iter().enumerate() {
+        let request = LeaseRequest { probes: 1, ..lease_request(&number.to_string(), weight) };
+        assert!(data.lease(&request, START).0.granted, "{number}");
+    }
+}
+
+#[test]
 fn circuit_without_anything_is_empty() {
     let mut data = CircuitData::default();
     assert!(data.is_empty(START));
@@ -116,6 +149,19 @@ fn stored_data_out_of_range_is_refused() {
     assert_eq!(serde_json::from_str::<CircuitData>(&long).unwrap().by, "y".repeat(200));
 }
 
+#[test]
+fn stored_deadline_is_limited_to_ten_years() {
+    let mut data = CircuitData::default();
+    data.do_operate(Action::Trip, START);
+    let json = serde_json::to_string(&data).unwrap();
+    let until = format!("\"at\":{},\"length\":{}", START + ms(OPEN), ms(OPEN));
+    let endless = format!("\"at\":{},\"length\":{}", u64::MAX, u64::MAX);
+    assert!(json.contains(&until));
+    let data: CircuitData = serde_json::from_str(&json.replacen(&until, &endless, 1)).unwrap();
+    let ten_years = Duration::from_secs(10 * 365 * 24 * 3600);
+    assert_eq!(data.record(CIRCUIT, START).remaining, Some(ten_years));
+}
+
 fn any_duration() -> impl Strategy<Value = Duration> {
     prop_oneof![
         Just(Duration::ZERO),
@@ -147,7 +193,7 @@ fn any_record() -> impl Strategy<Value = Option<CircuitRecord>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// Neither extreme times nor extreme values panic, and all times stay bounded.
     #[test]

@@ -84,6 +84,36 @@ pub(crate) async fn consecutive_failures_reset_only_by_their_process(backend: &d
     assert_eq!(record.by, "c");
 }
 
+pub(crate) async fn consecutive_failures_without_limit_do_not_open(backend: &dyn Backend) {
+    let mut client = connect(backend, &namespace()).await;
+    let ballot = Ballot { vote: false, consecutive_failures: 100 };
+    for instance in ["a", "b"] {
+        let circuit = SyncCircuit { ballot, ..member(votes(1)) };
+        assert_eq!(client.sync(instance, circuit).await.record, None);
+    }
+}
+
+pub(crate) async fn message_without_ballot_decides_nothing(backend: &dyn Backend) {
+    let mut client = connect(backend, &namespace()).await;
+    assert_eq!(client.sync("a", failing(3)).await.record, None);
+    let with_limit = |ballot| SyncCircuit { ballot, ..member(sum(3)) };
+    let none = Ballot::default();
+    assert_eq!(client.sync("b", with_limit(none)).await.record, None, "a lower limit, without a failure");
+    let failure = Ballot { vote: false, consecutive_failures: 1 };
+    assert!(client.sync("b", with_limit(failure)).await.record.is_some());
+    // The votes of two are enough when another member leaves. The next vote decides.
+    let mut client = connect(backend, &namespace()).await;
+    client.establish(&["a", "b", "c", "d", "e"], MAJORITY).await;
+    for instance in ["a", "b"] {
+        assert_eq!(client.sync(instance, voter(MAJORITY)).await.record, None);
+    }
+    let leave = SyncCircuit { member: false, ..member(MAJORITY) };
+    let synced = client.sync("e", leave).await;
+    assert_eq!((synced.votes, synced.votes_needed, synced.record), (2, 2, None));
+    assert_eq!(client.sync("d", member(MAJORITY)).await.record, None);
+    assert!(client.sync("a", voter(MAJORITY)).await.record.is_some());
+}
+
 pub(crate) async fn repeated_votes_count_once(backend: &dyn Backend) {
     let mut client = connect(backend, &namespace()).await;
     for _ in 0..5 {

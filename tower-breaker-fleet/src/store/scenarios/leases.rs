@@ -72,6 +72,15 @@ pub(crate) async fn lease_expires(backend: &dyn Backend) {
     assert!(!client.lease(lease("a", 1)).await.granted);
 }
 
+pub(crate) async fn half_open_record_lasts_as_long_as_last_lease(backend: &dyn Backend) {
+    let mut client = connect(backend, &namespace()).await;
+    client.half_open(LeaseRequest { lease: SHORT, ..lease("a", 3) }).await;
+    let longer = client.lease(lease("b", 3)).await.record.remaining;
+    assert!(longer.is_some_and(|remaining| remaining > LONG / 2 && remaining <= LONG), "{longer:?}");
+    let shorter = client.lease(LeaseRequest { lease: SHORT, ..lease("c", 3) }).await.record.remaining;
+    assert!(shorter.is_some_and(|remaining| remaining > LONG / 2 && remaining <= LONG), "{shorter:?}");
+}
+
 pub(crate) async fn begun_probe_extends_its_lease(backend: &dyn Backend) {
     let mut client = connect(backend, &namespace()).await;
     let short = |instance, weight| LeaseRequest { lease: SHORT, ..reservation(instance, weight) };
@@ -99,7 +108,6 @@ pub(crate) async fn last_begun_probe_publishes_slots_taken(backend: &dyn Backend
     let epoch = client.half_open(LeaseRequest { weight: 0.5, ..lease("a", 2) }).await;
     assert!(client.lease(lease("b", 2)).await.granted);
     assert!(client.lease(LeaseRequest { weight: 0.5, ..lease("c", 2) }).await.granted);
-    client.operate(operation(Action::Release)).await;
     assert!(client.lease(lease("a", 2)).await.granted, "the second probe begins");
     let taken = |update: &Update| matches!(update, Update::SlotsTaken { .. });
     let Update::SlotsTaken { circuit, epoch: taken_in, retry_after } = watcher.update_with(taken).await
@@ -108,10 +116,23 @@ pub(crate) async fn last_begun_probe_publishes_slots_taken(backend: &dyn Backend
     };
     assert_eq!((&*circuit, taken_in), (CIRCUIT, epoch));
     assert!(retry_after > LONG / 2 && retry_after <= LONG, "{retry_after:?}");
+    assert!(client.lease(lease("a", 2)).await.granted, "a repeated request publishes nothing");
     // The others have published nothing: the next update is the free slot.
     client.complete(completed("b", epoch, ProbeOutcome::Neutral)).await;
     let next = watcher.update_with(|_| true).await;
     assert!(matches!(next, Update::Record(record) if record.epoch == epoch));
+}
+
+pub(crate) async fn ended_reservation_publishes_nothing(backend: &dyn Backend) {
+    let namespace = namespace();
+    let mut client = connect(backend, &namespace).await;
+    let mut watcher = connect(backend, &namespace).await;
+    let epoch = client.half_open(reservation("a", 0.5)).await;
+    watcher.update_with(|update| matches!(update, Update::Record(record) if record.epoch == epoch)).await;
+    client.complete(completed("a", epoch, ProbeOutcome::Neutral)).await;
+    let reset = client.operate(operation(Action::Reset)).await.record;
+    let next = watcher.update_with(|_| true).await;
+    assert!(matches!(next, Update::Record(record) if record.epoch == reset.epoch));
 }
 
 pub(crate) async fn successes_close(backend: &dyn Backend) {
@@ -175,6 +196,26 @@ pub(crate) async fn late_outcome_of_other_epoch_is_ignored(backend: &dyn Backend
     for epoch in [second, opened.epoch] {
         let record = client.complete(completed("a", epoch, ProbeOutcome::Success)).await;
         assert_eq!((record.epoch, record.state), (opened.epoch, FleetState::Open));
+    }
+}
+
+pub(crate) async fn new_round_begins_without_leases_and_outcomes(backend: &dyn Backend) {
+    let mut client = connect(backend, &namespace()).await;
+    let first = client.half_open(lease("a", 2)).await;
+    assert!(client.lease(lease("b", 2)).await.granted);
+    for (instance, outcome) in [("a", ProbeOutcome::Success), ("b", ProbeOutcome::Failure)] {
+        let record = client.complete(completed(instance, first, outcome)).await;
+        assert_eq!(record.epoch, first);
+    }
+    for instance in ["a", "b"] {
+        assert!(client.lease(lease(instance, 2)).await.granted);
+    }
+    // The two slots of the first round are taken, and it has one success and one failure.
+    let second = client.half_open(lease("c", 2)).await;
+    assert!(client.lease(lease("d", 2)).await.granted);
+    for (instance, outcome) in [("c", ProbeOutcome::Success), ("d", ProbeOutcome::Failure)] {
+        let record = client.complete(completed(instance, second, outcome)).await;
+        assert_eq!((record.epoch, record.state), (second, FleetState::HalfOpen));
     }
 }
 
