@@ -63,9 +63,9 @@ impl Folder {
         match DirBuilder::new().mode(0o700).create(&self.path) {
             Ok(()) => {
                 let root = fs::metadata(&self.root).map_err(|error| io_error("read", &self.root, error))?;
-                let permissions = Permissions::from_mode(root.mode() & 0o7777);
-                fs::set_permissions(&self.path, permissions)
-                    .map_err(|error| io_error("create", &self.path, error))
+                let folder = File::open(&self.path);
+                let copied = folder.and_then(|folder| set_mode(&folder, root.mode() & 0o7777));
+                copied.map_err(|error| io_error("create", &self.path, error))
             }
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
                 // A link here could lead to the files of another program.
@@ -118,7 +118,7 @@ impl Folder {
         }
         let mode = fs::metadata(&self.path)?.mode() & 0o666;
         match open_options().read(true).write(true).create_new(true).mode(mode).open(path) {
-            Ok(file) => file.set_permissions(Permissions::from_mode(mode)).map(|()| file),
+            Ok(file) => set_mode(&file, mode).map(|()| file),
             // Another process was faster.
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
                 open_options().read(true).write(true).open(path)
@@ -212,10 +212,10 @@ impl Locked<'_> {
         })
     }
 
-    /// Creates a file with the permissions of the folder, whatever the process masks.
+    /// Creates a file with the permissions of the folder.
     pub(super) fn create_file(&self, path: &Path) -> std::io::Result<File> {
         let file = open_options().append(true).create_new(true).mode(self.mode).open(path)?;
-        file.set_permissions(Permissions::from_mode(self.mode))?;
+        set_mode(&file, self.mode)?;
         Ok(file)
     }
 }
@@ -233,6 +233,15 @@ impl Unsynced {
 pub(super) fn create_root(root: &Path) -> Result<(), StoreError> {
     let created = DirBuilder::new().recursive(true).mode(0o700).create(root);
     created.map_err(|error| io_error("create", root, error))
+}
+
+/// Sets the permissions of a new file, whatever the umask is. Some file systems have the same
+/// permissions for all files, and refuse to set them.
+fn set_mode(file: &File, mode: u32) -> std::io::Result<()> {
+    if file.metadata()?.mode() & 0o7777 == mode {
+        return Ok(());
+    }
+    file.set_permissions(Permissions::from_mode(mode))
 }
 
 /// Opens only regular files: a link could lead to the files of another program, and opening a pipe

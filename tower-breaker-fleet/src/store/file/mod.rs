@@ -1,5 +1,6 @@
 //! Files that the processes of one machine share.
 
+mod circuits;
 mod clock;
 mod content;
 mod errors;
@@ -8,6 +9,7 @@ mod names;
 mod session;
 mod sweep;
 mod updates;
+mod wait;
 
 #[cfg(test)]
 mod tests;

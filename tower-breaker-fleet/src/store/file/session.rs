@@ -5,27 +5,20 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, spawn_blocking};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep_until};
 
-use super::folder::{Folder, Locked, Unsynced};
+use super::circuits::{apply, list};
+use super::folder::{Folder, Unsynced};
 use super::sweep::sweep;
-use super::updates::{Reader, publish};
+use super::updates::Reader;
+use super::wait::{blocking, ended, with_lock};
 use crate::record::CircuitRecord;
 use crate::rules::CircuitData;
 use crate::store::{
-    CompletedProbe, LeaseReply, LeaseRequest, Operation, OperationReply, Session, StoreError, StoreErrorKind,
-    StoreFuture, SyncRequest, Synced, Update,
+    CompletedProbe, LeaseReply, LeaseRequest, Operation, OperationReply, Session, StoreError, StoreFuture,
+    SyncRequest, Synced, Update,
 };
-
-/// How long a request waits for the lock while its owner writes nothing. It is shorter than the
-/// default timeout of the agent, so that the error says what is wrong.
-const LOCK_WAIT: Duration = Duration::from_millis(200);
-/// How long a request waits for the lock while others write. The timeout of the agent is shorter.
-const LONGEST_LOCK_WAIT: Duration = Duration::from_secs(10);
-/// The longest time between two attempts to lock.
-const LONGEST_PAUSE: Duration = Duration::from_millis(8);
 
 /// How often a session looks for updates while other processes share circuits.
 const WATCH_SHARED: Duration = Duration::from_millis(50);
@@ -183,52 +176,6 @@ impl Session for FileSession {
     }
 }
 
-fn list(
-    folder: &Folder,
-    after: Option<&str>,
-    limit: usize,
-    now: u64,
-) -> Result<Vec<CircuitRecord>, StoreError> {
-    let mut records = Vec::new();
-    for circuit in folder.circuits::<CircuitData>()? {
-        if records.len() == limit {
-            break;
-        }
-        if after.is_none_or(|after| circuit.as_str() > after) {
-            let record = folder.read::<CircuitData>(&circuit)?.record(&circuit, now);
-            records.extend((record.epoch > 0).then_some(record));
-        }
-    }
-    Ok(records)
-}
-
-/// Applies a rule to the data of a circuit, and publishes the updates.
-///
-/// Returns the file if a decision was written, which must survive a power cut. A heartbeat need
-/// not, because the next one repeats it.
-fn apply<T>(
-    locked: &Locked<'_>,
-    circuit: &str,
-    now: u64,
-    rule: impl FnOnce(&mut CircuitData, u64) -> (T, Vec<Update>),
-) -> Result<(T, Option<Unsynced>), StoreError> {
-    let before: CircuitData = locked.folder.read(circuit)?;
-    let mut data = before.clone();
-    let (reply, updates) = rule(&mut data, now);
-    if data.is_empty(now) {
-        locked.remove(circuit)?;
-        publish(locked, &updates, now)?;
-        return Ok((reply, None));
-    }
-    if data == before {
-        return Ok((reply, None));
-    }
-    let written = locked.write(circuit, &data)?;
-    publish(locked, &updates, now)?;
-    let is_decision = updates.iter().any(|update| matches!(update, Update::Record(_)));
-    Ok((reply, is_decision.then_some(written)))
-}
-
 /// Waits for the disk in the background. A failure costs what a power cut would take: the processes
 /// restore it. So the reply does not wait.
 fn sync_later(unsynced: impl Iterator<Item = Unsynced> + Send + 'static) {
@@ -236,74 +183,4 @@ fn sync_later(unsynced: impl Iterator<Item = Unsynced> + Send + 'static) {
     if unsynced.peek().is_some() {
         spawn_blocking(move || unsynced.for_each(|file| drop(file.finish())));
     }
-}
-
-/// Runs `work` under the lock of a folder.
-///
-/// If the future is dropped, `work` does not begin; `work` that has begun is completed.
-async fn with_lock<T: Send + 'static>(
-    folder: &Arc<Folder>,
-    work: impl FnOnce(&Locked<'_>) -> Result<T, StoreError> + Send + 'static,
-) -> Result<T, StoreError> {
-    let start = Instant::now();
-    let (mut pause, mut last_progress) = (Duration::from_millis(1), (start, None));
-    let mut work = work;
-    loop {
-        let folder_of_work = Arc::clone(folder);
-        let attempt = move || match folder_of_work.try_lock()? {
-            Some(locked) => work(&locked).map(Ok),
-            None => Ok(Err((work, folder_of_work.last_write()?))),
-        };
-        let last_write = match blocking(attempt).await? {
-            Ok(reply) => return Ok(reply),
-            Err((not_begun, last_write)) => {
-                work = not_begun;
-                Some(last_write)
-            }
-        };
-        let now = Instant::now();
-        if last_progress.1 != last_write {
-            last_progress = (now, last_write);
-        }
-        if now - last_progress.0 >= LOCK_WAIT || now - start >= LONGEST_LOCK_WAIT {
-            return Err(lock_timeout(folder, now - start));
-        }
-        // A wait in the kernel could not be cancelled, and the lock of a stopped process stays.
-        sleep(pause.mul_f64(fastrand::f64().max(0.1))).await;
-        pause = (pause * 2).min(LONGEST_PAUSE);
-    }
-}
-
-fn lock_timeout(folder: &Folder, waited: Duration) -> StoreError {
-    let lock = folder.path().join("lock");
-    StoreError {
-        kind: StoreErrorKind::Unreachable,
-        message: format!(
-            "the lock `{path}` was not free for {} ms; find the process that holds it with `fuser -v {path}`, \
-             and continue or end it if it is stopped",
-            waited.as_millis(),
-            path = lock.display(),
-        ),
-        source: None,
-    }
-}
-
-/// Runs `work` on a thread for blocking work. If the future is dropped before, `work` does not run.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
-) -> Result<T, StoreError> {
-    let (reply, receiver) = oneshot::channel();
-    spawn_blocking(move || {
-        // All threads may have been busy for a long time.
-        if !reply.is_closed() {
-            // An error: the future was dropped meanwhile.
-            let _ = reply.send(work());
-        }
-    });
-    receiver.await.unwrap_or_else(|_| Err(ended()))
-}
-
-fn ended() -> StoreError {
-    let message = "the runtime has ended, or a panic has ended the request".into();
-    StoreError { kind: StoreErrorKind::Unreachable, message, source: None }
 }

@@ -64,7 +64,12 @@ async fn other_version_is_an_error_with_both_versions() {
 
 #[tokio::test]
 async fn invalid_value_is_an_error() {
-    for (from, to) in [("\"state\":\"open\"", "\"state\":\"ajar\""), ("\"epoch\":", "\"epoch\":-")] {
+    let edits = [
+        ("\"state\":\"open\"", "\"state\":\"ajar\""),
+        ("\"epoch\":", "\"epoch\":-"),
+        ("\"epoch\":", "\"epoch\":9999"),
+    ];
+    for (from, to) in edits {
         let error = error_after(|setup| {
             let content = fs::read_to_string(setup.file("a.json")).unwrap();
             assert!(content.contains(from), "{content}");
