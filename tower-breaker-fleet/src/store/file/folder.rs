@@ -79,7 +79,7 @@ impl Folder {
 
     /// Locks the folder, or returns `None` while another process has locked it.
     pub(super) fn try_lock(&self) -> Result<Option<Locked<'_>>, StoreError> {
-        let path = self.path.join("lock");
+        let path = self.lock_path();
         let failed = |error| io_error("lock", &path, error);
         let lock = match self.open_lock(&path) {
             // An operator has deleted the folder: the store has lost its data, and continues.
@@ -89,6 +89,13 @@ impl Folder {
             }
             other => other.map_err(failed)?,
         };
+        self.lock_file(lock)
+    }
+
+    /// Locks the folder with an open lock file, or returns `None` if that is not possible now.
+    pub(super) fn lock_file(&self, lock: File) -> Result<Option<Locked<'_>>, StoreError> {
+        let path = self.lock_path();
+        let failed = |error| io_error("lock", &path, error);
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(Errno::WOULDBLOCK) => return Ok(None),
@@ -103,6 +110,10 @@ impl Folder {
             Err(error) => return Err(failed(error)),
         }
         Ok(Some(Locked { folder: self, mode: self.file_mode()?, _lock: lock }))
+    }
+
+    pub(super) fn lock_path(&self) -> PathBuf {
+        self.path.join("lock")
     }
 
     /// When a file was last created, renamed or deleted, in seconds and nanoseconds.

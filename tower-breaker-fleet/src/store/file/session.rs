@@ -9,9 +9,9 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{Instant, sleep_until};
 
 use super::circuits::{apply, list};
-use super::folder::{Folder, Unsynced};
+use super::folder::{Folder, Locked, Unsynced};
 use super::sweep::sweep;
-use super::updates::Reader;
+use super::updates::{Reader, create};
 use super::wait::{blocking, ended, with_lock};
 use crate::record::CircuitRecord;
 use crate::rules::CircuitData;
@@ -79,7 +79,11 @@ impl FileSession {
         let folder = Arc::new(Folder::new(root, namespace));
         let missing = Arc::clone(&folder);
         blocking(move || missing.create()).await?;
-        with_lock(&folder, move |locked| sweep(locked, now())).await?;
+        let prepare = move |locked: &Locked<'_>| {
+            sweep(locked, now())?;
+            create(locked)
+        };
+        with_lock(&folder, prepare).await?;
         let log = Arc::clone(&folder);
         let reader = blocking(move || Reader::at_end(log)).await?;
         let watch = Watch {

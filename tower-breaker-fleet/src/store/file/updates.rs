@@ -84,6 +84,12 @@ pub(super) fn publish(locked: &Locked<'_>, updates: &[Update], now: u64) -> Resu
     append(locked, &path, lines).map_err(|error| io_error("write", &path, error))
 }
 
+/// Creates the log if it is missing, so that a reader has it before the first update.
+pub(super) fn create(locked: &Locked<'_>) -> Result<(), StoreError> {
+    let path = path(locked.folder);
+    append(locked, &path, Vec::new()).map_err(|error| io_error("write", &path, error))
+}
+
 fn append(locked: &Locked<'_>, path: &Path, mut lines: Vec<u8>) -> std::io::Result<()> {
     let mut log = match open_regular(open_options().read(true).append(true), path) {
         Err(error) if error.kind() == ErrorKind::NotFound => locked.create_file(path)?,
@@ -208,5 +214,30 @@ impl Position {
         bytes.truncate(complete);
         self.offset = start + complete as u64;
         Ok(bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tempfile::tempfile;
+
+    use super::*;
+
+    #[test]
+    fn clock_steps_do_not_prolong_the_time_of_taken_slots() {
+        let taken = SlotsTaken { epoch: 1, at_ms: 10_000, retry_after_ms: 500 };
+        let rest = [0, 10_000, 10_200, 10_500, u64::MAX].map(|now| taken.retry_after(now).as_millis());
+        assert_eq!(rest, [500, 500, 300, 0, 0]);
+    }
+
+    #[test]
+    fn reader_reads_only_the_end_of_a_large_rest() {
+        let file = tempfile().unwrap();
+        file.set_len(64 * LARGEST_READ).unwrap();
+        file.write_all_at(b"\nlast\n", 64 * LARGEST_READ).unwrap();
+        let mut position = Position { file, device: 0, inode: 0, offset: 0 };
+        let bytes = position.read().unwrap();
+        assert_eq!((bytes.len() as u64, &bytes[bytes.len() - 6..]), (LARGEST_READ, &b"\nlast\n"[..]));
+        assert_eq!(position.read().unwrap(), b"");
     }
 }

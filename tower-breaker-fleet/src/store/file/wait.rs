@@ -55,7 +55,7 @@ pub(super) async fn with_lock<T: Send + 'static>(
 }
 
 fn lock_timeout(folder: &Folder, waited: Duration) -> StoreError {
-    let lock = folder.path().join("lock");
+    let lock = folder.lock_path();
     StoreError {
         kind: StoreErrorKind::Unreachable,
         message: format!(

@@ -9,6 +9,7 @@ use rustix::process::geteuid;
 
 use super::*;
 use crate::store::StoreErrorKind::Refused;
+use crate::store::file::circuits::apply;
 
 /// A file system in memory.
 struct Mount {
@@ -76,6 +77,21 @@ async fn read_only_file_system_is_an_error() {
         assert!(error.message.contains("read-only"), "{}", error.message);
     }
     assert_eq!(record(&mut *session, "a").await.epoch, before.epoch);
+}
+
+#[test]
+fn only_decisions_are_synchronized_to_the_disk() {
+    let setup = Setup::new();
+    let namespace = setup.namespace();
+    let locked = namespace.try_lock().unwrap().unwrap();
+    let now = wall_clock::now_ms();
+    let request = heartbeat("p", "a");
+    let (_, unsynced) =
+        apply(&locked, "a", now, |data, now| data.sync(&request, &request.circuits[0], now)).unwrap();
+    assert!(unsynced.is_none(), "a heartbeat");
+    let trip = operation("a", Action::Trip);
+    let (_, unsynced) = apply(&locked, "a", now, |data, now| data.operate(&trip, now)).unwrap();
+    unsynced.expect("a decision").finish().unwrap();
 }
 
 #[test]

@@ -78,3 +78,18 @@ fn deleted_lock_file_is_created_again() {
     assert!(namespace.try_lock().unwrap().is_some());
     assert!(setup.file("lock").exists());
 }
+
+#[test]
+fn lock_on_deleted_file_does_not_count() {
+    let setup = Setup::new();
+    let namespace = setup.namespace();
+    drop(namespace.try_lock().unwrap().unwrap());
+    let open = || std::fs::File::open(setup.file("lock")).unwrap();
+    let deleted = [open(), open()];
+    std::fs::remove_file(setup.file("lock")).unwrap();
+    let [first, second] = deleted;
+    assert!(namespace.lock_file(first).unwrap().is_none());
+    drop(namespace.try_lock().unwrap().unwrap());
+    assert!(namespace.lock_file(second).unwrap().is_none());
+    assert!(namespace.lock_file(open()).unwrap().is_some());
+}

@@ -4,6 +4,14 @@ use std::io::Write;
 use super::*;
 use crate::store::Update;
 
+/// Waits for the next update, which must be a record.
+pub(super) async fn next_record(session: &mut dyn Session) -> CircuitRecord {
+    match tokio::time::timeout(10 * SECOND, session.update()).await.expect("an update arrives").unwrap() {
+        Update::Record(record) => record,
+        other @ Update::SlotsTaken { .. } => panic!("{other:?}"),
+    }
+}
+
 /// Waits for updates until one is of this epoch.
 async fn wait_for(session: &mut dyn Session, epoch: u64) -> CircuitRecord {
     let wait = async {
@@ -67,26 +75,35 @@ async fn several_decisions_of_a_circuit_arrive_as_the_last_one() {
     for _ in 0..5 {
         trip(&mut *writer, "a").await.unwrap();
     }
-    let last = trip(&mut *writer, "a").await.unwrap().record.epoch;
-    let Update::Record(record) = reader.update().await.unwrap() else { panic!("no record") };
-    assert_eq!(record.epoch, last);
+    let last = trip(&mut *writer, "a").await.unwrap().record;
+    assert_eq!(next_record(&mut *reader).await.epoch, last.epoch);
+    trip(&mut *writer, "b").await.unwrap();
+    assert_eq!(next_record(&mut *reader).await.circuit, "b");
+}
+
+#[tokio::test]
+async fn updates_before_the_connection_are_not_delivered() {
+    let setup = Setup::new();
+    let mut writer = setup.connect().await;
+    trip(&mut *writer, "before").await.unwrap();
+    let mut reader = setup.connect().await;
+    trip(&mut *writer, "after").await.unwrap();
+    assert_eq!(next_record(&mut *reader).await.circuit, "after");
 }
 
 #[tokio::test]
 async fn large_log_is_replaced_and_readers_follow() {
     let setup = Setup::new();
     let (mut writer, mut reader) = (setup.connect().await, setup.connect().await);
-    let first = trip(&mut *writer, "first").await.unwrap().record.epoch;
-    wait_for(&mut *reader, first).await;
+    // The reader has not read this update when the log is replaced.
+    trip(&mut *writer, "first").await.unwrap();
     let mut log = OpenOptions::new().append(true).open(setup.file("updates")).unwrap();
     log.write_all(&b"{\"circuit\":\"unknown\"}\n".repeat(13_000)).unwrap();
-    let last_in_old = {
-        // A session that has not read the old log yet reads it to its end.
-        let epoch = trip(&mut *writer, "second").await.unwrap().record.epoch;
-        assert!(fs::metadata(setup.file("updates")).unwrap().len() < 1000);
-        epoch
-    };
-    wait_for(&mut *reader, last_in_old).await;
+    trip(&mut *writer, "second").await.unwrap();
+    assert!(fs::metadata(setup.file("updates")).unwrap().len() < 1000);
+    for circuit in ["first", "second"] {
+        assert_eq!(next_record(&mut *reader).await.circuit, circuit);
+    }
 }
 
 #[tokio::test]
