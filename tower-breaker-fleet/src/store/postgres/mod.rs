@@ -17,11 +17,13 @@ use std::time::Duration;
 
 use tokio_postgres::Config;
 use tokio_postgres::config::Host;
+use tower_breaker::ConfigError;
 
 use self::failure::{READ_ONLY, Target, quoted};
 use self::link::Link;
 use self::session::PostgresSession;
-use super::{Backend, Session, StoreError, StoreErrorKind, StoreFuture};
+use super::{Backend, Session, StoreError, StoreFuture};
+use crate::error::FleetError;
 
 /// The version of [`PostgresStore::SCHEMA`].
 const VERSION: i32 = 1;
@@ -101,8 +103,8 @@ impl PostgresStore {
     ///
     /// Returns an error if the URL is invalid. The error has no part of the URL that may be a
     /// password.
-    pub fn open(url: &str) -> Result<Self, StoreError> {
-        let (config, target) = read_url(url, DEFAULT_SCHEMA)?;
+    pub fn open(url: &str) -> Result<Self, FleetError> {
+        let (config, target) = read_url("url", url, DEFAULT_SCHEMA)?;
         let settings = Settings { config, target, direct: None, polls: AtomicBool::new(false) };
         Ok(Self { settings: Arc::new(settings) })
     }
@@ -114,8 +116,8 @@ impl PostgresStore {
     /// # Errors
     ///
     /// Returns an error if the URL is invalid.
-    pub fn listen_at(self, direct_url: &str) -> Result<Self, StoreError> {
-        let direct = read_url(direct_url, &self.settings.target.schema)?;
+    pub fn listen_at(self, direct_url: &str) -> Result<Self, FleetError> {
+        let direct = read_url("listen_at", direct_url, &self.settings.target.schema)?;
         Ok(self.with(|settings| settings.direct = Some(direct)))
     }
 
@@ -144,16 +146,8 @@ impl PostgresStore {
     /// # Cancellation
     ///
     /// The changes are one transaction: all are made, or none.
-    pub async fn migrate(&self) -> Result<(), StoreError> {
-        let settings = &self.settings;
-        let target = &settings.target;
-        let mut link = tls::connect(&settings.config).await.map_err(|error| target.failure(error))?;
-        if let Ok(VERSION) = settings.version(&mut link).await {
-            return Ok(());
-        }
-        let statement = SCHEMA_STATEMENT.replace(DEFAULT_SCHEMA, &target.schema.replace('\'', "''"));
-        let sql = Self::SCHEMA.replacen(SCHEMA_STATEMENT, &statement, 1);
-        link.run(&sql).await.map_err(|error| target.migration_failure(error))
+    pub async fn migrate(&self) -> Result<(), FleetError> {
+        self.settings.migrate().await.map_err(FleetError::from)
     }
 
     fn with(self, change: impl FnOnce(&mut Settings)) -> Self {
@@ -166,6 +160,17 @@ impl PostgresStore {
 }
 
 impl Settings {
+    async fn migrate(&self) -> Result<(), StoreError> {
+        let target = &self.target;
+        let mut link = tls::connect(&self.config).await.map_err(|error| target.failure(error))?;
+        if let Ok(VERSION) = self.version(&mut link).await {
+            return Ok(());
+        }
+        let statement = SCHEMA_STATEMENT.replace(DEFAULT_SCHEMA, &target.schema.replace('\'', "''"));
+        let sql = PostgresStore::SCHEMA.replacen(SCHEMA_STATEMENT, &statement, 1);
+        link.run(&sql).await.map_err(|error| target.migration_failure(error))
+    }
+
     /// Connects, and checks that the server lets a session work.
     async fn connect(&self) -> Result<Link, StoreError> {
         let target = &self.target;
@@ -266,23 +271,23 @@ impl fmt::Debug for PostgresStore {
 }
 
 /// Reads a URL. The error and the target have no part of it that may be a password.
-fn read_url(url: &str, schema: &str) -> Result<(Config, Target), StoreError> {
-    let invalid = |problem: &str| StoreError {
-        kind: StoreErrorKind::Refused,
-        message: format!("the URL of PostgreSQL is invalid: {problem}"),
-        source: None,
+fn read_url(field: &'static str, url: &str, schema: &str) -> Result<(Config, Target), ConfigError> {
+    let invalid = |problem: &str| {
+        let allowed =
+            "`postgresql://user:password@host:port/database` with parameters that tokio-postgres knows";
+        ConfigError::new(field, format_args!("{problem}"), allowed)
     };
     if !["postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme)) {
-        return Err(invalid("it does not start with `postgresql://`"));
+        return Err(invalid("not a URL of PostgreSQL"));
     }
     let mut config: Config = url.parse().map_err(|error| invalid(&url_problem(&error)))?;
     let hosts: Vec<String> = config.get_hosts().iter().map(host_name).collect();
     if hosts.is_empty() {
-        return Err(invalid("it has no host"));
+        return Err(invalid("a URL without a host"));
     }
     // A password with `@` ends too early, and its rest would be shown as the host.
     if hosts.iter().any(|host| host.contains('@')) {
-        return Err(invalid("its host has `@`; write `@` in a password as `%40`"));
+        return Err(invalid("a URL with `@` in its host, which is `%40` in a password"));
     }
     config.keepalives_idle(KEEPALIVE.min(config.get_keepalives_idle()));
     if config.get_application_name().is_none() {
@@ -309,11 +314,11 @@ fn url_problem(error: &tokio_postgres::Error) -> String {
     // Parameters of libpq. Any other name may be a part of a password.
     let files = ["sslrootcert", "sslcert", "sslkey", "sslcrl", "passfile", "service", "gssencmode"];
     match problem.strip_prefix("unknown option `").and_then(|rest| rest.strip_suffix('`')) {
-        Some(option) if files.contains(&option) => format!("the parameter `{option}` is not supported"),
-        Some(_) => "it has an unknown parameter; write `?` in a password as `%3F`".to_owned(),
-        None if problem.starts_with("invalid value for option") => problem,
+        Some(option) if files.contains(&option) => format!("a URL with the parameter `{option}`"),
+        Some(_) => "a URL with an unknown parameter; `?` is `%3F` in a password".to_owned(),
+        None if problem.starts_with("invalid value for option") => format!("a URL with an {problem}"),
         None => {
-            "it cannot be read; write special characters in the password as `%` and two digits".to_owned()
+            "a URL that cannot be read; special characters of a password are `%` and two digits".to_owned()
         }
     }
 }

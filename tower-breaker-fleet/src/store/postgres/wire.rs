@@ -5,15 +5,13 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::record::{CircuitRecord, FleetState, Override};
-use crate::rules::{MAX_EPOCH, clean_text};
+use crate::rules::{LONGEST, MAX_EPOCH, clean_text, milliseconds};
 use crate::store::{
     Action, CompletedProbe, LeaseRequest, LocalOpen, Operation, ProbeOutcome, SyncCircuit, SyncRequest,
     Synced, Update,
 };
 
-/// The longest time, 10 years. Longer times are sent as this one. An answer with a longer time, or
-/// with a larger epoch, is invalid: nothing of this crate writes it.
-const LONGEST_MS: u64 = 10 * 365 * 24 * 3600 * 1000;
+/// The largest epoch of an answer. Nothing of this crate writes a larger one.
 const LARGEST_EPOCH: u64 = 2 * MAX_EPOCH;
 
 /// The longest texts of an answer, in bytes.
@@ -136,8 +134,8 @@ impl WireSync {
     pub(super) fn new(request: &SyncRequest) -> Self {
         Self {
             instance: name(&request.instance),
-            lifetime_ms: millis(request.lifetime),
-            grace_ms: millis(request.grace),
+            lifetime_ms: milliseconds(request.lifetime),
+            grace_ms: milliseconds(request.grace),
             circuits: request.circuits.iter().map(WireCircuit::new).collect(),
         }
     }
@@ -154,11 +152,11 @@ impl WireCircuit {
             at_least: quorum.at_least,
             share: quorum.share,
             failure_limit: quorum.consecutive_failures,
-            open_ms: circuit.open_for.map(millis),
+            open_ms: circuit.open_for.map(milliseconds),
             local: match circuit.local {
                 LocalOpen::Unknown => WireLocal::Unknown,
                 LocalOpen::No => WireLocal::No,
-                LocalOpen::For(time) => WireLocal::ForMs(millis(time)),
+                LocalOpen::For(time) => WireLocal::ForMs(milliseconds(time)),
                 LocalOpen::UntilReset => WireLocal::UntilReset,
             },
             // A larger epoch is damaged, and would make all later ones so.
@@ -173,9 +171,9 @@ impl WireRecord {
             circuit: name(&record.circuit),
             epoch: record.epoch,
             state: record.state,
-            remaining_ms: record.remaining.map(millis),
+            remaining_ms: record.remaining.map(milliseconds),
             manual: record.manual,
-            manual_remaining_ms: record.manual_remaining.map(millis),
+            manual_remaining_ms: record.manual_remaining.map(milliseconds),
             reason: clean_text(&record.reason),
             by: clean_text(&record.by),
         }
@@ -226,9 +224,9 @@ impl WireLeaseRequest {
             instance: name(&request.instance),
             circuit: name(&request.circuit),
             probes: request.probes,
-            lease_ms: millis(request.lease),
+            lease_ms: milliseconds(request.lease),
             weight: request.weight,
-            grace_ms: millis(request.grace),
+            grace_ms: milliseconds(request.grace),
         }
     }
 }
@@ -244,10 +242,10 @@ impl WireCompletedProbe {
                 ProbeOutcome::Failure => "failure",
                 ProbeOutcome::Neutral => "neutral",
             },
-            open_ms: probe.open_for.map(millis),
+            open_ms: probe.open_for.map(milliseconds),
             probes: probe.probes,
             successes_to_close: probe.successes_to_close,
-            grace_ms: millis(probe.grace),
+            grace_ms: milliseconds(probe.grace),
         }
     }
 }
@@ -266,9 +264,9 @@ impl WireOperation {
             by: clean_text(&operation.by),
             reason: clean_text(&operation.reason),
             expected_epoch: operation.expected_epoch,
-            open_ms: operation.open_for.map(millis),
-            keep_ms: operation.keep_for.map(millis),
-            grace_ms: millis(operation.grace),
+            open_ms: operation.open_for.map(milliseconds),
+            keep_ms: operation.keep_for.map(milliseconds),
+            grace_ms: milliseconds(operation.grace),
         }
     }
 }
@@ -288,8 +286,8 @@ impl WireUpdate {
 
 /// Returns the time of an answer. An error names the field.
 pub(super) fn duration(field: &str, ms: u64) -> Result<Duration, String> {
-    if ms > LONGEST_MS {
-        return Err(format!("`{field}` is {ms} ms, allowed are up to {LONGEST_MS} ms"));
+    if ms > LONGEST {
+        return Err(format!("`{field}` is {ms} ms, allowed are up to {LONGEST} ms"));
     }
     Ok(Duration::from_millis(ms))
 }
@@ -306,12 +304,6 @@ fn check_text(field: &str, value: &str, longest: usize) -> Result<(), String> {
         return Err(format!("`{field}` has {} bytes, allowed are up to {longest}", value.len()));
     }
     Ok(())
-}
-
-/// Returns whole milliseconds, rounded up: a circuit does not open too early, and a short time is
-/// not none.
-fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX).min(LONGEST_MS)
 }
 
 /// Returns a name as PostgreSQL can store it: NUL, which no text of PostgreSQL has, is replaced.

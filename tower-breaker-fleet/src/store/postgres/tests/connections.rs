@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use super::server::{Admin, migrated, shared};
+use super::server::{Admin, migrated, pooled, shared};
 use super::{DEADLINE, HALF, ONE, circuit, connect, heartbeat, operation, update, vote};
 use crate::record::FleetState;
-use crate::store::StoreErrorKind::Unreachable;
+use crate::store::StoreErrorKind::{Refused, Unreachable};
 use crate::store::postgres::PostgresStore;
-use crate::store::{Action, Session, Update};
+use crate::store::{Action, Backend, Session, Update};
 
 /// Waits until the session listens: an update arrives that a poll does not find.
 async fn wait_until_it_listens(session: &mut dyn Session, admin: &mut Admin, namespace: &str) {
@@ -133,4 +133,86 @@ async fn many_circuits_in_different_orders_do_not_deadlock() {
     let opened = tokio::time::timeout(DEADLINE, tasks.join_all()).await.unwrap();
     assert_eq!(opened.iter().max(), Some(&64), "the last vote opens all circuits: {opened:?}");
     assert_eq!(connect(&store, "orders").await.list(None, 100).await.unwrap().len(), 64);
+}
+
+/// LISTEN succeeds through a pooler of transactions, but nothing arrives.
+#[tokio::test]
+async fn listener_behind_pooler_polls() {
+    let pooler = pooled().await;
+    let store = pooler.polling().listen_at(pooler.url()).unwrap();
+    let mut watcher = connect(&store, "pooled listener").await;
+    let mut client = connect(&store, "pooled listener").await;
+    let wait = async {
+        while !store.settings.polls.load(std::sync::atomic::Ordering::Relaxed) {
+            client.operate(&operation("search", Action::Trip)).await.unwrap();
+            assert!(matches!(update(&mut *watcher).await.unwrap(), Update::Record(_)));
+        }
+    };
+    tokio::time::timeout(DEADLINE, wait).await.expect("the test of LISTEN fails");
+    client.operate(&operation("mail", Action::Trip)).await.unwrap();
+    loop {
+        if let Update::Record(record) = update(&mut *watcher).await.unwrap()
+            && record.circuit == "mail"
+        {
+            break;
+        }
+    }
+}
+
+#[tokio::test]
+async fn direct_listener_beside_pooler_listens() {
+    let pooler = pooled().await;
+    let store = pooler.polling().listen_at(pooler.server.url()).unwrap();
+    let mut watcher = connect(&store, "direct").await;
+    wait_until_it_listens(&mut *watcher, &mut pooler.server.admin().await, "direct").await;
+    assert!(!store.settings.polls.load(std::sync::atomic::Ordering::Relaxed));
+    let opened = connect(&store, "direct").await.sync(&vote("search")).await.unwrap();
+    let epoch = opened[0].record.as_ref().map(|record| record.epoch);
+    loop {
+        if let Update::Record(record) = update(&mut *watcher).await.unwrap() {
+            assert_eq!(Some(record.epoch), epoch);
+            break;
+        }
+    }
+}
+
+#[tokio::test]
+async fn refusals_of_pooler_name_the_next_step() {
+    let pooler = pooled().await;
+    let missing =
+        pooler.url().strip_suffix("/postgres").expect("the database is last").to_owned() + "/missing";
+    for (url, step) in [
+        (pooler.url().replace("postgres:", "postgres:secret2"), "check the user `postgres` and its password"),
+        (pooler.url().replace("//postgres:", "//missing:"), "check the user `missing` and its password"),
+        (missing, "check the database `missing`"),
+    ] {
+        let error = super::connection_error(&PostgresStore::open(&url).unwrap()).await;
+        assert_eq!(error.kind, Refused);
+        assert!(error.message.contains(step), "{}", error.message);
+    }
+}
+
+/// A paused server answers nothing. Dropping the session closes its sockets at once.
+#[tokio::test]
+async fn paused_server_blocks_only_the_message() {
+    let mut server = migrated(&[]).await;
+    let store = PostgresStore::open(&server.url()).unwrap();
+    let mut session = connect(&store, "test").await;
+    server.pause();
+    let sync = vote("search");
+    tokio::time::timeout(Duration::from_millis(300), session.sync(&sync)).await.expect_err("no answer");
+    tokio::time::timeout(Duration::from_millis(300), store.connect("test")).await.err().expect("no answer");
+    drop(session);
+    server.resume();
+    // The late message has no harm, and the sessions of the server end.
+    let mut session = connect(&store, "test").await;
+    session.sync(&sync).await.unwrap();
+    let mut admin = Admin::connect(&server.url()).await;
+    let sql = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'tower-breaker-fleet'";
+    let wait = async {
+        while admin.number(sql).await != 1 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, wait).await.expect("only the new session is left");
 }

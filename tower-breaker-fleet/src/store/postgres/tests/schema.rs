@@ -107,9 +107,8 @@ async fn documented_grants_are_enough() {
         assert_eq!(admin.number(&sql).await, 0, "{table}");
     }
     let elsewhere = store.schema("owned_by_another");
-    let error = elsewhere.migrate().await.unwrap_err();
-    assert_eq!(error.kind, StoreErrorKind::Refused);
-    assert!(error.message.contains("run `PostgresStore::migrate` as the owner"), "{}", error.message);
+    let error = elsewhere.migrate().await.unwrap_err().to_string();
+    assert!(error.contains("run `PostgresStore::migrate` as the owner"), "{error}");
 }
 
 /// A temporary table of a caller must not replace a table of the functions.

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, Weak};
 
-use test_servers::Postgres;
+use test_servers::{PgBouncer, Postgres};
 use tokio_postgres::{Config, NoTls};
 
 use crate::store::postgres::PostgresStore;
@@ -63,6 +63,39 @@ pub(super) async fn shared() -> Arc<Shared> {
     let started = migrated(&["max_connections=200", "track_functions=all"]).await;
     let started = Arc::new(Shared { url: started.url(), server: Mutex::new(started) });
     *server = Arc::downgrade(&started);
+    started
+}
+
+/// The shared server behind PgBouncer in transaction mode.
+pub(super) struct Pooled {
+    url: String,
+    // Ends before the server.
+    _pooler: Mutex<PgBouncer>,
+    pub(super) server: Arc<Shared>,
+}
+
+impl Pooled {
+    /// Returns a store that polls through the pooler.
+    pub(super) fn polling(&self) -> PostgresStore {
+        PostgresStore::open(&self.url).unwrap()
+    }
+
+    pub(super) fn url(&self) -> &str {
+        &self.url
+    }
+}
+
+/// Returns the shared pooler, which ends with the last test that uses it.
+pub(super) async fn pooled() -> Arc<Pooled> {
+    static POOLER: tokio::sync::Mutex<Weak<Pooled>> = tokio::sync::Mutex::const_new(Weak::new());
+    let mut pooler = POOLER.lock().await;
+    if let Some(pooler) = pooler.upgrade() {
+        return pooler;
+    }
+    let server = shared().await;
+    let started = PgBouncer::start(&server.server.lock().unwrap());
+    let started = Arc::new(Pooled { url: started.url(), _pooler: Mutex::new(started), server });
+    *pooler = Arc::downgrade(&started);
     started
 }
 
