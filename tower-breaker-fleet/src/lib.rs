@@ -25,6 +25,8 @@ pub use operation::{FleetAction, FleetOperation};
 pub use quorum::Quorum;
 pub use record::{CircuitRecord, FleetState, Override};
 pub use status::{FleetCircuitStatus, FleetStatus};
+#[cfg(all(feature = "file", unix))]
+pub use store::FileStore;
 #[cfg(feature = "postgres")]
 pub use store::PostgresStore;
 pub use store::{Availability, Delivery, FleetStore, MemoryStore};

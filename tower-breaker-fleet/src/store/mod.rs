@@ -25,6 +25,8 @@ mod redis;
 #[cfg(test)]
 pub(crate) mod scenarios;
 
+#[cfg(all(feature = "file", unix))]
+pub use file::FileStore;
 pub use memory::{Availability, Delivery, MemoryStore};
 #[cfg(feature = "postgres")]
 pub use postgres::PostgresStore;

@@ -18,7 +18,8 @@ use std::path::PathBuf;
 
 use session::FileSession;
 
-use super::{Backend, Session, StoreError, StoreFuture};
+use super::{Backend, Session, StoreFuture};
+use crate::FleetError;
 
 /// A folder that the processes of one machine share. Nothing has to be installed.
 ///
@@ -77,6 +78,21 @@ use super::{Backend, Session, StoreError, StoreFuture};
 ///
 /// Use Redis, Valkey or PostgreSQL for processes on several machines, or for more than about 50
 /// processes. A heartbeat replaces a file for each circuit; one process writes at a time.
+///
+/// # Examples
+///
+/// ```no_run
+/// use tower_breaker_fleet::{FileStore, Fleet, FleetError, Quorum};
+///
+/// # fn share(circuit: &tower_breaker::Circuit) -> Result<(), FleetError> {
+/// let store = FileStore::open("/var/lib/app/circuits")?;
+/// // The first worker that opens the circuit opens it for all workers of this machine.
+/// let (fleet, agent) = Fleet::builder(store).quorum(Quorum::at_least(1)).build()?;
+/// tokio::spawn(agent);
+/// fleet.share(circuit)?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct FileStore {
     folder: PathBuf,
@@ -90,8 +106,8 @@ impl FileStore {
     /// # Errors
     ///
     /// If the folder cannot be created, or is no folder. Later problems, such as a full disk, are
-    /// in the status of the fleet, and each process then decides for itself.
-    pub fn open(folder: impl Into<PathBuf>) -> Result<Self, StoreError> {
+    /// in [`Fleet::status`](crate::Fleet::status), and each process then decides for itself.
+    pub fn open(folder: impl Into<PathBuf>) -> Result<Self, FleetError> {
         let folder = folder.into();
         folder::create_root(&folder)?;
         Ok(Self { folder, now: clock::now_ms })
