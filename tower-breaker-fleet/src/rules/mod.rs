@@ -8,7 +8,7 @@
 //! what is over, and ends an override whose time is over. Each returns the reply and what the
 //! store has to publish.
 //!
-//! # What each rule prevents
+//! # Failures that each rule prevents
 //!
 //! **Quorum** ([`sync`](CircuitData::sync)). A process with a broken network or configuration would
 //! open the circuit of all others. So a circuit opens only if at least

@@ -72,7 +72,7 @@ pub trait Session: Send {
 /// The message of a heartbeat: "this process is alive, and these are its ballots".
 #[derive(Clone, Debug)]
 pub struct SyncRequest {
-    /// The name of the process.
+    /// The name of the process. Two processes with the same name count as one member.
     pub instance: String,
     /// How long the process counts as a member, and its ballot as valid, without another message.
     pub lifetime: Duration,
