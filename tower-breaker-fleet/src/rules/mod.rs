@@ -74,7 +74,7 @@ use serde::{Deserialize, Serialize};
 use crate::record::{CircuitRecord, FleetState, Override};
 use crate::store::{Ballot, Update};
 use deadline::Deadline;
-#[cfg(feature = "redis")]
+#[cfg(any(feature = "postgres", feature = "redis"))]
 pub(crate) use deadline::{LONGEST, milliseconds};
 pub(crate) use limits::{MAX_EPOCH, clean_text};
 

@@ -22,6 +22,7 @@ use tower_breaker::ConfigError;
 use self::failure::{READ_ONLY, Target, quoted};
 use self::link::Link;
 use self::session::PostgresSession;
+use self::tls::Tls;
 use super::{Backend, Session, StoreError, StoreFuture};
 use crate::error::FleetError;
 
@@ -66,6 +67,12 @@ const KEEPALIVE: Duration = Duration::from_secs(30);
 /// direct connection, and the store tests it with a notification. If none arrives within 1 s, the
 /// store polls, and tries LISTEN again each minute.
 ///
+/// # TLS
+///
+/// With the feature `postgres-tls`, a connection over TCP uses TLS if the server offers it. With
+/// `sslmode=require` in the URL, it fails without TLS. The certificate is always verified.
+/// The application chooses the cryptography: it installs a default crypto provider of rustls.
+///
 /// # Failures
 ///
 /// - After a crash of the server the members and leases are lost, because their tables are not
@@ -81,6 +88,7 @@ pub struct PostgresStore {
 struct Settings {
     config: Config,
     target: Target,
+    tls: Tls,
     /// The configuration of the connection for LISTEN, and what to call it.
     direct: Option<(Config, Target)>,
     /// Whether the log has that LISTEN does not work.
@@ -105,7 +113,8 @@ impl PostgresStore {
     /// password.
     pub fn open(url: &str) -> Result<Self, FleetError> {
         let (config, target) = read_url("url", url, DEFAULT_SCHEMA)?;
-        let settings = Settings { config, target, direct: None, polls: AtomicBool::new(false) };
+        let (tls, polls) = (Tls::default(), AtomicBool::new(false));
+        let settings = Settings { config, target, tls, direct: None, polls };
         Ok(Self { settings: Arc::new(settings) })
     }
 
@@ -133,6 +142,22 @@ impl PostgresStore {
         })
     }
 
+    /// Sets the root certificates of the server: a file in the format PEM, such as the one of a
+    /// provider of databases. The default are the certificates of the system.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the file cannot be read, or has no certificate.
+    #[cfg(feature = "postgres-tls")]
+    pub fn root_certificates(self, file: impl AsRef<std::path::Path>) -> Result<Self, FleetError> {
+        let file = file.as_ref();
+        let tls = Tls::with_roots(file).map_err(|problem| {
+            let value = format_args!("{}: {problem}", file.display());
+            ConfigError::new("root_certificates", value, "a file with certificates in the format PEM")
+        })?;
+        Ok(self.with(|settings| settings.tls = tls))
+    }
+
     /// Creates the schema, the tables and the functions, if the database does not have them.
     ///
     /// Several processes may call it at the same time. The role needs the privilege to create
@@ -151,9 +176,14 @@ impl PostgresStore {
     }
 
     fn with(self, change: impl FnOnce(&mut Settings)) -> Self {
-        let Settings { config, target, direct, .. } = &*self.settings;
-        let (config, target, direct) = (config.clone(), target.clone(), direct.clone());
-        let mut settings = Settings { config, target, direct, polls: AtomicBool::new(false) };
+        let Settings { config, target, tls, direct, .. } = &*self.settings;
+        let mut settings = Settings {
+            config: config.clone(),
+            target: target.clone(),
+            tls: tls.clone(),
+            direct: direct.clone(),
+            polls: AtomicBool::new(false),
+        };
         change(&mut settings);
         Self { settings: Arc::new(settings) }
     }
@@ -162,7 +192,7 @@ impl PostgresStore {
 impl Settings {
     async fn migrate(&self) -> Result<(), StoreError> {
         let target = &self.target;
-        let mut link = tls::connect(&self.config).await.map_err(|error| target.failure(error))?;
+        let mut link = self.tls.connect(&self.config, target).await?;
         if let Ok(VERSION) = self.version(&mut link).await {
             return Ok(());
         }
@@ -174,7 +204,7 @@ impl Settings {
     /// Connects, and checks that the server lets a session work.
     async fn connect(&self) -> Result<Link, StoreError> {
         let target = &self.target;
-        let mut link = tls::connect(&self.config).await.map_err(|error| target.failure(error))?;
+        let mut link = self.tls.connect(&self.config, target).await?;
         let sql = "SELECT pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean, \
                    current_setting('transaction_isolation'), current_setting('server_encoding')";
         let rows = link.query(sql, &[]).await.map_err(|error| target.failure(error))?;
@@ -227,7 +257,7 @@ impl Settings {
     /// Connects for LISTEN.
     async fn connect_directly(&self) -> Result<Link, StoreError> {
         let config = self.direct.as_ref().map_or(&self.config, |(config, _)| config);
-        tls::connect(config).await.map_err(|error| self.direct_target().failure(error))
+        self.tls.connect(config, self.direct_target()).await
     }
 
     /// Returns the target of the connection for LISTEN.

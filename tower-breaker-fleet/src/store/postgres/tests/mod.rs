@@ -7,6 +7,8 @@ mod failures;
 mod scenarios;
 mod schema;
 mod server;
+#[cfg(feature = "postgres-tls")]
+mod tls;
 
 use std::time::Duration;
 

@@ -19,6 +19,11 @@ impl Shared {
         &self.url
     }
 
+    #[cfg(feature = "postgres-tls")]
+    pub(super) fn socket(&self) -> std::path::PathBuf {
+        self.server.lock().unwrap().socket()
+    }
+
     /// Returns the URL for another user.
     pub(super) fn url_as(&self, user: &str, password: &str) -> String {
         self.server.lock().unwrap().url_as(user, password)
