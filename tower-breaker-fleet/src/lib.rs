@@ -29,4 +29,6 @@ pub use status::{FleetCircuitStatus, FleetStatus};
 pub use store::FileStore;
 #[cfg(feature = "postgres")]
 pub use store::PostgresStore;
+#[cfg(feature = "redis")]
+pub use store::RedisStore;
 pub use store::{Availability, Delivery, FleetStore, MemoryStore};

@@ -30,6 +30,8 @@ pub use file::FileStore;
 pub use memory::{Availability, Delivery, MemoryStore};
 #[cfg(feature = "postgres")]
 pub use postgres::PostgresStore;
+#[cfg(feature = "redis")]
+pub use redis::RedisStore;
 
 /// A future of a store. Dropping it cancels the wait; the store may still process the message.
 pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;

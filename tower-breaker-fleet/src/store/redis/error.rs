@@ -1,6 +1,7 @@
 //! What an error of the server means, and what to do about it.
 
 use std::error::Error;
+use std::sync::Arc;
 
 use redis::{ErrorKind, RedisError};
 
@@ -10,7 +11,7 @@ use crate::store::StoreError;
 use crate::store::StoreErrorKind::{self, Invalid, Refused, Unreachable};
 
 /// The commands that the scripts and sessions use, as rules of an ACL.
-pub(super) const ACL_RULES: &str = "~tb1:* &tb1:* +hello +ping +eval +evalsha +time \
+pub(super) const ACL_RULES: &str = "~tb1:* &tb1:* +ping +eval +evalsha +time \
      +subscribe +ssubscribe +publish +spublish +hset +hget +hmget +hgetall +hdel +zadd +zrem +zcard +zcount \
      +zscore +zrangebyscore +zrangebylex +zremrangebyscore +del +pttl +pexpire +pexpireat +persist +cluster|slots";
 
@@ -72,7 +73,9 @@ fn provider_advice(address: &Address) -> &'static str {
 }
 
 fn io_error_kind(error: &RedisError) -> Option<std::io::ErrorKind> {
-    error.source()?.downcast_ref::<std::io::Error>().map(std::io::Error::kind)
+    // The driver shares the cause, so its type is that of the reference counter.
+    let shared = error.source()?.downcast_ref::<Arc<dyn Error + Send + Sync>>()?;
+    shared.downcast_ref::<std::io::Error>().map(std::io::Error::kind)
 }
 
 fn tls_advice(address: &Address) -> &'static str {
@@ -141,11 +144,9 @@ fn missing_rule(detail: &str) -> String {
     if detail.contains("key") {
         return "~tb1:*".to_owned();
     }
-    match detail.split('\'').nth(1) {
-        Some(command) if !command.is_empty() => format!("+{command}"),
-        // The text within scripts does not name the command.
-        _ => ACL_RULES.split_whitespace().collect::<Vec<_>>().join(" "),
-    }
+    let command = detail.split_once("run the '").and_then(|(_, rest)| rest.split('\'').next());
+    // The text within scripts does not name the command.
+    command.map_or_else(|| ACL_RULES.to_owned(), |command| format!("+{command}"))
 }
 
 fn other_message(error: &RedisError, detail: &str) -> (StoreErrorKind, String) {

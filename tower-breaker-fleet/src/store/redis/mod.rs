@@ -21,12 +21,14 @@ use std::time::Duration;
 
 use redis::cmd;
 use tokio::time::Instant;
+use tower_breaker::ConfigError;
 
 use self::address::Address;
 use self::connection::Connection;
 use self::keys::Keys;
 use self::session::{CHECK_SUBSCRIPTION_EVERY, RedisSession};
 use super::{Backend, Session, StoreError, StoreFuture};
+use crate::error::FleetError;
 
 /// A store in Redis (6.2 or later) or Valkey; in a cluster, Redis 7.0 or later.
 ///
@@ -58,7 +60,7 @@ use super::{Backend, Session, StoreError, StoreFuture};
 /// `+cluster|slots` before Redis 7.0:
 ///
 /// ```text
-/// ACL SETUSER fleet on >PASSWORD ~tb1:* &tb1:* +hello +ping +eval +evalsha +time
+/// ACL SETUSER fleet on >PASSWORD ~tb1:* &tb1:* +ping +eval +evalsha +time
 ///     +subscribe +ssubscribe +publish +spublish +hset +hget +hmget +hgetall +hdel
 ///     +zadd +zrem +zcard +zcount +zscore +zrangebyscore +zrangebylex +zremrangebyscore
 ///     +del +pttl +pexpire +pexpireat +persist +cluster|slots
@@ -79,16 +81,50 @@ pub struct RedisStore {
 }
 
 impl RedisStore {
-    fn new(urls: &[&str], is_cluster: bool) -> Result<Self, String> {
+    /// Returns a store in one server, such as `redis://fleet:password@redis.example.com:6379`.
+    ///
+    /// It connects later. These URLs work:
+    ///
+    /// - `redis://user:password@host:port/database`
+    /// - `rediss://user:password@host:port/database` with TLS. It needs the feature `redis-tls` and
+    ///   a crypto provider of rustls that the process has installed, or that a feature of rustls
+    ///   selects. The system's certificates are used, or those of the variable `SSL_CERT_FILE`.
+    /// - `redis+unix:///path?user=user&pass=password&db=database`
+    ///
+    /// `valkey://`, `valkeys://` and `valkey+unix://` mean the same.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`FleetError::Invalid`] for another URL. Its text has no password.
+    pub fn open(url: &str) -> Result<Self, FleetError> {
+        Ok(Self::new(vec![Address::parse(url)?], false))
+    }
+
+    /// Returns a store in a cluster. The URLs, as of [`open`](Self::open), are of some of its
+    /// nodes.
+    ///
+    /// Each connection first asks these nodes in turn for the node of the namespace. If the keys of
+    /// the namespace move to another node, the agent connects to that one.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`FleetError::Invalid`] without a URL, for a URL of another kind, and for a database
+    /// other than 0.
+    pub fn cluster(urls: &[&str]) -> Result<Self, FleetError> {
         let servers: Result<Vec<_>, _> = urls.iter().map(|url| Address::parse(url)).collect();
         let servers = servers?;
         if servers.is_empty() {
-            return Err("no node of a cluster is given; pass at least one URL".to_owned());
+            return Err(ConfigError::new("urls", "empty", "at least one node of the cluster").into());
         }
-        if is_cluster && let Some(server) = servers.iter().find(|server| server.database() != 0) {
-            return Err(format!("`{}` names a database, but a cluster has only database 0", server.shown()));
+        if let Some(server) = servers.iter().find(|server| server.database() != 0) {
+            let value = format_args!("`{}`", server.shown());
+            return Err(ConfigError::new("urls", value, "database 0, the only one of a cluster").into());
         }
-        Ok(Self { servers, is_cluster, check_subscription_every: CHECK_SUBSCRIPTION_EVERY })
+        Ok(Self::new(servers, true))
+    }
+
+    fn new(servers: Vec<Address>, is_cluster: bool) -> Self {
+        Self { servers, is_cluster, check_subscription_every: CHECK_SUBSCRIPTION_EVERY }
     }
 
     /// Returns the server that has the keys of a namespace.

@@ -78,10 +78,10 @@ local function release(record, at, reason, by, grace)
 end
 
 -- A deadline is never further ahead than its length, even if the clock has stepped back.
+-- A text that is no number fails.
 local function deadline(ends, length)
-  ends, length = tonumber(ends), tonumber(length)
-  if ends and length then
-    return math.min(ends, now + length), length
+  if ends and ends ~= '' then
+    return math.min(tonumber(ends), now + tonumber(length)), tonumber(length)
   end
 end
 
