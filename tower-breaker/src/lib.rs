@@ -128,7 +128,7 @@
 //! |---|---|
 //! | [`BreakerLayer`], [`Breaker`], [`ResponseFuture`] | the layer, its service, and the service's future |
 //! | [`BreakerConfig`], [`BreakerConfigBuilder`], [`CancelledPolicy`], [`Mode`] | the configuration |
-//! | [`Circuit`], [`Permit`], [`Status`] | a handle to a circuit, a permit for one call, a snapshot |
+//! | [`Circuit`], [`Permit`], [`Status`] | a handle to a circuit, a permit for one call, the status of the circuit |
 //! | [`CircuitRegistry`] | circuits by name |
 //! | [`BreakerError`], [`Rejection`], [`TimedOut`], [`ControlError`] | the errors |
 //! | [`CircuitState`], [`Reason`], [`Counts`], [`HalfOpen`], [`HealthReport`] | values in a status and in a transition |
@@ -210,6 +210,7 @@
 //! | [`report`](Circuit::report) | applies a health report: critical opens the circuit, recovered admits probes immediately |
 //! | [`Mode::ObserveOnly`], in the configuration | changes the circuit's state, but rejects no call |
 //! | [`Mode::Disabled`], in the configuration | admits all calls and counts none |
+//! | [`snapshot`](Circuit::snapshot), [`restore`](Circuit::restore) | keep the state over a restart of the process: see the module [`snapshot`] |
 //!
 //! A readiness page should use [`Status::rejects_calls`]. It includes forced open, and is `false`
 //! again when the open time or the override is over. The circuit then waits for the next call,
@@ -458,7 +459,7 @@
 //! | `metrics` | counters and gauges for the `metrics` crate |
 //! | `stream` | transitions as a stream: `Circuit::transitions` |
 //! | `tracing` | events for transitions and rejections |
-//! | `serde` | reads and writes [`BreakerConfig`] and `KeyedConfig`, and durations in your own settings (`HumanDuration`); writes [`Status`] and [`Transition`](telemetry::Transition), with durations in seconds (`retry_after_seconds`) |
+//! | `serde` | reads and writes [`BreakerConfig`] and `KeyedConfig`, and durations in your own settings (`HumanDuration`); writes [`Status`] and [`Transition`](telemetry::Transition), with durations in seconds (`retry_after_seconds`); reads and writes [snapshots](snapshot) |
 //! | `schemars` | JSON Schemas of [`BreakerConfig`] and `KeyedConfig` |
 //! | `test-util` | the module [`test_util`]: circuits in a given state, a clock, and values, for tests of your own code |
 //! | `llm` | with `track_body`: finds errors in the event streams of LLM APIs |

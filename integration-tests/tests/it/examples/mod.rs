@@ -7,6 +7,7 @@ mod llm_worker;
 mod quickstart;
 mod reqwest;
 mod reqwest_middleware;
+mod restart;
 mod shards;
 mod tenants;
 mod tonic;

@@ -4,6 +4,7 @@ mod cancelled;
 mod failure_span;
 mod overrides;
 mod slow_start;
+mod snapshots;
 
 use std::sync::Arc as StdArc;
 use std::task::{Wake, Waker};
