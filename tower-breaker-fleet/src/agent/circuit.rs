@@ -22,7 +22,7 @@ use tower_breaker::{BreakerConfig, CircuitState, Reason, Status};
 use super::Time;
 use super::ballot::{ballot, is_member};
 use super::known::Known;
-use super::probe::{Probe, ROUNDING};
+use super::probe::{Probe, RESERVATION, ROUNDING};
 use crate::record::{CircuitRecord, FleetState, Override};
 use crate::store::{Ballot, LocalOpen, ProbeOutcome, Synced};
 
@@ -120,8 +120,11 @@ pub(crate) struct Follower {
     pub(super) ask_at: Option<Time>,
     /// No request for a lease before.
     pub(super) not_before: Time,
-    /// The rejected calls of the circuit, and the time, when the fleet opened it.
-    pub(super) opened: (u64, Time),
+    /// How long the next lease waits for a call.
+    pub(super) reservation: Duration,
+    /// The rejected calls of the circuit, and the time, when the fleet opened it. `None`: the fleet
+    /// is closed.
+    pub(super) opened: Option<(u64, Time)>,
     /// When to evaluate the ballot, and when it was evaluated last.
     check_at: Option<Time>,
     checked_at: Time,
@@ -147,7 +150,8 @@ impl Follower {
             asking: false,
             ask_at: None,
             not_before: Time::ZERO,
-            opened: (0, Time::ZERO),
+            reservation: RESERVATION,
+            opened: None,
             check_at: None,
             checked_at: Time::ZERO,
         }
@@ -252,7 +256,7 @@ impl Follower {
         if is_first {
             self.restore(now, synced.local, local, actions);
         }
-        if Self::can_vouch(local) || (resync && self.demand) {
+        if self.can_vouch(now, local) || (resync && self.demand) {
             self.schedule_ask(now);
         }
     }
@@ -272,16 +276,26 @@ impl Follower {
             }
             Accepted::Known | Accepted::Old => return,
         }
-        self.end_probe();
-        if record.state == FleetState::Open {
-            self.demand = false;
-            self.opened = (local.status.rejected_calls, now);
-            actions.push(Action::Rearm(Signal::Demand));
-        }
+        self.begin_epoch(now, record.state, local, actions);
         let was_unclosed = before.is_some_and(|(state, _)| state != FleetState::Closed);
         self.follow(now, was_unclosed, local, actions);
-        if self.demand {
+        if self.demand || self.can_vouch(now, local) {
             self.schedule_ask(now);
+        }
+    }
+
+    fn begin_epoch(&mut self, now: Time, state: FleetState, local: &Local, actions: &mut Vec<Action>) {
+        self.end_probe();
+        let opened = (local.status.rejected_calls, now);
+        match state {
+            FleetState::Closed => self.opened = None,
+            FleetState::Open => {
+                self.opened = Some(opened);
+                self.demand = false;
+                actions.push(Action::Rearm(Signal::Demand));
+            }
+            // The opening was missed if it is not known.
+            FleetState::HalfOpen => _ = self.opened.get_or_insert(opened),
         }
     }
 
@@ -321,7 +335,11 @@ impl Follower {
             actions.push(Action::Release);
         }
         match known.state(now) {
-            FleetState::Open | FleetState::HalfOpen => self.hold(now, actions),
+            FleetState::Open | FleetState::HalfOpen => {
+                if !self.can_vouch(now, local) {
+                    self.hold(now, actions);
+                }
+            }
             // The report of a health checker takes precedence over the fleet.
             FleetState::Closed if was_unclosed && !is_reported_critical(&local.status) => {
                 self.held_until = None;

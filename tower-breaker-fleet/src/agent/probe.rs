@@ -4,6 +4,10 @@
 //! first: a process that has a call every ten seconds would otherwise block the slot. Its weight is
 //! the probability that the process begins its probe within it. When the probe begins, the process
 //! extends the lease to the probe lease of the configuration.
+//!
+//! After an unused reservation, the process asks again. Between the two requests others can take
+//! the slot. If no process does, the next reservation is twice as long: then the calls of the whole
+//! fleet are rare, and a slot that waits longer costs nothing.
 
 use std::cmp::Ordering;
 use std::time::Duration;
@@ -14,11 +18,14 @@ use tower_breaker::{CircuitState, Reason};
 use super::Time;
 use super::circuit::{Accepted, Action, Follower, Local};
 use super::known::Known;
-use crate::record::{CircuitRecord, FleetState};
+use crate::record::CircuitRecord;
 use crate::store::{LeaseReply, ProbeOutcome};
 
-/// How long a lease waits for a call.
+/// How long the first lease waits for a call.
 pub(super) const RESERVATION: Duration = Duration::from_millis(500);
+
+/// The longest time that a lease waits for a call.
+const LONGEST_RESERVATION: Duration = Duration::from_secs(8);
 
 /// The largest weight of a reservation. A weight of 1 means that the probe has begun.
 const MAX_RESERVATION: f64 = 0.99;
@@ -67,7 +74,7 @@ impl Follower {
     /// A new epoch has begun: leases of the last one are over.
     pub(super) fn end_probe(&mut self) {
         self.probe = Probe::None;
-        (self.ask_at, self.not_before) = (None, Time::ZERO);
+        (self.ask_at, self.not_before, self.reservation) = (None, Time::ZERO, RESERVATION);
     }
 
     /// Returns the epoch of a lease that no call has used yet.
@@ -96,20 +103,25 @@ impl Follower {
         self.ask_at = Some(self.ask_at.map_or(at, |other| other.min(at)));
     }
 
-    /// Whether the circuit has closed by its own probes while the store was away.
+    /// Whether the circuit has closed by its own probes since the fleet opened it, which happens
+    /// while the store is away.
     ///
-    /// Such a process reports a success without another probe, so that the fleet closes, too.
-    pub(super) fn can_vouch(local: &Local) -> bool {
+    /// Such a process reports a success without another probe, so that the fleet closes, too. It
+    /// does not open its circuit again, unless the open time of a later decision is not over.
+    pub(super) fn can_vouch(&self, now: Time, local: &Local) -> bool {
+        let Some((_, opened_at)) = self.opened else { return false };
         let reason = local.status.last_transition.as_ref().map(|transition| transition.reason);
         Self::may_probe(local)
             && local.status.state == CircuitState::Closed
             && reason == Some(Reason::ProbesSucceeded)
+            && local.status.lasted < now.saturating_sub(opened_at)
+            && self.known.as_ref().is_some_and(|known| known.is_time_over(now))
     }
 
     fn can_ask(&self, now: Time, local: &Local) -> bool {
         let is_over = |known: &Known| known.is_unclosed(now) && known.is_time_over(now);
         let waits = matches!(local.status.state, CircuitState::Open | CircuitState::HalfOpen);
-        let is_useful = (self.demand && waits && Self::may_probe(local)) || Self::can_vouch(local);
+        let is_useful = (self.demand && waits && Self::may_probe(local)) || self.can_vouch(now, local);
         let is_idle = self.probe == Probe::None && !self.asking && self.attached;
         is_idle && is_useful && self.known.as_ref().is_some_and(is_over)
     }
@@ -119,10 +131,10 @@ impl Follower {
         if local.status.state == CircuitState::Closed {
             return 1.0;
         }
-        let (rejected, at) = self.opened;
+        let (rejected, at) = self.opened.unwrap_or_default();
         let calls = local.status.rejected_calls.saturating_sub(rejected).max(1);
         let elapsed = now.saturating_sub(at).max(RESERVATION).as_secs_f64();
-        (RESERVATION.as_secs_f64() * calls as f64 / elapsed).min(MAX_RESERVATION)
+        (self.reservation.as_secs_f64() * calls as f64 / elapsed).min(MAX_RESERVATION)
     }
 
     pub(super) fn on_probe_timer(&mut self, now: Time, local: &Local, actions: &mut Vec<Action>) {
@@ -130,7 +142,7 @@ impl Follower {
             self.ask_at = None;
             if self.can_ask(now, local) {
                 self.asking = true;
-                let lease = RESERVATION.min(local.config.probe_lease());
+                let lease = self.reservation;
                 actions.push(Action::Ask { weight: self.weight(now, local), lease });
             }
         }
@@ -140,7 +152,7 @@ impl Follower {
                 if local.status.half_open.is_some_and(|round| round.running_probes > 0) {
                     self.on_probe_started(now, local, actions);
                 } else {
-                    self.withdraw(now, actions);
+                    self.repeat_reservation(now, actions);
                 }
             }
             // The outcome would come too late.
@@ -150,6 +162,19 @@ impl Follower {
             }
             _ => {}
         }
+    }
+
+    /// Gives an unused reservation back, and asks for a longer one a little later.
+    ///
+    /// The circuit stays half-open without a slot meanwhile, so that it has no transition for each
+    /// reservation.
+    fn repeat_reservation(&mut self, now: Time, actions: &mut Vec<Action>) {
+        let Probe::Reserved { epoch, .. } = self.probe else { return };
+        self.probe = Probe::None;
+        actions.push(Action::Complete { epoch, outcome: ProbeOutcome::Neutral });
+        self.reservation = (self.reservation * 2).min(LONGEST_RESERVATION);
+        self.not_before = now + RESERVATION.mul_f64(self.random.f64());
+        self.schedule_ask(now);
     }
 
     /// Gives an unused reservation back, and waits for the next rejected call.
@@ -198,13 +223,14 @@ impl Follower {
         let epoch = reply.record.epoch;
         let outcome = match local.status.state {
             CircuitState::Open | CircuitState::HalfOpen => {
-                self.probe = Probe::Reserved { epoch, until: now + RESERVATION };
+                let start_within = self.reservation;
+                self.probe = Probe::Reserved { epoch, until: now + start_within };
                 let takeover = self.tuning.takeover.mul_f64(1.0 + self.random.f64());
-                let remaining = RESERVATION + 2 * local.config.probe_lease() + takeover;
-                actions.push(Action::Apply(Command::Probe { start_within: RESERVATION, remaining }));
+                let remaining = start_within + 2 * local.config.probe_lease() + takeover;
+                actions.push(Action::Apply(Command::Probe { start_within, remaining }));
                 return;
             }
-            _ if Self::can_vouch(local) => ProbeOutcome::Success,
+            _ if self.can_vouch(now, local) => ProbeOutcome::Success,
             _ => ProbeOutcome::Neutral,
         };
         if outcome == ProbeOutcome::Success {
@@ -214,7 +240,11 @@ impl Follower {
     }
 
     fn on_lease_refused(&mut self, now: Time, reply: &LeaseReply, local: &Local, actions: &mut Vec<Action>) {
-        self.not_before = now + reply.retry_after + ROUNDING;
+        // The time of the first free slot is the same for all processes, and there are more of them
+        // than slots.
+        let retry_after = reply.retry_after.max(RESERVATION.mul_f64(0.5 + 0.5 * self.random.f64()));
+        self.not_before = now + retry_after + ROUNDING;
+        self.reservation = RESERVATION;
         let known = self.known.as_ref().map_or(0, Known::epoch);
         match reply.record.epoch.cmp(&known) {
             Ordering::Greater => return self.on_record(now, &reply.record, local, actions),
@@ -225,10 +255,10 @@ impl Follower {
                 actions.push(Action::Sync);
             }
         }
-        if reply.record.state == FleetState::HalfOpen {
-            self.demand = false;
-            actions.push(Action::Rearm(Signal::Demand));
-        } else if self.demand {
+        if local.status.state == CircuitState::HalfOpen {
+            self.hold(now, actions);
+        }
+        if self.demand {
             self.schedule_ask(now);
         }
     }

@@ -1,5 +1,7 @@
 //! The processes of a test.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
@@ -14,6 +16,8 @@ pub(crate) const NAME: &str = "search";
 pub(crate) const HEARTBEAT: Duration = Duration::from_secs(5);
 /// How long the store waits for all members to report.
 pub(crate) const WARM_UP: Duration = Duration::from_millis(12_600);
+/// The time between two looks at the processes.
+const STEP: Duration = Duration::from_millis(5);
 pub(crate) const OPEN: Duration = Duration::from_secs(3);
 
 pub(crate) fn millis(millis: u64) -> Duration {
@@ -71,6 +75,20 @@ impl Process {
         true
     }
 
+    /// Begins a call that takes some time.
+    fn spawn_call(&mut self, server_works: bool, latency: Duration, server: &Server) {
+        let Ok(permit) = self.circuit.try_acquire() else { return };
+        self.admitted += 1;
+        let verdict = if server_works && self.is_good { Verdict::Success } else { failure() };
+        let server = server.clone();
+        tokio::spawn(async move {
+            server.begin();
+            sleep(latency).await;
+            server.end();
+            permit.record(verdict);
+        });
+    }
+
     pub(crate) fn record(&self) -> CircuitRecord {
         let status = self.fleet.circuit_status(NAME).expect("a reply of the store");
         status.record.unwrap_or_default()
@@ -91,13 +109,50 @@ pub(crate) fn failure() -> Verdict {
     Verdict::Fault(Fault::new(Kind::Server, Retryable::Never, Health::Unhealthy, Origin::Remote))
 }
 
+/// What the server sees of the calls that take time.
+#[derive(Clone, Default)]
+pub(crate) struct Server {
+    running: Arc<AtomicUsize>,
+    most_running: Arc<AtomicUsize>,
+    calls: Arc<AtomicUsize>,
+}
+
+impl Server {
+    fn begin(&self) {
+        let running = self.running.fetch_add(1, Ordering::Relaxed) + 1;
+        self.most_running.fetch_max(running, Ordering::Relaxed);
+        self.calls.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn end(&self) {
+        self.running.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Counts from now on.
+    pub(crate) fn reset(&self) {
+        self.most_running.store(0, Ordering::Relaxed);
+        self.calls.store(0, Ordering::Relaxed);
+    }
+
+    pub(crate) fn most_running(&self) -> usize {
+        self.most_running.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn calls(&self) -> usize {
+        self.calls.load(Ordering::Relaxed)
+    }
+}
+
 /// Several processes that make calls at a steady rate.
 pub(crate) struct Processes {
     pub(crate) all: Vec<Process>,
     pub(crate) store: MemoryStore,
     /// The time between two calls of each process.
     pub(crate) interval: Duration,
+    /// How long a call takes.
+    pub(crate) latency: Duration,
     pub(crate) server_works: bool,
+    pub(crate) server: Server,
 }
 
 impl Processes {
@@ -111,7 +166,13 @@ impl Processes {
         for process in &all {
             assert!(process.fleet.ready(seconds(1)).await, "the agent is ready");
         }
-        Self { all, store, interval: millis(100), server_works: true }
+        let (latency, server) = (Duration::ZERO, Server::default());
+        Self { all, store, interval: millis(100), latency, server_works: true, server }
+    }
+
+    /// Waits until the agents have evaluated their ballots and the store has replied.
+    pub(crate) async fn settle(&self) {
+        sleep(millis(60)).await;
     }
 
     /// Makes calls for this long.
@@ -126,25 +187,49 @@ impl Processes {
         condition: impl Fn(&Self) -> bool,
     ) -> Option<Duration> {
         let start = Instant::now();
-        let step = (self.interval / u32::try_from(self.all.len()).unwrap()).max(millis(1));
+        // The processes call one after another.
+        let offset = self.interval / u32::try_from(self.all.len()).unwrap();
         let mut next = vec![start; self.all.len()];
         for (number, next) in next.iter_mut().enumerate() {
-            *next += step * u32::try_from(number).unwrap();
+            *next += offset * u32::try_from(number).unwrap();
         }
         while start.elapsed() < limit {
             let now = Instant::now();
             for (process, next) in self.all.iter_mut().zip(&mut next) {
                 if *next <= now {
-                    process.call(self.server_works);
+                    if self.latency.is_zero() {
+                        process.call(self.server_works);
+                    } else {
+                        process.spawn_call(self.server_works, self.latency, &self.server);
+                    }
                     *next += self.interval;
                 }
             }
             if condition(self) {
                 return Some(start.elapsed());
             }
-            sleep(step).await;
+            sleep(STEP).await;
         }
         None
+    }
+
+    /// Lets the server fail until the fleet has opened all circuits.
+    pub(crate) async fn open(&mut self) {
+        self.server_works = false;
+        let is_open =
+            |fleet: &Self| fleet.all_in(CircuitState::Open) && fleet.all[0].fleet_state() == FleetState::Open;
+        let opened = self.run_until(seconds(15), is_open).await;
+        assert!(opened.is_some(), "{:?}", self.states());
+    }
+
+    /// The calls of all processes that were admitted.
+    pub(crate) fn admitted(&self) -> u64 {
+        self.all.iter().map(|process| process.admitted).sum()
+    }
+
+    /// The messages that the store has replied to.
+    pub(crate) fn messages(&self) -> u64 {
+        self.all.iter().map(|process| process.fleet.status().messages).sum()
     }
 
     pub(crate) fn count(&self, state: CircuitState) -> usize {

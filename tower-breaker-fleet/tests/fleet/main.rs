@@ -1,8 +1,16 @@
 //! Processes of a fleet in one test: each has its own circuit and agent. All share a memory store,
 //! and time is paused.
 
-#[allow(dead_code, reason = "more tests follow")]
+mod flush;
 mod harness;
+mod outage;
+mod overrides;
 mod quorum;
+mod rates;
+mod recovery;
+mod restart;
 
 use harness::*;
+use tokio::time::{Instant, sleep};
+use tower_breaker::{Circuit, CircuitState, Reason};
+use tower_breaker_fleet::{Availability, Fleet, MemoryStore};

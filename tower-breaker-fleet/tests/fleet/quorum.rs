@@ -1,8 +1,11 @@
 //! Votes open a circuit, and probes close it.
 
+use std::time::Duration;
+
+use tower_breaker::Mode;
+use tower_breaker_fleet::{FleetState, Quorum};
+
 use super::*;
-use tower_breaker::CircuitState;
-use tower_breaker_fleet::FleetState;
 
 #[tokio::test(start_paused = true)]
 async fn half_of_three_processes_open_all() {
@@ -30,4 +33,108 @@ async fn fleet_closes_after_the_server_has_recovered() {
     let closed = closed.expect("closed");
     assert!((OPEN..OPEN + seconds(1)).contains(&closed), "{closed:?}");
     assert_eq!(fleet.all[0].record().reason, "probes succeeded");
+}
+
+#[tokio::test(start_paused = true)]
+async fn minority_of_sixty_opens_only_itself() {
+    for bad in [1, 20] {
+        let mut fleet = Processes::start(60).await;
+        fleet.run(WARM_UP).await;
+        for process in &mut fleet.all[..bad] {
+            process.is_good = false;
+        }
+        fleet.run(seconds(20)).await;
+        let has_opened = |process: &Process| process.circuit.status().last_trip.is_some();
+        assert_eq!(fleet.all.iter().filter(|process| has_opened(process)).count(), bad);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn majority_of_sixty_opens_all() {
+    let mut fleet = Processes::start(60).await;
+    fleet.run(WARM_UP).await;
+    for process in &mut fleet.all[..40] {
+        process.is_good = false;
+    }
+    let time = fleet.run_until(seconds(3), |fleet| fleet.count(CircuitState::Open) == 60).await;
+    assert!(time.is_some(), "{:?}", fleet.states());
+}
+
+#[tokio::test(start_paused = true)]
+async fn quiet_processes_open_with_the_failures_of_all() {
+    let mut fleet = Processes::start(60).await;
+    fleet.interval = seconds(5);
+    fleet.run(WARM_UP).await;
+    // The windows are empty.
+    sleep(seconds(11)).await;
+    fleet.server_works = false;
+    // One failure in each of 30 processes: none of them has enough evidence of its own.
+    let time = fleet.run_until(seconds(5), |fleet| fleet.all_in(CircuitState::Open)).await;
+    assert!(time.is_some(), "{:?}", fleet.states());
+    let counts = |process: &Process| process.circuit.status().last_trip?.counts;
+    let failures: u64 = fleet.all.iter().filter_map(counts).map(|counts| counts.failures).sum();
+    assert!((30..35).contains(&failures), "{failures}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_vote_is_decided_during_the_warm_up() {
+    let mut fleet = Processes::start(3).await;
+    fleet.server_works = false;
+    fleet.run(seconds(8)).await;
+    assert_eq!(fleet.all[0].fleet_state(), FleetState::Closed);
+    assert!(fleet.all[0].fleet.circuit_status(NAME).unwrap().warming_up);
+    let time = fleet.run_until(seconds(10), |fleet| fleet.all[0].fleet_state() == FleetState::Open).await;
+    assert!(time.is_some(), "{:?}", fleet.all[0].fleet.circuit_status(NAME));
+}
+
+#[tokio::test(start_paused = true)]
+async fn circuit_that_only_observes_follows_and_does_not_vote() {
+    let start = |store: &MemoryStore, instance: &str| {
+        let mode = if instance == "p0" { Mode::ObserveOnly } else { Mode::Enforce };
+        Process::start_with(store, instance, config().mode(mode).build().unwrap(), |builder| builder)
+    };
+    let mut fleet = Processes::start_with(3, start).await;
+    fleet.run(WARM_UP).await;
+    let status = fleet.all[1].fleet.circuit_status(NAME).unwrap();
+    assert_eq!((status.members, status.votes_needed), (2, 2));
+    fleet.all[0].is_good = false;
+    fleet.all[1].is_good = false;
+    fleet.run(seconds(5)).await;
+    assert_eq!(fleet.all[2].state(), CircuitState::Closed, "one vote of two members");
+    fleet.all[2].is_good = false;
+    let time = fleet.run_until(seconds(5), |fleet| fleet.all[0].fleet_state() == FleetState::Open).await;
+    assert!(time.is_some());
+    assert_eq!(fleet.all[0].state(), CircuitState::Open);
+    assert!(fleet.all[0].call(true), "a circuit that only observes rejects nothing");
+}
+
+fn pool(store: &MemoryStore, instance: &str) -> Process {
+    let config = config().consecutive_failures_span(Duration::ZERO).build().unwrap();
+    Process::start_with(store, instance, config, |builder| builder.quorum(Quorum::at_least(1)))
+}
+
+#[tokio::test(start_paused = true)]
+async fn pool_opens_at_the_failures_in_a_row_of_all_workers() {
+    let mut pool = Processes::start_with(3, pool).await;
+    for number in [0, 1, 2, 0, 1] {
+        assert!(pool.all[number].call(false));
+        pool.settle().await;
+    }
+    assert_eq!(pool.states(), [CircuitState::Open; 3]);
+    assert_eq!(pool.all[2].record().reason, "consecutive failures");
+}
+
+#[tokio::test(start_paused = true)]
+async fn success_in_a_pool_resets_the_failures_of_its_own_worker() {
+    let mut pool = Processes::start_with(3, pool).await;
+    for (number, works) in [(0, false), (0, false), (1, false), (0, true), (1, false), (2, false)] {
+        assert!(pool.all[number].call(works));
+        pool.settle().await;
+    }
+    assert_eq!(pool.states(), [CircuitState::Closed; 3], "three failures in a row remain");
+    for number in [2, 2] {
+        assert!(pool.all[number].call(false));
+        pool.settle().await;
+    }
+    assert_eq!(pool.states(), [CircuitState::Open; 3]);
 }

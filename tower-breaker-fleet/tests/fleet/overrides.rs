@@ -1,0 +1,128 @@
+//! Manual operations in the whole fleet, and in one process.
+
+use tower_breaker_fleet::{FleetAction, FleetError, FleetOperation, FleetState, Override};
+
+use super::*;
+
+async fn operate(process: &Process, action: FleetAction) {
+    process.fleet.operate(NAME, FleetOperation::new(action)).await.unwrap();
+    sleep(millis(10)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn operation_applies_in_all_processes() {
+    let mut fleet = Processes::start(10).await;
+    for (action, state) in [
+        (FleetAction::Trip, CircuitState::Open),
+        (FleetAction::Reset, CircuitState::Closed),
+        (FleetAction::ForceOpen, CircuitState::ForcedOpen),
+        (FleetAction::ForceClosed, CircuitState::ForcedClosed),
+        (FleetAction::Release, CircuitState::Closed),
+        (FleetAction::ForceOpen, CircuitState::ForcedOpen),
+    ] {
+        operate(&fleet.all[0], action).await;
+        assert!(fleet.all_in(state), "{action:?}: {:?}", fleet.states());
+    }
+    // After a release, probes come first.
+    operate(&fleet.all[0], FleetAction::Release).await;
+    assert_eq!(fleet.count(CircuitState::Closed), 0);
+    let closed = fleet.run_until(seconds(3), |fleet| fleet.all_in(CircuitState::Closed)).await;
+    assert!(closed.is_some(), "{:?}", fleet.states());
+}
+
+#[tokio::test(start_paused = true)]
+async fn late_process_gets_the_override() {
+    let fleet = Processes::start(2).await;
+    operate(&fleet.all[0], FleetAction::ForceOpen).await;
+    let late = Process::start(&fleet.store, "late");
+    assert!(late.fleet.ready(seconds(1)).await);
+    assert_eq!(late.state(), CircuitState::ForcedOpen);
+}
+
+#[tokio::test(start_paused = true)]
+async fn override_for_a_time_ends_by_itself() {
+    let mut fleet = Processes::start(5).await;
+    let force = FleetOperation::new(FleetAction::ForceOpen).keep_for(seconds(30));
+    fleet.all[0].fleet.operate(NAME, force).await.unwrap();
+    fleet.run(seconds(29)).await;
+    assert!(fleet.all_in(CircuitState::ForcedOpen), "{:?}", fleet.states());
+    assert_eq!(fleet.admitted(), 0);
+    let closed = fleet.run_until(seconds(3), |fleet| fleet.all_in(CircuitState::Closed)).await;
+    assert!(closed.is_some(), "{:?}", fleet.states());
+    assert_eq!(fleet.all[0].record().manual, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn override_for_a_time_ends_also_without_the_store() {
+    let mut fleet = Processes::start(2).await;
+    let force = FleetOperation::new(FleetAction::ForceClosed).keep_for(seconds(30));
+    fleet.all[0].fleet.operate(NAME, force).await.unwrap();
+    fleet.settle().await;
+    fleet.store.set_availability(Availability::CutOff);
+    fleet.run(seconds(33)).await;
+    assert!(fleet.all_in(CircuitState::Closed), "{:?}", fleet.states());
+}
+
+#[tokio::test(start_paused = true)]
+async fn override_of_the_process_takes_precedence() {
+    let fleet = Processes::start(2).await;
+    fleet.all[0].circuit.force_closed().unwrap();
+    operate(&fleet.all[1], FleetAction::ForceOpen).await;
+    assert_eq!(fleet.states(), [CircuitState::ForcedClosed, CircuitState::ForcedOpen]);
+    // When it ends, the circuit follows the fleet.
+    fleet.all[0].circuit.release();
+    fleet.settle().await;
+    assert_eq!(fleet.states(), [CircuitState::ForcedOpen; 2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn override_of_the_process_stays_when_the_fleet_releases_its_own() {
+    let fleet = Processes::start(2).await;
+    operate(&fleet.all[1], FleetAction::ForceOpen).await;
+    fleet.settle().await;
+    fleet.all[0].circuit.force_closed().unwrap();
+    fleet.settle().await;
+    operate(&fleet.all[1], FleetAction::Release).await;
+    assert_eq!(fleet.states(), [CircuitState::ForcedClosed, CircuitState::Open]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn process_that_releases_an_override_of_the_fleet_stays_released() {
+    let mut fleet = Processes::start(2).await;
+    operate(&fleet.all[1], FleetAction::ForceClosed).await;
+    fleet.all[0].circuit.release();
+    fleet.run(seconds(20)).await;
+    assert_eq!(fleet.states(), [CircuitState::Closed, CircuitState::ForcedClosed]);
+    operate(&fleet.all[1], FleetAction::ForceOpen).await;
+    assert_eq!(fleet.states(), [CircuitState::ForcedOpen; 2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn operation_in_another_epoch_or_under_an_override_is_a_conflict() {
+    let fleet = Processes::start(1).await;
+    let process = &fleet.all[0];
+    let record = process.fleet.operate(NAME, FleetOperation::new(FleetAction::Trip)).await.unwrap();
+    assert_eq!((record.state, record.remaining), (FleetState::Open, Some(OPEN)));
+    let stale = FleetOperation::new(FleetAction::Reset).expected_epoch(record.epoch - 1);
+    let error = process.fleet.operate(NAME, stale).await.unwrap_err();
+    assert!(
+        matches!(&error, FleetError::Conflict { record: now, .. } if now.epoch == record.epoch),
+        "{error}"
+    );
+    let fresh = FleetOperation::new(FleetAction::ForceOpen).expected_epoch(record.epoch);
+    let forced = process.fleet.operate(NAME, fresh).await.unwrap();
+    assert_eq!(forced.manual, Some(Override::ForcedOpen));
+    let reset = FleetOperation::new(FleetAction::Reset);
+    assert!(matches!(process.fleet.operate(NAME, reset).await, Err(FleetError::Conflict { .. })));
+    let listed = process.fleet.list(None, 10).await.unwrap();
+    assert_eq!(listed.len(), 1);
+    assert_eq!(listed[0].epoch, forced.epoch);
+}
+
+#[tokio::test(start_paused = true)]
+async fn operation_with_a_duration_out_of_range_is_an_error() {
+    let fleet = Processes::start(1).await;
+    let operation = FleetOperation::new(FleetAction::ForceOpen).keep_for(millis(0));
+    let error = fleet.all[0].fleet.operate(NAME, operation).await.unwrap_err();
+    assert_eq!(error.to_string(), "`keep_for` is 0ns; allowed is 1ms to 31536000s");
+}

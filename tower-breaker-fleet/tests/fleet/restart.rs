@@ -1,0 +1,137 @@
+//! Processes start, end and leave.
+
+use tower_breaker::CircuitRegistry;
+use tower_breaker_fleet::{FleetAction, FleetError, FleetOperation};
+
+use super::*;
+
+#[tokio::test(start_paused = true)]
+async fn restarted_process_is_open_before_its_first_call() {
+    let mut fleet = Processes::start(3).await;
+    fleet.run(WARM_UP).await;
+    fleet.open().await;
+    sleep(seconds(1)).await;
+    fleet.all.remove(0).kill();
+    let mut new = Process::start(&fleet.store, "p0");
+    assert!(new.fleet.ready(seconds(1)).await);
+    assert!(!new.call(true));
+    let remaining = new.circuit.status().retry_after.unwrap();
+    assert!(remaining.abs_diff(seconds(2)) < millis(100), "{remaining:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn restarted_process_keeps_its_own_open_time() {
+    let store = MemoryStore::new();
+    let open_for = seconds(60);
+    let config = || config().open_for(open_for).build().unwrap();
+    let process = Process::start_with(&store, "p0", config(), |builder| builder);
+    assert!(process.fleet.ready(seconds(1)).await);
+    process.circuit.trip_for(open_for).unwrap();
+    sleep(seconds(10)).await;
+    process.kill();
+
+    let other = Process::start_with(&store, "p1", config(), |builder| builder);
+    assert!(other.fleet.ready(seconds(1)).await);
+    assert_eq!(other.state(), CircuitState::Closed, "the open time is that of another process");
+
+    let mut new = Process::start_with(&store, "p0", config(), |builder| builder);
+    assert!(new.fleet.ready(seconds(1)).await);
+    let remaining = new.circuit.status().retry_after.unwrap();
+    assert!(remaining.abs_diff(seconds(50)) < millis(100), "{remaining:?}");
+    assert!(!new.call(true));
+    // It heals alone, because the fleet is closed.
+    sleep(seconds(51)).await;
+    assert!(new.call(true));
+    assert!(new.call(true));
+    assert_eq!(new.state(), CircuitState::Closed);
+    sleep(HEARTBEAT * 2).await;
+    new.kill();
+    let last = Process::start_with(&store, "p0", config(), |builder| builder);
+    assert!(last.fleet.ready(seconds(1)).await);
+    assert_eq!(last.state(), CircuitState::Closed, "the open time was taken back");
+}
+
+#[tokio::test(start_paused = true)]
+async fn restarted_process_is_open_until_it_is_reset() {
+    let store = MemoryStore::new();
+    let config = || config().open_until_reset(true).build().unwrap();
+    let process = Process::start_with(&store, "p0", config(), |builder| builder);
+    assert!(process.fleet.ready(seconds(1)).await);
+    process.circuit.trip().unwrap();
+    sleep(seconds(1)).await;
+    process.kill();
+    let new = Process::start_with(&store, "p0", config(), |builder| builder);
+    assert!(new.fleet.ready(seconds(1)).await);
+    assert_eq!((new.state(), new.circuit.status().retry_after), (CircuitState::Open, None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn circuit_of_a_registry_is_open_at_birth() {
+    let mut fleet = Processes::start(3).await;
+    fleet.run(WARM_UP).await;
+    fleet.open().await;
+    let registry = CircuitRegistry::new(config().build().unwrap());
+    let early = registry.circuit("early");
+    let (shared, agent) = Fleet::builder(fleet.store.clone()).instance("new").build().unwrap();
+    tokio::spawn(agent);
+    shared.share_registry(&registry).unwrap();
+    assert!(shared.ready(seconds(1)).await);
+    assert!(early.try_acquire().is_ok());
+    let circuit = registry.circuit(NAME);
+    assert!(circuit.try_acquire().is_err(), "the record was read when the process connected");
+    let error = shared.share(&circuit).unwrap_err();
+    assert!(matches!(error, FleetError::Shared { .. }), "{error}");
+
+    // Also a record that was published later.
+    let trip = FleetOperation::new(FleetAction::Trip);
+    shared.operate("late", trip).await.unwrap();
+    sleep(millis(50)).await;
+    assert!(registry.circuit("late").try_acquire().is_err());
+    assert_eq!(shared.status().circuits, 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn ended_circuit_leaves_the_fleet() {
+    let fleet = Processes::start(2).await;
+    let process = &fleet.all[0];
+    let circuit = Circuit::new(config().name("short").build().unwrap());
+    process.fleet.share(&circuit).unwrap();
+    let second = Circuit::new(config().name("short").build().unwrap());
+    assert!(matches!(process.fleet.share(&second), Err(FleetError::Shared { .. })));
+    let twin = Circuit::new(config().name("short").build().unwrap());
+    fleet.all[1].fleet.share(&twin).unwrap();
+    sleep(HEARTBEAT * 2).await;
+    assert_eq!(fleet.all[1].fleet.circuit_status("short").unwrap().members, 2);
+    drop(circuit);
+    sleep(HEARTBEAT * 3).await;
+    assert_eq!(fleet.all[1].fleet.circuit_status("short").unwrap().members, 1);
+    // The name is free again.
+    process.fleet.share(&second).unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn leaving_takes_the_membership_back() {
+    let mut fleet = Processes::start(3).await;
+    fleet.run(WARM_UP).await;
+    let process = fleet.all.remove(0);
+    let handle = process.fleet.clone();
+    process.fleet.leave().await;
+    process.agent.await.unwrap();
+    fleet.run(millis(6_100)).await;
+    assert_eq!(fleet.all[0].fleet.circuit_status(NAME).unwrap().members, 2);
+    assert!(matches!(handle.list(None, 1).await, Err(FleetError::Stopped)));
+    assert!(process.circuit.try_acquire().is_ok(), "the circuit goes on");
+}
+
+#[tokio::test(start_paused = true)]
+async fn name_with_control_characters_is_refused() {
+    let fleet = Processes::start(1).await;
+    let long = "x".repeat(257);
+    for name in ["", "a\tb", &long] {
+        let circuit = Circuit::new(config().name(name.to_owned()).build().unwrap());
+        let error = fleet.all[0].fleet.share(&circuit).unwrap_err();
+        assert!(error.to_string().starts_with("`circuit` is "), "{error}");
+        let operation = FleetOperation::new(FleetAction::Reset);
+        assert!(fleet.all[0].fleet.operate(name, operation).await.is_err(), "{name}");
+    }
+}
