@@ -88,7 +88,7 @@ async fn quiet_fleet_recovers_without_a_busy_process() {
 #[tokio::test(start_paused = true)]
 async fn circuit_without_demand_waits_for_a_call_and_sends_no_probe_of_its_own() {
     let mut fleet = opened(3).await;
-    // Nobody calls for a minute, far longer than the open time and the takeover.
+    // No process calls for a minute, far longer than the open time and the takeover.
     sleep(seconds(60)).await;
     assert!(!fleet.all[0].call(true), "the first call is rejected: it shows demand");
     fleet.settle().await;
