@@ -22,9 +22,9 @@ const PURE: [&str; 11] = [
 const WITHOUT_IO: [&str; 1] = ["tower-jitter-retry/src/decision.rs"];
 
 /// The modules of their own crate that pure code may use. Of `body` it uses only the trait of
-/// inspectors, and of `store` only the messages.
-const MODULES: [&str; 9] =
-    ["backoff", "body", "fault", "grpc", "hint", "record", "request", "store", "table"];
+/// inspectors, of `control` only the commands, and of `store` only the messages.
+const MODULES: [&str; 10] =
+    ["backoff", "body", "control", "fault", "grpc", "hint", "record", "request", "store", "table"];
 
 /// `SystemTime` is a value here: `clippy.toml` bans reading it.
 #[rustfmt::skip]
