@@ -154,6 +154,7 @@ impl Rejection {
     /// | state | time |
     /// |---|---|
     /// | open | until the circuit admits a probe: after this time, the open duration is over |
+    /// | open by [command](crate::control::Command::Open) | what remains of its `remaining`; after that 1 s, or until the takeover ends if that is sooner |
     /// | half-open | 1 s, or until the first probe's lease ends if that is sooner: most probes end in milliseconds |
     /// | closed, during a slow start by time | 1 s, or until the slow start ends if that is sooner |
     /// | closed, during a slow start by successes | 1 s, or until the first call's lease ends if that is sooner: most calls end in milliseconds |

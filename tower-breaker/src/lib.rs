@@ -121,6 +121,8 @@
 //! - **Retry time.** A rejection says how long to wait ([`Rejection::retry_after`], `Retry-After`,
 //!   gRPC pushback). From an open circuit, that is the time until its first probe. From a half-open
 //!   circuit or one in slow start it is at most 1 s, because the circuit admits calls continuously.
+//! - **Shared circuits.** Every circuit decides by itself. The module [`control`] lets your code
+//!   decide for several circuits with one backend.
 //!
 //! # Modules and main types
 //!
@@ -135,6 +137,7 @@
 //! | [`body`] | whether the outcome is recorded at the response's head or at the end of its body |
 //! | [`call`] | calls without tower: guards and their futures |
 //! | [`classifier`] | classifiers that the layer adds |
+//! | [`control`] | commands and signals for code that decides for several circuits with one backend |
 //! | [`fallback`] | responses in place of errors |
 //! | [`handle`] | how handles and permits refer to a circuit |
 //! | [`keyed`] (feature `keyed`) | a circuit for each key of a request |
@@ -208,6 +211,7 @@
 //! | [`probe_now`](Circuit::probe_now) | half-opens an open circuit now |
 //! | [`reconfigure`](Circuit::reconfigure) | changes the limits; state, open deadline, permits and clock stay |
 //! | [`report`](Circuit::report) | applies a health report: critical opens the circuit, recovered admits probes immediately |
+//! | [`apply`](Circuit::apply) | applies a [command](control::Command) of code that decides for several circuits |
 //! | [`Mode::ObserveOnly`], in the configuration | changes the circuit's state, but rejects no call |
 //! | [`Mode::Disabled`], in the configuration | admits all calls and counts none |
 //! | [`snapshot`](Circuit::snapshot), [`restore`](Circuit::restore) | keep the state over a restart of the process: see the module [`snapshot`] |

@@ -4,11 +4,14 @@
 use std::future::{Future, Ready, ready};
 use std::io;
 use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use tower::{Layer, Service};
-use tower_breaker::{BreakerConfig, BreakerConfigBuilder, BreakerError, BreakerLayer, Clock};
+use tower_breaker::control::{Command, Signal};
+use tower_breaker::{BreakerConfig, BreakerConfigBuilder, BreakerError, BreakerLayer, Circuit, Clock};
 
 const OPEN_FOR: Duration = Duration::from_secs(30);
 
@@ -83,6 +86,33 @@ fn rejection_allocates_nothing() {
     }
     let rejected = |error| matches!(error, Err(BreakerError::Rejected(_)));
     assert_eq!(allocations(|| assert!(rejected(call(&mut service, false)))), 0);
+}
+
+#[test]
+fn signal_allocates_nothing() {
+    let sent = Arc::new(AtomicU64::new(0));
+    let listen = |circuit: &Circuit| {
+        let counted = Arc::clone(&sent);
+        circuit.on_signal(move |_| {
+            counted.fetch_add(1, Ordering::Relaxed);
+        });
+    };
+    let config = BreakerConfig::builder().consecutive_failures(0).minimum_calls(u32::MAX).build().unwrap();
+    let mut failing = BreakerLayer::new(config).layer(Answers);
+    let open = Circuit::new(BreakerConfig::default());
+    let probing = Circuit::new(BreakerConfig::default());
+    [&failing.circuit(), &open, &probing].into_iter().for_each(listen);
+    open.trip().unwrap();
+    probing.trip().unwrap();
+    probing.apply(Command::Probe { start_within: OPEN_FOR, remaining: OPEN_FOR });
+    let count = allocations(|| {
+        failing.circuit().rearm(Signal::Failure);
+        call(&mut failing, true).unwrap_err();
+        open.rearm(Signal::Demand);
+        open.try_acquire().unwrap_err();
+        probing.try_acquire().unwrap().cancel();
+    });
+    assert_eq!((count, sent.load(Ordering::Relaxed)), (0, 4 * 101));
 }
 
 #[test]

@@ -58,6 +58,9 @@ pub struct Status {
     pub window: Counts,
     /// The progress of the probes. `None`: the circuit is not half-open.
     ///
+    /// After [`Command::Probe`](crate::control::Command::Probe) there is one slot, and no success is
+    /// counted: the coordinator decides.
+    ///
     /// The progress at the end of the last round of probes is in the [`Transition`].
     pub half_open: Option<HalfOpen>,
     /// The calls that the circuit has rejected since it was created.
@@ -104,7 +107,8 @@ pub struct Status {
     pub since_last_failure: Option<Duration>,
     /// How long the circuit stays open or forced open.
     ///
-    /// - Zero: the time is over, and the next call is a probe.
+    /// - Zero: the time is over, and the next call is a probe. After
+    ///   [`Command::Open`](crate::control::Command::Open), a call in the `takeover` is rejected.
     /// - `None`: the circuit is neither, or it stays in this state until it is reset or released.
     #[cfg_attr(
         feature = "serde",
@@ -142,7 +146,9 @@ impl Status {
     ///
     /// When the open time is over, or the time of
     /// [`force_open_for`](crate::Circuit::force_open_for), this method returns `false`, although the
-    /// state stays until the next call. That call is a probe.
+    /// state stays until the next call. That call is a probe. After
+    /// [`Command::Open`](crate::control::Command::Open), it may show its coordinator that a probe is
+    /// due.
     ///
     /// Use this method for a readiness endpoint. An instance that reports the state alone receives
     /// no calls while it is not ready, and so it would never become ready again.

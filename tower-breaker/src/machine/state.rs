@@ -213,7 +213,8 @@ impl fmt::Display for Reason {
 /// The progress of a half-open circuit.
 ///
 /// The circuit closes when `successes` reaches `successes_to_close`. A failed or slow probe opens
-/// it again.
+/// it again. After [`Command::Probe`](crate::control::Command::Probe), the coordinator decides
+/// instead.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]

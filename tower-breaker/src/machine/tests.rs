@@ -1,5 +1,6 @@
 //! Tests of the decisions, by subject.
 
+mod commands;
 mod control;
 mod half_open;
 mod names;

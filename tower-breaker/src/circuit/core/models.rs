@@ -1,6 +1,7 @@
 //! Loom models: every interleaving of a few threads on one core.
 
 mod cancelled;
+mod commands;
 mod failure_span;
 mod overrides;
 mod slow_start;
