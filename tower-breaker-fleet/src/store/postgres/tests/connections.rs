@@ -10,9 +10,14 @@ use crate::store::postgres::PostgresStore;
 use crate::store::{Action, Backend, Session, Update};
 
 /// Waits until the session listens: an update arrives that a poll does not find.
-async fn wait_until_it_listens(session: &mut dyn Session, admin: &mut Admin, namespace: &str) {
+pub(super) async fn wait_until_it_listens(
+    session: &mut dyn Session,
+    admin: &mut Admin,
+    schema: &str,
+    namespace: &str,
+) {
     let payload = r#"{"slots_taken": {"circuit": "a", "epoch": 1, "retry_ms": 1}}"#;
-    let sql = format!("SELECT pg_notify(tower_breaker.breaker_channel('{namespace}'), '{payload}')");
+    let sql = format!("SELECT pg_notify({schema}.breaker_channel('{namespace}'), '{payload}')");
     let notifies = async {
         loop {
             admin.run(&sql).await;
@@ -32,7 +37,7 @@ async fn end_of_each_connection_ends_the_session() {
         let url = format!("{}?application_name={}", server.url(), namespace.replace(' ', "_"));
         let store = PostgresStore::open(&url).unwrap().listen_at(&url).unwrap();
         let mut session = connect(&store, namespace).await;
-        wait_until_it_listens(&mut *session, &mut admin, namespace).await;
+        wait_until_it_listens(&mut *session, &mut admin, "tower_breaker", namespace).await;
         let terminated = format!(
             "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = '{}' \
              AND (left(query, 6) {which} 'LISTEN')",
@@ -164,7 +169,7 @@ async fn direct_listener_beside_pooler_listens() {
     let pooler = pooled().await;
     let store = pooler.polling().listen_at(pooler.server.url()).unwrap();
     let mut watcher = connect(&store, "direct").await;
-    wait_until_it_listens(&mut *watcher, &mut pooler.server.admin().await, "direct").await;
+    wait_until_it_listens(&mut *watcher, &mut pooler.server.admin().await, "tower_breaker", "direct").await;
     assert!(!store.settings.polls.load(std::sync::atomic::Ordering::Relaxed));
     let opened = connect(&store, "direct").await.sync(&vote("search")).await.unwrap();
     let epoch = opened[0].record.as_ref().map(|record| record.epoch);
