@@ -1,5 +1,6 @@
 //! The record of a circuit: what the fleet has decided.
 
+use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -20,6 +21,23 @@ pub enum FleetState {
     HalfOpen,
 }
 
+impl FleetState {
+    /// Returns the name in `snake_case`, as in serialized values.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Open => "open",
+            Self::HalfOpen => "half_open",
+        }
+    }
+}
+
+impl fmt::Display for FleetState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
 /// A manual override of a circuit in the whole fleet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -29,6 +47,22 @@ pub enum Override {
     ForcedOpen,
     /// All processes admit all calls.
     ForcedClosed,
+}
+
+impl Override {
+    /// Returns the name in `snake_case`, as in serialized values.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::ForcedOpen => "forced_open",
+            Self::ForcedClosed => "forced_closed",
+        }
+    }
+}
+
+impl fmt::Display for Override {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
 }
 
 /// What a fleet has decided about a circuit.
