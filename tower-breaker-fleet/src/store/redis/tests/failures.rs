@@ -184,9 +184,9 @@ async fn each_evicted_key_heals_with_the_next_message() {
         server.command(&format!("DEL {key}"));
         let reply = session.sync(&heartbeat(Some(half_open.clone()))).await.unwrap().pop().unwrap();
         assert_eq!((reply.members, reply.votes), (1, 0), "{key}");
+        assert_eq!(session.list(None, 10).await.unwrap().len(), 1, "{key}");
         let granted = session.lease(&lease()).await.unwrap().granted;
         assert!(granted, "{key}");
-        assert_eq!(session.list(None, 10).await.unwrap().len(), 1, "{key}");
     }
 }
 
