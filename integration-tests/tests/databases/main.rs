@@ -3,6 +3,7 @@
 //! They start PostgreSQL and Redis. `./test` installs both.
 #![cfg(unix)]
 
+mod fleet;
 mod full_stack;
 mod postgres;
 mod redis;
