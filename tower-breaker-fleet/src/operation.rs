@@ -107,6 +107,10 @@ impl FleetOperation {
     }
 
     /// Sets how long an override stays in force: 1 ms to 365 days. Default: until it is released.
+    ///
+    /// After [`FleetAction::ForceOpen`], a process without a reply of the store rejects calls for
+    /// one [takeover time](crate::FleetBuilder::takeover) longer, because probes of the fleet come
+    /// first. The status of its circuit includes the takeover time.
     pub fn keep_for(self, keep_for: Duration) -> Self {
         Self { keep_for: Some(keep_for), ..self }
     }

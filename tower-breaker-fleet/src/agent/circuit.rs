@@ -326,12 +326,18 @@ impl Follower {
         if let Some(manual) = known.manual(now) {
             if !is_forced_locally {
                 let remaining = known.manual_until().map(|until| until.saturating_sub(now));
-                let keep_for = remaining.map(|remaining| remaining + self.tuning.takeover);
+                // After forced open, probes of the fleet come first.
+                let takeover = match manual {
+                    Override::ForcedOpen => self.tuning.takeover,
+                    Override::ForcedClosed => Duration::ZERO,
+                };
+                let keep_for = remaining.map(|remaining| remaining + takeover);
                 actions.push(Action::Force(manual, keep_for));
             }
             return;
         }
-        if self.forced.take().is_some() && is_forced && !is_forced_locally {
+        let releases = self.forced.take().is_some() && is_forced && !is_forced_locally;
+        if releases {
             actions.push(Action::Release);
         }
         match known.state(now) {
@@ -341,7 +347,7 @@ impl Follower {
                 }
             }
             // The report of a health checker takes precedence over the fleet.
-            FleetState::Closed if was_unclosed && !is_reported_critical(&local.status) => {
+            FleetState::Closed if (was_unclosed || releases) && !is_reported_critical(&local.status) => {
                 self.held_until = None;
                 actions.push(Action::Apply(Command::Close));
             }
@@ -440,7 +446,8 @@ impl Follower {
             _ => {}
         }
         self.withdraw_unless_half_open(local, actions);
-        self.check(now, local, actions);
+        // By the timer, which arms the signal of failures again: it may have come at the same time.
+        self.check_at = Some(now);
     }
 
     /// Whether the ballot is due. The caller then arms [`Signal::Failure`] before it reads the

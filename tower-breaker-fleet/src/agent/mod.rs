@@ -25,6 +25,9 @@ mod shared;
 mod slot;
 mod telemetry;
 
+#[cfg(test)]
+mod tests;
+
 use std::time::Duration;
 
 use crate::quorum::Quorum;
@@ -37,7 +40,10 @@ pub(crate) use self::shared::{Request, Shared, View, check_name};
 pub(crate) type Time = Duration;
 
 /// How long the store keeps a record after its time is over.
-pub(crate) const GRACE: Duration = Duration::from_secs(60);
+///
+/// A process that was away for longer can know an earlier record, and the store takes that record
+/// for one that it has lost. So a released override would be in force again.
+pub(crate) const GRACE: Duration = Duration::from_secs(3600);
 
 /// The validated settings of a fleet.
 #[derive(Clone, Debug)]

@@ -40,11 +40,25 @@ pub(crate) struct Agent {
     pub(super) outbox: VecDeque<(Id, Message)>,
     /// The circuits whose ballots are to be sent, and when.
     pub(super) unsent: BTreeSet<Id>,
+    /// The first circuit of the next message with ballots.
+    next_unsent: Id,
     pub(super) flush_at: Option<Time>,
+    /// Whether the last message was one of `outbox`.
+    pub(super) was_probe_message: bool,
     /// The names of circuits that have ended since the last message.
     pub(super) ended: Vec<&'static str>,
     pub(super) next_heartbeat: Time,
-    pub(super) needs_cache: bool,
+    pub(super) cache: Cache,
+}
+
+/// The records of circuits that this process may share later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cache {
+    /// All circuits are shared one by one.
+    Unused,
+    /// They are to be read from the store.
+    Outdated,
+    Filled,
 }
 
 /// What a wait has ended with.
@@ -82,10 +96,12 @@ impl Agent {
             bucket: TokenBucket::new(),
             outbox: VecDeque::new(),
             unsent: BTreeSet::new(),
+            next_unsent: 0,
+            was_probe_message: false,
             flush_at: None,
             ended: Vec::new(),
             next_heartbeat: Time::ZERO,
-            needs_cache: false,
+            cache: Cache::Unused,
         }
     }
 
@@ -93,7 +109,12 @@ impl Agent {
     pub(crate) async fn run(mut self) {
         while let Some(session) = self.connect().await {
             match self.serve(session).await {
-                End::Lost(error) => self.on_lost(&error),
+                End::Lost(error) => {
+                    self.on_lost(&error);
+                    if self.back_off(&text(&error)).await.is_none() {
+                        break;
+                    }
+                }
                 End::Left => break,
             }
         }
@@ -197,7 +218,7 @@ impl Agent {
                 return None;
             }
             Input::Request(Request::Share(slot)) => self.add(*slot),
-            Input::Request(Request::FillCache) => self.needs_cache = true,
+            Input::Request(Request::FillCache) => self.cache = Cache::Outdated,
             Input::Request(_) | Input::Posted | Input::Timer => {}
         }
         self.process_events();
@@ -278,6 +299,17 @@ impl Agent {
         }
     }
 
+    /// Removes the next circuit whose ballot is to be sent.
+    ///
+    /// The circuits take turns, so that each is sent even if one heartbeat cannot carry them all.
+    pub(super) fn pop_unsent(&mut self) -> Option<Id> {
+        let next = self.unsent.range(self.next_unsent..).next().or_else(|| self.unsent.first());
+        let id = *next?;
+        self.unsent.remove(&id);
+        self.next_unsent = id + 1;
+        Some(id)
+    }
+
     fn mark_unsent(&mut self, id: Id) {
         self.unsent.insert(id);
         self.flush_at.get_or_insert(self.shared.now() + COALESCING);
@@ -311,9 +343,12 @@ impl Agent {
 
     fn on_connected(&mut self) {
         self.attached = true;
-        self.backoff = Backoff::lost();
         for slot in self.slots.values_mut() {
             slot.follower.on_attached();
+        }
+        // Updates of the cached records may be lost.
+        if self.cache == Cache::Filled {
+            self.cache = Cache::Outdated;
         }
         // The first message has all circuits: the store may know more or less than this process.
         self.next_heartbeat = self.shared.now();
@@ -331,6 +366,8 @@ impl Agent {
         if was_attached {
             return;
         }
+        // Not before: a store that accepts connections may refuse each message.
+        self.backoff = Backoff::lost();
         let namespace = &self.shared.settings.namespace;
         telemetry::attached(namespace, true);
         if std::mem::take(&mut self.is_loss_logged) {

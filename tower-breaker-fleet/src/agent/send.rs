@@ -6,7 +6,7 @@ use tokio::time::timeout;
 
 use super::Time;
 use super::mailbox::Id;
-use super::run::{Agent, no_reply};
+use super::run::{Agent, Cache, no_reply};
 use super::shared::{Reply, Request};
 use super::slot::{Message, Slot};
 use super::{GRACE, telemetry};
@@ -36,9 +36,13 @@ impl Agent {
             if self.next_message().is_none_or(|at| now < at) || !self.bucket.take(now) {
                 return Ok(());
             }
-            if let Some((id, message)) = self.outbox.pop_front() {
+            let is_sync_due = self.flush_at.is_some_and(|at| at <= now);
+            // Both take turns, so that the probes of many circuits do not delay the heartbeat.
+            let has_turn = !(is_sync_due && std::mem::take(&mut self.was_probe_message));
+            if has_turn && let Some((id, message)) = self.outbox.pop_front() {
+                self.was_probe_message = true;
                 self.send_message(session, id, message).await?;
-            } else if self.needs_cache {
+            } else if self.cache == Cache::Outdated {
                 self.fill_cache(session).await?;
             } else {
                 self.sync(session).await?;
@@ -49,7 +53,7 @@ impl Agent {
 
     /// When the next message is due, without the limit of messages.
     fn next_message(&self) -> Option<Time> {
-        if !self.outbox.is_empty() || self.needs_cache {
+        if !self.outbox.is_empty() || self.cache == Cache::Outdated {
             return Some(Time::ZERO);
         }
         self.flush_at
@@ -68,7 +72,7 @@ impl Agent {
         let mut circuits: Vec<SyncCircuit> = Vec::new();
         let mut ids = Vec::new();
         while circuits.len() < MAX_CIRCUITS
-            && let Some(id) = self.unsent.pop_first()
+            && let Some(id) = self.pop_unsent()
         {
             let report = self.slots.get_mut(&id).and_then(|slot| slot.report(now, &shared.settings));
             match report {
@@ -186,6 +190,9 @@ impl Agent {
         request: Request,
     ) -> Result<(), StoreError> {
         match request {
+            // The caller has got an error already, so nothing may be done.
+            Request::Operate(_, reply) if reply.is_closed() => Ok(()),
+            Request::List(_, _, reply) if reply.is_closed() => Ok(()),
             Request::Operate(operation, reply) => self.operate(session, operation, reply).await,
             Request::List(after, limit, reply) => {
                 let result = self.exchange(session.list(after.as_deref(), limit)).await;
@@ -218,6 +225,7 @@ impl Agent {
 
     /// Reads the records of the namespace, for circuits that this process shares later.
     async fn fill_cache(&mut self, session: &mut dyn Session) -> Result<(), StoreError> {
+        self.shared.clear_cache();
         let mut after: Option<String> = None;
         for _ in 0..MAX_PAGES {
             let records = self.exchange(session.list(after.as_deref(), PAGE)).await?;
@@ -232,7 +240,7 @@ impl Agent {
                 break;
             }
         }
-        self.needs_cache = false;
+        self.cache = Cache::Filled;
         self.shared.update_readiness(|readiness| readiness.needs_cache = false);
         Ok(())
     }

@@ -140,6 +140,10 @@ impl Shared {
     pub(crate) fn share(&self, circuit: &Circuit) -> Result<(), FleetError> {
         let name = circuit.name();
         check_name(name)?;
+        if self.inbox.is_closed() {
+            // A cached override would have no end without the agent.
+            return Err(FleetError::Stopped);
+        }
         let id = self.reserve(circuit)?;
         let mailbox = Arc::clone(&self.mailbox);
         let on_signal = circuit.on_signal(move |signal| mailbox.post(id, Event::Signal(signal)));
@@ -220,6 +224,10 @@ impl Shared {
         } else if state.cache.len() < MAX_CACHED_RECORDS || state.cache.contains_key(&record.circuit) {
             state.cache.insert(record.circuit.clone(), (record, now));
         }
+    }
+
+    pub(crate) fn clear_cache(&self) {
+        self.state().cache.clear();
     }
 
     pub(crate) fn is_shared(&self, name: &str) -> bool {

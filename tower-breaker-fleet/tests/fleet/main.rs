@@ -9,6 +9,7 @@ mod quorum;
 mod rates;
 mod recovery;
 mod restart;
+mod signals;
 
 use harness::*;
 use tokio::time::{Instant, sleep};

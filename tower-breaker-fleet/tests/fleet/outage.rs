@@ -162,3 +162,16 @@ async fn reconnects_of_many_processes_are_spread() {
     let (first, last) = (attached[4], attached[395]);
     assert!(last >= first + seconds(1), "{first:?} to {last:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn operation_that_was_reported_as_failed_is_not_applied_later() {
+    let store = MemoryStore::new();
+    let (fleet, agent) = Fleet::builder(store.clone()).instance("late").build().unwrap();
+    let operation = FleetOperation::new(FleetAction::ForceOpen);
+    assert!(matches!(fleet.operate(NAME, operation).await, Err(FleetError::Stopped)));
+    tokio::spawn(agent);
+    let process = Process::start(&store, "p0");
+    assert!(process.fleet.ready(seconds(1)).await);
+    sleep(seconds(1)).await;
+    assert_eq!(process.state(), CircuitState::Closed);
+}

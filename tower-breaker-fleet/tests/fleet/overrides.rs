@@ -1,6 +1,12 @@
 //! Manual operations in the whole fleet, and in one process.
 
-use tower_breaker_fleet::{FleetAction, FleetError, FleetOperation, FleetState, Override};
+use std::pin::pin;
+
+use tokio::sync::watch;
+use tower_breaker::CircuitRegistry;
+use tower_breaker_fleet::{
+    Delivery, FleetAction, FleetAgent, FleetError, FleetOperation, FleetState, Override,
+};
 
 use super::*;
 
@@ -125,4 +131,83 @@ async fn operation_with_a_duration_out_of_range_is_an_error() {
     let operation = FleetOperation::new(FleetAction::ForceOpen).keep_for(millis(0));
     let error = fleet.all[0].fleet.operate(NAME, operation).await.unwrap_err();
     assert_eq!(error.to_string(), "`keep_for` is 0ns; allowed is 1ms to 31536000s");
+}
+
+/// Runs an agent, except while it is paused.
+async fn run_unless_paused(agent: FleetAgent, mut paused: watch::Receiver<bool>) {
+    let mut agent = pin!(agent);
+    loop {
+        paused.wait_for(|paused| !paused).await.unwrap();
+        tokio::select! {
+            () = &mut agent => return,
+            _ = paused.changed() => {}
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn override_that_was_released_while_a_process_was_stopped_stays_released() {
+    let store = MemoryStore::new();
+    let circuit = Circuit::new(config().build().unwrap());
+    let (fleet, agent) = Fleet::builder(store.clone()).instance("stopped").build().unwrap();
+    let (pause, paused) = watch::channel(false);
+    tokio::spawn(run_unless_paused(agent, paused));
+    fleet.share(&circuit).unwrap();
+    let other = Process::start(&store, "other");
+    assert!(fleet.ready(seconds(1)).await && other.fleet.ready(seconds(1)).await);
+    operate(&other, FleetAction::ForceOpen).await;
+    assert_eq!(circuit.status().state, CircuitState::ForcedOpen);
+    pause.send(true).unwrap();
+    store.set_delivery(Delivery::Never);
+    operate(&other, FleetAction::Release).await;
+    operate(&other, FleetAction::Reset).await;
+    other.kill();
+    sleep(seconds(30 * 60)).await;
+    let new = Process::start(&store, "new");
+    assert!(new.fleet.ready(seconds(1)).await);
+    pause.send(false).unwrap();
+    sleep(seconds(30)).await;
+    assert_eq!(new.state(), CircuitState::Closed);
+    assert_eq!(circuit.status().state, CircuitState::Closed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn circuit_that_is_created_after_the_agent_has_ended_ignores_old_overrides() {
+    let store = MemoryStore::new();
+    let process = Process::start(&store, "p0");
+    let registry = CircuitRegistry::new(config().build().unwrap());
+    process.fleet.share_registry(&registry).unwrap();
+    process.fleet.operate("index", FleetOperation::new(FleetAction::ForceOpen)).await.unwrap();
+    sleep(millis(10)).await;
+    process.fleet.clone().leave().await;
+    assert_eq!(registry.circuit("index").status().state, CircuitState::Closed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn override_to_forced_closed_ends_exactly() {
+    let mut fleet = Processes::start(2).await;
+    let force = FleetOperation::new(FleetAction::ForceClosed).keep_for(seconds(30));
+    fleet.all[0].fleet.operate(NAME, force).await.unwrap();
+    fleet.settle().await;
+    fleet.store.set_availability(Availability::CutOff);
+    fleet.run(millis(30_200)).await;
+    assert!(fleet.all_in(CircuitState::Closed), "{:?}", fleet.states());
+}
+
+#[tokio::test(start_paused = true)]
+async fn cached_override_is_read_again_after_a_lost_connection() {
+    let store = MemoryStore::new();
+    let process = Process::start(&store, "p0");
+    let registry = CircuitRegistry::new(config().build().unwrap());
+    process.fleet.share_registry(&registry).unwrap();
+    process.fleet.operate("index", FleetOperation::new(FleetAction::ForceOpen)).await.unwrap();
+    sleep(millis(10)).await;
+    store.set_delivery(Delivery::Never);
+    process.fleet.operate("index", FleetOperation::new(FleetAction::Release)).await.unwrap();
+    process.fleet.operate("index", FleetOperation::new(FleetAction::Reset)).await.unwrap();
+    store.set_availability(Availability::Failing);
+    sleep(millis(10)).await;
+    store.set_availability(Availability::Available);
+    sleep(seconds(10)).await;
+    assert_eq!(registry.circuit("index").status().state, CircuitState::Closed);
 }

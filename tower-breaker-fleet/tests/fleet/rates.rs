@@ -1,6 +1,6 @@
 //! How many messages the agents send.
 
-use tower_breaker_fleet::Delivery;
+use tower_breaker_fleet::{Delivery, FleetAction, FleetOperation};
 
 use super::*;
 
@@ -61,4 +61,50 @@ async fn many_circuits_share_a_message() {
     let sent = fleet.status().messages - before;
     // Three messages for each of ten heartbeats.
     assert!((27..=36).contains(&sent), "{sent}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn more_circuits_than_a_heartbeat_can_carry_take_turns() {
+    let builder = Fleet::builder(MemoryStore::new()).heartbeat(millis(100));
+    let (fleet, agent) = builder.build().unwrap();
+    tokio::spawn(agent);
+    let create = |number| Circuit::new(config().name(format!("c{number}")).build().unwrap());
+    let circuits: Vec<_> = (0..1_000).map(create).collect();
+    for circuit in &circuits {
+        fleet.share(circuit).unwrap();
+    }
+    assert!(fleet.ready(seconds(10)).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn probes_of_many_circuits_do_not_delay_the_heartbeat() {
+    let create = |number| Circuit::new(config().name(format!("c{number}")).build().unwrap());
+    let store = MemoryStore::new();
+    let mut processes = Vec::new();
+    for instance in ["calls", "waits"] {
+        let (fleet, agent) = Fleet::builder(store.clone()).instance(instance).build().unwrap();
+        tokio::spawn(agent);
+        let circuits: Vec<_> = (0..100).map(create).collect();
+        for circuit in &circuits {
+            fleet.share(circuit).unwrap();
+        }
+        processes.push((fleet, circuits));
+    }
+    for name in processes[0].1.iter().map(Circuit::name) {
+        processes[1].0.operate(name, FleetOperation::new(FleetAction::Trip)).await.unwrap();
+    }
+    let start = Instant::now();
+    let mut fewest = u32::MAX;
+    while start.elapsed() < seconds(120) {
+        for permit in processes[0].1.iter().filter_map(|circuit| circuit.try_acquire().ok()) {
+            permit.record(failure());
+        }
+        sleep(millis(50)).await;
+        if start.elapsed() > seconds(10) {
+            let status =
+                processes[0].1.iter().filter_map(|circuit| processes[1].0.circuit_status(circuit.name()));
+            fewest = fewest.min(status.map(|status| status.members).min().unwrap());
+        }
+    }
+    assert_eq!(fewest, 2, "each process is a member of each circuit");
 }
