@@ -107,6 +107,10 @@ mod guides {
     #[doc = include_str!("../../docs/observability.md")]
     struct Observability;
 
+    #[cfg(unix)]
+    #[doc = include_str!("../../docs/sharing.md")]
+    struct Sharing;
+
     #[doc = include_str!("../../docs/streaming.md")]
     struct Streaming;
 

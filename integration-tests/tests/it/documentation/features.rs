@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-const CRATES: [&str; 3] = ["tower-breaker", "tower-fault-classify", "tower-jitter-retry"];
+const CRATES: [&str; 4] =
+    ["tower-breaker", "tower-breaker-fleet", "tower-fault-classify", "tower-jitter-retry"];
 
 type Features = BTreeSet<String>;
 

@@ -7,7 +7,8 @@ use std::process::{Command, Stdio};
 
 use pulldown_cmark::{BrokenLink, CodeBlockKind, Event, LinkType, Options, Parser, Tag, TagEnd};
 
-const CRATES: [&str; 3] = ["tower-breaker", "tower-fault-classify", "tower-jitter-retry"];
+const CRATES: [&str; 4] =
+    ["tower-breaker", "tower-breaker-fleet", "tower-fault-classify", "tower-jitter-retry"];
 
 /// The root of the repository.
 fn root() -> PathBuf {
@@ -91,7 +92,7 @@ fn repository() -> String {
     line.trim_matches('"').to_owned()
 }
 
-/// Builds the documentation of the three crates, and returns its folder.
+/// Builds the documentation of the crates, and returns its folder.
 fn built_documentation() -> PathBuf {
     let cargo = |arguments: &[&str]| {
         let mut cargo = Command::new(env!("CARGO"));
@@ -284,6 +285,7 @@ fn example_has_short_files_without_local_crates() {
         [
             "batch",
             "shards",
+            "restart",
             "database_worker",
             "tenants",
             "reqwest",
