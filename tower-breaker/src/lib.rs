@@ -504,6 +504,7 @@ mod integrations;
 pub mod keyed;
 mod label;
 mod layer;
+mod listening;
 mod machine;
 mod readiness;
 mod registry;

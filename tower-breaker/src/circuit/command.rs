@@ -7,7 +7,7 @@ use super::{Circuit, CircuitRef};
 use crate::control::{Command, Effect, Signal};
 use crate::telemetry::ObserverId;
 
-/// Commands of a coordinator: see [`control`](crate::control).
+/// Commands of a coordinator, and signals to it: see [`control`](crate::control).
 impl<R: CircuitRef> Circuit<R> {
     /// Applies a command of a coordinator.
     ///
@@ -24,6 +24,23 @@ impl<R: CircuitRef> Circuit<R> {
     /// circuit would stay [open until it is reset](crate::BreakerConfigBuilder::open_until_reset).
     pub fn next_open_time(&self) -> Option<Duration> {
         self.owner.next_open_period().map(Duration::from_nanos)
+    }
+
+    /// Arms a signal that is sent once: [`Signal::Failure`] or [`Signal::Demand`].
+    ///
+    /// The next such event sends the signal. Other signals are always sent: arming them changes
+    /// nothing.
+    ///
+    /// A task that waits with [`ready`](Self::ready) or [`acquire`](Self::acquire) sends
+    /// [`Signal::Demand`] when it is polled: when it begins to wait, after a change of the circuit,
+    /// and when the time that [`Rejection::retry_after`](crate::Rejection::retry_after) shows is
+    /// over. So it is enough to arm the signal before the command that opens the circuit.
+    pub fn rearm(&self, signal: Signal) {
+        match signal {
+            Signal::Failure => self.owner.arm(Events::FAILURE_SIGNAL),
+            Signal::Demand => self.owner.arm(Events::DEMAND_SIGNAL),
+            Signal::ProbeStarted | Signal::ProbeCompleted(_) => {}
+        }
     }
 }
 
@@ -46,22 +63,5 @@ impl Circuit {
     pub fn on_signal(&self, listener: impl Fn(Signal) + Send + Sync + 'static) -> ObserverId {
         let arm = || self.owner.arm(Events::SIGNALS);
         self.owner.observers().on_signal(move |signal| listener(*signal), arm)
-    }
-
-    /// Arms a signal that is sent once: [`Signal::Failure`] or [`Signal::Demand`].
-    ///
-    /// The next such event sends the signal. Other signals are always sent: arming them changes
-    /// nothing.
-    ///
-    /// A task that waits with [`ready`](Self::ready) or [`acquire`](Self::acquire) sends
-    /// [`Signal::Demand`] when it is polled: when it begins to wait, after a change of the circuit,
-    /// and when the time that [`Rejection::retry_after`](crate::Rejection::retry_after) shows is
-    /// over. So it is enough to arm the signal before the command that opens the circuit.
-    pub fn rearm(&self, signal: Signal) {
-        match signal {
-            Signal::Failure => self.owner.arm(Events::FAILURE_SIGNAL),
-            Signal::Demand => self.owner.arm(Events::DEMAND_SIGNAL),
-            Signal::ProbeStarted | Signal::ProbeCompleted(_) => {}
-        }
     }
 }

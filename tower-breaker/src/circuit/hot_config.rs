@@ -209,6 +209,26 @@ impl Events {
         Self(self.0 | other.0)
     }
 
+    /// Returns these events without the `other` ones.
+    #[cfg(feature = "keyed")]
+    #[inline]
+    pub(crate) const fn without(self, Self(other): Self) -> Self {
+        Self(self.0 & !other)
+    }
+
+    /// Returns the bits of these events.
+    #[cfg(feature = "keyed")]
+    pub(crate) const fn bits(self) -> u8 {
+        self.0 as u8
+    }
+
+    /// Returns the events of these bits.
+    #[cfg(feature = "keyed")]
+    #[inline]
+    pub(crate) const fn from_bits(bits: u8) -> Self {
+        Self(bits as u64)
+    }
+
     /// Returns whether one of these events is reported.
     #[inline]
     pub(crate) const fn has(self, events: Self) -> bool {

@@ -14,10 +14,11 @@ use super::locked::Locked;
 use super::state_word::StateWord;
 use super::window::{StripedWindow, Window, WindowSpan};
 use crate::config::BreakerConfig;
+use crate::control::Signal;
 use crate::label::Label;
 use crate::machine::{Machine, State, WindowShape};
 use crate::rng::JitterStream;
-use crate::telemetry::{Instruments, Observers, instruments, register};
+use crate::telemetry::{Instruments, Observers, Transition, instruments, register};
 
 /// The core of a circuit that shares nothing with other circuits.
 pub(crate) type StaticCore = Core<StaticStore>;
@@ -129,6 +130,29 @@ impl Store for StaticStore {
         let locked = lock(&self.locked);
         locked.is_own_epoch(epoch).then(|| (locked.name, Arc::clone(&locked.observers)))
     }
+
+    fn arm(&self, signals: Events) {
+        self.hot_config.set_events(signals, true);
+    }
+
+    fn signal_once(&self, epoch: Option<u32>, armed: Events, signal: Signal) {
+        // The storage changes from one circuit to the next under the lock.
+        let locked = lock(&self.locked);
+        let is_own = epoch.is_none_or(|epoch| locked.is_own_epoch(epoch));
+        let was_armed = is_own && self.hot_config.set_events(armed, false);
+        let observers = was_armed.then(|| Arc::clone(&locked.observers));
+        drop(locked);
+        if let Some(observers) = observers {
+            observers.signal(signal);
+        }
+    }
+
+    fn signal(&self, observers: &Observers, signal: Signal) {
+        observers.signal(signal);
+    }
+
+    #[inline]
+    fn notify_listeners(&self, _: &Transition) {}
 
     #[inline]
     fn count_rejection(&self) {

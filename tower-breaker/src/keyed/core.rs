@@ -21,20 +21,22 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, OnceLock};
 
 use tower_fault_classify::__internals::Clock;
-use tower_fault_classify::__internals::sync::{self, AtomicU64, Mutex, MutexGuard, Ordering, lock};
+use tower_fault_classify::__internals::sync::{self, AtomicU8, AtomicU64, Mutex, MutexGuard, Ordering, lock};
 
 use crate::circuit::{
     CircuitRef, Core, Denied, Events, FailureTime, Flags, HotConfig, Locked, NewestBucket, PackedCells,
     StateWord, Store,
 };
 use crate::config::BreakerConfig;
+use crate::control::Signal;
 use crate::error::Rejection;
 use crate::label::{KeptLabel, Label, OVERFLOW};
 use crate::machine::{CircuitState, WindowShape};
 use crate::rng::JitterStream;
 use crate::sealed::Sealed;
-use crate::telemetry::{Instruments, KeyInstruments, Observers, register};
+use crate::telemetry::{Instruments, KeyInstruments, Observers, Transition, register};
 
+use super::listeners::Listeners;
 pub(crate) use configs::Configs;
 use configs::Settings;
 use counts::WideCounts;
@@ -52,6 +54,7 @@ pub(crate) struct Common<K> {
     shared: Settings,
     configs: Mutex<Configs>,
     observers: Arc<Observers>,
+    listeners: Listeners<K>,
     label: MakeLabel<K>,
     /// How many keys the metrics distinguish at most. `None`: they do not distinguish keys.
     max_key_labels: Option<usize>,
@@ -68,11 +71,18 @@ impl<K> Common<K> {
         let config = &configs.each;
         let name = config.name();
         let hot_config = HotConfig::new(config.fitted_clock(), config, PackedCells::PARTS, register(name));
-        let shared = Settings { hot_config, failures_timed_since: AtomicU64::new(0) };
-        let configs = Mutex::new(configs);
-        let (observers, upkeep, sequence) = Default::default();
-        let is_counted = true;
-        Self { name, shared, configs, observers, label, max_key_labels, upkeep, sequence, is_counted }
+        Self {
+            name,
+            shared: Settings { hot_config, failures_timed_since: AtomicU64::new(0) },
+            configs: Mutex::new(configs),
+            observers: Arc::default(),
+            listeners: Listeners::default(),
+            label,
+            max_key_labels,
+            upkeep: Mutex::default(),
+            sequence: AtomicU64::default(),
+            is_counted: true,
+        }
     }
 
     /// Returns what the overflow circuit shares with these circuits. Without `guards`, the overflow
@@ -122,6 +132,10 @@ impl<K> Common<K> {
         &self.observers
     }
 
+    pub(in crate::keyed) const fn listeners(&self) -> &Listeners<K> {
+        &self.listeners
+    }
+
     pub(crate) fn clock(&self) -> Clock {
         self.shared.hot_config.clock()
     }
@@ -129,6 +143,11 @@ impl<K> Common<K> {
     /// Sets whether the circuits have an observer of failures.
     pub(crate) fn set_observes_failures(&self, observes: bool) {
         self.shared.hot_config.set_events(Events::FAILURE_OBSERVER, observes);
+    }
+
+    /// Sets whether the circuits have a listener of signals.
+    pub(super) fn set_signals(&self, listens: bool) {
+        self.shared.hot_config.set_events(Events::SIGNALS, listens);
     }
 
     /// Returns the duration of one part of a window, in nanoseconds; 0 for a count window.
@@ -203,6 +222,8 @@ pub struct KeyedStore<K> {
     /// The numbers of calls and failures.
     calls: PackedCells,
     lazy: sync::OnceLock<Box<LazyState>>,
+    /// The signals that were sent, and not armed again since, as bits of [`Events`].
+    sent: AtomicU8,
     /// Unused if the metrics do not distinguish keys.
     instruments: KeyInstruments,
     common: Arc<Common<K>>,
@@ -252,10 +273,19 @@ impl<K> KeyedStore<K> {
         let state_word = AtomicU64::new(StateWord::initial(config.is_disabled()).word());
         let settings = own.get().map_or(&common.shared, |own| &own.settings);
         let newest = NewestBucket::new(settings.hot_config.bucket());
-        let (calls, lazy, instruments) = Default::default();
-        let first_failure = AtomicU64::new(0);
-        let store =
-            Self { key, hash, state_word, first_failure, newest, calls, lazy, instruments, common, own };
+        let store = Self {
+            key,
+            hash,
+            state_word,
+            first_failure: AtomicU64::new(0),
+            newest,
+            calls: PackedCells::default(),
+            lazy: sync::OnceLock::default(),
+            sent: AtomicU8::new(0),
+            instruments: KeyInstruments::default(),
+            common,
+            own,
+        };
         if config.seeds.is_some() {
             // The lazy state takes the circuit's stream of random numbers. It is allocated now, so
             // that the order of creation decides.
@@ -304,6 +334,12 @@ impl<K> KeyedStore<K> {
             let _ = lazy.label.set(label);
         }
         lazy.label.get()
+    }
+
+    /// Disarms a signal. Returns whether it was armed.
+    fn disarm(&self, armed: Events) -> bool {
+        // Relaxed: of several calls, only one finds the signal armed.
+        self.sent.fetch_or(armed.bits(), Ordering::Relaxed) & armed.bits() == 0
     }
 
     fn make_label(&self) -> Option<String> {
@@ -390,8 +426,14 @@ impl<K> Store for KeyedStore<K> {
 
     #[inline]
     fn events(&self) -> Events {
-        // All circuits of the map have the same observers.
-        self.common.shared.hot_config.events()
+        // All circuits of the map have the same observers and listeners.
+        let events = self.common.shared.hot_config.events();
+        if events.has(Events::SIGNALS) {
+            // Relaxed: as for the events.
+            events.without(Events::from_bits(self.sent.load(Ordering::Relaxed)))
+        } else {
+            events
+        }
     }
 
     #[inline]
@@ -423,6 +465,25 @@ impl<K> Store for KeyedStore<K> {
 
     fn observers_of(&self, _: u32) -> Option<(&'static str, Arc<Observers>)> {
         Some((self.common.name, Arc::clone(&self.common.observers)))
+    }
+
+    fn arm(&self, signals: Events) {
+        // Relaxed: as for the events.
+        self.sent.fetch_and(!signals.bits(), Ordering::Relaxed);
+    }
+
+    fn signal_once(&self, _: Option<u32>, armed: Events, signal: Signal) {
+        if self.disarm(armed) {
+            self.common.listeners.signal(self, signal);
+        }
+    }
+
+    fn signal(&self, _: &Observers, signal: Signal) {
+        self.common.listeners.signal(self, signal);
+    }
+
+    fn notify_listeners(&self, transition: &Transition) {
+        self.common.listeners.notify(self, transition);
     }
 
     fn count_rejection(&self) {

@@ -27,11 +27,12 @@ use std::fmt;
 use std::hash::{BuildHasher, Hash};
 use std::mem;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 
 use foldhash::fast::RandomState;
 
 use super::core::{Common, Configs, EvictionCost, KeyedStore, Shared, SharedCore, eviction_cost};
+use super::creation::Creation;
 use super::table::Table;
 use crate::circuit::{Circuit, CircuitState, Core, Permit, Status, StatusValues};
 use crate::config::{KeyedConfig, Overflow};
@@ -41,9 +42,6 @@ use crate::telemetry::{Failure, ObserverId, Transition};
 
 /// How many circuits a call with a new key scans at most.
 const SCANNED_PER_CALL: usize = 16;
-
-/// How often a new key is compared with the keys of the same hash, while other keys are inserted.
-const ATTEMPTS: u32 = 16;
 
 /// The number of owners of an unused circuit: the table and the list.
 const MAP_HANDLES: usize = 2;
@@ -83,14 +81,16 @@ pub struct KeyedCircuits<K> {
 }
 
 pub(super) struct Inner<K> {
-    table: Table<K>,
+    pub(super) table: Table<K>,
     hasher: RandomState,
     pub(super) common: Arc<Common<K>>,
     /// The circuits of keys for which the map has no space: shared, and disabled.
     pub(super) overflow: OverflowCircuits<K>,
     clock_hand: Mutex<ClockHand<K>>,
+    /// Notified when the listeners have been called for a new circuit.
+    pub(super) settled: Condvar,
     /// Until this time, no call scans for a circuit to evict.
-    full_until: AtomicU64,
+    pub(super) full_until: AtomicU64,
     evicted: AtomicU64,
     overflowed: AtomicU64,
 }
@@ -114,9 +114,10 @@ pub(super) struct ClockHand<K> {
     pub(super) circuits: Vec<SharedCore<K>>,
     position: usize,
     /// How many circuits were scanned without an eviction.
-    scanned: usize,
+    pub(super) scanned: usize,
     /// How many circuits have been inserted.
-    insertions: u64,
+    pub(super) insertions: u64,
+    pub(super) creation: Creation<K>,
     /// How many circuits are kept at most.
     pub(super) max_keys: usize,
 }
@@ -153,13 +154,17 @@ impl<K: Eq + fmt::Debug + Hash> KeyedCircuits<K> {
                 position: 0,
                 scanned: 0,
                 insertions: 0,
+                creation: Creation::default(),
                 max_keys,
             }),
+            settled: Condvar::new(),
             full_until: AtomicU64::new(0),
             evicted: AtomicU64::new(0),
             overflowed: AtomicU64::new(0),
         };
-        Self { inner: Arc::new(inner) }
+        let inner = Arc::new(inner);
+        inner.common.listeners().set_map(&inner);
+        Self { inner }
     }
 }
 
@@ -312,74 +317,6 @@ impl<K: Eq + Hash> KeyedCircuits<K> {
             }
         }
     }
-
-    /// Creates a circuit. If the map is full, one of the next `steps` circuits is evicted for it.
-    /// If none of them can be evicted, the key is returned.
-    fn insert(&self, key: K, hash: u64, steps: usize) -> Result<SharedCore<K>, K> {
-        let Inner { table, common, full_until, .. } = &*self.inner;
-        let mut label = None;
-        let mut compared_at = None;
-        let mut attempts = ATTEMPTS;
-        let mut clock_hand = loop {
-            let clock_hand = self.clock_hand();
-            if label.is_none() && !common.configs().keys.is_empty() {
-                // The key may have a configuration of its own. Its label is formatted outside of
-                // the lock.
-                drop(clock_hand);
-                label = Some(common.make_label(&key));
-                continue;
-            }
-            if compared_at == Some(clock_hand.insertions) {
-                break clock_hand;
-            }
-            let equals = table.with_hash(hash);
-            if equals.is_empty() {
-                break clock_hand;
-            }
-            // Another call with the same key was first, or another key has the same hash.
-            compared_at = Some(clock_hand.insertions);
-            drop(clock_hand);
-            if let Some(core) = equals.into_iter().find(|core| *core.store().key_ref() == key) {
-                return Ok(core);
-            }
-            attempts -= 1;
-            if attempts == 0 {
-                return Err(key);
-            }
-        };
-        // After a reconfiguration with fewer keys, one circuit more is evicted.
-        let surplus = clock_hand.evict_surplus(steps, table);
-        let place = if clock_hand.circuits.len() < clock_hand.max_keys {
-            None
-        } else {
-            let Some(place) = clock_hand.evict(steps, table) else {
-                if clock_hand.scanned >= clock_hand.circuits.len() {
-                    clock_hand.scanned = 0;
-                    let until = common.clock().now().saturating_add(common.bucket() / 10);
-                    full_until.store(until, Ordering::Relaxed);
-                }
-                // The lock is released before the key is dropped.
-                drop(clock_hand);
-                if let Some(core) = surplus {
-                    self.drop_evicted(core);
-                }
-                return Err(key);
-            };
-            Some(place)
-        };
-        // If a key has got its first configuration meanwhile, `label` is missing. The configuration
-        // is then applied to all circuits in the list, and so to this one.
-        let label = label.flatten();
-        let store = KeyedStore::new(key, hash, Arc::clone(common), &common.configs(), label.as_deref());
-        let initial = store.initial_state();
-        let core = SharedCore::new(Core::new(store));
-        table.insert(SharedCore::clone(&core));
-        let former = clock_hand.put(place, SharedCore::clone(&core));
-        drop(clock_hand);
-        core.store().count(initial);
-        surplus.into_iter().chain(former).for_each(|core| self.drop_evicted(core));
-        Ok(core)
-    }
 }
 
 impl<K> PickedCircuit<K> {
@@ -399,7 +336,7 @@ impl<K> fmt::Debug for PickedCircuit<K> {
 impl<K> ClockHand<K> {
     /// Scans up to `steps` circuits, each at most once, and removes one from the table. Returns its
     /// position in the list.
-    fn evict(&mut self, steps: usize, table: &Table<K>) -> Option<usize> {
+    pub(super) fn evict(&mut self, steps: usize, table: &Table<K>) -> Option<usize> {
         let mut left = steps.min(self.circuits.len());
         while left > 0 {
             let now = left.min(SCANNED_PER_CALL);
@@ -419,7 +356,7 @@ impl<K> ClockHand<K> {
     }
 
     /// Evicts a circuit if there are more than `max_keys`.
-    fn evict_surplus(&mut self, steps: usize, table: &Table<K>) -> Option<SharedCore<K>> {
+    pub(super) fn evict_surplus(&mut self, steps: usize, table: &Table<K>) -> Option<SharedCore<K>> {
         if self.circuits.len() <= self.max_keys {
             return None;
         }
@@ -444,7 +381,7 @@ impl<K> ClockHand<K> {
 
     /// Adds a circuit to the list. If `place` is set, it replaces the evicted circuit there, which
     /// is returned.
-    fn put(&mut self, place: Option<usize>, core: SharedCore<K>) -> Option<SharedCore<K>> {
+    pub(super) fn put(&mut self, place: Option<usize>, core: SharedCore<K>) -> Option<SharedCore<K>> {
         self.insertions += 1;
         let Some(place) = place else {
             self.circuits.push(core);
@@ -498,7 +435,7 @@ impl<K> KeyedCircuits<K> {
     ///
     /// While the handles are held, the circuits are not evicted.
     pub fn circuits(&self) -> Vec<KeyedCircuit<K>> {
-        let circuits = self.clock_hand().circuits.clone();
+        let circuits = self.clock_hand().created();
         circuits.into_iter().map(|core| self.handle(core)).collect()
     }
 
@@ -512,7 +449,8 @@ impl<K> KeyedCircuits<K> {
 
     /// Returns the number of circuits.
     pub fn len(&self) -> usize {
-        self.clock_hand().circuits.len()
+        let clock_hand = self.clock_hand();
+        clock_hand.circuits.len() - clock_hand.creation.len()
     }
 
     /// Returns whether there is no circuit.
@@ -556,16 +494,20 @@ impl<K> KeyedCircuits<K> {
     }
 
     /// Removes all circuits, but not the overflow circuit: see [`remove`](Self::remove).
+    ///
+    /// A circuit whose listeners are still being called is removed, too.
     pub fn clear(&self) {
         let mut clock_hand = self.clock_hand();
         let listed = mem::take(&mut clock_hand.circuits);
+        let unsettled = clock_hand.creation.take_all();
         for core in &listed {
             // The list holds a circuit, too, so that no key is dropped under the lock.
             self.inner.table.remove_if(core, |_| true);
         }
         self.look_for_place(&mut clock_hand);
         drop(clock_hand);
-        drop(listed);
+        self.inner.settled.notify_all();
+        drop((listed, unsettled));
     }
 
     /// Adds an observer, which is notified of the transitions of all circuits.
@@ -589,11 +531,11 @@ impl<K> KeyedCircuits<K> {
         id
     }
 
-    /// Removes an observer. Returns `false` if these circuits have no such observer.
+    /// Removes an observer or a listener. Returns `false` if these circuits have no such observer.
     pub fn remove_observer(&self, id: ObserverId) -> bool {
         let removed = self.inner.common.observers().remove(id);
         self.publish_observes_failures();
-        removed
+        removed || self.remove_listener(id) || self.remove_create_listener(id)
     }
 
     fn publish_observes_failures(&self) {
@@ -626,7 +568,7 @@ impl<K> KeyedCircuits<K> {
     }
 
     /// Counts and drops a circuit that was evicted. The caller holds no lock.
-    fn drop_evicted(&self, evicted: SharedCore<K>) {
+    pub(super) fn drop_evicted(&self, evicted: SharedCore<K>) {
         self.inner.evicted.fetch_add(1, Ordering::Relaxed);
         if let Some(instruments) = self.inner.common.instruments() {
             instruments.evicted();

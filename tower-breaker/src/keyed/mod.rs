@@ -6,6 +6,7 @@
 //! | [`KeyedConfig`], [`KeyedConfigBuilder`], [`Overflow`] | the configuration: limits of each circuit, number of keys, behavior when the map is full |
 //! | [`KeyedCircuits`], [`KeyedCircuit`], [`KeyedPermit`] | handles to the circuits: status, manual control, permits |
 //! | [`ByValue`], [`ByRef`], [`ExtensionFirst`], [`PickCircuit`] | how a layer obtains the key of a request |
+//! | [`WeakKeyedCircuits`] | a handle that does not keep the circuits alive |
 //! | [`KeyedSnapshot`] | the snapshot of the circuit of one key |
 //! | [`Shared`] | how handles and permits refer to a keyed circuit |
 //!
@@ -54,17 +55,21 @@
 //! | [`reconfigure`](KeyedCircuits::reconfigure) | a new configuration of all circuits |
 //! | [`configure`](KeyedCircuits::configure), [`unconfigure`](KeyedCircuits::unconfigure) | a configuration of one key |
 //! | [`remove`](KeyedCircuits::remove), [`clear`](KeyedCircuits::clear) | removal of circuits |
+//! | [`on_create`](KeyedCircuits::on_create), [`on_signal`](KeyedCircuits::on_signal), [`on_key_transition`](KeyedCircuits::on_key_transition) | listeners for code that [decides for several circuits](crate::control) |
 //! | [`snapshots`](KeyedCircuits::snapshots), [`restore`](KeyedCircuits::restore) | circuits that keep their state over a restart of the process |
 
 mod core;
+mod creation;
 mod future;
 mod key;
 mod layer;
+mod listeners;
 mod map;
 mod reconfigure;
 mod service;
 mod snapshot;
 mod table;
+mod weak;
 
 pub use self::core::Shared;
 pub use crate::config::{KeyedConfig, KeyedConfigBuilder, Overflow};
@@ -74,3 +79,4 @@ pub use layer::KeyedBreakerLayer;
 pub use map::{KeyedCircuit, KeyedCircuits, KeyedPermit};
 pub use service::KeyedBreaker;
 pub use snapshot::KeyedSnapshot;
+pub use weak::WeakKeyedCircuits;

@@ -4,12 +4,13 @@
 //! that hash leaves the table as a handle, and its key is compared after the lock is released. The
 //! table grows and evicts by the stored hashes.
 
+use std::ptr;
 use std::thread::available_parallelism;
 
 use hashbrown::HashTable;
 use tower_fault_classify::__internals::sync::{RwLock, read, write};
 
-use super::core::SharedCore;
+use super::core::{KeyedStore, SharedCore};
 
 /// The circuits in shards. Each shard has its own lock.
 pub(super) struct Table<K>(Box<[Shard<K>]>);
@@ -54,6 +55,13 @@ impl<K> Table<K> {
         let slots = read(&self.shard(hash).0);
         let equal = slots.iter_hash(hash).filter(|slot| slot.hash == hash);
         equal.map(|slot| SharedCore::clone(&slot.core)).collect()
+    }
+
+    /// Returns the circuit with this storage; `None` if it is not in the table.
+    pub(super) fn find_store(&self, store: &KeyedStore<K>) -> Option<SharedCore<K>> {
+        let hash = store.hash();
+        let slots = read(&self.shard(hash).0);
+        slots.find(hash, |slot| ptr::eq(slot.core.store(), store)).map(|slot| SharedCore::clone(&slot.core))
     }
 
     /// Adds a circuit. No other circuit in the table has its key.

@@ -8,7 +8,6 @@
 //! A listener never waits for a circuit, because two listeners could wait for each other. It gets
 //! the circuit immediately.
 
-use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::ptr;
 use std::sync::{Arc, MutexGuard, PoisonError};
@@ -16,6 +15,7 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use super::CircuitRegistry;
 use crate::circuit::{Circuit, WeakCircuit};
 use crate::config::BreakerConfig;
+use crate::listening::Listening;
 use crate::snapshot::CircuitSnapshot;
 use crate::telemetry::Observer;
 
@@ -159,31 +159,5 @@ impl CircuitRegistry {
         let is_unsettled =
             |entries: &mut Entries| matches!(entries.by_name.get(name), Some(Entry::Creating(_)));
         self.inner.settled.wait_while(entries, is_unsettled).unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-thread_local! {
-    /// How many listeners run on this thread, each within the one before.
-    static LISTENING: Cell<u32> = const { Cell::new(0) };
-}
-
-/// Exists while listeners run on this thread.
-struct Listening;
-
-impl Listening {
-    fn begin() -> Self {
-        // If the thread's variables have been dropped already, no other code of the thread waits.
-        let _ = LISTENING.try_with(|depth| depth.set(depth.get() + 1));
-        Self
-    }
-
-    fn is_active() -> bool {
-        LISTENING.try_with(Cell::get).is_ok_and(|depth| depth > 0)
-    }
-}
-
-impl Drop for Listening {
-    fn drop(&mut self) {
-        let _ = LISTENING.try_with(|depth| depth.set(depth.get() - 1));
     }
 }

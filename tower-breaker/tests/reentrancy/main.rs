@@ -67,9 +67,12 @@ fn every_handle_function_is_an_operation() {
         "circuit/snapshot.rs",
         "circuit/wait.rs",
         "circuit/weak.rs",
+        "keyed/creation.rs",
+        "keyed/listeners.rs",
         "keyed/map.rs",
         "keyed/reconfigure.rs",
         "keyed/snapshot.rs",
+        "keyed/weak.rs",
         "registry.rs",
         "registry/snapshots.rs",
     ];

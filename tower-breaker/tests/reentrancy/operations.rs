@@ -536,6 +536,29 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         target.circuits().remove_observer(id);
         drop(target.of_key().map(|circuit| circuit.downgrade().upgrade()));
     }),
+    ("KeyedCircuits::on_create", |target| {
+        let listener = observer();
+        let id = target.circuits().on_create(move |circuit| listener(circuit));
+        drop(target.circuits().remove(&HostileKey::new(1)));
+        drop(target.of_key());
+        drop(target.circuits().downgrade().upgrade());
+        target.circuits().clear();
+        target.circuits().remove_observer(id);
+    }),
+    ("KeyedCircuits::on_signal, on_key_transition", |target| {
+        let (listener, other) = (observer(), observer());
+        let signals = target.circuits().on_signal(move |_, signal| listener(&signal));
+        let transitions = target.circuits().on_key_transition(move |_, transition| other(transition));
+        if let Some(circuit) = target.of_key() {
+            circuit.record(FAILURE);
+            circuit.rearm(Signal::Failure);
+            circuit.apply(Command::Open { remaining: None, takeover: Duration::ZERO });
+            drop(circuit.try_acquire());
+            circuit.apply(Command::Close);
+        }
+        target.circuits().remove_observer(signals);
+        target.circuits().remove_observer(transitions);
+    }),
     ("KeyedCircuits::on_failure", |target| {
         let id = target.circuits().on_failure(observer());
         if let Some(permit) = target.of_key().and_then(|circuit| circuit.try_acquire().ok()) {

@@ -193,7 +193,7 @@ impl<S: Store> Core<S> {
         let epoch = locked.epoch;
         drop(locked);
         self.notify(pending);
-        PendingSignal::send(signal);
+        self.send(signal);
         match decision {
             Decision::Admitted => Ok(self.admission(StateWord::closed(epoch))),
             Decision::AdmittedWithSlot(from) => {

@@ -31,8 +31,8 @@ impl<S: Store> Core<S> {
     }
 
     /// Arms the signals that are sent once.
-    pub(crate) fn arm(&self, events: Events) {
-        self.hot_config().set_events(events, true);
+    pub(crate) fn arm(&self, signals: Events) {
+        self.store().arm(signals);
     }
 
     /// Sends [`Signal::Demand`] if it is armed. The caller does not hold the lock.
@@ -47,28 +47,20 @@ impl<S: Store> Core<S> {
     #[inline(never)]
     fn send_demand(&self) {
         // The caller has a handle, so that the circuit has not ended.
-        let pending = self.take_armed(&self.locked(), Events::DEMAND_SIGNAL, Signal::Demand);
-        PendingSignal::send(pending);
+        self.store().signal_once(None, Events::DEMAND_SIGNAL, Signal::Demand);
     }
 
     /// Sends [`Signal::Failure`] if it is armed, for a failure of a call with this stamp. The
     /// caller does not hold the lock.
     pub(super) fn signal_failure(&self, stamp: StateWord) {
-        let locked = self.locked();
-        // Otherwise, the failure is one of an earlier circuit in this storage.
-        let is_own = locked.is_own_epoch(stamp.epoch());
-        let pending =
-            if is_own { self.take_armed(&locked, Events::FAILURE_SIGNAL, Signal::Failure) } else { None };
-        drop(locked);
-        PendingSignal::send(pending);
+        self.store().signal_once(Some(stamp.epoch()), Events::FAILURE_SIGNAL, Signal::Failure);
     }
 
-    /// Disarms a signal. `None`: it was not armed.
-    ///
-    /// The caller holds the lock, under which the storage changes from one circuit to the next.
-    fn take_armed(&self, locked: &Locked, armed: Events, signal: Signal) -> Option<PendingSignal> {
-        let observers = || Arc::clone(&locked.observers);
-        self.hot_config().set_events(armed, false).then(|| PendingSignal { signal, observers: observers() })
+    /// Sends the signal of a probe. The caller does not hold the lock.
+    pub(super) fn send(&self, pending: Option<PendingSignal>) {
+        if let Some(PendingSignal { signal, observers }) = pending {
+            self.store().signal(&observers, signal);
+        }
     }
 }
 
@@ -85,12 +77,5 @@ impl PendingSignal {
     pub(super) fn of_probe(locked: &mut Locked) -> Option<Self> {
         let signal = locked.machine.take_signal()?;
         Some(Self { signal, observers: Arc::clone(&locked.observers) })
-    }
-
-    /// Sends the signal. The caller does not hold the lock.
-    pub(super) fn send(pending: Option<Self>) {
-        if let Some(Self { signal, observers }) = pending {
-            observers.signal(signal);
-        }
     }
 }

@@ -115,9 +115,10 @@ use super::locked::Locked;
 use super::state_word::{LAST_EPOCH, StateWord};
 use super::window::{Window, WindowSpan};
 use crate::config::BreakerConfig;
+use crate::control::Signal;
 use crate::label::Label;
 use crate::machine::Ticket;
-use crate::telemetry::{Instruments, Observers, is_recording};
+use crate::telemetry::{Instruments, Observers, Transition, is_recording};
 
 /// The storage of a circuit.
 ///
@@ -171,6 +172,18 @@ pub trait Store {
     /// Returns the name and the observers of the circuit to which a call of this epoch belongs.
     /// `None`: the circuit has ended.
     fn observers_of(&self, epoch: u32) -> Option<(&'static str, Arc<Observers>)>;
+    /// Arms the signals that are sent once.
+    fn arm(&self, signals: Events);
+    /// Disarms a signal, and sends it if it was armed and the call's circuit has not ended.
+    ///
+    /// `epoch` is that of the call. `None`: the caller has a handle, so that the circuit has not
+    /// ended. The caller holds no lock.
+    fn signal_once(&self, epoch: Option<u32>, armed: Events, signal: Signal);
+    /// Sends a signal to `observers`, which are those of the circuit, and to the listeners of its
+    /// map. The caller holds no lock.
+    fn signal(&self, observers: &Observers, signal: Signal);
+    /// Notifies the listeners of the circuit's map of a transition. The caller holds no lock.
+    fn notify_listeners(&self, transition: &Transition);
     /// Counts a rejected call.
     fn count_rejection(&self);
     /// Returns the number of rejected calls of all circuits that have used the storage.

@@ -140,7 +140,7 @@ impl<S: Store> Core<S> {
             let signal = PendingSignal::of_probe(&mut locked);
             drop(locked);
             wake(wakers);
-            PendingSignal::send(signal);
+            self.send(signal);
         }
     }
 
@@ -404,6 +404,6 @@ impl<S: Store> Core<S> {
         drop(locked);
         wake(wakers);
         self.notify(pending);
-        PendingSignal::send(signal);
+        self.send(signal);
     }
 }

@@ -123,6 +123,7 @@ impl<S: Store> Core<S> {
         let transition = Transition { key: self.store().key(), ..transition };
         log_transition(&transition);
         observers.notify(&transition);
+        self.store().notify_listeners(&transition);
     }
 }
 

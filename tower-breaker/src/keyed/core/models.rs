@@ -229,3 +229,23 @@ fn loom_concurrent_configurations_leave_last_one() {
         assert_eq!(has_other_config(&core, Mode::Disabled), common.configs().each.is_disabled());
     });
 }
+
+#[test]
+fn loom_keyed_signal_is_sent_once_until_it_is_armed() {
+    model(|| {
+        let (core, _manual_clock) = unused_circuit();
+        core.store().common.set_signals(true);
+        let sends = |core: &SharedCore<u32>| {
+            let store = core.store();
+            store.events().has(Events::FAILURE_SIGNAL) && store.disarm(Events::FAILURE_SIGNAL)
+        };
+        let other = SharedCore::clone(&core);
+        let thread = thread::spawn(move || sends(&other));
+        let sent = [sends(&core), thread.join().unwrap()];
+        assert_eq!(sent.iter().filter(|sent| **sent).count(), 1, "{sent:?}");
+        assert!(!sends(&core));
+        assert!(core.store().events().has(Events::DEMAND_SIGNAL), "the other signal is still armed");
+        core.arm(Events::FAILURE_SIGNAL);
+        assert!(sends(&core));
+    });
+}

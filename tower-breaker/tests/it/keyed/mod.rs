@@ -1,9 +1,11 @@
 //! Keyed circuits: they are independent and bounded, and only idle ones are evicted without need.
 
 mod circuits;
+mod creation;
 mod flood;
 mod reconfigure;
 mod room;
+mod signals;
 mod waiting;
 
 use std::cell::Cell;
