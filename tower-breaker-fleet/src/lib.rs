@@ -42,11 +42,10 @@ mod fleet;
 mod operation;
 mod quorum;
 mod record;
-#[allow(dead_code, reason = "the agent follows")]
 mod rules;
 mod seconds;
 mod status;
-#[allow(dead_code, unreachable_pub, reason = "the stores and the agent follow")]
+#[allow(unreachable_pub, reason = "the trait of the stores is sealed by its private module")]
 mod store;
 
 pub use builder::FleetBuilder;

@@ -4,7 +4,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const PURE: [&str; 11] = [
+const PURE: [&str; 16] = [
+    "tower-breaker-fleet/src/agent/ballot.rs",
+    "tower-breaker-fleet/src/agent/circuit.rs",
+    "tower-breaker-fleet/src/agent/known.rs",
+    "tower-breaker-fleet/src/agent/pace.rs",
+    "tower-breaker-fleet/src/agent/probe.rs",
     "tower-breaker-fleet/src/rules",
     "tower-breaker/src/machine",
     "tower-fault-classify/src/body/llm/code.rs",

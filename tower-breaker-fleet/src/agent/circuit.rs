@@ -433,6 +433,8 @@ impl Follower {
         local: &Local,
         actions: &mut Vec<Action>,
     ) {
+        // An event from before the override of the fleet was applied says nothing about it.
+        let is_later = self.forced.is_none_or(|forced| is_after(moved.epoch, forced));
         match moved.reason {
             Reason::CommandedOpen | Reason::CommandedProbe | Reason::CommandedClose => return,
             // An override of the fleet that this process released stays released. After an override
@@ -440,9 +442,8 @@ impl Follower {
             Reason::Released | Reason::OverrideEnded if self.forced.is_none() => {
                 self.follow(now, false, local, actions);
             }
-            Reason::Released | Reason::OverrideEnded => self.forced = None,
+            Reason::Released | Reason::OverrideEnded | Reason::Forced if is_later => self.forced = None,
             Reason::Reconfigured => self.follow(now, false, local, actions),
-            Reason::Forced if Some(moved.epoch) != self.forced => self.forced = None,
             _ => {}
         }
         self.withdraw_unless_half_open(local, actions);
@@ -508,7 +509,25 @@ pub(super) enum Accepted {
     New,
 }
 
+/// Whether a transition came after another one. Epochs have 24 bits, and wrap.
+fn is_after(epoch: u32, other: u32) -> bool {
+    const BITS: u32 = 24;
+    let distance = epoch.wrapping_sub(other) % (1 << BITS);
+    (1..1 << (BITS - 1)).contains(&distance)
+}
+
 fn is_reported_critical(status: &Status) -> bool {
     let is_critical = |trip: &Transition| trip.reason == Reason::ReportedCritical;
     status.state == CircuitState::Open && status.last_trip.as_ref().is_some_and(is_critical)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn epochs_wrap() {
+        assert!(is_after(1, 0) && is_after(0, (1 << 24) - 1) && is_after(5, (1 << 24) - 5));
+        assert!(!is_after(0, 1) && !is_after((1 << 24) - 1, 0) && !is_after(7, 7));
+    }
 }

@@ -26,6 +26,8 @@ mod slot;
 mod telemetry;
 
 #[cfg(test)]
+mod histories;
+#[cfg(test)]
 mod tests;
 
 use std::time::Duration;

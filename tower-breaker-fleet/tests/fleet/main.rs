@@ -3,6 +3,10 @@
 
 mod flush;
 mod harness;
+#[cfg(feature = "tracing")]
+mod logs;
+#[cfg(feature = "metrics")]
+mod metrics;
 mod outage;
 mod overrides;
 mod quorum;
@@ -10,6 +14,7 @@ mod rates;
 mod recovery;
 mod restart;
 mod signals;
+mod telemetry;
 
 use harness::*;
 use tokio::time::{Instant, sleep};

@@ -1,0 +1,78 @@
+//! The metrics.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use ::metrics::{
+    Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit, with_local_recorder,
+};
+
+use super::*;
+
+/// A recorder that keeps the values of counters and gauges, and the names of histograms.
+#[derive(Default)]
+struct Values(Mutex<BTreeMap<String, Arc<AtomicU64>>>);
+
+impl Values {
+    fn value(&self, key: &Key) -> Arc<AtomicU64> {
+        let labels: Vec<_> = key.labels().map(|label| format!("{}={}", label.key(), label.value())).collect();
+        let name = format!("{}{{{}}}", key.name(), labels.join(","));
+        Arc::clone(self.0.lock().unwrap().entry(name).or_default())
+    }
+
+    fn load(&self, name: &str) -> Option<u64> {
+        self.0.lock().unwrap().get(name).map(|value| value.load(Ordering::Relaxed))
+    }
+
+    fn gauge(&self, name: &str) -> Option<f64> {
+        self.load(name).map(f64::from_bits)
+    }
+}
+
+impl Recorder for Values {
+    fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+    fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
+        Counter::from_arc(self.value(key))
+    }
+
+    fn register_gauge(&self, key: &Key, _: &Metadata<'_>) -> Gauge {
+        Gauge::from_arc(self.value(key))
+    }
+
+    fn register_histogram(&self, key: &Key, _: &Metadata<'_>) -> Histogram {
+        self.value(key);
+        Histogram::noop()
+    }
+}
+
+#[test]
+fn metrics_show_the_connection_votes_probes_and_errors() {
+    let values = Values::default();
+    with_local_recorder(&values, || {
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        runtime.enable_time().start_paused(true).build().unwrap().block_on(async {
+            let mut fleet = Processes::start(3).await;
+            fleet.run(WARM_UP).await;
+            assert_eq!(values.gauge("tower_breaker_fleet_attached{namespace=default}"), Some(1.0));
+            assert_eq!(values.gauge("tower_breaker_fleet_members{circuit=search}"), Some(3.0));
+            fleet.all[0].is_good = false;
+            fleet.run(seconds(2)).await;
+            sleep(HEARTBEAT * 2).await;
+            assert_eq!(values.gauge("tower_breaker_fleet_votes{circuit=search}"), Some(1.0));
+            fleet.open().await;
+            fleet.run(seconds(4)).await;
+            let failed = "tower_breaker_fleet_probes_total{circuit=search,outcome=failure}";
+            assert!(values.load(failed).is_some_and(|probes| probes >= 1));
+            assert!(values.load("tower_breaker_fleet_sync_seconds{}").is_some());
+            fleet.store.set_availability(Availability::Failing);
+            sleep(seconds(1)).await;
+            assert_eq!(values.gauge("tower_breaker_fleet_attached{namespace=default}"), Some(0.0));
+            let errors = "tower_breaker_fleet_errors_total{kind=unreachable}";
+            assert!(values.load(errors).is_some_and(|errors| errors >= 3));
+        });
+    });
+}
