@@ -75,7 +75,7 @@ impl Instruments {
 /// The instruments of one key's circuit. There are none.
 #[cfg(feature = "keyed")]
 #[derive(Debug, Default)]
-pub(crate) struct KeyInstruments;
+pub(crate) struct KeyInstruments {}
 
 #[cfg(feature = "keyed")]
 impl KeyInstruments {
