@@ -186,7 +186,8 @@ pub enum Command {
     /// no transition: its epoch stays, and waiting tasks are woken.
     ///
     /// An opening by command is part of the streak of open periods, so the next open period of a
-    /// circuit with [`open_backoff`](crate::BreakerConfigBuilder::open_backoff) is longer.
+    /// circuit with [`open_backoff`](crate::BreakerConfigBuilder::open_backoff) is longer. A
+    /// half-open circuit that opens with a `remaining` of zero continues its last open period.
     Open {
         /// How long callers should stay away.
         ///

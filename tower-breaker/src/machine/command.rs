@@ -44,6 +44,9 @@ impl Machine {
                 StateData::Open { until: Some(until), takeover: until - retry_at }
             }
         };
+        // A half-open circuit that waits for another probe is still in its last open period.
+        let is_same_period =
+            matches!(self.state, StateData::HalfOpen(_)) && remaining.is_some_and(|time| time.is_zero());
         match (&mut self.state, next) {
             (
                 StateData::Open { until, takeover },
@@ -55,7 +58,9 @@ impl Machine {
                 if is_retimed { Effect::Retimed } else { Effect::Unchanged }
             }
             (_, next) => {
-                self.streak.commanded(&limits.open, now, remaining.map(nanos));
+                if !is_same_period {
+                    self.streak.commanded(&limits.open, now, remaining.map(nanos));
+                }
                 Effect::Changed(self.transition_to(next, Reason::CommandedOpen))
             }
         }

@@ -193,6 +193,25 @@ impl Both {
     }
 }
 
+#[test]
+fn half_open_circuit_that_waits_again_continues_its_open_period() {
+    let open = OpenDuration { multiplier: 2.0, max: 60 * SECOND, ..OpenDuration::constant(SECOND) };
+    let limits = RecoveryLimits { open, ..LIMITS };
+    let mut machine = Machine::new();
+    machine.trip(Reason::FailureRate, Some(&FAULT), at(0), &limits).unwrap();
+    let (start_within, remaining) = (Duration::from_secs(1), Duration::from_secs(5));
+    for now in 1..6 {
+        let now = now * SECOND;
+        machine.command(Command::Probe { start_within, remaining }, now, &limits).unwrap();
+        let wait = Command::Open { remaining: Some(Duration::ZERO), takeover: remaining };
+        machine.command(wait, now, &limits).unwrap();
+    }
+    assert_eq!(machine.next_open_period(at(6 * SECOND), &limits), Some(2 * SECOND));
+    machine.command(Command::Close, 6 * SECOND, &limits).unwrap();
+    assert_eq!(machine.next_open_period(at(6 * SECOND), &limits), Some(2 * SECOND));
+    assert_eq!(machine.next_open_period(at(7 * SECOND), &limits), Some(SECOND));
+}
+
 proptest! {
     #[test]
     fn machine_with_commands_equals_naive_model(steps in proptest::collection::vec(step(), 0..60)) {
