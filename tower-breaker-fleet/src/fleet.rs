@@ -50,8 +50,8 @@ use crate::store::{FleetStore, Operation};
 ///
 /// A call never waits for the store. If the store is unavailable, each circuit decides for itself,
 /// as without a fleet. A circuit that the fleet has opened half-opens by itself after the fleet's
-/// open time and a [takeover time](FleetBuilder::takeover). The same happens if the agent ends, up
-/// to one heartbeat later. A manual override without an end stays in force until this process
+/// open time and a [takeover time](FleetBuilder::takeover). The same happens if the agent ends. A
+/// manual override without an end stays in force until this process
 /// [releases](Circuit::release) it or the store is back.
 ///
 /// A process that was without the store for more than an hour can know a decision that the store

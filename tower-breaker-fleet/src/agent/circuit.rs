@@ -321,10 +321,14 @@ impl Follower {
     fn follow(&mut self, now: Time, was_unclosed: bool, local: &Local, actions: &mut Vec<Action>) {
         let Some(known) = &self.known else { return };
         let is_forced = matches!(local.status.state, CircuitState::ForcedOpen | CircuitState::ForcedClosed);
-        let epoch = local.status.last_transition.as_ref().map(|transition| transition.epoch);
-        let is_forced_locally = is_forced && (self.forced.is_none() || self.forced != epoch);
+        let last = local.status.last_transition.as_ref();
+        let is_of_fleet = self.forced.is_some() && self.forced == last.map(|transition| transition.epoch);
+        let is_forced_locally = is_forced && !is_of_fleet;
         if let Some(manual) = known.manual(now) {
-            if !is_forced_locally {
+            // An override of a snapshot is that of the fleet if both agree.
+            let is_restored = last.is_some_and(|transition| transition.reason == Reason::Restored)
+                && local.status.state == forced_state(manual);
+            if !is_forced_locally || is_restored {
                 let remaining = known.manual_until().map(|until| until.saturating_sub(now));
                 // After forced open, probes of the fleet come first.
                 let takeover = match manual {
@@ -514,6 +518,13 @@ fn is_after(epoch: u32, other: u32) -> bool {
     const BITS: u32 = 24;
     let distance = epoch.wrapping_sub(other) % (1 << BITS);
     (1..1 << (BITS - 1)).contains(&distance)
+}
+
+const fn forced_state(manual: Override) -> CircuitState {
+    match manual {
+        Override::ForcedOpen => CircuitState::ForcedOpen,
+        Override::ForcedClosed => CircuitState::ForcedClosed,
+    }
 }
 
 fn is_reported_critical(status: &Status) -> bool {

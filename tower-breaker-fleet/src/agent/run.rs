@@ -391,6 +391,11 @@ impl Agent {
 
     fn on_lost(&mut self, error: &StoreError) {
         self.on_error(error);
+        self.detach();
+    }
+
+    /// Leaves the circuits to themselves: their deadlines no longer allow for a reply of the store.
+    fn detach(&mut self) {
         self.attached = false;
         self.outbox.clear();
         self.unsent.clear();
@@ -425,6 +430,12 @@ impl Agent {
                 }
             }
         }
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        self.detach();
     }
 }
 

@@ -175,3 +175,22 @@ async fn operation_that_was_reported_as_failed_is_not_applied_later() {
     sleep(seconds(1)).await;
     assert_eq!(process.state(), CircuitState::Closed);
 }
+
+#[tokio::test(start_paused = true)]
+async fn ended_agent_leaves_no_long_deadline() {
+    let mut fleet = Processes::start_with(3, |store, instance| {
+        Process::start_with(store, instance, config().build().unwrap(), |builder| {
+            builder.heartbeat(seconds(120))
+        })
+    })
+    .await;
+    sleep(seconds(301)).await;
+    fleet.open().await;
+    for process in &fleet.all {
+        process.agent.abort();
+    }
+    fleet.server_works = true;
+    let limit = OPEN + seconds(4) + millis(500);
+    let closed = fleet.run_until(limit, |fleet| fleet.all_in(CircuitState::Closed)).await;
+    assert!(closed.is_some(), "{:?}", fleet.states());
+}

@@ -135,3 +135,26 @@ async fn name_with_control_characters_is_refused() {
         assert!(fleet.all[0].fleet.operate(name, operation).await.is_err(), "{name}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn restored_override_of_the_fleet_ends_with_it() {
+    let store = MemoryStore::new();
+    let other = Process::start(&store, "other");
+    let process = Process::start(&store, "p0");
+    assert!(process.fleet.ready(seconds(1)).await);
+    other.fleet.operate(NAME, FleetOperation::new(FleetAction::ForceOpen)).await.unwrap();
+    sleep(millis(10)).await;
+    let snapshot = process.circuit.snapshot();
+    process.kill();
+
+    let circuit = Circuit::new(config().build().unwrap());
+    circuit.restore(&snapshot).unwrap();
+    let (fleet, agent) = Fleet::builder(store.clone()).instance("p0").build().unwrap();
+    tokio::spawn(agent);
+    fleet.share(&circuit).unwrap();
+    assert!(fleet.ready(seconds(1)).await);
+    assert_eq!(circuit.status().state, CircuitState::ForcedOpen);
+    other.fleet.operate(NAME, FleetOperation::new(FleetAction::Release)).await.unwrap();
+    sleep(millis(10)).await;
+    assert_eq!(circuit.status().state, CircuitState::Open);
+}
