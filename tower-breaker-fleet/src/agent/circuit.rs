@@ -256,9 +256,10 @@ impl Follower {
         if is_first {
             self.restore(now, synced.local, local, actions);
         }
-        if self.can_vouch(now, local) || (resync && self.demand) {
+        if self.can_vouch(now, local) {
             self.schedule_ask(now);
         }
+        self.schedule_missing_ask(now);
     }
 
     pub(crate) fn on_record(
@@ -294,8 +295,14 @@ impl Follower {
                 self.demand = false;
                 actions.push(Action::Rearm(Signal::Demand));
             }
-            // The opening was missed if it is not known.
-            FleetState::HalfOpen => _ = self.opened.get_or_insert(opened),
+            FleetState::HalfOpen => {
+                // The opening was missed if it is not known.
+                self.opened.get_or_insert(opened);
+                if !self.demand {
+                    // The signal may have been sent before the agent had this circuit.
+                    actions.push(Action::Rearm(Signal::Demand));
+                }
+            }
         }
     }
 
@@ -451,6 +458,7 @@ impl Follower {
             _ => {}
         }
         self.withdraw_unless_half_open(local, actions);
+        self.schedule_missing_ask(now);
         // By the timer, which arms the signal of failures again: it may have come at the same time.
         self.check_at = Some(now);
     }

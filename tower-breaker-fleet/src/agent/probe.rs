@@ -103,6 +103,16 @@ impl Follower {
         self.ask_at = Some(self.ask_at.map_or(at, |other| other.min(at)));
     }
 
+    /// Schedules a request for a lease if there is demand and none is scheduled.
+    ///
+    /// A request can be dropped: for example, an override of the process is in force when the
+    /// request is due. The signal of the demand is not sent again.
+    pub(super) fn schedule_missing_ask(&mut self, now: Time) {
+        if self.demand && self.ask_at.is_none() && !self.asking {
+            self.schedule_ask(now);
+        }
+    }
+
     /// Whether the circuit has closed by its own probes since the fleet opened it, which happens
     /// while the store is away.
     ///
