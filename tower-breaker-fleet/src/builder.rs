@@ -67,8 +67,12 @@ impl FleetBuilder {
     /// Sets the name of this process. Default: the environment variable `HOSTNAME`, or a random
     /// name.
     ///
-    /// Two processes of a fleet with the same name count as one. A name that stays the same over
-    /// restarts lets the store keep the open time of a circuit that this process alone has opened.
+    /// Two processes of a fleet with the same name count as one. So set a name for each process if
+    /// several of them have the same `HOSTNAME`, as in one container.
+    ///
+    /// A name that stays the same over restarts lets the store keep the open time of a circuit that
+    /// this process alone has opened.
+    ///
     /// Allowed: 1 to 200 bytes without control characters.
     pub fn instance(self, instance: impl Into<String>) -> Self {
         Self { instance: Some(instance.into()), ..self }
