@@ -8,8 +8,16 @@
 
 mod bad_processes;
 mod campaign;
+mod children;
+mod clocks;
 mod flush;
+mod logs;
 mod outages;
 mod processes;
+mod promotion;
+mod reconnects;
+mod refusals;
+mod restarts;
 mod servers;
 mod twins;
+mod versions;

@@ -125,6 +125,13 @@ impl Path {
 impl Process {
     /// Starts a process that calls the backend every 20 ms on average.
     pub(crate) fn start(config: BreakerConfig, agent: Option<FleetBuilder>, backend: &Backend) -> Self {
+        let mut process = Self::silent(config, agent, backend);
+        process.begin_calls();
+        process
+    }
+
+    /// Starts a process without calls.
+    pub(crate) fn silent(config: BreakerConfig, agent: Option<FleetBuilder>, backend: &Backend) -> Self {
         let circuit = Circuit::new(config);
         let history = Arc::new(Mutex::new(Vec::new()));
         let steps = Arc::clone(&history);
@@ -141,16 +148,18 @@ impl Process {
             tasks.push(tokio::spawn(agent).abort_handle());
             fleet
         });
-        let (caller, calls) = (circuit.clone(), Arc::clone(&path));
-        let mut random = random();
+        Self { circuit, fleet, history, path, tasks }
+    }
+
+    pub(crate) fn begin_calls(&mut self) {
+        let (circuit, path, mut random) = (self.circuit.clone(), Arc::clone(&self.path), random());
         let call = async move {
             loop {
                 sleep(millis(20).mul_f64(0.5 + random.f64())).await;
-                calls.call(&caller).await;
+                path.call(&circuit).await;
             }
         };
-        tasks.push(tokio::spawn(call).abort_handle());
-        Self { circuit, fleet, history, path, tasks }
+        self.tasks.push(tokio::spawn(call).abort_handle());
     }
 
     pub(crate) fn state(&self) -> CircuitState {
@@ -169,6 +178,15 @@ impl Process {
 
     pub(crate) fn history(&self) -> Vec<Step> {
         self.history.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn forget_history(&self) {
+        self.history.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// Returns the fleet of a process that has an agent.
+    pub(crate) fn fleet(&self) -> &Fleet {
+        self.fleet.as_ref().expect("an agent")
     }
 
     pub(crate) fn is_attached(&self) -> bool {
@@ -232,17 +250,27 @@ impl Group {
         count: usize,
         config: &BreakerConfig,
     ) -> Self {
+        let group = Self::begin(store, namespace, count, config);
+        group.warm_up().await;
+        group
+    }
+
+    /// Starts processes, and does not wait for the store.
+    pub(crate) fn unattached(store: &Store, namespace: &str, count: usize) -> Self {
+        Self::begin(store, namespace, count, &breaker().build().unwrap())
+    }
+
+    fn begin(store: &Store, namespace: &str, count: usize, config: &BreakerConfig) -> Self {
         let backend = Arc::new(watch::Sender::new(Answer::Success));
         let start = |number| {
             let agent = agent(store, namespace, &format!("process-{number}"));
             Process::start(config.clone(), Some(agent), &backend)
         };
         let all = (0..count).map(start).collect();
-        let group = Self { name: namespace.to_owned(), all, backend };
-        group.warm_up().await;
-        group
+        Self { name: namespace.to_owned(), all, backend }
     }
 
+    /// Waits until the store counts all processes and decides votes.
     pub(crate) async fn warm_up(&self) {
         let members = self.all.len();
         self.wait("members", |group| group.all.iter().all(|process| process.is_warm(members))).await;
@@ -277,8 +305,7 @@ impl Group {
     }
 
     pub(crate) async fn operate(&self, action: FleetAction) -> CircuitRecord {
-        let fleet = self.all[0].fleet.as_ref().unwrap();
-        fleet.operate(CIRCUIT, FleetOperation::new(action).by("test")).await.unwrap()
+        self.all[0].fleet().operate(CIRCUIT, FleetOperation::new(action).by("test")).await.unwrap()
     }
 
     /// Waits until the condition holds, and returns how long that took.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::fs::{self, File};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -169,17 +169,12 @@ fn huge(head: &'static [u8]) -> ProxyFault {
 }
 
 /// Returns the file of the circuit, and the file that processes lock.
-fn files(store: &std::path::Path, namespace: &str) -> (PathBuf, PathBuf) {
+fn files(store: &Path, namespace: &str) -> (PathBuf, PathBuf) {
     let folder = store.join(namespace);
     (folder.join(format!("{CIRCUIT}.json")), folder.join("lock"))
 }
 
-async fn fail_files(
-    fault: StoreFault,
-    store: &std::path::Path,
-    namespaces: &[String],
-    holders: &mut Vec<Child>,
-) {
+async fn fail_files(fault: StoreFault, store: &Path, namespaces: &[String], holders: &mut Vec<Child>) {
     if fault == StoreFault::Kill {
         fs::rename(store, store.with_extension("gone")).unwrap();
         fs::write(store, "no folder").unwrap();
@@ -195,7 +190,7 @@ async fn fail_files(
     }
 }
 
-fn heal_files(fault: StoreFault, store: &std::path::Path, namespaces: &[String], holders: &mut Vec<Child>) {
+fn heal_files(fault: StoreFault, store: &Path, namespaces: &[String], holders: &mut Vec<Child>) {
     match fault {
         StoreFault::Kill => {
             fs::remove_file(store).unwrap();
@@ -212,8 +207,21 @@ fn heal_files(fault: StoreFault, store: &std::path::Path, namespaces: &[String],
     }
 }
 
+/// Changes the file of a circuit while no process writes it.
+pub(crate) async fn change_file(file: &Path, change: impl FnOnce(&str) -> String) {
+    let _lock = lock(&file.with_file_name("lock")).await;
+    let content = fs::read_to_string(file).unwrap();
+    fs::write(file, change(&content)).unwrap();
+}
+
 /// Replaces a file while no process writes it.
-async fn replace(file: &std::path::Path, lock: &std::path::Path, content: &[u8]) {
+async fn replace(file: &Path, lock: &Path, content: &[u8]) {
+    let _lock = self::lock(lock).await;
+    fs::write(file, content).unwrap();
+}
+
+/// Locks a file until the returned value is dropped.
+async fn lock(lock: &Path) -> File {
     let lock = File::options().read(true).write(true).open(lock).unwrap();
     let locked = async {
         while flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
@@ -221,11 +229,20 @@ async fn replace(file: &std::path::Path, lock: &std::path::Path, content: &[u8])
         }
     };
     timeout(DEADLINE, locked).await.expect("the lock becomes free");
-    fs::write(file, content).unwrap();
+    lock
+}
+
+/// Executes SQL over a connection of its own.
+pub(crate) async fn execute(url: &str, sql: &str) {
+    let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await.unwrap();
+    let connection = tokio::spawn(connection);
+    client.batch_execute(sql).await.unwrap();
+    drop(client);
+    connection.await.unwrap().unwrap();
 }
 
 /// Starts a process that locks the file, and stops it when it has the lock.
-async fn stopped_holder(lock: &std::path::Path) -> Child {
+async fn stopped_holder(lock: &Path) -> Child {
     // `flock` of util-linux waits for the lock, and then becomes `cat`.
     let mut command = Command::new("flock");
     command.args(["--no-fork", "--exclusive"]).arg(lock).args(["sh", "-c", "echo locked; exec cat"]);
