@@ -31,7 +31,9 @@ pub(crate) struct Agent {
     /// Events, kept to reuse the allocation.
     events: Vec<(Id, Event)>,
     pub(super) attached: bool,
-    /// Whether the loss of the store was logged.
+    /// When the store has replied for the first time since the last loss.
+    attached_at: Time,
+    /// Whether the loss of the store was logged, and not its end.
     is_loss_logged: bool,
     backoff: Backoff,
     /// Requests that wait for the current attempt to connect.
@@ -90,6 +92,7 @@ impl Agent {
             by_name: BTreeMap::new(),
             events: Vec::new(),
             attached: false,
+            attached_at: Time::ZERO,
             is_loss_logged: false,
             backoff: Backoff::start(),
             waiting: Vec::new(),
@@ -363,17 +366,23 @@ impl Agent {
             link.answered_at = Some(now);
             link.messages += 1;
         });
-        if was_attached {
+        if !was_attached {
+            self.attached_at = now;
+            telemetry::attached(&self.shared.settings.namespace, true);
+            self.shared.update_readiness(|readiness| readiness.has_connected = true);
+        }
+        // A store that refuses some messages may reply to others: full memory, missing permissions.
+        // So an outage lasts until a connection has outlived the time between two heartbeats.
+        let settings = &self.shared.settings;
+        let stable_at = self.attached_at + settings.heartbeat.mul_f64(1.0 - HEARTBEAT_JITTER);
+        if self.is_loss_logged && now < stable_at {
             return;
         }
-        // Not before: a store that accepts connections may refuse each message.
+        // Not before: each attempt to connect would be an early one.
         self.backoff = Backoff::lost();
-        let namespace = &self.shared.settings.namespace;
-        telemetry::attached(namespace, true);
         if std::mem::take(&mut self.is_loss_logged) {
-            telemetry::reattached(namespace);
+            telemetry::reattached(&settings.namespace);
         }
-        self.shared.update_readiness(|readiness| readiness.has_connected = true);
     }
 
     fn on_error(&mut self, error: &StoreError) {
@@ -480,7 +489,11 @@ fn text(error: &StoreError) -> String {
     let mut text = error.message.clone();
     let source = error.source.as_deref().map(|source| source as &dyn std::error::Error);
     for cause in std::iter::successors(source, |cause| cause.source()) {
-        text = format!("{text}: {cause}");
+        let cause = cause.to_string();
+        // Some errors of drivers repeat the text of their cause.
+        if !text.ends_with(&cause) {
+            text = format!("{text}: {cause}");
+        }
     }
     text
 }

@@ -23,7 +23,7 @@ pub(crate) fn detached(namespace: &str, error: &str) {
     let _ = error;
 }
 
-/// Records that the store is back after a loss.
+/// Records that the store is back after a loss, once for each loss.
 pub(crate) fn reattached(namespace: &str) {
     #[cfg(feature = "tracing")]
     tracing::info!(target: TARGET, namespace, "the store of the fleet is back");

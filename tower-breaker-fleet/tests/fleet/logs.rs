@@ -69,7 +69,8 @@ async fn loss_of_the_store_is_logged_once() {
         assert!(text.contains("the memory store fails") && text.contains("\"default\""), "{text}");
 
         fleet.store.set_availability(Availability::Available);
-        sleep(seconds(10)).await;
+        // Up to 5 s until the next attempt to connect, and up to 6 s until the next heartbeat.
+        sleep(seconds(15)).await;
         let events = std::mem::take(&mut *log.0.lock().unwrap());
         assert_eq!(events.len(), 1, "{events:?}");
         assert_eq!(events[0].0, tracing::Level::INFO);
