@@ -198,18 +198,31 @@ impl Follower {
 
     /// Returns the ballot and the local open time to send.
     pub(crate) fn report(&mut self, now: Time, local: &Local) -> (Ballot, LocalOpen) {
-        let ballot = self.ballot(local);
+        let ballot = self.ballot(now, local);
         self.sent = Some((ballot, self.has_local_evidence(&local.status)));
         (ballot, self.local_open(now, &local.status))
     }
 
-    fn ballot(&self, local: &Local) -> Ballot {
-        let has_evidence = self.has_local_evidence(&local.status);
+    fn ballot(&self, now: Time, local: &Local) -> Ballot {
+        let has_evidence = self.has_local_evidence(&local.status) && !self.has_closed_since(now, local);
         let mut ballot = ballot(&local.status, &local.config, self.members.votes_needed, has_evidence);
         if !self.tuning.sums_failures {
             ballot.consecutive_failures = 0;
         }
         ballot
+    }
+
+    /// Whether the fleet has closed since the local circuit opened.
+    ///
+    /// A circuit that a health report has opened does not close with the fleet. Without a call it
+    /// stays open, and its vote would open the fleet again and again.
+    fn has_closed_since(&self, now: Time, local: &Local) -> bool {
+        let is_later = |known: &Known| local.status.lasted > now.saturating_sub(known.since());
+        local.status.state == CircuitState::Open
+            && self
+                .known
+                .as_ref()
+                .is_some_and(|known| known.state(now) == FleetState::Closed && is_later(known))
     }
 
     /// Whether the circuit is open or half-open, and no command of the fleet opened it.
@@ -484,7 +497,7 @@ impl Follower {
     /// because no signal reports a success.
     fn check(&mut self, now: Time, local: &Local, actions: &mut Vec<Action>) {
         (self.check_at, self.checked_at) = (None, now);
-        let ballot = self.ballot(local);
+        let ballot = self.ballot(now, local);
         if self.sent != Some((ballot, self.has_local_evidence(&local.status))) {
             actions.push(Action::Sync);
         }

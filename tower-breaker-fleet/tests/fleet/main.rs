@@ -3,6 +3,7 @@
 
 mod flush;
 mod harness;
+mod local_operations;
 #[cfg(feature = "tracing")]
 mod logs;
 #[cfg(feature = "metrics")]
