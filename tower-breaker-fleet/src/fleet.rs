@@ -59,7 +59,7 @@ use crate::store::{FleetStore, Operation};
 /// a process has returned with it.
 #[derive(Clone)]
 pub struct Fleet {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
 }
 
 impl Fleet {

@@ -12,6 +12,7 @@
 //! | [`Fleet`], [`FleetBuilder`], [`FleetAgent`] | the handle, its settings, and the task that does the work |
 //! | `FileStore`, `RedisStore`, `PostgresStore`, [`MemoryStore`] | where the processes share their decisions |
 //! | [`Quorum`] | how many processes open a circuit |
+//! | `KeyedSharing` | how circuits by key are shared (feature `keyed`) |
 //! | [`FleetOperation`], [`FleetAction`] | manual control of all processes |
 //! | [`FleetStatus`], [`FleetCircuitStatus`], [`CircuitRecord`] | what to show on a dashboard |
 //!
@@ -39,6 +40,8 @@ mod agent;
 mod builder;
 mod error;
 mod fleet;
+#[cfg(feature = "keyed")]
+mod keyed;
 mod operation;
 mod quorum;
 mod record;
@@ -51,6 +54,8 @@ mod store;
 pub use builder::FleetBuilder;
 pub use error::FleetError;
 pub use fleet::{Fleet, FleetAgent};
+#[cfg(feature = "keyed")]
+pub use keyed::KeyedSharing;
 pub use operation::{FleetAction, FleetOperation};
 pub use quorum::Quorum;
 pub use record::{CircuitRecord, FleetState, Override};

@@ -58,6 +58,18 @@ impl Quorum {
         QuorumRule { at_least: self.at_least, share: self.share, consecutive_failures }
     }
 
+    /// Whether the number of members has no influence.
+    #[cfg(feature = "keyed")]
+    pub(crate) fn is_absolute(self) -> bool {
+        self.share <= 0.0
+    }
+
+    /// Returns the least share of the members.
+    #[cfg(feature = "keyed")]
+    pub(crate) const fn least_share(self) -> f64 {
+        self.share
+    }
+
     /// Whether consecutive failures of several processes are added up.
     pub(crate) fn sums_failures(self) -> bool {
         self.at_least == 1 && self.share <= 0.0

@@ -8,6 +8,8 @@
 //! | `pace.rs` | pure: the limit of messages, the delays between attempts to connect |
 //! | `slot.rs` | one circuit with its state; executes commands |
 //! | `mailbox.rs` | the events of the circuits |
+//! | `target.rs` | a local circuit, whether it has a key or not |
+//! | `keyed.rs`, `keyed/` | the circuits of keys that take part |
 //! | `shared.rs` | the data that the handles read; registers circuits |
 //! | `run.rs` | the loop: connect, then serve until the connection is lost |
 //! | `send.rs` | the messages, and their replies |
@@ -15,6 +17,8 @@
 
 mod ballot;
 mod circuit;
+#[cfg_attr(not(feature = "keyed"), path = "keyed_noop.rs")]
+mod keyed;
 mod known;
 mod mailbox;
 mod pace;
@@ -23,6 +27,7 @@ mod run;
 mod send;
 mod shared;
 mod slot;
+mod target;
 mod telemetry;
 
 #[cfg(test)]
@@ -35,6 +40,8 @@ use std::time::Duration;
 use crate::quorum::Quorum;
 
 use self::circuit::Tuning;
+#[cfg(feature = "keyed")]
+pub(crate) use self::keyed::{KeyText, key_name};
 pub(crate) use self::run::Agent;
 pub(crate) use self::shared::{Request, Shared, View, check_name};
 
@@ -75,12 +82,12 @@ impl Settings {
         2 * self.connect_timeout() + Duration::from_secs(1)
     }
 
-    fn tuning(&self) -> Tuning {
+    fn tuning(&self, quorum: Quorum) -> Tuning {
         Tuning {
             silence: self.heartbeat.mul_f64(1.0 + HEARTBEAT_JITTER) + self.timeout,
             takeover: self.takeover,
             max_open: self.max_open,
-            sums_failures: self.quorum.sums_failures(),
+            sums_failures: quorum.sums_failures(),
         }
     }
 }

@@ -8,10 +8,11 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{sleep_until, timeout};
 
+use super::keyed::Keys;
 use super::mailbox::{Event, Id};
 use super::pace::{Backoff, TokenBucket};
 use super::shared::{Readiness, Request, Shared, Stopped};
-use super::slot::{Message, Outbox, Slot};
+use super::slot::{Message, Outbox, Slot, Source};
 use super::{HEARTBEAT_JITTER, Time, telemetry};
 use crate::error::FleetError;
 use crate::store::{Backend, Session, StoreError, StoreErrorKind, Update};
@@ -27,7 +28,7 @@ pub(crate) struct Agent {
     _stopped: Stopped,
     pub(super) random: fastrand::Rng,
     pub(super) slots: BTreeMap<Id, Slot>,
-    by_name: BTreeMap<&'static str, Id>,
+    by_name: BTreeMap<Arc<str>, Id>,
     /// Events, kept to reuse the allocation.
     events: Vec<(Id, Event)>,
     pub(super) attached: bool,
@@ -48,9 +49,10 @@ pub(crate) struct Agent {
     /// Whether the last message was one of `outbox`.
     pub(super) was_probe_message: bool,
     /// The names of circuits that have ended since the last message.
-    pub(super) ended: Vec<&'static str>,
+    pub(super) ended: Vec<Arc<str>>,
     pub(super) next_heartbeat: Time,
     pub(super) cache: Cache,
+    pub(super) keys: Keys,
 }
 
 /// The records of circuits that this process may share later.
@@ -105,6 +107,7 @@ impl Agent {
             ended: Vec::new(),
             next_heartbeat: Time::ZERO,
             cache: Cache::Unused,
+            keys: Keys::default(),
         }
     }
 
@@ -221,6 +224,7 @@ impl Agent {
                 return None;
             }
             Input::Request(Request::Share(slot)) => self.add(*slot),
+            Input::Request(Request::Key(request)) => self.on_key_request(request),
             Input::Request(Request::FillCache) => self.cache = Cache::Outdated,
             Input::Request(_) | Input::Posted | Input::Timer => {}
         }
@@ -228,15 +232,20 @@ impl Agent {
         Some(())
     }
 
-    fn add(&mut self, mut slot: Slot) {
+    pub(super) fn add(&mut self, mut slot: Slot) {
         let id = slot.id;
         // Events before now have had no receiver.
         slot.follower.on_failure_signal(self.shared.now());
         if self.attached {
             slot.follower.on_attached();
         }
-        if let Some(old) = self.by_name.insert(slot.name, id).and_then(|old| self.slots.remove(&old)) {
+        if let Some(old) =
+            self.by_name.insert(Arc::clone(&slot.name), id).and_then(|old| self.slots.remove(&old))
+        {
             self.forget(&old);
+        }
+        if let Source::Key(layer) = &slot.source {
+            layer.on_added();
         }
         self.slots.insert(id, slot);
         self.mark_unsent(id);
@@ -260,6 +269,7 @@ impl Agent {
         for id in due {
             self.run_slot(id, |slot| slot.on_timer(now, &shared.settings));
         }
+        self.scan_if_due(now);
     }
 
     /// Runs an input of a circuit. Removes the circuit if it has ended.
@@ -267,7 +277,7 @@ impl Agent {
         let Some(slot) = self.slots.get_mut(&id) else { return };
         let was_answered = slot.follower.is_answered();
         let Some(outbox) = input(slot) else { return self.remove(id) };
-        if !was_answered && slot.follower.is_answered() {
+        if !was_answered && slot.follower.is_answered() && slot.is_single() {
             self.shared.update_readiness(Readiness::circuit_answered);
         }
         if outbox.sync {
@@ -287,18 +297,27 @@ impl Agent {
     pub(super) fn remove(&mut self, id: Id) {
         let Some(slot) = self.slots.remove(&id) else { return };
         self.forget(&slot);
-        if self.by_name.get(slot.name) == Some(&id) {
-            self.by_name.remove(slot.name);
+        if self.by_name.get(&slot.name) == Some(&id) {
+            self.by_name.remove(&slot.name);
             self.ended.push(slot.name);
             self.flush_at.get_or_insert(self.shared.now() + COALESCING);
+        }
+        if let Source::Key(layer) = &slot.source {
+            // The key may get another circuit.
+            let record = slot.follower.record(self.shared.now());
+            self.keep_record(layer, record);
         }
     }
 
     fn forget(&mut self, slot: &Slot) {
         self.unsent.remove(&slot.id);
-        self.shared.remove(slot.name, slot.id);
-        if !slot.follower.is_answered() {
-            self.shared.update_readiness(Readiness::circuit_answered);
+        self.shared.remove(&slot.name, slot.id);
+        match &slot.source {
+            Source::Single(..) if !slot.follower.is_answered() => {
+                self.shared.update_readiness(Readiness::circuit_answered);
+            }
+            Source::Single(..) => {}
+            Source::Key(layer) => layer.on_removed(),
         }
     }
 
@@ -331,7 +350,7 @@ impl Agent {
                     shared.publish(slot);
                     outbox
                 }),
-                None => shared.cache(record),
+                None => self.on_unshared_record(record),
             },
             Update::SlotsTaken { circuit, epoch, retry_after } => {
                 let Some(id) = self.id(&circuit) else { return };
@@ -353,6 +372,7 @@ impl Agent {
         if self.cache == Cache::Filled {
             self.cache = Cache::Outdated;
         }
+        self.keys.on_connected(&self.shared.layers);
         // The first message has all circuits: the store may know more or less than this process.
         self.next_heartbeat = self.shared.now();
     }
@@ -423,7 +443,8 @@ impl Agent {
 
     /// When the next timer of a circuit is due.
     pub(super) fn next_timer(&self) -> Option<Time> {
-        self.slots.values().filter_map(|slot| slot.follower.next_timer()).min()
+        let timers = self.slots.values().filter_map(|slot| slot.follower.next_timer());
+        timers.chain(self.keys.next_scan()).min()
     }
 
     pub(super) fn schedule_heartbeat(&mut self, now: Time) {
@@ -432,18 +453,16 @@ impl Agent {
     }
 
     pub(super) fn remove_observers(&self) {
+        self.shared.layers.remove_observers();
         for slot in self.slots.values() {
-            if let Some(circuit) = slot.circuit.upgrade() {
-                for observer in slot.observers {
-                    circuit.remove_observer(observer);
-                }
-            }
+            slot.remove_observers();
         }
     }
 }
 
 impl Drop for Agent {
     fn drop(&mut self) {
+        self.shared.layers.remove_observers();
         self.detach();
     }
 }
@@ -480,7 +499,7 @@ fn refuse(request: Request, error: &str) {
     match request {
         Request::Operate(_, reply) => _ = reply.send(Err(error())),
         Request::List(_, _, reply) => _ = reply.send(Err(error())),
-        Request::Share(_) | Request::FillCache | Request::Leave(_) => {}
+        Request::Share(_) | Request::Key(_) | Request::FillCache | Request::Leave(_) => {}
     }
 }
 

@@ -29,6 +29,7 @@ impl Agent {
         loop {
             let now = self.shared.now();
             if self.next_heartbeat <= now {
+                self.review_keys(now);
                 self.unsent.extend(self.slots.keys());
                 self.flush_at = Some(now);
                 self.schedule_heartbeat(now);
@@ -44,6 +45,8 @@ impl Agent {
                 self.send_message(session, id, message).await?;
             } else if self.cache == Cache::Outdated {
                 self.fill_cache(session).await?;
+            } else if let Some(layer) = self.keys.outdated.pop_front() {
+                self.load_layer(session, layer).await?;
             } else {
                 self.sync(session).await?;
             }
@@ -53,7 +56,8 @@ impl Agent {
 
     /// When the next message is due, without the limit of messages.
     fn next_message(&self) -> Option<Time> {
-        if !self.outbox.is_empty() || self.cache == Cache::Outdated {
+        let has_outdated = self.cache == Cache::Outdated || !self.keys.outdated.is_empty();
+        if !self.outbox.is_empty() || has_outdated {
             return Some(Time::ZERO);
         }
         self.flush_at
@@ -74,7 +78,7 @@ impl Agent {
         while circuits.len() < MAX_CIRCUITS
             && let Some(id) = self.pop_unsent()
         {
-            let report = self.slots.get_mut(&id).and_then(|slot| slot.report(now, &shared.settings));
+            let report = self.slots.get_mut(&id).and_then(|slot| slot.report(now));
             match report {
                 Some(circuit) => {
                     circuits.push(circuit);
@@ -86,8 +90,8 @@ impl Agent {
         while circuits.len() < MAX_CIRCUITS
             && let Some(name) = self.ended.pop()
         {
-            if self.id(name).is_none() {
-                circuits.push(Slot::farewell(name, &shared.settings));
+            if self.id(&name).is_none() {
+                circuits.push(Slot::farewell(&name, &shared.settings));
             }
         }
         if self.unsent.is_empty() && self.ended.is_empty() {
@@ -159,7 +163,9 @@ impl Agent {
                 });
             }
             Message::Complete(probe) => {
-                telemetry::probe(&probe.circuit, probe.outcome);
+                if let Some(slot) = self.slots.get(&id) {
+                    telemetry::probe(slot.label, probe.outcome);
+                }
                 let record = self.exchange(session.complete(&probe)).await?;
                 self.on_record(id, &record, true);
             }
@@ -198,7 +204,7 @@ impl Agent {
                 let result = self.exchange(session.list(after.as_deref(), limit)).await;
                 answer_with(reply, result, Ok)
             }
-            Request::Share(_) | Request::FillCache | Request::Leave(_) => Ok(()),
+            Request::Share(_) | Request::Key(_) | Request::FillCache | Request::Leave(_) => Ok(()),
         }
     }
 
@@ -209,10 +215,11 @@ impl Agent {
         reply: Reply<CircuitRecord>,
     ) -> Result<(), StoreError> {
         let result = self.exchange(session.operate(&operation)).await;
-        if let Ok(OperationReply { record, .. }) = &result
-            && let Some(id) = self.id(&operation.circuit)
-        {
-            self.on_record(id, record, false);
+        if let Ok(OperationReply { record, .. }) = &result {
+            match self.id(&operation.circuit) {
+                Some(id) => self.on_record(id, record, false),
+                None => self.on_unshared_record(record.clone()),
+            }
         }
         answer_with(
             reply,
@@ -233,7 +240,7 @@ impl Agent {
             after = records.last().map(|record| record.circuit.clone());
             for record in records {
                 if !self.shared.is_shared(&record.circuit) {
-                    self.shared.cache(record);
+                    self.on_unshared_record(record);
                 }
             }
             if is_last {
@@ -249,7 +256,7 @@ impl Agent {
     pub(super) async fn leave(&mut self, session: &mut dyn Session) {
         self.remove_observers();
         let shared = Arc::clone(&self.shared);
-        let names: Vec<_> = self.slots.values().map(|slot| slot.name).collect();
+        let names: Vec<_> = self.slots.values().map(|slot| Arc::clone(&slot.name)).collect();
         let reservations: Vec<_> =
             self.slots.values().filter_map(|slot| slot.reservation(&shared.settings)).collect();
         for reservation in &reservations {
@@ -267,7 +274,7 @@ impl Agent {
     }
 
     /// Waits for a reply, at most for the timeout.
-    async fn exchange<T>(&mut self, reply: StoreFuture<'_, T>) -> Result<T, StoreError> {
+    pub(super) async fn exchange<T>(&mut self, reply: StoreFuture<'_, T>) -> Result<T, StoreError> {
         let limit = self.shared.settings.timeout;
         let result = timeout(limit, reply).await.unwrap_or_else(|_| Err(no_reply(limit)));
         if result.is_ok() {

@@ -5,12 +5,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
-use tower_breaker::handle::WeakCircuit;
 use tower_breaker::{Circuit, ConfigError};
 
 use super::circuit::{Follower, Members, Moved};
+use super::keyed::{KeyRequest, Layers};
 use super::mailbox::{Event, Id, Mailbox};
-use super::slot::Slot;
+use super::slot::{Slot, Source};
+use super::target::{SharedTarget, Target};
 use super::{Settings, Time, telemetry};
 use crate::error::FleetError;
 use crate::record::{CircuitRecord, FleetState};
@@ -27,6 +28,8 @@ pub(crate) type Reply<T> = oneshot::Sender<Result<T, FleetError>>;
 /// A request of a handle.
 pub(crate) enum Request {
     Share(Box<Slot>),
+    #[cfg_attr(not(feature = "keyed"), allow(dead_code, reason = "there are no circuits by key"))]
+    Key(KeyRequest),
     /// Read the records of circuits that this process may share later.
     FillCache,
     Operate(Operation, Reply<CircuitRecord>),
@@ -42,12 +45,14 @@ pub(crate) struct Readiness {
     waiting: usize,
     /// Whether the records of circuits that are created later are missing.
     pub(crate) needs_cache: bool,
+    /// The maps of circuits by key whose records are missing.
+    pub(crate) layers: usize,
     has_stopped: bool,
 }
 
 impl Readiness {
     pub(crate) fn is_ready(self) -> bool {
-        self.has_connected && self.waiting == 0 && !self.needs_cache && !self.has_stopped
+        self.has_connected && self.waiting == 0 && self.layers == 0 && !self.needs_cache && !self.has_stopped
     }
 
     pub(crate) fn circuit_answered(&mut self) {
@@ -82,14 +87,16 @@ pub(crate) struct View {
 
 struct Entry {
     id: Id,
-    circuit: WeakCircuit,
+    circuit: SharedTarget,
+    #[cfg_attr(not(feature = "keyed"), allow(dead_code, reason = "there are no circuits by key"))]
+    is_single: bool,
     view: Option<View>,
 }
 
 #[derive(Default)]
 struct State {
     next_id: Id,
-    circuits: BTreeMap<&'static str, Entry>,
+    circuits: BTreeMap<Arc<str>, Entry>,
     /// Records that are open or have an override, of circuits that this process does not share.
     cache: BTreeMap<String, (CircuitRecord, Time)>,
     link: Link,
@@ -98,6 +105,7 @@ struct State {
 pub(crate) struct Shared {
     pub(crate) settings: Settings,
     pub(crate) mailbox: Arc<Mailbox>,
+    pub(super) layers: Layers,
     start: Instant,
     inbox: mpsc::UnboundedSender<Request>,
     readiness: watch::Sender<Readiness>,
@@ -106,14 +114,8 @@ pub(crate) struct Shared {
 
 impl Shared {
     pub(crate) fn new(settings: Settings, inbox: mpsc::UnboundedSender<Request>) -> Self {
-        Self {
-            settings,
-            mailbox: Arc::default(),
-            start: Instant::now(),
-            inbox,
-            readiness: watch::Sender::default(),
-            state: Mutex::default(),
-        }
+        let (mailbox, layers, readiness, state) = Default::default();
+        Self { settings, mailbox, layers, start: Instant::now(), inbox, readiness, state }
     }
 
     pub(crate) fn now(&self) -> Time {
@@ -140,7 +142,7 @@ impl Shared {
     pub(crate) fn share(&self, circuit: &Circuit) -> Result<(), FleetError> {
         let name = circuit.name();
         check_name(name)?;
-        if self.inbox.is_closed() {
+        if self.has_stopped() {
             // A cached override would have no end without the agent.
             return Err(FleetError::Stopped);
         }
@@ -152,9 +154,16 @@ impl Shared {
             let moved = Moved { reason: transition.reason, epoch: transition.epoch };
             mailbox.post(id, Event::Transition(moved));
         });
-        let follower = Follower::new(self.settings.tuning(), fastrand::Rng::new());
-        let observers = [on_signal, on_transition];
-        let mut slot = Slot { id, name, circuit: circuit.downgrade(), follower, observers };
+        let follower = Follower::new(self.settings.tuning(self.settings.quorum), fastrand::Rng::new());
+        let mut slot = Slot {
+            id,
+            name: name.into(),
+            label: name,
+            circuit: Arc::new(circuit.downgrade()),
+            follower,
+            quorum: self.settings.quorum,
+            source: Source::Single(circuit.downgrade(), [on_signal, on_transition]),
+        };
         if let Some(record) = self.cached(name) {
             // The messages that it needs follow with the first reply of the store.
             slot.run(&self.settings, |follower, local, actions| {
@@ -163,9 +172,8 @@ impl Shared {
         }
         self.readiness.send_modify(|readiness| readiness.waiting += 1);
         self.request(Request::Share(Box::new(slot))).inspect_err(|_| {
-            for observer in observers {
-                circuit.remove_observer(observer);
-            }
+            circuit.remove_observer(on_signal);
+            circuit.remove_observer(on_transition);
             self.remove(name, id);
         })
     }
@@ -183,6 +191,38 @@ impl Shared {
         self.request(Request::FillCache)
     }
 
+    /// Whether the agent has ended.
+    pub(super) fn has_stopped(&self) -> bool {
+        self.inbox.is_closed()
+    }
+
+    /// Registers the circuit of a key, in place of an earlier one. `None`: a circuit without a key
+    /// has the name.
+    #[cfg(feature = "keyed")]
+    pub(super) fn reserve_key(&self, name: &Arc<str>, circuit: &SharedTarget) -> Option<Id> {
+        // Dropped after the lock: the last handle of a circuit runs code of the user.
+        let other;
+        let mut state = self.state();
+        let entry = state.circuits.get(name).filter(|entry| entry.is_single);
+        other = entry.and_then(|entry| entry.circuit.upgrade());
+        if other.is_some() {
+            drop(state);
+            return None;
+        }
+        state.next_id += 1;
+        let id = state.next_id;
+        let view = state.circuits.remove(name).and_then(|entry| entry.view);
+        let circuit = Arc::clone(circuit);
+        state.circuits.insert(Arc::clone(name), Entry { id, circuit, is_single: false, view });
+        Some(id)
+    }
+
+    /// Returns the number of a key that takes part.
+    #[cfg(feature = "keyed")]
+    pub(super) fn key_id(&self, name: &str) -> Option<Id> {
+        self.state().circuits.get(name).filter(|entry| !entry.is_single).map(|entry| entry.id)
+    }
+
     fn reserve(&self, circuit: &Circuit) -> Result<Id, FleetError> {
         let name = circuit.name();
         // Dropped after the lock: the last handle of a circuit runs code of the user.
@@ -196,12 +236,13 @@ impl Shared {
         state.next_id += 1;
         let id = state.next_id;
         let view = state.circuits.remove(name).and_then(|entry| entry.view);
-        state.circuits.insert(name, Entry { id, circuit: circuit.downgrade(), view });
+        let circuit = Arc::new(circuit.downgrade());
+        state.circuits.insert(name.into(), Entry { id, circuit, is_single: true, view });
         Ok(id)
     }
 
     /// Returns the last record of a circuit that this process did not share until now.
-    fn cached(&self, name: &str) -> Option<CircuitRecord> {
+    pub(super) fn cached(&self, name: &str) -> Option<CircuitRecord> {
         let now = self.now();
         let mut state = self.state();
         let cached = state.cache.remove(name);
@@ -235,8 +276,8 @@ impl Shared {
     }
 
     /// Returns the circuit with this name, if this process shares it.
-    pub(crate) fn circuit(&self, name: &str) -> Option<Circuit> {
-        let circuit = self.state().circuits.get(name).map(|entry| entry.circuit.clone());
+    pub(crate) fn circuit(&self, name: &str) -> Option<Box<dyn Target>> {
+        let circuit = self.state().circuits.get(name).map(|entry| Arc::clone(&entry.circuit));
         circuit.and_then(|circuit| circuit.upgrade())
     }
 
@@ -257,14 +298,18 @@ impl Shared {
             members: slot.follower.members(),
             vote: slot.follower.sent_vote(),
         };
-        telemetry::members(slot.name, view.members);
-        if let Some(entry) = self.state().circuits.get_mut(slot.name).filter(|entry| entry.id == slot.id) {
+        // A label for each key would be too many.
+        if slot.is_single() {
+            telemetry::members(slot.label, view.members);
+        }
+        if let Some(entry) = self.state().circuits.get_mut(&slot.name).filter(|entry| entry.id == slot.id) {
             entry.view = Some(view);
         }
     }
 
     pub(crate) fn view(&self, name: &str) -> Option<View> {
-        self.state().circuits.get(name).and_then(|entry| entry.view.clone())
+        let view = self.state().circuits.get(name).and_then(|entry| entry.view.clone());
+        view.or_else(|| self.layers.view(name, self.now()))
     }
 
     pub(crate) fn link(&self) -> (Link, usize) {

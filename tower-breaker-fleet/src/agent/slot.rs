@@ -1,16 +1,19 @@
 //! One shared circuit of the process: its follower, and the commands to the circuit.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
-use tower_breaker::Circuit;
 use tower_breaker::control::{Command, ProbeOutcome as Outcome, Signal};
 use tower_breaker::handle::WeakCircuit;
 use tower_breaker::telemetry::ObserverId;
 
 use super::circuit::{Action, Follower, Local};
+use super::keyed::Layer;
 use super::mailbox::{Event, Id};
+use super::target::{SharedTarget, Target};
 use super::{GRACE, Settings, Time};
+use crate::quorum::Quorum;
 use crate::record::Override;
 use crate::store::{Ballot, CompletedProbe, LeaseRequest, LocalOpen, ProbeOutcome, SyncCircuit};
 
@@ -30,17 +33,44 @@ pub(crate) struct Outbox {
     pub(crate) sync: bool,
 }
 
-#[derive(Debug)]
+/// Where a shared circuit comes from.
+pub(crate) enum Source {
+    /// It was shared by itself, or by its registry. The listeners of the agent are kept, to remove
+    /// them.
+    Single(WeakCircuit, [ObserverId; 2]),
+    /// It is the circuit of a key.
+    #[cfg_attr(not(feature = "keyed"), allow(dead_code, reason = "there are no circuits by key"))]
+    Key(Arc<Layer>),
+}
+
 pub(crate) struct Slot {
     pub(crate) id: Id,
-    pub(crate) name: &'static str,
-    pub(crate) circuit: WeakCircuit,
+    /// The name in the fleet.
+    pub(crate) name: Arc<str>,
+    /// The name in metrics: that of the circuit, or of the layer.
+    pub(crate) label: &'static str,
+    pub(crate) circuit: SharedTarget,
     pub(crate) follower: Follower,
-    /// The listeners of the agent, to remove them.
-    pub(crate) observers: [ObserverId; 2],
+    pub(crate) quorum: Quorum,
+    pub(crate) source: Source,
 }
 
 impl Slot {
+    pub(crate) const fn is_single(&self) -> bool {
+        matches!(self.source, Source::Single(..))
+    }
+
+    /// Removes the listeners of the agent from a circuit that was shared by itself.
+    pub(crate) fn remove_observers(&self) {
+        if let Source::Single(circuit, observers) = &self.source
+            && let Some(circuit) = circuit.upgrade()
+        {
+            for observer in observers {
+                circuit.remove_observer(*observer);
+            }
+        }
+    }
+
     /// Runs an input of the follower, and executes its commands.
     ///
     /// Returns the messages to send; `None`: the circuit has ended.
@@ -51,8 +81,8 @@ impl Slot {
     ) -> Option<Outbox> {
         let circuit = self.circuit.upgrade()?;
         let mut actions = Vec::new();
-        input(&mut self.follower, &local(&circuit), &mut actions);
-        Some(self.execute(&circuit, settings, actions))
+        input(&mut self.follower, &local(&*circuit), &mut actions);
+        Some(self.execute(&*circuit, settings, actions))
     }
 
     pub(crate) fn on_event(&mut self, now: Time, event: Event, settings: &Settings) -> Option<Outbox> {
@@ -88,15 +118,15 @@ impl Slot {
     }
 
     /// Returns the part of a heartbeat. `None`: the circuit has ended.
-    pub(crate) fn report(&mut self, now: Time, settings: &Settings) -> Option<SyncCircuit> {
+    pub(crate) fn report(&mut self, now: Time) -> Option<SyncCircuit> {
         let circuit = self.circuit.upgrade()?;
-        let local = local(&circuit);
+        let local = local(&*circuit);
         let (ballot, local_open) = self.follower.report(now, &local);
         Some(SyncCircuit {
-            name: self.name.to_owned(),
+            name: self.name.as_ref().to_owned(),
             member: super::ballot::is_member(&local.config),
             ballot,
-            quorum: settings.quorum.rule(local.config.consecutive_failures()),
+            quorum: self.quorum.rule(local.config.consecutive_failures()),
             open_for: circuit.next_open_time(),
             local: local_open,
             known: self.follower.record(now),
@@ -119,10 +149,10 @@ impl Slot {
     /// Returns the message that gives an unused lease back.
     pub(crate) fn reservation(&self, settings: &Settings) -> Option<CompletedProbe> {
         let epoch = self.follower.reserved_epoch()?;
-        Some(completed(&self.circuit.upgrade()?, settings, epoch, ProbeOutcome::Neutral))
+        Some(self.completed(&*self.circuit.upgrade()?, settings, epoch, ProbeOutcome::Neutral))
     }
 
-    fn execute(&mut self, circuit: &Circuit, settings: &Settings, actions: Vec<Action>) -> Outbox {
+    fn execute(&mut self, circuit: &dyn Target, settings: &Settings, actions: Vec<Action>) -> Outbox {
         let mut outbox = Outbox::default();
         let mut pending = VecDeque::from(actions);
         while let Some(action) = pending.pop_front() {
@@ -143,13 +173,15 @@ impl Slot {
                 Action::Release => circuit.release(),
                 Action::Rearm(signal) => circuit.rearm(signal),
                 Action::Ask { weight, lease } => {
-                    outbox.messages.push(Message::Ask(lease_request(circuit, settings, weight, lease)));
+                    outbox.messages.push(Message::Ask(self.lease_request(circuit, settings, weight, lease)));
                 }
                 Action::Extend { lease } => {
-                    outbox.messages.push(Message::Extend(lease_request(circuit, settings, 1.0, lease)));
+                    outbox.messages.push(Message::Extend(self.lease_request(circuit, settings, 1.0, lease)));
                 }
                 Action::Complete { epoch, outcome } => {
-                    outbox.messages.push(Message::Complete(completed(circuit, settings, epoch, outcome)));
+                    outbox
+                        .messages
+                        .push(Message::Complete(self.completed(circuit, settings, epoch, outcome)));
                 }
                 Action::Sync => outbox.sync = true,
             }
@@ -157,16 +189,47 @@ impl Slot {
         outbox
     }
 
-    fn force(&mut self, circuit: &Circuit, manual: Override, keep_for: Option<Duration>) {
+    fn lease_request(
+        &self,
+        circuit: &dyn Target,
+        settings: &Settings,
+        weight: f64,
+        lease: Duration,
+    ) -> LeaseRequest {
+        LeaseRequest {
+            instance: settings.instance.clone(),
+            circuit: self.name.as_ref().to_owned(),
+            probes: circuit.config().probes(),
+            lease,
+            weight,
+            grace: GRACE,
+        }
+    }
+
+    fn completed(
+        &self,
+        circuit: &dyn Target,
+        settings: &Settings,
+        epoch: u64,
+        outcome: ProbeOutcome,
+    ) -> CompletedProbe {
+        let config = circuit.config();
+        CompletedProbe {
+            instance: settings.instance.clone(),
+            circuit: self.name.as_ref().to_owned(),
+            epoch,
+            outcome,
+            open_for: circuit.next_open_time(),
+            probes: config.probes(),
+            successes_to_close: config.successes_to_close(),
+            grace: GRACE,
+        }
+    }
+
+    fn force(&mut self, circuit: &dyn Target, manual: Override, keep_for: Option<Duration>) {
         let keep_for = keep_for.map(|time| time.clamp(SHORTEST_OVERRIDE, LONGEST_OVERRIDE));
-        let result = match (manual, keep_for) {
-            (Override::ForcedOpen, None) => circuit.force_open(),
-            (Override::ForcedOpen, Some(time)) => circuit.force_open_for(time),
-            (Override::ForcedClosed, None) => circuit.force_closed(),
-            (Override::ForcedClosed, Some(time)) => circuit.force_closed_for(time),
-        };
         // An error: the configuration disables the circuit, which takes precedence.
-        let epoch = result.ok().and_then(|()| epoch(circuit));
+        let epoch = circuit.force(manual, keep_for).ok().and_then(|()| epoch(circuit));
         self.follower.on_forced(epoch);
     }
 }
@@ -175,36 +238,11 @@ impl Slot {
 const SHORTEST_OVERRIDE: Duration = Duration::from_millis(1);
 const LONGEST_OVERRIDE: Duration = Duration::from_secs(365 * 24 * 3600);
 
-fn local(circuit: &Circuit) -> Local {
+fn local(circuit: &dyn Target) -> Local {
     Local { status: circuit.status(), config: circuit.config() }
 }
 
 /// The epoch of the last transition.
-fn epoch(circuit: &Circuit) -> Option<u32> {
+fn epoch(circuit: &dyn Target) -> Option<u32> {
     circuit.status().last_transition.map(|transition| transition.epoch)
-}
-
-fn lease_request(circuit: &Circuit, settings: &Settings, weight: f64, lease: Duration) -> LeaseRequest {
-    LeaseRequest {
-        instance: settings.instance.clone(),
-        circuit: circuit.name().to_owned(),
-        probes: circuit.config().probes(),
-        lease,
-        weight,
-        grace: GRACE,
-    }
-}
-
-fn completed(circuit: &Circuit, settings: &Settings, epoch: u64, outcome: ProbeOutcome) -> CompletedProbe {
-    let config = circuit.config();
-    CompletedProbe {
-        instance: settings.instance.clone(),
-        circuit: circuit.name().to_owned(),
-        epoch,
-        outcome,
-        open_for: circuit.next_open_time(),
-        probes: config.probes(),
-        successes_to_close: config.successes_to_close(),
-        grace: GRACE,
-    }
 }

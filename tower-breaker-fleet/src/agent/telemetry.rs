@@ -39,6 +39,30 @@ pub(crate) fn not_shared(circuit: &str, error: &crate::FleetError) {
     let _ = (circuit, error);
 }
 
+/// Records that keys of a layer do not take part in the fleet. Called once for each layer.
+#[cfg(feature = "keyed")]
+pub(crate) fn key_is_local(layer: &str, max_keys: usize, problem: &str) {
+    #[cfg(feature = "tracing")]
+    tracing::warn!(
+        target: TARGET,
+        circuit = layer,
+        max_keys,
+        problem,
+        "some keys do not take part in the fleet, and decide for themselves",
+    );
+    #[cfg(not(feature = "tracing"))]
+    let _ = (layer, max_keys, problem);
+}
+
+/// Records how many keys of a layer take part.
+#[cfg(feature = "keyed")]
+pub(crate) fn keys(layer: &'static str, count: usize) {
+    #[cfg(feature = "metrics")]
+    metrics::gauge!("tower_breaker_fleet_keys", "circuit" => layer).set(count as f64);
+    #[cfg(not(feature = "metrics"))]
+    let _ = (layer, count);
+}
+
 pub(crate) fn attached(namespace: &str, attached: bool) {
     #[cfg(feature = "metrics")]
     metrics::gauge!("tower_breaker_fleet_attached", "namespace" => namespace.to_owned()).set(if attached {
@@ -74,7 +98,7 @@ pub(crate) fn error(kind: StoreErrorKind) {
     let _ = kind;
 }
 
-pub(crate) fn probe(circuit: &str, outcome: ProbeOutcome) {
+pub(crate) fn probe(circuit: &'static str, outcome: ProbeOutcome) {
     #[cfg(feature = "metrics")]
     {
         let outcome = match outcome {
@@ -82,7 +106,6 @@ pub(crate) fn probe(circuit: &str, outcome: ProbeOutcome) {
             ProbeOutcome::Failure => "failure",
             ProbeOutcome::Neutral => "neutral",
         };
-        let circuit = circuit.to_owned();
         metrics::counter!("tower_breaker_fleet_probes_total", "circuit" => circuit, "outcome" => outcome)
             .increment(1);
     }

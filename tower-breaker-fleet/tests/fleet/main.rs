@@ -3,6 +3,8 @@
 
 mod flush;
 mod harness;
+#[cfg(feature = "keyed")]
+mod keyed;
 mod local_operations;
 #[cfg(feature = "tracing")]
 mod logs;

@@ -273,16 +273,17 @@ impl<K> KeyedStore<K> {
         let state_word = AtomicU64::new(StateWord::initial(config.is_disabled()).word());
         let settings = own.get().map_or(&common.shared, |own| &own.settings);
         let newest = NewestBucket::new(settings.hot_config.bucket());
+        let (calls, lazy, instruments) = Default::default();
         let store = Self {
             key,
             hash,
             state_word,
             first_failure: AtomicU64::new(0),
             newest,
-            calls: PackedCells::default(),
-            lazy: sync::OnceLock::default(),
+            calls,
+            lazy,
             sent: AtomicU8::new(0),
-            instruments: KeyInstruments::default(),
+            instruments,
             common,
             own,
         };

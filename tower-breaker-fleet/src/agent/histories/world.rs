@@ -9,7 +9,7 @@ use tower_breaker::{BreakerConfig, Circuit, CircuitState, Clock, Fault, Health, 
 
 use super::super::circuit::{Follower, Moved};
 use super::super::mailbox::{Event, Mailbox};
-use super::super::slot::{Message, Outbox, Slot};
+use super::super::slot::{Message, Outbox, Slot, Source};
 use super::super::{GRACE, Settings, Time};
 use crate::quorum::Quorum;
 use crate::record::CircuitRecord;
@@ -127,9 +127,16 @@ impl World {
             let moved = Moved { reason: transition.reason, epoch: transition.epoch };
             transitions.post(0, Event::Transition(moved));
         });
-        let follower = Follower::new(settings(number).tuning(), self.random.fork());
-        let observers = [on_signal, on_transition];
-        let slot = Slot { id: 0, name: NAME, circuit: circuit.downgrade(), follower, observers };
+        let quorum = settings(number).quorum;
+        let slot = Slot {
+            id: 0,
+            name: NAME.into(),
+            label: NAME,
+            circuit: Arc::new(circuit.downgrade()),
+            follower: Follower::new(settings(number).tuning(quorum), self.random.fork()),
+            quorum,
+            source: Source::Single(circuit.downgrade(), [on_signal, on_transition]),
+        };
         Process {
             circuit,
             slot,
@@ -375,7 +382,7 @@ impl Process {
         if !std::mem::take(&mut self.is_sync_due) {
             return None;
         }
-        let circuits = vec![self.slot.report(now, settings).unwrap()];
+        let circuits = vec![self.slot.report(now).unwrap()];
         let (instance, lifetime) = (settings.instance.clone(), settings.lifetime());
         Some(Request::Sync(SyncRequest { instance, lifetime, grace: GRACE, circuits }))
     }
