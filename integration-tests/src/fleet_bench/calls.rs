@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 use tokio::runtime;
 use tokio::time::timeout;
-use tower_breaker::{BreakerConfig, Circuit, Verdict};
+use tower_breaker::{BreakerConfig, Circuit, Clock, Verdict};
 use tower_breaker_fleet::{Fleet, MemoryStore};
 
 use crate::fleet_bench::client::{CIRCUIT, failure};
@@ -114,8 +114,9 @@ pub(crate) fn counted_calls(circuit: &Circuit, calls: u64) {
 }
 
 fn circuit() -> Result<Circuit> {
+    // Not the coarse clock, whose access to the kernel's clock fails under callgrind.
     let config = BreakerConfig::builder().name(CIRCUIT).open_for(Duration::from_secs(60));
-    Ok(Circuit::new(config.build()?))
+    Ok(Circuit::new(config.clock(Clock::precise()).build()?))
 }
 
 fn join(runtime: &runtime::Runtime, circuit: &Circuit, store: &StoreAddress) -> Result<Fleet> {

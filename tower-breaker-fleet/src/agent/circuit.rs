@@ -47,6 +47,31 @@ pub(crate) struct Local {
     pub(crate) config: BreakerConfig,
 }
 
+/// What the process knows about its own calls when the fleet opens the circuit.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Opening {
+    pub(super) at: Time,
+    /// The calls that the circuit had rejected.
+    pub(super) rejected: u64,
+    /// The calls in the window of the closed circuit, and the time in which they were made.
+    pub(super) calls: u64,
+    pub(super) counted_for: Duration,
+}
+
+impl Opening {
+    pub(super) fn of(local: &Local, now: Time) -> Self {
+        let opened = Self { at: now, rejected: local.status.rejected_calls, ..Self::default() };
+        match (local.status.state, local.config.time_window()) {
+            (CircuitState::Closed, Some(window)) => Self {
+                calls: local.status.window.calls,
+                counted_for: window.min(local.status.lasted),
+                ..opened
+            },
+            _ => opened,
+        }
+    }
+}
+
 /// A transition of the local circuit.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Moved {
@@ -122,9 +147,8 @@ pub(crate) struct Follower {
     pub(super) not_before: Time,
     /// How long the next lease waits for a call.
     pub(super) reservation: Duration,
-    /// The rejected calls of the circuit, and the time, when the fleet opened it. `None`: the fleet
-    /// is closed.
-    pub(super) opened: Option<(u64, Time)>,
+    /// `None`: the fleet is closed.
+    pub(super) opened: Option<Opening>,
     /// When to evaluate the ballot, and when it was evaluated last.
     check_at: Option<Time>,
     checked_at: Time,
@@ -300,7 +324,7 @@ impl Follower {
 
     fn begin_epoch(&mut self, now: Time, state: FleetState, local: &Local, actions: &mut Vec<Action>) {
         self.end_probe();
-        let opened = (local.status.rejected_calls, now);
+        let opened = Opening::of(local, now);
         match state {
             FleetState::Closed => self.opened = None,
             FleetState::Open => {

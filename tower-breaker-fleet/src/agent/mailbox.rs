@@ -18,10 +18,13 @@ pub(crate) enum Event {
     Transition(Moved),
 }
 
+/// The number of events that can wait without an allocation.
+const INITIAL_CAPACITY: usize = 64;
+
 /// The events of all circuits of a process, in their order.
 ///
-/// Calls post the events, so posting is short, and allocates only if more events wait than ever
-/// before. Their number is bounded: a signal is sent once until the agent arms it again, and the
+/// Calls post the events, so posting is short, and allocates only if more than
+/// [`INITIAL_CAPACITY`] events wait, and more than ever before. Their number is bounded: a signal is sent once until the agent arms it again, and the
 /// probes and transitions of a circuit are rare.
 #[derive(Debug, Default)]
 pub(crate) struct Mailbox {
@@ -29,10 +32,16 @@ pub(crate) struct Mailbox {
     wake: Notify,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Queue {
     events: Vec<(Id, Event)>,
     is_closed: bool,
+}
+
+impl Default for Queue {
+    fn default() -> Self {
+        Self { events: Vec::with_capacity(INITIAL_CAPACITY), is_closed: false }
+    }
 }
 
 impl Mailbox {
@@ -47,6 +56,8 @@ impl Mailbox {
 
     /// Moves all events to `events`, which must be empty.
     pub(crate) fn take(&self, events: &mut Vec<(Id, Event)>) {
+        // The next events are posted to this buffer.
+        events.reserve(INITIAL_CAPACITY);
         mem::swap(&mut self.queue().events, events);
     }
 

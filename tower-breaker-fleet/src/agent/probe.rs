@@ -119,12 +119,12 @@ impl Follower {
     /// Such a process reports a success without another probe, so that the fleet closes, too. It
     /// does not open its circuit again, unless the open time of a later decision is not over.
     pub(super) fn can_vouch(&self, now: Time, local: &Local) -> bool {
-        let Some((_, opened_at)) = self.opened else { return false };
+        let Some(opened) = self.opened else { return false };
         let reason = local.status.last_transition.as_ref().map(|transition| transition.reason);
         Self::may_probe(local)
             && local.status.state == CircuitState::Closed
             && reason == Some(Reason::ProbesSucceeded)
-            && local.status.lasted < now.saturating_sub(opened_at)
+            && local.status.lasted < now.saturating_sub(opened.at)
             && self.known.as_ref().is_some_and(|known| known.is_time_over(now))
     }
 
@@ -136,15 +136,20 @@ impl Follower {
         is_idle && is_useful && self.known.as_ref().is_some_and(is_over)
     }
 
-    /// The probability that a call begins within the reservation, from the rejected calls.
+    /// The probability that a call begins within the reservation, from the calls before the fleet
+    /// opened the circuit and the rejected calls since.
+    ///
+    /// The few calls since then alone would show too high a rate: only a process with a rejected
+    /// call asks.
     fn weight(&self, now: Time, local: &Local) -> f64 {
         if local.status.state == CircuitState::Closed {
             return 1.0;
         }
-        let (rejected, at) = self.opened.unwrap_or_default();
-        let calls = local.status.rejected_calls.saturating_sub(rejected).max(1);
-        let elapsed = now.saturating_sub(at).max(RESERVATION).as_secs_f64();
-        (self.reservation.as_secs_f64() * calls as f64 / elapsed).min(MAX_RESERVATION)
+        let opened = self.opened.unwrap_or_default();
+        let rejected = local.status.rejected_calls.saturating_sub(opened.rejected).max(1);
+        let elapsed = opened.counted_for + now.saturating_sub(opened.at).max(RESERVATION);
+        let rate = (opened.calls + rejected) as f64 / elapsed.as_secs_f64();
+        (self.reservation.as_secs_f64() * rate).min(MAX_RESERVATION)
     }
 
     pub(super) fn on_probe_timer(&mut self, now: Time, local: &Local, actions: &mut Vec<Action>) {
@@ -388,5 +393,71 @@ impl Follower {
         if self.demand {
             self.schedule_ask(now);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tower_breaker::{BreakerConfig, Circuit, Clock, ManualClock, Verdict};
+
+    use super::super::circuit::{Opening, Tuning};
+    use super::*;
+
+    const OPEN_TIME: Duration = Duration::from_secs(4);
+
+    fn circuit() -> (Circuit, ManualClock) {
+        let (clock, time) = Clock::manual();
+        let config = BreakerConfig::builder().clock(clock).time_window(Duration::from_secs(10));
+        (Circuit::new(config.build().unwrap()), time)
+    }
+
+    fn local(circuit: &Circuit) -> Local {
+        Local { status: circuit.status(), config: circuit.config() }
+    }
+
+    /// Returns the weight of a process with one rejected call, [`OPEN_TIME`] after the opening.
+    fn weight_after(opening: Opening, circuit: &Circuit, time: &ManualClock) -> f64 {
+        let tuning = Tuning {
+            silence: Duration::from_secs(7),
+            takeover: Duration::from_secs(2),
+            max_open: Duration::from_secs(600),
+            sums_failures: false,
+        };
+        let mut follower = Follower::new(tuning, fastrand::Rng::with_seed(1));
+        follower.opened = Some(opening);
+        circuit.trip().unwrap();
+        assert!(circuit.try_acquire().is_err());
+        time.advance(OPEN_TIME);
+        follower.weight(opening.at + OPEN_TIME, &local(circuit))
+    }
+
+    #[test]
+    fn weight_is_the_rate_of_calls_before_and_after_the_opening() {
+        let (circuit, time) = circuit();
+        time.advance(Duration::from_secs(60));
+        circuit.record(Verdict::Success);
+        let opening = Opening::of(&local(&circuit), Duration::from_secs(60));
+        // Two calls in 14 s, and a reservation of 0.5 s.
+        let weight = weight_after(opening, &circuit, &time);
+        assert!((weight - 0.5 * 2.0 / 14.0).abs() < 1e-9, "{weight}");
+    }
+
+    #[test]
+    fn weight_of_a_young_process_does_not_count_the_time_before_it_began() {
+        let (circuit, time) = circuit();
+        time.advance(Duration::from_secs(1));
+        circuit.record(Verdict::Success);
+        let opening = Opening::of(&local(&circuit), Duration::from_secs(1));
+        let weight = weight_after(opening, &circuit, &time);
+        assert!((weight - 0.5 * 2.0 / 5.0).abs() < 1e-9, "{weight}");
+    }
+
+    #[test]
+    fn weight_of_a_busy_process_is_almost_a_slot() {
+        let (circuit, time) = circuit();
+        time.advance(Duration::from_secs(60));
+        (0..100).for_each(|_| circuit.record(Verdict::Success));
+        let opening = Opening::of(&local(&circuit), Duration::from_secs(60));
+        assert!((weight_after(opening, &circuit, &time) - MAX_RESERVATION).abs() < 1e-9);
     }
 }
