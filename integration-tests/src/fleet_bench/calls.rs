@@ -64,7 +64,7 @@ impl Calls {
 pub(crate) fn run(store: &str) -> Result<()> {
     let store: Option<StoreAddress> = serde_json::from_str(store).context("the store is invalid")?;
     let runtime = runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    let circuit = circuit()?;
+    let circuit = circuit(Clock::default())?;
     let fleet = store.map(|store| join(&runtime, &circuit, &store)).transpose()?;
     if let Some(fleet) = &fleet {
         runtime.block_on(attached(fleet))?;
@@ -94,7 +94,8 @@ pub(crate) fn run(store: &str) -> Result<()> {
 /// the meantime.
 pub(crate) fn run_counted(calls: u64, with_fleet: bool) -> Result<()> {
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
-    let circuit = circuit()?;
+    // The access to the kernel's clock fails under callgrind.
+    let circuit = circuit(Clock::manual().0)?;
     if with_fleet {
         let fleet = join(&runtime, &circuit, &StoreAddress::Memory)?;
         runtime.block_on(attached(&fleet))?;
@@ -113,10 +114,9 @@ pub(crate) fn counted_calls(circuit: &Circuit, calls: u64) {
     }
 }
 
-fn circuit() -> Result<Circuit> {
-    // Not the coarse clock, whose access to the kernel's clock fails under callgrind.
+fn circuit(clock: Clock) -> Result<Circuit> {
     let config = BreakerConfig::builder().name(CIRCUIT).open_for(Duration::from_secs(60));
-    Ok(Circuit::new(config.clock(Clock::precise()).build()?))
+    Ok(Circuit::new(config.clock(clock).build()?))
 }
 
 fn join(runtime: &runtime::Runtime, circuit: &Circuit, store: &StoreAddress) -> Result<Fleet> {

@@ -138,7 +138,8 @@ pub(crate) struct Follower {
     /// When the circuit half-opens by itself, if no other command follows.
     held_until: Option<Time>,
     pub(super) probe: Probe,
-    /// Whether a call was rejected since the fleet opened the circuit or refused a lease.
+    /// Whether the process had calls before the fleet opened the circuit, or a call was rejected
+    /// since then or since the fleet refused a lease.
     pub(super) demand: bool,
     /// Whether a request for a lease is on its way.
     pub(super) asking: bool,
@@ -329,7 +330,9 @@ impl Follower {
             FleetState::Closed => self.opened = None,
             FleetState::Open => {
                 self.opened = Some(opened);
-                self.demand = false;
+                // In a quiet fleet, a process whose calls were all before the opening may have the
+                // next one.
+                self.demand = opened.calls > 0;
                 actions.push(Action::Rearm(Signal::Demand));
             }
             FleetState::HalfOpen => {

@@ -1,6 +1,6 @@
 //! The fleet's probes in one process: leases, reservations and outcomes.
 //!
-//! After the open time, a process with demand asks for a lease. The lease is a short reservation
+//! After the open time, a process that has calls asks for a lease. The lease is a short reservation
 //! first: a process that has a call every ten seconds would otherwise block the slot. Its weight is
 //! the probability that the process begins its probe within it. When the probe begins, the process
 //! extends the lease to the probe lease of the configuration.

