@@ -22,7 +22,7 @@ const MAX_OPENS: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration:
 /// | setting | default | range | meaning |
 /// |---|---|---|---|
 /// | [`namespace`](Self::namespace) | `"default"` | 1 to 100 bytes | the processes and circuits that belong together |
-/// | [`instance`](Self::instance) | `$HOSTNAME`, or a random name | 1 to 200 bytes | the name of this process |
+/// | [`instance`](Self::instance) | `HOSTNAME-PID` | 1 to 200 bytes | the name of this process |
 /// | [`quorum`](Self::quorum) | [`Quorum::majority()`] | | how many processes open a circuit |
 /// | [`heartbeat`](Self::heartbeat) | 5 s | 50 ms to 10 min | time between two messages of a healthy process |
 /// | [`takeover`](Self::takeover) | 2 s | 1 ms to 10 min | how long a circuit waits for a silent store |
@@ -64,14 +64,14 @@ impl FleetBuilder {
         Self { namespace: namespace.into(), ..self }
     }
 
-    /// Sets the name of this process. Default: the environment variable `HOSTNAME`, or a random
-    /// name.
+    /// Sets the name of this process. Default: the environment variable `HOSTNAME`, or else a
+    /// random name, and the number of the process.
     ///
-    /// Two processes of a fleet with the same name count as one. So set a name for each process if
-    /// several of them have the same `HOSTNAME`, as in one container.
+    /// Two processes of a fleet with the same name count as one.
     ///
     /// A name that stays the same over restarts lets the store keep the open time of a circuit that
-    /// this process alone has opened.
+    /// this process alone has opened. The default name stays only where the number of the process
+    /// does, as in a container.
     ///
     /// Allowed: 1 to 200 bytes without control characters.
     pub fn instance(self, instance: impl Into<String>) -> Self {
@@ -167,8 +167,10 @@ fn check_text(
 }
 
 fn default_instance() -> String {
-    let host = std::env::var("HOSTNAME").ok().filter(|host| !host.is_empty() && host.len() <= 200);
-    host.unwrap_or_else(|| format!("process-{:016x}", fastrand::u64(..)))
+    let host = std::env::var("HOSTNAME").ok().filter(|host| !host.is_empty() && host.len() <= 180);
+    let host = host.unwrap_or_else(|| format!("{:016x}", fastrand::u64(..)));
+    // Several processes of one host must not count as one member.
+    format!("{host}-{}", std::process::id())
 }
 
 #[cfg(test)]

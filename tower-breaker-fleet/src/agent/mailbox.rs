@@ -24,8 +24,9 @@ const INITIAL_CAPACITY: usize = 64;
 /// The events of all circuits of a process, in their order.
 ///
 /// Calls post the events, so posting is short, and allocates only if more than
-/// [`INITIAL_CAPACITY`] events wait, and more than ever before. Their number is bounded: a signal is sent once until the agent arms it again, and the
-/// probes and transitions of a circuit are rare.
+/// [`INITIAL_CAPACITY`] events wait, and more than ever before. Their number is bounded: a signal
+/// is sent once until the agent arms it again, and the probes and transitions of a circuit are
+/// rare.
 #[derive(Debug, Default)]
 pub(crate) struct Mailbox {
     queue: Mutex<Queue>,
