@@ -30,8 +30,14 @@ const LONGEST_RESERVATION: Duration = Duration::from_secs(8);
 /// The largest weight of a reservation. A weight of 1 means that the probe has begun.
 const MAX_RESERVATION: f64 = 0.99;
 
-/// The requests of many processes are spread by this time for each member.
-const SPREAD: Duration = Duration::from_micros(200);
+/// The requests of many processes are spread by this time for each member, and at most by
+/// [`MAX_SPREAD`].
+///
+/// The first requests get the slots, whatever the spread is. The others come while these probes
+/// run, and most of them are then not sent: a database would be too slow for all of them at once.
+const SPREAD: Duration = Duration::from_millis(1);
+
+const MAX_SPREAD: Duration = Duration::from_secs(1);
 
 /// The store rounds times to milliseconds. A request comes this much later, so that it is not
 /// early.
@@ -98,7 +104,7 @@ impl Follower {
             return;
         }
         let earliest = now.max(until + ROUNDING).max(self.not_before);
-        let spread = SPREAD * self.members.count;
+        let spread = (SPREAD * self.members.count).min(MAX_SPREAD);
         let at = earliest + spread.mul_f64(self.random.f64());
         self.ask_at = Some(self.ask_at.map_or(at, |other| other.min(at)));
     }
