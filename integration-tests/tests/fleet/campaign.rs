@@ -8,10 +8,12 @@ use crate::flush::Flushes;
 use crate::outages::{Measured, Start, outage};
 use crate::processes::seed;
 use crate::servers::{StoreFault, StoreKind};
-use crate::{bad_processes, flush};
+use crate::{bad_processes, clocks, flush, promotion, reconnects, restarts};
 
 /// The processes of a fleet.
 const COUNT: usize = 60;
+/// The processes of a fleet that are processes of the system.
+const WORKERS: usize = 20;
 
 fn seconds(duration: Duration) -> String {
     format!("{:.2} s", duration.as_secs_f64())
@@ -23,6 +25,7 @@ async fn campaign_of_60_processes() {
     println!("\nSeed of the times between calls: {}\n", seed());
     bad_processes().await;
     flushes().await;
+    others().await;
     for kind in [StoreKind::Redis, StoreKind::Postgres, StoreKind::File] {
         outages(kind).await;
     }
@@ -61,6 +64,33 @@ async fn flushes() {
         flush::forced(COUNT, flushes, action).await;
         println!("| {} | no transition |", action.as_str());
     }
+    println!();
+}
+
+async fn others() {
+    println!("| case | result |\n|---|---|");
+    promotion::promotion(COUNT).await;
+    println!(
+        "| promoted replica without the last decision, {COUNT} processes | all agree on the last decision |"
+    );
+    for kind in [StoreKind::Redis, StoreKind::File] {
+        clocks::offsets(kind, COUNT).await;
+        println!(
+            "| {kind:?}, clocks of {COUNT} processes differ by up to 2 h | all open and close together |"
+        );
+    }
+    let error = restarts::fleet(WORKERS).await.max(restarts::alone().await).as_millis();
+    println!(
+        "| {WORKERS} processes and one alone, SIGKILL and restart while open \
+         | no call admitted; remaining time wrong by at most {error} ms |"
+    );
+    restarts::stopped(WORKERS).await;
+    println!(
+        "| one of {WORKERS} processes, SIGSTOP while open and SIGCONT after the others closed | it closed, no other opened |"
+    );
+    let buckets = reconnects::reconnects(400).await;
+    reconnects::assert_spread(&buckets);
+    println!("| 400 agents lose the store together: connections in each 100 ms | {buckets:?} |");
     println!();
 }
 
