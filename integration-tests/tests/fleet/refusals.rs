@@ -27,7 +27,7 @@ pub(crate) async fn refused(store: Store, advice: &str) {
     decides_alone(&group).await;
     let operation = FleetOperation::new(FleetAction::ForceOpen);
     let error = group.all[0].fleet().operate(CIRCUIT, operation).await.unwrap_err();
-    assert!(matches!(error, FleetError::Refused { .. } | FleetError::Unreachable { .. }), "{error:?}");
+    assert!(matches!(error, FleetError::Refused { .. }), "{error:?}");
     assert!(error.to_string().contains(advice), "{error}");
     assert_eq!(group.all[0].state(), CircuitState::Closed);
     assert_eq!(log.of(Level::WARN).len(), 1, "{:?}", log.of(Level::WARN));

@@ -117,7 +117,7 @@ impl Agent {
             match self.serve(session).await {
                 End::Lost(error) => {
                     self.on_lost(&error);
-                    if self.back_off(&text(&error)).await.is_none() {
+                    if self.back_off(error.kind, &text(&error)).await.is_none() {
                         break;
                     }
                 }
@@ -153,14 +153,14 @@ impl Agent {
             self.on_error(&error);
             let text = text(&error);
             for request in std::mem::take(&mut self.waiting) {
-                refuse(request, &text);
+                refuse(request, error.kind, &text);
             }
-            self.back_off(&text).await?;
+            self.back_off(error.kind, &text).await?;
         }
     }
 
     /// Waits before the next attempt to connect. `None`: the process has left the fleet.
-    async fn back_off(&mut self, error: &str) -> Option<()> {
+    async fn back_off(&mut self, kind: StoreErrorKind, error: &str) -> Option<()> {
         let delay = self.backoff.next(self.random.f64());
         let shared = Arc::clone(&self.shared);
         let end = shared.now() + delay;
@@ -168,7 +168,7 @@ impl Agent {
             let deadline = Some(self.next_timer().map_or(end, |timer| timer.min(end)));
             match next_input(&mut self.inbox, &shared, deadline).await {
                 Input::Request(request @ (Request::Operate(..) | Request::List(..))) => {
-                    refuse(request, error);
+                    refuse(request, kind, error);
                 }
                 input => self.on_input(input)?,
             }
@@ -493,8 +493,8 @@ pub(super) fn no_reply(limit: Duration) -> StoreError {
 }
 
 /// Refuses a request, because there is no connection.
-fn refuse(request: Request, error: &str) {
-    let error = || FleetError::Unreachable { message: error.to_owned(), source: None };
+fn refuse(request: Request, kind: StoreErrorKind, error: &str) {
+    let error = || FleetError::from(StoreError { kind, message: error.to_owned(), source: None });
     // An error: the caller no longer waits.
     match request {
         Request::Operate(_, reply) => _ = reply.send(Err(error())),
