@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use test_servers::{FaultyProxy, Redis};
+use test_servers::{FaultyProxy, ProxyFault, Redis};
 use tokio::time::{Instant, sleep};
 use tower_breaker_fleet::{Fleet, RedisStore};
 
@@ -31,7 +31,10 @@ pub(crate) async fn reconnects(count: usize) -> Vec<usize> {
     }
 
     let before = proxy.connections();
+    // While agents connect again, there is no moment without a connection.
+    proxy.set(ProxyFault::Refuse).await;
     proxy.cut().await;
+    proxy.set(ProxyFault::None).await;
     let lost = Instant::now();
     let mut buckets = Vec::new();
     let mut counted = before;

@@ -74,7 +74,7 @@ enum Program {
     /// A folder, in a temporary folder.
     File {
         parent: TempDir,
-        holders: Vec<Child>,
+        holders: Vec<Holder>,
     },
 }
 
@@ -174,7 +174,7 @@ fn files(store: &Path, namespace: &str) -> (PathBuf, PathBuf) {
     (folder.join(format!("{CIRCUIT}.json")), folder.join("lock"))
 }
 
-async fn fail_files(fault: StoreFault, store: &Path, namespaces: &[String], holders: &mut Vec<Child>) {
+async fn fail_files(fault: StoreFault, store: &Path, namespaces: &[String], holders: &mut Vec<Holder>) {
     if fault == StoreFault::Kill {
         fs::rename(store, store.with_extension("gone")).unwrap();
         fs::write(store, "no folder").unwrap();
@@ -190,19 +190,13 @@ async fn fail_files(fault: StoreFault, store: &Path, namespaces: &[String], hold
     }
 }
 
-fn heal_files(fault: StoreFault, store: &Path, namespaces: &[String], holders: &mut Vec<Child>) {
+fn heal_files(fault: StoreFault, store: &Path, namespaces: &[String], holders: &mut Vec<Holder>) {
     match fault {
         StoreFault::Kill => {
             fs::remove_file(store).unwrap();
             fs::rename(store.with_extension("gone"), store).unwrap();
         }
-        StoreFault::Pause => {
-            for mut holder in holders.drain(..) {
-                // A stopped process does not end by another signal.
-                holder.kill().unwrap();
-                holder.wait().unwrap();
-            }
-        }
+        StoreFault::Pause => holders.clear(),
         _ => namespaces.iter().for_each(|namespace| fs::remove_file(files(store, namespace).0).unwrap()),
     }
 }
@@ -241,15 +235,26 @@ pub(crate) async fn execute(url: &str, sql: &str) {
     connection.await.unwrap().unwrap();
 }
 
+/// A stopped process that has a lock. Dropping it kills it, because no other signal ends it.
+struct Holder(Child);
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        // Errors: the process has ended.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// Starts a process that locks the file, and stops it when it has the lock.
-async fn stopped_holder(lock: &Path) -> Child {
+async fn stopped_holder(lock: &Path) -> Holder {
     // `flock` of util-linux waits for the lock, and then becomes `cat`.
     let mut command = Command::new("flock");
     command.args(["--no-fork", "--exclusive"]).arg(lock).args(["sh", "-c", "echo locked; exec cat"]);
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-    let mut output = child.stdout.take().unwrap();
+    let mut holder = Holder(command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap());
+    let mut output = holder.0.stdout.take().unwrap();
     let locked = tokio::task::spawn_blocking(move || std::io::Read::read(&mut output, &mut [0; 16]).unwrap());
     assert_ne!(locked.await.unwrap(), 0, "flock has the lock");
-    kill_process(Pid::from_child(&child), Signal::STOP).unwrap();
-    child
+    kill_process(Pid::from_child(&holder.0), Signal::STOP).unwrap();
+    holder
 }
