@@ -26,7 +26,8 @@ pub enum FleetError {
     Invalid(ConfigError),
     /// The store did not answer.
     ///
-    /// If the store received the message before the connection failed, it has applied it.
+    /// If the store received the message before the timeout, it may have applied it, or apply it
+    /// later: a server that was stopped continues with the messages that it has received.
     #[non_exhaustive]
     Unreachable {
         /// The problem and the next step.

@@ -129,8 +129,9 @@ impl Fleet {
     ///
     /// # Errors
     ///
-    /// - The store is unreachable or refuses the operation. If the connection was lost during the
-    ///   operation, [`list`](Self::list) shows whether it was applied.
+    /// - The store is unreachable or refuses the operation. If it did not reply within the
+    ///   [timeout](FleetBuilder::timeout), it can still apply the operation later:
+    ///   [`list`](Self::list) shows whether it was applied when the store is back.
     /// - The circuit has another epoch, or an override is in force: [`FleetError::Conflict`].
     /// - The name or a duration is out of its range.
     /// - The agent does not run.

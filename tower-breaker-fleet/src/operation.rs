@@ -98,7 +98,8 @@ impl FleetOperation {
         Self { expected_epoch: Some(epoch), ..self }
     }
 
-    /// Sets how long the circuit stays open after [`FleetAction::Trip`]: 1 ms to 365 days.
+    /// Sets how long the circuit stays open after [`FleetAction::Trip`]: 1 ms to 365 days. Other
+    /// actions ignore it.
     ///
     /// Each process keeps it open at most for [`max_open`](crate::FleetBuilder::max_open).
     /// Default: the next open time of the circuit, if this process shares it, or else 3 s.
@@ -107,6 +108,7 @@ impl FleetOperation {
     }
 
     /// Sets how long an override stays in force: 1 ms to 365 days. Default: until it is released.
+    /// Actions that set no override ignore it.
     ///
     /// After [`FleetAction::ForceOpen`], a process without a reply of the store rejects calls for
     /// one [takeover time](crate::FleetBuilder::takeover) longer, because probes of the fleet come

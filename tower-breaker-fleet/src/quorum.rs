@@ -35,6 +35,8 @@ impl Quorum {
     /// members together reach
     /// [`consecutive_failures`](tower_breaker::BreakerConfigBuilder::consecutive_failures) of the
     /// circuit. A success resets the failures of its own process only.
+    /// [`consecutive_failures_span`](tower_breaker::BreakerConfigBuilder::consecutive_failures_span)
+    /// does not apply to this sum, so chance can open the circuit of a busy pool.
     pub const fn at_least(votes: u32) -> Self {
         Self { at_least: votes, share: 0.0 }
     }
