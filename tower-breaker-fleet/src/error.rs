@@ -48,7 +48,9 @@ pub enum FleetError {
     #[non_exhaustive]
     Conflict {
         /// The record in the store.
-        record: CircuitRecord,
+        record: Box<CircuitRecord>,
+        /// The epoch that the operation expected.
+        expected_epoch: Option<u64>,
     },
     /// The agent does not run: it was not spawned, was dropped, or has left the fleet.
     Stopped,
@@ -82,12 +84,14 @@ impl fmt::Display for FleetError {
                 write!(f, "the store of the fleet is unreachable: {message}")
             }
             Self::Refused { message, .. } => write!(f, "the store of the fleet refused: {message}"),
-            Self::Conflict { record } if record.manual.is_some() => {
-                write!(f, "circuit `{}` has a manual override; release it first", record.circuit)
-            }
-            Self::Conflict { record } => {
-                write!(f, "circuit `{}` is in epoch {}; read it again", record.circuit, record.epoch)
-            }
+            Self::Conflict { record, expected_epoch } => match expected_epoch {
+                Some(expected) if *expected != record.epoch => write!(
+                    f,
+                    "circuit `{}` is in epoch {}, not in {expected}; read it again",
+                    record.circuit, record.epoch
+                ),
+                _ => write!(f, "circuit `{}` has a manual override; release it first", record.circuit),
+            },
             Self::Stopped => f.write_str("the agent of the fleet does not run; spawn it and keep it running"),
         }
     }
@@ -111,12 +115,20 @@ mod tests {
 
     #[test]
     fn error_text_names_the_next_step() {
-        let record = CircuitRecord { circuit: "search".into(), epoch: 7, ..CircuitRecord::default() };
-        let conflict = FleetError::Conflict { record: record.clone() };
-        assert_eq!(conflict.to_string(), "circuit `search` is in epoch 7; read it again");
-        let forced = CircuitRecord { manual: Some(Override::ForcedOpen), ..record };
-        let conflict = FleetError::Conflict { record: forced };
-        assert_eq!(conflict.to_string(), "circuit `search` has a manual override; release it first");
+        let record = Box::new(CircuitRecord {
+            circuit: "search".into(),
+            epoch: 7,
+            manual: Some(Override::ForcedOpen),
+            ..CircuitRecord::default()
+        });
+        for (expected_epoch, text) in [
+            (Some(5), "circuit `search` is in epoch 7, not in 5; read it again"),
+            (Some(7), "circuit `search` has a manual override; release it first"),
+            (None, "circuit `search` has a manual override; release it first"),
+        ] {
+            let conflict = FleetError::Conflict { record: record.clone(), expected_epoch };
+            assert_eq!(conflict.to_string(), text);
+        }
         let cause = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
         let error = StoreError {
             kind: StoreErrorKind::Unreachable,

@@ -221,13 +221,13 @@ impl Agent {
                 None => self.on_unshared_record(record.clone()),
             }
         }
-        answer_with(
-            reply,
-            result,
-            |OperationReply { applied, record }| {
-                if applied { Ok(record) } else { Err(FleetError::Conflict { record }) }
-            },
-        )
+        answer_with(reply, result, |OperationReply { applied, record }| {
+            let expected_epoch = operation.expected_epoch;
+            if applied {
+                return Ok(record);
+            }
+            Err(FleetError::Conflict { record: Box::new(record), expected_epoch })
+        })
     }
 
     /// Reads the records of the namespace, for circuits that this process shares later.
