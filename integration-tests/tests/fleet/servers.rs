@@ -102,6 +102,8 @@ impl Server {
             }
             StoreKind::Postgres => {
                 let server = Postgres::start_with(&["max_connections=200"]);
+                // With the feature `postgres-tls`, a connection over TCP needs cryptography.
+                test_servers::install_ring();
                 let proxy = FaultyProxy::start(&server).await;
                 let url = server.url_at(proxy.address());
                 let store = PostgresStore::open(&url).unwrap().listen_at(&url).unwrap();
