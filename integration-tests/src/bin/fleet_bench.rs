@@ -2,7 +2,7 @@
 //! fleet_bench`.
 //!
 //! It starts the store, a backend and worker processes, prints one Markdown table, and exits with
-//! 1 if a target is missed. Each client in a worker stands for a process of a fleet: it has a
+//! 1 if a target is missed. Each client in a worker simulates a process of a fleet: it has a
 //! circuit, an agent and connections of its own. All of them share the cores of one machine, and
 //! all traffic is over loopback or Unix sockets.
 

@@ -1,4 +1,4 @@
-//! A client of the backend: it stands for one process of a fleet.
+//! A client of the backend, which simulates one process of a fleet.
 
 use std::io;
 use std::net::SocketAddr;

@@ -20,7 +20,7 @@ pub(crate) enum StoreAddress {
     },
 }
 
-/// The clients of one worker process. Each stands for a process of a fleet: it has a circuit, an
+/// The clients of one worker process. Each simulates a process of a fleet: it has a circuit, an
 /// agent and connections of its own.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct WorkerConfig {
