@@ -26,7 +26,8 @@ const START: Duration = Duration::from_secs(1_000_000);
 ///
 /// It shares circuits between the parts of one process that have a circuit each. In tests it
 /// replaces Redis or PostgreSQL, and can fail as they do: see
-/// [`set_availability`](Self::set_availability), [`set_delay`](Self::set_delay), [`set_delivery`](Self::set_delivery) and [`flush`](Self::flush).
+/// [`set_availability`](Self::set_availability), [`set_delay`](Self::set_delay),
+/// [`set_delivery`](Self::set_delivery) and [`flush`](Self::flush).
 ///
 /// Its time is the time of tokio's runtime, so it follows a paused clock. Nothing outlives the
 /// process.
