@@ -60,6 +60,8 @@ async fn redis_record_of_a_newer_version() {
         // One more field before the name.
         let message = format!(r"17\topen\t250\t\t\tquorum\thost\tnewer\t{CIRCUIT}");
         server.command(&format!("PUBLISH tb1:{{newer}} \"{message}\""));
+        // A message of another kind.
+        server.command(&format!("PUBLISH tb1:{{newer}} \"17\\tdraining\\t5\\t{CIRCUIT}\""));
     })
     .await;
     let advice = "check whether another program writes keys or messages that begin with `tb1:`";
@@ -84,7 +86,8 @@ async fn postgres_record_of_a_newer_version() {
         let message = format!(
             "SET search_path = tower_breaker; \
              SELECT breaker_notify('newer', jsonb_build_object('slots_taken', jsonb_build_object( \
-                 'circuit', '{CIRCUIT}', 'epoch', 1, 'retry_ms', 5, 'newer', 1)))"
+                 'circuit', '{CIRCUIT}', 'epoch', 1, 'retry_ms', 5, 'newer', 1))); \
+             SELECT breaker_notify('newer', jsonb_build_object('draining', jsonb_build_object()))"
         );
         execute(&url, &message).await;
     })

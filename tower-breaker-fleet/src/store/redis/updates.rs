@@ -6,7 +6,7 @@ use redis::{PushInfo, PushKind, Value};
 use tokio::sync::mpsc::{self, Receiver, Sender};
 
 use super::wire;
-use crate::store::StoreErrorKind::{self, Invalid, Unreachable};
+use crate::store::StoreErrorKind::{self, Unreachable};
 use crate::store::Update;
 
 /// The most updates that wait for the agent. One update has less than 1 kB.
@@ -21,7 +21,6 @@ const OVERFLOWN: Ended = (
     "updates arrive faster than this process reads them; give its runtime more time, or use several namespaces",
 );
 const UNSUBSCRIBED: Ended = (Unreachable, "it has ended the subscription, because the slot has moved");
-const GARBAGE: Ended = (Invalid, "another program publishes on the channel of the namespace; stop it");
 
 /// Creates a queue. It never drops an update silently: when one cannot be stored, the queue ends,
 /// and the agent connects and synchronizes again.
@@ -46,10 +45,13 @@ pub(super) struct UpdateSender {
 impl UpdateSender {
     pub(super) fn push(&self, message: &PushInfo) {
         match message.kind {
-            PushKind::Message | PushKind::SMessage => match decode(&message.data) {
-                Some(update) => self.send(update),
-                None => self.end(GARBAGE),
-            },
+            PushKind::Message | PushKind::SMessage => {
+                // A message that is no update is ignored: a later version may publish other kinds.
+                // The next heartbeat has what it said about a circuit.
+                if let Some(update) = decode(&message.data) {
+                    self.send(update);
+                }
+            }
             PushKind::Unsubscribe | PushKind::SUnsubscribe => self.end(UNSUBSCRIBED),
             PushKind::Disconnection => self.end(DISCONNECTED),
             _ => {}
@@ -129,14 +131,13 @@ mod tests {
 
     #[tokio::test]
     async fn first_reason_ends_the_queue() {
-        for (kind, ended) in [
-            (PushKind::SUnsubscribe, UNSUBSCRIBED),
-            (PushKind::Disconnection, DISCONNECTED),
-            (PushKind::Message, GARBAGE),
+        for (kind, ended, later) in [
+            (PushKind::SUnsubscribe, UNSUBSCRIBED, PushKind::Disconnection),
+            (PushKind::Disconnection, DISCONNECTED, PushKind::SUnsubscribe),
         ] {
             let (sender, mut receiver) = queue();
             sender.push(&PushInfo { kind, data: Vec::new() });
-            sender.push(&message("garbage"));
+            sender.push(&PushInfo { kind: later, data: Vec::new() });
             assert_eq!(receiver.next().await, Err(ended));
         }
         let (sender, mut receiver) = queue();
