@@ -34,9 +34,10 @@ impl Quorum {
     /// of workers. The circuit then also opens when the current consecutive failures of all
     /// members together reach
     /// [`consecutive_failures`](tower_breaker::BreakerConfigBuilder::consecutive_failures) of the
-    /// circuit. A success resets the failures of its own process only.
-    /// [`consecutive_failures_span`](tower_breaker::BreakerConfigBuilder::consecutive_failures_span)
-    /// does not apply to this sum, so chance can open the circuit of a busy pool.
+    /// circuit. The failures of a process count once they span
+    /// [`consecutive_failures_span`](tower_breaker::BreakerConfigBuilder::consecutive_failures_span).
+    /// A success resets the failures of its own process only, so chance can open the circuit of a
+    /// large pool with few calls.
     pub const fn at_least(votes: u32) -> Self {
         Self { at_least: votes, share: 0.0 }
     }

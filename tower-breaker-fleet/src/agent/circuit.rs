@@ -150,6 +150,10 @@ pub(crate) struct Follower {
     pub(super) reservation: Duration,
     /// `None`: the fleet is closed.
     pub(super) opened: Option<Opening>,
+    /// The consecutive failures at the last evaluation of the ballot, and since when the process
+    /// has had no success. `None`: it has no failures, or the fleet does not add them up.
+    failures: u64,
+    failing_since: Option<Time>,
     /// When to evaluate the ballot, and when it was evaluated last.
     check_at: Option<Time>,
     checked_at: Time,
@@ -168,6 +172,8 @@ impl Follower {
             sent: None,
             restored: None,
             forced: None,
+            failures: 0,
+            failing_since: None,
             ended_override: None,
             held_until: None,
             probe: Probe::None,
@@ -223,6 +229,7 @@ impl Follower {
 
     /// Returns the ballot and the local open time to send.
     pub(crate) fn report(&mut self, now: Time, local: &Local) -> (Ballot, LocalOpen) {
+        self.observe_failures(now, local);
         let ballot = self.ballot(now, local);
         self.sent = Some((ballot, self.has_local_evidence(&local.status)));
         (ballot, self.local_open(now, &local.status))
@@ -231,10 +238,31 @@ impl Follower {
     fn ballot(&self, now: Time, local: &Local) -> Ballot {
         let has_evidence = self.has_local_evidence(&local.status) && !self.has_closed_since(now, local);
         let mut ballot = ballot(&local.status, &local.config, self.members.votes_needed, has_evidence);
-        if !self.tuning.sums_failures {
+        let span = local.config.consecutive_failures_span();
+        if self.failing_since.is_none_or(|since| now.saturating_sub(since) < span) {
             ballot.consecutive_failures = 0;
         }
         ballot
+    }
+
+    /// Records since when the process has had no success, if the fleet adds up the consecutive
+    /// failures.
+    ///
+    /// Otherwise, failures that occur by chance in several busy processes would add up: each of
+    /// them has a success soon, which the others do not see.
+    fn observe_failures(&mut self, now: Time, local: &Local) {
+        let is_closed = local.status.state == CircuitState::Closed;
+        let failures = if is_closed { local.status.consecutive_failures } else { 0 };
+        let has_succeeded = self.failing_since.is_some_and(|since| {
+            let elapsed = now.saturating_sub(since);
+            failures < self.failures || local.status.since_last_success.is_some_and(|age| age < elapsed)
+        });
+        self.failures = failures;
+        if failures == 0 || !self.tuning.sums_failures {
+            self.failing_since = None;
+        } else if self.failing_since.is_none() || has_succeeded {
+            self.failing_since = Some(now);
+        }
     }
 
     /// Whether the fleet has closed since the local circuit opened.
@@ -520,15 +548,17 @@ impl Follower {
         self.on_probe_timer(now, local, actions);
     }
 
-    /// Sends the ballot if it has changed. While a closed circuit has one, evaluates it again soon,
-    /// because no signal reports a success.
+    /// Sends the ballot if it has changed. While a closed circuit has one or may soon have one,
+    /// evaluates it again soon, because no signal reports a success.
     fn check(&mut self, now: Time, local: &Local, actions: &mut Vec<Action>) {
         (self.check_at, self.checked_at) = (None, now);
+        self.observe_failures(now, local);
         let ballot = self.ballot(now, local);
         if self.sent != Some((ballot, self.has_local_evidence(&local.status))) {
             actions.push(Action::Sync);
         }
-        if ballot != Ballot::default() && local.status.state == CircuitState::Closed {
+        let has_ballot = ballot != Ballot::default() || self.failing_since.is_some();
+        if has_ballot && local.status.state == CircuitState::Closed {
             self.check_at = Some(now + BALLOT_INTERVAL);
         }
     }

@@ -124,6 +124,37 @@ async fn pool_opens_at_the_failures_in_a_row_of_all_workers() {
     assert_eq!(pool.all[2].record().reason, "consecutive failures");
 }
 
+/// A pool with the span of the default configuration.
+fn busy_pool(store: &MemoryStore, instance: &str) -> Process {
+    let config = config().build().unwrap();
+    Process::start_with(store, instance, config, |builder| builder.quorum(Quorum::at_least(1)))
+}
+
+#[tokio::test(start_paused = true)]
+async fn random_failures_of_a_busy_pool_do_not_open() {
+    for (processes, failed) in [(3, 0.2), (10, 0.2), (50, 0.03)] {
+        for seed in 0..3 {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let mut pool = Processes::start_with(processes, busy_pool).await;
+            for _ in 0..500 {
+                sleep(Duration::from_millis(20)).await;
+                for process in &mut pool.all {
+                    assert!(process.call(random.f64() >= failed), "{processes}, {failed}, {seed}");
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn outage_of_a_busy_pool_opens_after_the_span() {
+    let mut pool = Processes::start_with(3, busy_pool).await;
+    pool.run(seconds(2)).await;
+    pool.server_works = false;
+    let time = pool.run_until(seconds(5), |pool| pool.all_in(CircuitState::Open)).await.unwrap();
+    assert!((seconds(1)..seconds(2)).contains(&time), "{time:?}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn success_in_a_pool_resets_the_failures_of_its_own_worker() {
     let mut pool = Processes::start_with(3, pool).await;
