@@ -141,6 +141,19 @@ async fn proxy_cut_resets_all_connections() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn proxy_cut_does_not_wait_for_later_connections() {
+    let (proxy, mut stream) = start().await;
+    assert_eq!(exchange(&mut stream, [1]).await.unwrap(), [1]);
+    let mut cut = tokio_test::task::spawn(proxy.cut());
+    tokio_test::assert_pending!(cut.poll());
+    let mut later = TcpStream::connect(proxy.address()).await.unwrap();
+    assert_eq!(exchange(&mut later, [2]).await.unwrap(), [2]);
+    timeout(A_WHILE, cut).await.expect("the connection is closed");
+    assert_eq!(stream.read_u8().await.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+    assert_eq!(exchange(&mut later, [3]).await.unwrap(), [3]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn proxy_stalled_holds_bytes_until_it_continues() {
     let (proxy, mut old) = start().await;
     assert_eq!(exchange(&mut old, [1]).await.unwrap(), [1]);

@@ -5,7 +5,7 @@ mod pump;
 use std::net::SocketAddr;
 #[cfg(unix)]
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -123,8 +123,9 @@ pub struct FaultyProxy {
 struct Shared {
     target: ProxyTarget,
     fault: watch::Sender<ProxyFault>,
-    /// The number of [cuts](FaultyProxy::cut). A connection ends when it changes.
-    cuts: watch::Sender<usize>,
+    /// Ends the connections since the last [cut](FaultyProxy::cut). Each has a receiver until it is
+    /// closed.
+    cut: Mutex<watch::Sender<()>>,
     status: watch::Sender<Status>,
 }
 
@@ -133,8 +134,12 @@ struct Status {
     listening: bool,
     /// The connections that have been accepted.
     accepted: usize,
-    /// The connections that are open.
-    open: usize,
+}
+
+impl Shared {
+    fn cut(&self) -> MutexGuard<'_, watch::Sender<()>> {
+        self.cut.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl FaultyProxy {
@@ -149,7 +154,7 @@ impl FaultyProxy {
         let shared = Arc::new(Shared {
             target: target.into(),
             fault: watch::Sender::default(),
-            cuts: watch::Sender::default(),
+            cut: Mutex::default(),
             status: watch::Sender::default(),
         });
         let task = tokio::spawn(listen(Arc::clone(&port), Arc::clone(&shared))).abort_handle();
@@ -174,10 +179,11 @@ impl FaultyProxy {
     }
 
     /// Resets all connections, and returns when they are closed. New connections are accepted,
-    /// except with [`ProxyFault::Refuse`].
+    /// except with [`ProxyFault::Refuse`], and are not waited for.
     pub async fn cut(&self) {
-        self.shared.cuts.send_modify(|cuts| *cuts += 1);
-        self.wait_for(|status| status.open == 0).await;
+        let connections = std::mem::take(&mut *self.shared.cut());
+        connections.send_replace(());
+        connections.closed().await;
     }
 
     /// Returns the number of connections that have been accepted.
@@ -220,34 +226,22 @@ async fn listen(port: Arc<ReservedPort>, shared: Arc<Shared>) {
 async fn accept(listener: &TcpListener, shared: &Arc<Shared>, connections: &mut JoinSet<()>) {
     while let Ok((client, _)) = listener.accept().await {
         while connections.try_join_next().is_some() {}
-        shared.status.send_modify(|status| {
-            status.accepted += 1;
-            status.open += 1;
-        });
-        let open = OpenConnection(Arc::clone(shared));
-        let mut cuts = shared.cuts.subscribe();
-        connections.spawn(async move {
-            serve(client, &open.0, &mut cuts).await;
-        });
-    }
-}
-
-/// Counts a connection as open until it is dropped.
-struct OpenConnection(Arc<Shared>);
-
-impl Drop for OpenConnection {
-    fn drop(&mut self) {
-        self.0.status.send_modify(|status| status.open -= 1);
+        shared.status.send_modify(|status| status.accepted += 1);
+        let cut = shared.cut().subscribe();
+        let shared = Arc::clone(shared);
+        connections.spawn(async move { serve(cut, client, &shared).await });
     }
 }
 
 /// Forwards one connection until a side closes it or the connections are cut.
-async fn serve(mut client: TcpStream, shared: &Shared, cuts: &mut watch::Receiver<usize>) {
+///
+/// The receiver of the cut is the first argument, so that it is dropped after the connection.
+async fn serve(mut cut: watch::Receiver<()>, mut client: TcpStream, shared: &Shared) {
     // It fails only for a socket that is already closed.
     let _ = client.set_nodelay(true);
     tokio::select! {
         _ = pump::connect_and_forward(&mut client, &shared.target, &shared.fault) => {}
-        _ = cuts.changed() => {
+        _ = cut.changed() => {
             // Closing sends a reset.
             let _ = client.set_zero_linger();
         }
