@@ -203,15 +203,29 @@ impl Drop for FaultyProxy {
     }
 }
 
+/// A listener that no longer accepts connections when it is dropped.
+///
+/// Closing the socket would not be enough. A program that another thread starts has a copy of it
+/// for a moment, and the port accepts connections until all copies are closed.
+struct Listener(TcpListener);
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        // An error: this system cannot shut listeners down.
+        #[cfg(unix)]
+        let _ = rustix::net::shutdown(&self.0, rustix::net::Shutdown::Read);
+    }
+}
+
 /// Accepts connections until the task is aborted, which also closes the connections.
 async fn listen(port: Arc<ReservedPort>, shared: Arc<Shared>) {
     let mut fault = shared.fault.subscribe();
     let mut connections = JoinSet::new();
     loop {
-        let listener = port.socket().listen(1024).expect("the port is reserved");
+        let listener = Listener(port.socket().listen(1024).expect("the port is reserved"));
         shared.status.send_modify(|status| status.listening = true);
         tokio::select! {
-            () = accept(&listener, &shared, &mut connections) => {}
+            () = accept(&listener.0, &shared, &mut connections) => {}
             _ = fault.wait_for(|fault| *fault == ProxyFault::Refuse) => {}
         }
         drop(listener);
@@ -245,5 +259,21 @@ async fn serve(mut cut: watch::Receiver<()>, mut client: TcpStream, shared: &Sha
             // Closing sends a reset.
             let _ = client.set_zero_linger();
         }
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn listener_dropped_refuses_while_another_process_has_a_copy() {
+        let port = ReservedPort::new();
+        let listener = port.socket().listen(1).unwrap().into_std().unwrap();
+        let copy = listener.try_clone().unwrap();
+        drop(Listener(TcpListener::from_std(listener).unwrap()));
+        let error = TcpStream::connect(port.address()).await.unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused);
+        drop(copy);
     }
 }
