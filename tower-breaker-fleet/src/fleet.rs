@@ -133,7 +133,7 @@ impl Fleet {
     ///   [timeout](FleetBuilder::timeout), it can still apply the operation later:
     ///   [`list`](Self::list) shows whether it was applied when the store is back.
     /// - The circuit has another epoch, or an override is in force: [`FleetError::Conflict`].
-    /// - The name or a duration is out of its range.
+    /// - The name or a duration is out of its range, or a duration has no effect on the action.
     /// - The agent does not run.
     pub async fn operate(
         &self,

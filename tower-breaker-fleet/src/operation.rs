@@ -98,8 +98,8 @@ impl FleetOperation {
         Self { expected_epoch: Some(epoch), ..self }
     }
 
-    /// Sets how long the circuit stays open after [`FleetAction::Trip`]: 1 ms to 365 days. Other
-    /// actions ignore it.
+    /// Sets how long the circuit stays open after [`FleetAction::Trip`]: 1 ms to 365 days. With
+    /// another action, the operation is an error.
     ///
     /// Each process keeps it open at most for [`max_open`](crate::FleetBuilder::max_open).
     /// Default: the next open time of the circuit, if this process shares it, or else 3 s.
@@ -108,7 +108,7 @@ impl FleetOperation {
     }
 
     /// Sets how long an override stays in force: 1 ms to 365 days. Default: until it is released.
-    /// Actions that set no override ignore it.
+    /// With an action that sets no override, the operation is an error.
     ///
     /// After [`FleetAction::ForceOpen`], a process without a reply of the store rejects calls for
     /// one [takeover time](crate::FleetBuilder::takeover) longer, because probes of the fleet come
@@ -118,12 +118,22 @@ impl FleetOperation {
     }
 
     pub(crate) fn validate(&self) -> Result<(), ConfigError> {
-        if let Some(open_for) = self.open_for {
-            ConfigError::check("open_for", open_for, DURATIONS)?;
+        let is_override = matches!(self.action, FleetAction::ForceOpen | FleetAction::ForceClosed);
+        self.check_duration("open_for", self.open_for, self.action == FleetAction::Trip)?;
+        self.check_duration("keep_for", self.keep_for, is_override)
+    }
+
+    fn check_duration(
+        &self,
+        field: &'static str,
+        duration: Option<Duration>,
+        has_effect: bool,
+    ) -> Result<(), ConfigError> {
+        let Some(duration) = duration else { return Ok(()) };
+        if !has_effect {
+            let error = ConfigError::new(field, duration, "no value");
+            return Err(error.because("action", self.action.as_str()));
         }
-        if let Some(keep_for) = self.keep_for {
-            ConfigError::check("keep_for", keep_for, DURATIONS)?;
-        }
-        Ok(())
+        ConfigError::check(field, duration, DURATIONS).map(drop)
     }
 }

@@ -133,6 +133,36 @@ async fn operation_with_a_duration_out_of_range_is_an_error() {
     assert_eq!(error.to_string(), "`keep_for` is 0ns; allowed is 1ms to 31536000s");
 }
 
+#[tokio::test(start_paused = true)]
+async fn operation_with_a_duration_without_effect_is_an_error() {
+    let fleet = Processes::start(1).await;
+    let keep_for = |action| FleetOperation::new(action).keep_for(seconds(30));
+    let open_for = |action| FleetOperation::new(action).open_for(seconds(30));
+    for (operation, text) in [
+        (keep_for(FleetAction::Trip), "`keep_for` is 30s; allowed is no value, because `action` is \"trip\""),
+        (
+            keep_for(FleetAction::Reset),
+            "`keep_for` is 30s; allowed is no value, because `action` is \"reset\"",
+        ),
+        (
+            keep_for(FleetAction::Release),
+            "`keep_for` is 30s; allowed is no value, because `action` is \"release\"",
+        ),
+        (
+            open_for(FleetAction::ForceOpen),
+            "`open_for` is 30s; allowed is no value, because `action` is \"force_open\"",
+        ),
+        (
+            open_for(FleetAction::Release),
+            "`open_for` is 30s; allowed is no value, because `action` is \"release\"",
+        ),
+    ] {
+        let error = fleet.all[0].fleet.operate(NAME, operation).await.unwrap_err();
+        assert_eq!(error.to_string(), text);
+    }
+    assert_eq!(fleet.all[0].fleet.list(None, 10).await.unwrap(), [], "nothing was done");
+}
+
 /// Runs an agent, except while it is paused.
 async fn run_unless_paused(agent: FleetAgent, mut paused: watch::Receiver<bool>) {
     let mut agent = pin!(agent);
