@@ -169,8 +169,7 @@ impl Follower {
         }
         match self.probe {
             Probe::Reserved { until, .. } if until <= now => {
-                // The signal of a probe that has begun may be on its way.
-                if local.status.half_open.is_some_and(|round| round.running_probes > 0) {
+                if has_begun_probe(local) {
                     self.on_probe_started(now, local, actions);
                 } else {
                     self.repeat_reservation(now, actions);
@@ -383,6 +382,7 @@ impl Follower {
         &mut self,
         now: Time,
         (epoch, retry_after): (u64, Duration),
+        local: &Local,
         actions: &mut Vec<Action>,
     ) {
         let Some(known) = &self.known else { return };
@@ -394,6 +394,9 @@ impl Follower {
         }
         self.not_before = now + retry_after;
         self.ask_at = None;
+        if has_begun_probe(local) {
+            self.on_probe_started(now, local, actions);
+        }
         // The slots are taken by probes that have begun: this process must not begin another one.
         self.withdraw(now, actions);
         if self.demand {
@@ -402,12 +405,18 @@ impl Follower {
     }
 }
 
+/// Whether a probe runs. Its signal may still be on its way to the agent.
+fn has_begun_probe(local: &Local) -> bool {
+    local.status.half_open.is_some_and(|round| round.running_probes > 0)
+}
+
 #[cfg(test)]
 mod tests {
     use tower_breaker::{BreakerConfig, Circuit, Clock, ManualClock, Verdict};
 
     use super::super::circuit::{Opening, Tuning};
     use super::*;
+    use crate::record::FleetState;
 
     const OPEN_TIME: Duration = Duration::from_secs(4);
 
@@ -421,15 +430,19 @@ mod tests {
         Local { status: circuit.status(), config: circuit.config() }
     }
 
-    /// Returns the weight of a process with one rejected call, [`OPEN_TIME`] after the opening.
-    fn weight_after(opening: Opening, circuit: &Circuit, time: &ManualClock) -> f64 {
+    fn follower() -> Follower {
         let tuning = Tuning {
             silence: Duration::from_secs(7),
             takeover: Duration::from_secs(2),
             max_open: Duration::from_secs(600),
             sums_failures: false,
         };
-        let mut follower = Follower::new(tuning, fastrand::Rng::with_seed(1));
+        Follower::new(tuning, fastrand::Rng::with_seed(1))
+    }
+
+    /// Returns the weight of a process with one rejected call, [`OPEN_TIME`] after the opening.
+    fn weight_after(opening: Opening, circuit: &Circuit, time: &ManualClock) -> f64 {
+        let mut follower = follower();
         follower.opened = Some(opening);
         circuit.trip().unwrap();
         assert!(circuit.try_acquire().is_err());
@@ -465,5 +478,33 @@ mod tests {
         (0..100).for_each(|_| circuit.record(Verdict::Success));
         let opening = Opening::of(&local(&circuit), Duration::from_secs(60));
         assert!((weight_after(opening, &circuit, &time) - MAX_RESERVATION).abs() < 1e-9);
+    }
+
+    #[test]
+    fn taken_slots_do_not_withdraw_a_probe_whose_signal_is_on_its_way() {
+        for has_begun in [false, true] {
+            let (circuit, _) = circuit();
+            let (mut follower, mut actions) = (follower(), Vec::new());
+            follower.on_attached();
+            let half_open = CircuitRecord {
+                epoch: 7,
+                state: FleetState::HalfOpen,
+                remaining: Some(RESERVATION),
+                ..CircuitRecord::default()
+            };
+            follower.on_record(Time::ZERO, &half_open, &local(&circuit), &mut actions);
+            circuit.trip().unwrap();
+            let granted = LeaseReply { granted: true, retry_after: Duration::ZERO, record: half_open };
+            follower.on_lease_reply(Time::ZERO, &granted, &local(&circuit), &mut actions);
+            let Some(Action::Apply(probe)) = actions.pop() else { panic!("no probe: {actions:?}") };
+            circuit.apply(probe);
+            let call = has_begun.then(|| circuit.try_acquire().unwrap());
+            actions.clear();
+            follower.on_slots_taken(Time::ZERO, (7, OPEN_TIME), &local(&circuit), &mut actions);
+            let is_withdrawn = actions.iter().any(|action| matches!(action, Action::Complete { .. }));
+            assert_eq!(is_withdrawn, !has_begun, "{actions:?}");
+            assert_eq!(matches!(follower.probe, Probe::Running { .. }), has_begun);
+            drop(call);
+        }
     }
 }

@@ -355,8 +355,8 @@ impl Agent {
             Update::SlotsTaken { circuit, epoch, retry_after } => {
                 let Some(id) = self.id(&circuit) else { return };
                 self.run_slot(id, |slot| {
-                    slot.run(&shared.settings, |follower, _, actions| {
-                        follower.on_slots_taken(now, (epoch, retry_after), actions);
+                    slot.run(&shared.settings, |follower, local, actions| {
+                        follower.on_slots_taken(now, (epoch, retry_after), local, actions);
                     })
                 });
             }

@@ -398,7 +398,7 @@ impl Process {
             Reply::Completed(record) => follower.on_completed(now, record, local, actions),
             Reply::Update(Update::Record(record)) => follower.on_record(now, record, local, actions),
             Reply::Update(Update::SlotsTaken { epoch, retry_after, .. }) => {
-                follower.on_slots_taken(now, (*epoch, *retry_after), actions);
+                follower.on_slots_taken(now, (*epoch, *retry_after), local, actions);
             }
         });
         self.absorb(now, outbox);
