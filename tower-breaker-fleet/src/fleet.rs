@@ -225,11 +225,14 @@ impl Fleet {
         })
     }
 
-    /// Leaves the fleet: takes the votes, leases and memberships of this process back, and ends the
-    /// agent.
+    /// Leaves the fleet: sends the outcomes of ended probes, takes the votes, leases and
+    /// memberships of this process back, and ends the agent.
     ///
     /// Call it after the service is drained. The circuits stay as they are, and decide for
-    /// themselves. If the store is unreachable, memberships expire.
+    /// themselves.
+    ///
+    /// It takes at most 1 s and eight times the [timeout](FleetBuilder::timeout). What the store
+    /// has not received until then expires.
     pub async fn leave(self) {
         let (sender, left) = oneshot::channel();
         if self.shared.request(Request::Leave(sender)).is_ok() {

@@ -252,25 +252,37 @@ impl Agent {
         Ok(())
     }
 
-    /// Takes back all ballots and memberships. An error ends it: what is left expires.
+    /// Leaves the fleet within [`longest_wait`](super::Settings::longest_wait). What is left then
+    /// expires.
     pub(super) async fn leave(&mut self, session: &mut dyn Session) {
+        let limit = self.shared.settings.longest_wait();
+        // An error: the time is over, or the store is lost.
+        let _ = timeout(limit, self.take_back(session)).await;
+    }
+
+    /// Sends the outcomes of probes, and takes back all leases, ballots and memberships.
+    async fn take_back(&mut self, session: &mut dyn Session) -> Result<(), StoreError> {
+        self.process_events();
+        for (id, message) in std::mem::take(&mut self.outbox) {
+            // An outcome after the end of the lease counts only if the lease is extended first.
+            if !matches!(message, Message::Ask(_)) {
+                self.send_message(session, id, message).await?;
+            }
+        }
         self.remove_observers();
         let shared = Arc::clone(&self.shared);
         let names: Vec<_> = self.slots.values().map(|slot| Arc::clone(&slot.name)).collect();
         let reservations: Vec<_> =
             self.slots.values().filter_map(|slot| slot.reservation(&shared.settings)).collect();
         for reservation in &reservations {
-            if self.exchange(session.complete(reservation)).await.is_err() {
-                return;
-            }
+            self.exchange(session.complete(reservation)).await?;
         }
         for names in names.chunks(MAX_CIRCUITS) {
             let circuits = names.iter().map(|name| Slot::farewell(name, &shared.settings)).collect();
             let request = self.sync_request(circuits);
-            if self.exchange(session.sync(&request)).await.is_err() {
-                return;
-            }
+            self.exchange(session.sync(&request)).await?;
         }
+        Ok(())
     }
 
     /// Waits for a reply, at most for the timeout.

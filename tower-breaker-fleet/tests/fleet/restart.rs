@@ -1,7 +1,7 @@
 //! Processes start, end and leave.
 
-use tower_breaker::CircuitRegistry;
-use tower_breaker_fleet::{FleetAction, FleetError, FleetOperation};
+use tower_breaker::{CircuitRegistry, Verdict};
+use tower_breaker_fleet::{FleetAction, FleetError, FleetOperation, FleetState};
 
 use super::*;
 
@@ -121,6 +121,55 @@ async fn leaving_takes_the_membership_back() {
     assert_eq!(fleet.all[0].fleet.circuit_status(NAME).unwrap().members, 2);
     assert!(matches!(handle.list(None, 1).await, Err(FleetError::Stopped)));
     assert!(process.circuit.try_acquire().is_ok(), "the circuit goes on");
+}
+
+#[tokio::test(start_paused = true)]
+async fn leaving_sends_the_outcomes_of_probes() {
+    let store = MemoryStore::new();
+    let (fleet, agent) = Fleet::builder(store.clone()).instance("leaves").build().unwrap();
+    tokio::spawn(agent);
+    let config = config().successes_to_close(1);
+    // More than the messages that an agent sends at once.
+    let create = |number| Circuit::new(config.clone().name(format!("c{number}")).build().unwrap());
+    let circuits: Vec<_> = (0..20).map(create).collect();
+    for circuit in &circuits {
+        fleet.share(circuit).unwrap();
+        fleet.operate(circuit.name(), FleetOperation::new(FleetAction::Trip)).await.unwrap();
+    }
+    let mut probes = Vec::new();
+    while probes.len() < circuits.len() {
+        sleep(millis(50)).await;
+        probes.extend(circuits.iter().filter_map(|circuit| circuit.try_acquire().ok()));
+    }
+    sleep(seconds(2)).await;
+    for probe in probes {
+        probe.record(Verdict::Success);
+    }
+    fleet.leave().await;
+
+    let other = Process::start(&store, "other");
+    let records = other.fleet.list(None, 100).await.unwrap();
+    assert_eq!(records.len(), circuits.len());
+    let open: Vec<_> = records.iter().filter(|record| record.state != FleetState::Closed).collect();
+    assert!(open.is_empty(), "{open:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn leaving_is_bounded_if_the_store_is_slow() {
+    let store = MemoryStore::new();
+    let (fleet, agent) = Fleet::builder(store.clone()).instance("leaves").build().unwrap();
+    let agent = tokio::spawn(agent);
+    let create = |number| Circuit::new(config().name(format!("c{number}")).build().unwrap());
+    let circuits: Vec<_> = (0..1_280).map(create).collect();
+    for circuit in &circuits {
+        fleet.share(circuit).unwrap();
+    }
+    assert!(fleet.ready(seconds(60)).await);
+    store.set_delay(millis(240));
+    let start = Instant::now();
+    fleet.leave().await;
+    agent.await.unwrap();
+    assert!(start.elapsed() < millis(3_100), "{:?}", start.elapsed());
 }
 
 #[tokio::test(start_paused = true)]
