@@ -11,12 +11,22 @@ use tempfile::TempDir;
 
 use crate::port::ReservedPort;
 use crate::program::{Process, Program};
+use crate::tls::Tls;
 
 /// The line that the server prints when it accepts connections, before it loads its data.
 const READY: &str = "Server initialized";
 
 /// The line that a node of a cluster prints when it serves its slots.
 const CLUSTER_READY: &str = "Cluster state changed: ok";
+
+/// The settings of a node of a cluster.
+const CLUSTER: [&str; 2] = ["cluster-enabled yes", "cluster-announce-ip 127.0.0.1"];
+
+/// The line that a replica prints when it has the data of its primary.
+const REPLICA_READY: &str = "sync: Finished with success";
+
+/// The slots of a cluster.
+const SLOTS: usize = 16384;
 
 /// A real Redis server, with its data and its Unix socket in a temporary folder.
 ///
@@ -87,6 +97,35 @@ impl Redis {
         Self::run(folder, vec![ReservedPort::new()], settings)
     }
 
+    /// Starts a server that listens on a loopback port with TLS only. [`tcp_url`](Self::tcp_url) is
+    /// then a URL with `rediss`.
+    ///
+    /// The settings of `tls` that a file can express apply: authority, names, validity.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the program is missing, fails or has no TLS, or if loopback cannot be bound.
+    pub fn start_tls(tls: &Tls) -> Self {
+        let folder = TempDir::with_prefix("redis-").expect("a temporary folder can be created");
+        let ports = vec![ReservedPort::new()];
+        let settings = tls_settings(tls, folder.path(), ports[0].address().port());
+        Self::run(folder, ports, &settings.each_ref().map(String::as_str))
+    }
+
+    /// Like [`start_cluster`](Self::start_cluster), with TLS as [`start_tls`](Self::start_tls).
+    ///
+    /// # Panics
+    ///
+    /// Panics if the program is missing, fails or has no TLS, or if loopback cannot be bound.
+    pub fn start_cluster_tls(tls: &Tls) -> Self {
+        let folder = TempDir::with_prefix("redis-").expect("a temporary folder can be created");
+        let ports = vec![ReservedPort::new(), ReservedPort::new()];
+        let settings = tls_settings(tls, folder.path(), ports[0].address().port());
+        let settings = settings.each_ref().map(String::as_str);
+        let settings = [&settings[..], &CLUSTER, &["tls-cluster yes"]].concat();
+        Self::run(folder, ports, &settings).with_all_slots()
+    }
+
     /// Starts a cluster of one node on a loopback port. The node has all slots, and the cluster is
     /// ready when this returns. A client connects to it with [`tcp_url`](Self::tcp_url).
     ///
@@ -96,11 +135,43 @@ impl Redis {
     /// be Redis 7.0 or newer.
     pub fn start_cluster() -> Self {
         let folder = TempDir::with_prefix("redis-").expect("a temporary folder can be created");
-        let settings = ["cluster-enabled yes", "cluster-announce-ip 127.0.0.1"];
-        let mut server = Self::run(folder, vec![ReservedPort::new(), ReservedPort::new()], &settings);
-        server.command("CLUSTER ADDSLOTSRANGE 0 16383");
-        server.wait_for_line(CLUSTER_READY);
-        server
+        Self::run(folder, vec![ReservedPort::new(), ReservedPort::new()], &CLUSTER).with_all_slots()
+    }
+
+    /// Starts a cluster: some primaries, which share the slots evenly, and replicas of the first
+    /// ones. The cluster is ready when this returns. A client knows it from any node.
+    ///
+    /// A node that does not answer for 1 s has failed; its replica then becomes a primary.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the program is missing or fails, or if loopback cannot be bound.
+    pub fn start_cluster_of(primaries: usize, replicas: usize) -> Vec<Self> {
+        let settings = [&CLUSTER[..], &["cluster-node-timeout 1000"]].concat();
+        let start = |_| {
+            let folder = TempDir::with_prefix("redis-").expect("a temporary folder can be created");
+            Self::run(folder, vec![ReservedPort::new(), ReservedPort::new()], &settings)
+        };
+        let mut nodes: Vec<_> = (0..primaries + replicas).map(start).collect();
+        for (index, node) in nodes.iter().take(primaries).enumerate() {
+            let [first, next] = [index, index + 1].map(|index| SLOTS * index / primaries);
+            node.command(&format!("CLUSTER ADDSLOTSRANGE {first} {}", next - 1));
+            // Two primaries with one epoch would have to agree first, which takes seconds.
+            node.command(&format!("CLUSTER SET-CONFIG-EPOCH {}", index + 1));
+        }
+        for other in &nodes[1..] {
+            let [client, bus] = [0, 1].map(|index| other.ports[index].address().port());
+            nodes[0].command(&format!("CLUSTER MEET 127.0.0.1 {client} {bus}"));
+        }
+        for node in &mut nodes {
+            node.wait_for_line(CLUSTER_READY);
+        }
+        for replica in primaries..nodes.len() {
+            let primary = nodes[replica - primaries].command("CLUSTER MYID");
+            nodes[replica].command(&format!("CLUSTER REPLICATE {primary}"));
+            nodes[replica].wait_for_line(REPLICA_READY);
+        }
+        nodes
     }
 
     /// Starts a replica, also on a loopback port. It has the data of `primary` when this returns.
@@ -115,7 +186,7 @@ impl Redis {
         let address = primary.address();
         let setting = format!("replicaof {} {}", address.ip(), address.port());
         let mut server = Self::start_tcp_with(&[&setting]);
-        server.wait_for_line("sync: Finished with success");
+        server.wait_for_line(REPLICA_READY);
         server
     }
 
@@ -145,7 +216,8 @@ impl Redis {
     ///
     /// Panics if the server listens on no port.
     pub fn tcp_url(&self) -> String {
-        format!("redis://{}", self.address())
+        let has_tls = self.settings.iter().any(|setting| setting.starts_with("tls-port "));
+        format!("{}://{}", if has_tls { "rediss" } else { "redis" }, self.address())
     }
 
     /// Returns the address of the loopback port.
@@ -231,6 +303,12 @@ impl Redis {
         Self { process: start(folder.path(), &settings), settings, folder, ports }
     }
 
+    fn with_all_slots(mut self) -> Self {
+        self.command(&format!("CLUSTER ADDSLOTSRANGE 0 {}", SLOTS - 1));
+        self.wait_for_line(CLUSTER_READY);
+        self
+    }
+
     fn wait_for_line(&mut self, text: &str) {
         assert!(self.process.wait_for_line(text), "the server has ended before it printed `{text}`");
     }
@@ -242,6 +320,24 @@ fn start(folder: &Path, settings: &[String]) -> Process {
     write(&file, settings.join("\n")).expect("the folder is writable");
     let program = Program { path: PathBuf::from("redis-server"), package: "redis-server", user: None };
     Process::start(&program, &[file.display().to_string()], READY)
+}
+
+/// Writes the certificate of a server, and returns the settings for a port with TLS only.
+fn tls_settings(tls: &Tls, folder: &Path, port: u16) -> [String; 6] {
+    let (certificate, key) = tls.server_pem();
+    let file = |name: &str, content: String| {
+        let file = folder.join(name);
+        write(&file, content).expect("the folder is writable");
+        file.display().to_string()
+    };
+    [
+        "port 0".to_owned(),
+        format!("tls-port {port}"),
+        format!("tls-cert-file {}", file("certificate.pem", certificate)),
+        format!("tls-key-file {}", file("key.pem", key)),
+        format!("tls-ca-cert-file {}", file("authority.pem", tls.ca_pem())),
+        "tls-auth-clients no".to_owned(),
+    ]
 }
 
 /// Returns the path of the Unix socket.

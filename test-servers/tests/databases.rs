@@ -189,6 +189,24 @@ fn redis_cluster_of_one_node_serves_all_slots() {
 }
 
 #[test]
+fn redis_cluster_replaces_a_killed_primary() {
+    let mut nodes = Redis::start_cluster_of(3, 1);
+    for node in &nodes {
+        let info = node.command("CLUSTER INFO");
+        assert!(info.contains("cluster_slots_ok:16384") && info.contains("cluster_known_nodes:4"), "{info}");
+        assert!(info.contains("cluster_size:3"), "{info}");
+    }
+    // The slot of `{b}` is one of the first third.
+    assert_eq!(nodes[0].command("SET {b} 1"), "OK");
+    let [primary, .., replica] = &mut nodes[..] else { panic!("four nodes") };
+    primary.kill();
+    while !replica.command("INFO replication").contains("role:master") {
+        std::thread::yield_now();
+    }
+    assert_eq!(replica.command("CLUSTER KEYSLOT {b}"), "3300");
+}
+
+#[test]
 fn redis_replica_has_the_data_and_can_be_promoted() {
     let mut primary = Redis::start_tcp();
     primary.command("SET before 1");

@@ -7,8 +7,8 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose,
-    date_time_ymd,
+    BasicConstraints, Certificate, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair,
+    KeyUsagePurpose, date_time_ymd,
 };
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -27,7 +27,8 @@ static ONLY_TLS13: [&SupportedProtocolVersion; 1] = [&TLS13];
 /// The TLS settings of a server: its certificate, and what goes wrong.
 ///
 /// [`Http::start_tls`](crate::Http::start_tls) and [`Grpc::start_tls`](crate::Grpc::start_tls)
-/// start a server with these settings. By default it has a valid certificate for `localhost` and
+/// start a server with these settings, and so do the real databases with
+/// [`server_pem`](Self::server_pem). By default it has a valid certificate for `localhost` and
 /// `127.0.0.1`, issued by a certificate authority of its own. It supports TLS 1.2 and 1.3, and
 /// chooses `http/1.1` or `h2` by ALPN, as the server requires.
 ///
@@ -171,12 +172,16 @@ impl Tls {
         self.script().extend(handshakes);
     }
 
+    /// Returns a new certificate of the server, and its private key, in PEM: for a program that
+    /// reads them from files. The script of handshakes does not apply to it.
+    pub fn server_pem(&self) -> (String, String) {
+        let (certificate, key) = self.issue();
+        (certificate.pem(), key.serialize_pem())
+    }
+
     /// Returns the acceptor of a server that speaks this protocol.
     pub(crate) fn acceptor(&self, protocol: &[u8]) -> Acceptor {
-        let key = new_key();
-        let mut params = CertificateParams::new(self.names.clone()).expect("the names are valid");
-        [params.not_before, params.not_after] = self.validity.map(|year| date_time_ymd(year, 1, 1));
-        let certificate = params.signed_by(&key, &self.authority).expect("the authority can sign");
+        let (certificate, key) = self.issue();
         let chain = vec![certificate.der().clone()];
         let mut config = self
             .verifying_clients()
@@ -184,6 +189,13 @@ impl Tls {
             .expect("the key belongs to the certificate");
         config.alpn_protocols = self.alpn.clone().unwrap_or_else(|| vec![protocol.to_vec()]);
         Acceptor { tls: self.clone(), acceptor: Arc::new(config).into() }
+    }
+
+    fn issue(&self) -> (Certificate, KeyPair) {
+        let key = new_key();
+        let mut params = CertificateParams::new(self.names.clone()).expect("the names are valid");
+        [params.not_before, params.not_after] = self.validity.map(|year| date_time_ymd(year, 1, 1));
+        (params.signed_by(&key, &self.authority).expect("the authority can sign"), key)
     }
 
     fn verifying_clients(&self) -> ConfigBuilder<ServerConfig, rustls::server::WantsServerCert> {
