@@ -44,16 +44,20 @@ impl Kind {
 pub(super) struct Keys {
     /// `tb1:{namespace}`
     prefix: String,
+    channel: String,
 }
 
 impl Keys {
-    pub(super) fn new(namespace: &str) -> Self {
-        Self { prefix: format!("tb1:{{{}}}", encode(namespace)) }
+    pub(super) fn new(namespace: &str, database: i64) -> Self {
+        let prefix = format!("tb1:{{{}}}", encode(namespace));
+        // Keys belong to a database. Channels do not.
+        let channel = if database == 0 { prefix.clone() } else { format!("{prefix}:{database}") };
+        Self { prefix, channel }
     }
 
     /// Returns the name of the channel of the updates.
     pub(super) fn channel(&self) -> &str {
-        &self.prefix
+        &self.channel
     }
 
     pub(super) fn circuit(&self, kind: Kind, name: &str) -> String {
@@ -125,7 +129,7 @@ mod tests {
         // The test vector of Redis Cluster's specification.
         assert_eq!(crc16(b"123456789"), 0x31C3);
         // `CLUSTER KEYSLOT tb1:{foo}` answers the slot of `foo`.
-        assert_eq!(Keys::new("foo").slot(), 12182);
-        assert_eq!(Keys::new("bar").slot(), 5061);
+        assert_eq!(Keys::new("foo", 0).slot(), 12182);
+        assert_eq!(Keys::new("bar", 0).slot(), 5061);
     }
 }

@@ -38,8 +38,8 @@ use crate::error::FleetError;
 /// # Keys
 ///
 /// All keys begin with `tb1:{namespace}`, and so does the name of the channel. Braces and `%` of
-/// the namespace are percent-encoded. In a cluster one node has all keys of a namespace: spread
-/// large fleets over several namespaces.
+/// the namespace are percent-encoded. The databases of a server share nothing. In a cluster one
+/// node has all keys of a namespace: spread large fleets over several namespaces.
 ///
 /// | key | type | content | expires |
 /// |---|---|---|---|
@@ -136,7 +136,7 @@ impl RedisStore {
     }
 
     async fn open_session(&self, namespace: &str) -> Result<RedisSession, StoreError> {
-        let keys = Keys::new(namespace);
+        let keys = Keys::new(namespace, self.servers[0].database());
         let server = self.server(&keys).await?;
         let mut commands = Connection::open(&server, None).await?;
         commands.check_server(self.is_cluster).await?;

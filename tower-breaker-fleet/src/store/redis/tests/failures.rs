@@ -42,6 +42,22 @@ async fn flushed_data_is_given_back_and_published() {
 }
 
 #[tokio::test]
+async fn databases_share_neither_records_nor_updates() {
+    let server = Redis::start();
+    let url = |database| format!("{}?db={database}", server.url());
+    let open = async |database| {
+        RedisStore::open(&url(database)).unwrap().open_session("orders").await.expect("the database exists")
+    };
+    let (mut zero, mut one, mut two) = (open(0).await, open(1).await, open(2).await);
+    for session in [&mut zero, &mut one, &mut two] {
+        let tripped = trip(session).await;
+        // The first update is its own.
+        let Update::Record(update) = next_update(session).await.unwrap() else { panic!("no record") };
+        assert_same(Some(update), &tripped);
+    }
+}
+
+#[tokio::test]
 async fn flushed_scripts_are_sent_again() {
     let server = Redis::start();
     let mut session = session(&server).await;
