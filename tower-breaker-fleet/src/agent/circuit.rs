@@ -101,6 +101,10 @@ pub(crate) enum Action {
         epoch: u64,
         outcome: ProbeOutcome,
     },
+    /// Gives a lease back that no probe has used.
+    GiveBack {
+        epoch: u64,
+    },
     /// Sends the ballot soon.
     Sync,
 }

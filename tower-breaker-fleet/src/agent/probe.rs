@@ -191,7 +191,7 @@ impl Follower {
     fn repeat_reservation(&mut self, now: Time, actions: &mut Vec<Action>) {
         let Probe::Reserved { epoch, .. } = self.probe else { return };
         self.probe = Probe::None;
-        actions.push(Action::Complete { epoch, outcome: ProbeOutcome::Neutral });
+        actions.push(Action::GiveBack { epoch });
         self.reservation = (self.reservation * 2).min(LONGEST_RESERVATION);
         self.not_before = now + RESERVATION.mul_f64(self.random.f64());
         self.schedule_ask(now);
@@ -201,7 +201,7 @@ impl Follower {
     fn withdraw(&mut self, now: Time, actions: &mut Vec<Action>) {
         let Probe::Reserved { epoch, .. } = self.probe else { return };
         self.probe = Probe::None;
-        actions.push(Action::Complete { epoch, outcome: ProbeOutcome::Neutral });
+        actions.push(Action::GiveBack { epoch });
         self.wait_for_demand(now, actions);
     }
 
@@ -215,12 +215,17 @@ impl Follower {
 
     /// Gives the lease back if the local circuit has left the half-open state by itself.
     pub(super) fn withdraw_unless_half_open(&mut self, local: &Local, actions: &mut Vec<Action>) {
-        if let Probe::Reserved { epoch, .. } | Probe::Running { epoch, .. } = self.probe
-            && local.status.state != CircuitState::HalfOpen
-        {
-            self.probe = Probe::None;
-            actions.push(Action::Complete { epoch, outcome: ProbeOutcome::Neutral });
+        if local.status.state == CircuitState::HalfOpen {
+            return;
         }
+        match self.probe {
+            Probe::Reserved { epoch, .. } => actions.push(Action::GiveBack { epoch }),
+            Probe::Running { epoch, .. } => {
+                actions.push(Action::Complete { epoch, outcome: ProbeOutcome::Neutral });
+            }
+            Probe::None | Probe::Completing | Probe::Vouching => return,
+        }
+        self.probe = Probe::None;
     }
 
     /// The reply to [`Action::Ask`].
@@ -241,22 +246,20 @@ impl Follower {
             Accepted::Known => {}
         }
         let epoch = reply.record.epoch;
-        let outcome = match local.status.state {
+        match local.status.state {
             CircuitState::Open | CircuitState::HalfOpen => {
                 let start_within = self.reservation;
                 self.probe = Probe::Reserved { epoch, until: now + start_within };
                 let takeover = self.tuning.takeover.mul_f64(1.0 + self.random.f64());
                 let remaining = start_within + 2 * local.config.probe_lease() + takeover;
                 actions.push(Action::Apply(Command::Probe { start_within, remaining }));
-                return;
             }
-            _ if self.can_vouch(now, local) => ProbeOutcome::Success,
-            _ => ProbeOutcome::Neutral,
-        };
-        if outcome == ProbeOutcome::Success {
-            self.probe = Probe::Vouching;
+            _ if self.can_vouch(now, local) => {
+                self.probe = Probe::Vouching;
+                actions.push(Action::Complete { epoch, outcome: ProbeOutcome::Success });
+            }
+            _ => actions.push(Action::GiveBack { epoch }),
         }
-        actions.push(Action::Complete { epoch, outcome });
     }
 
     fn on_lease_refused(&mut self, now: Time, reply: &LeaseReply, local: &Local, actions: &mut Vec<Action>) {
@@ -318,7 +321,7 @@ impl Follower {
             (effect, self.probe)
         {
             self.probe = Probe::None;
-            actions.push(Action::Complete { epoch, outcome: ProbeOutcome::Neutral });
+            actions.push(Action::GiveBack { epoch });
         }
     }
 
@@ -501,7 +504,7 @@ mod tests {
             let call = has_begun.then(|| circuit.try_acquire().unwrap());
             actions.clear();
             follower.on_slots_taken(Time::ZERO, (7, OPEN_TIME), &local(&circuit), &mut actions);
-            let is_withdrawn = actions.iter().any(|action| matches!(action, Action::Complete { .. }));
+            let is_withdrawn = actions.iter().any(|action| matches!(action, Action::GiveBack { .. }));
             assert_eq!(is_withdrawn, !has_begun, "{actions:?}");
             assert_eq!(matches!(follower.probe, Probe::Running { .. }), has_begun);
             drop(call);

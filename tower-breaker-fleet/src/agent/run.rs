@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{sleep_until, timeout};
 
+use super::circuit::Members;
 use super::keyed::Keys;
 use super::mailbox::{Event, Id};
 use super::pace::{Backoff, TokenBucket};
@@ -310,6 +311,9 @@ impl Agent {
     }
 
     fn forget(&mut self, slot: &Slot) {
+        if slot.is_single() {
+            telemetry::members(slot.label, Members::default());
+        }
         self.unsent.remove(&slot.id);
         self.shared.remove(&slot.name, slot.id);
         match &slot.source {
@@ -462,6 +466,9 @@ impl Agent {
 
 impl Drop for Agent {
     fn drop(&mut self) {
+        for slot in self.slots.values().filter(|slot| slot.is_single()) {
+            telemetry::members(slot.label, Members::default());
+        }
         self.shared.layers.remove_observers();
         self.detach();
     }

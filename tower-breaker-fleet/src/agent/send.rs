@@ -13,7 +13,8 @@ use super::{GRACE, telemetry};
 use crate::error::FleetError;
 use crate::record::CircuitRecord;
 use crate::store::{
-    Operation, OperationReply, Session, StoreError, StoreErrorKind, StoreFuture, SyncCircuit, SyncRequest,
+    CompletedProbe, Operation, OperationReply, Session, StoreError, StoreErrorKind, StoreFuture, SyncCircuit,
+    SyncRequest,
 };
 
 /// The circuits in one heartbeat message.
@@ -166,10 +167,21 @@ impl Agent {
                 if let Some(slot) = self.slots.get(&id) {
                     telemetry::probe(slot.label, probe.outcome);
                 }
-                let record = self.exchange(session.complete(&probe)).await?;
-                self.on_record(id, &record, true);
+                self.complete(session, id, &probe).await?;
             }
+            Message::GiveBack(neutral) => self.complete(session, id, &neutral).await?,
         }
+        Ok(())
+    }
+
+    async fn complete(
+        &mut self,
+        session: &mut dyn Session,
+        id: Id,
+        probe: &CompletedProbe,
+    ) -> Result<(), StoreError> {
+        let record = self.exchange(session.complete(probe)).await?;
+        self.on_record(id, &record, true);
         Ok(())
     }
 

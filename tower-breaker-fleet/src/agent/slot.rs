@@ -23,6 +23,8 @@ pub(crate) enum Message {
     Ask(LeaseRequest),
     Extend(LeaseRequest),
     Complete(CompletedProbe),
+    /// A lease that no probe has used, with the neutral outcome.
+    GiveBack(CompletedProbe),
 }
 
 /// The messages of one input.
@@ -182,6 +184,10 @@ impl Slot {
                     outbox
                         .messages
                         .push(Message::Complete(self.completed(circuit, settings, epoch, outcome)));
+                }
+                Action::GiveBack { epoch } => {
+                    let neutral = self.completed(circuit, settings, epoch, ProbeOutcome::Neutral);
+                    outbox.messages.push(Message::GiveBack(neutral));
                 }
                 Action::Sync => outbox.sync = true,
             }

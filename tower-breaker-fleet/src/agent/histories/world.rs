@@ -307,7 +307,7 @@ impl World {
                 let (reply, updates) = self.store.lease(request, now);
                 (Reply::Extended(reply), updates)
             }
-            Request::Message(Message::Complete(probe)) => {
+            Request::Message(Message::Complete(probe) | Message::GiveBack(probe)) => {
                 let (record, updates) = self.store.complete(probe, now);
                 (Reply::Completed(record), updates)
             }
