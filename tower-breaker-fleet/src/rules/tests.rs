@@ -5,6 +5,7 @@ mod clock;
 mod model;
 
 use super::*;
+use crate::store::scenarios::helpers::{self, CIRCUIT, LONG, member, voter};
 use crate::store::{
     Action, CompletedProbe, LeaseRequest, LocalOpen, Operation, ProbeOutcome, QuorumRule, SyncCircuit,
     SyncRequest, Synced,
@@ -13,12 +14,11 @@ use crate::store::{
 /// The store's time at the start of a test, in milliseconds.
 const START: u64 = 1_000_000_000_000;
 
-const CIRCUIT: &str = "search";
-
 const LIFETIME: Duration = Duration::from_secs(10);
 const LEASE: Duration = Duration::from_secs(5);
 const OPEN: Duration = Duration::from_secs(30);
-const GRACE: Duration = Duration::from_secs(60);
+/// As in the requests of the scenarios.
+const GRACE: Duration = LONG;
 
 const HALF: QuorumRule = QuorumRule { at_least: 2, share: 0.5, consecutive_failures: 0 };
 const ONE: QuorumRule = QuorumRule { at_least: 1, share: 0.0, consecutive_failures: 0 };
@@ -33,52 +33,20 @@ fn request(instance: &str) -> SyncRequest {
 }
 
 fn circuit(vote: bool, quorum: QuorumRule) -> SyncCircuit {
-    SyncCircuit {
-        name: CIRCUIT.to_owned(),
-        member: true,
-        ballot: Ballot { vote, consecutive_failures: 0 },
-        quorum,
-        open_for: Some(OPEN),
-        local: LocalOpen::No,
-        known: None,
-    }
+    let circuit = if vote { voter(quorum) } else { member(quorum) };
+    SyncCircuit { open_for: Some(OPEN), ..circuit }
 }
 
 fn lease_request(instance: &str, weight: f64) -> LeaseRequest {
-    LeaseRequest {
-        instance: instance.to_owned(),
-        circuit: CIRCUIT.to_owned(),
-        probes: 3,
-        lease: LEASE,
-        weight,
-        grace: GRACE,
-    }
+    LeaseRequest { lease: LEASE, weight, ..helpers::lease(instance, 3) }
 }
 
 fn completed(instance: &str, epoch: u64, outcome: ProbeOutcome) -> CompletedProbe {
-    CompletedProbe {
-        instance: instance.to_owned(),
-        circuit: CIRCUIT.to_owned(),
-        epoch,
-        outcome,
-        open_for: Some(OPEN),
-        probes: 3,
-        successes_to_close: 2,
-        grace: GRACE,
-    }
+    CompletedProbe { open_for: Some(OPEN), ..helpers::completed(instance, epoch, outcome) }
 }
 
 fn operation(action: Action) -> Operation {
-    Operation {
-        circuit: CIRCUIT.to_owned(),
-        action,
-        by: "ada".to_owned(),
-        reason: "maintenance".to_owned(),
-        expected_epoch: None,
-        open_for: Some(OPEN),
-        keep_for: None,
-        grace: GRACE,
-    }
+    Operation { open_for: Some(OPEN), ..helpers::operation(action) }
 }
 
 impl CircuitData {

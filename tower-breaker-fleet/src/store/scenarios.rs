@@ -4,7 +4,7 @@
 //! An empty namespace is also what a store is after a loss of its data.
 
 mod ballots;
-mod helpers;
+pub(crate) mod helpers;
 mod leases;
 mod records;
 

@@ -11,8 +11,21 @@ use tower_breaker_fleet::{
 use super::*;
 
 async fn operate(process: &Process, action: FleetAction) {
-    process.fleet.operate(NAME, FleetOperation::new(action)).await.unwrap();
+    operate_on(NAME, process, action).await;
+}
+
+async fn operate_on(name: &str, process: &Process, action: FleetAction) {
+    process.fleet.operate(name, FleetOperation::new(action)).await.unwrap();
     sleep(millis(10)).await;
+}
+
+/// Starts a process with a registry, and forces a circuit open that the registry does not have yet.
+async fn start_with_forced_index(store: &MemoryStore) -> (Process, CircuitRegistry) {
+    let process = Process::start(store, "p0");
+    let registry = CircuitRegistry::new(config().build().unwrap());
+    process.fleet.share_registry(&registry).unwrap();
+    operate_on("index", &process, FleetAction::ForceOpen).await;
+    (process, registry)
 }
 
 #[tokio::test(start_paused = true)]
@@ -56,17 +69,6 @@ async fn override_for_a_time_ends_by_itself() {
     let closed = fleet.run_until(seconds(3), |fleet| fleet.all_in(CircuitState::Closed)).await;
     assert!(closed.is_some(), "{:?}", fleet.states());
     assert_eq!(fleet.all[0].record().manual, None);
-}
-
-#[tokio::test(start_paused = true)]
-async fn override_for_a_time_ends_also_without_the_store() {
-    let mut fleet = Processes::start(2).await;
-    let force = FleetOperation::new(FleetAction::ForceClosed).keep_for(seconds(30));
-    fleet.all[0].fleet.operate(NAME, force).await.unwrap();
-    fleet.settle().await;
-    fleet.store.set_availability(Availability::CutOff);
-    fleet.run(seconds(33)).await;
-    assert!(fleet.all_in(CircuitState::Closed), "{:?}", fleet.states());
 }
 
 #[tokio::test(start_paused = true)]
@@ -203,18 +205,13 @@ async fn override_that_was_released_while_a_process_was_stopped_stays_released()
 
 #[tokio::test(start_paused = true)]
 async fn circuit_that_is_created_after_the_agent_has_ended_ignores_old_overrides() {
-    let store = MemoryStore::new();
-    let process = Process::start(&store, "p0");
-    let registry = CircuitRegistry::new(config().build().unwrap());
-    process.fleet.share_registry(&registry).unwrap();
-    process.fleet.operate("index", FleetOperation::new(FleetAction::ForceOpen)).await.unwrap();
-    sleep(millis(10)).await;
+    let (process, registry) = start_with_forced_index(&MemoryStore::new()).await;
     process.fleet.clone().leave().await;
     assert_eq!(registry.circuit("index").status().state, CircuitState::Closed);
 }
 
 #[tokio::test(start_paused = true)]
-async fn override_to_forced_closed_ends_exactly() {
+async fn override_to_forced_closed_ends_exactly_without_the_store() {
     let mut fleet = Processes::start(2).await;
     let force = FleetOperation::new(FleetAction::ForceClosed).keep_for(seconds(30));
     fleet.all[0].fleet.operate(NAME, force).await.unwrap();
@@ -227,14 +224,10 @@ async fn override_to_forced_closed_ends_exactly() {
 #[tokio::test(start_paused = true)]
 async fn cached_override_is_read_again_after_a_lost_connection() {
     let store = MemoryStore::new();
-    let process = Process::start(&store, "p0");
-    let registry = CircuitRegistry::new(config().build().unwrap());
-    process.fleet.share_registry(&registry).unwrap();
-    process.fleet.operate("index", FleetOperation::new(FleetAction::ForceOpen)).await.unwrap();
-    sleep(millis(10)).await;
+    let (process, registry) = start_with_forced_index(&store).await;
     store.set_delivery(Delivery::Never);
-    process.fleet.operate("index", FleetOperation::new(FleetAction::Release)).await.unwrap();
-    process.fleet.operate("index", FleetOperation::new(FleetAction::Reset)).await.unwrap();
+    operate_on("index", &process, FleetAction::Release).await;
+    operate_on("index", &process, FleetAction::Reset).await;
     store.set_availability(Availability::Failing);
     sleep(millis(10)).await;
     store.set_availability(Availability::Available);

@@ -15,9 +15,9 @@ use tempfile::TempDir;
 use super::folder::Folder;
 use super::{FileStore, clock as wall_clock};
 use crate::record::CircuitRecord;
+use crate::store::scenarios::helpers::{self, member, votes};
 use crate::store::{
-    Action, Backend, Ballot, LocalOpen, Operation, OperationReply, QuorumRule, Session, StoreError,
-    SyncCircuit, SyncRequest, Synced,
+    Action, Backend, Operation, OperationReply, Session, StoreError, SyncCircuit, SyncRequest, Synced,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -65,12 +65,8 @@ fn heartbeat(instance: &str, circuit: &str) -> SyncRequest {
         grace: 60 * SECOND,
         circuits: vec![SyncCircuit {
             name: circuit.to_owned(),
-            member: true,
-            ballot: Ballot::default(),
-            quorum: QuorumRule { at_least: 1, share: 0.0, consecutive_failures: 0 },
             open_for: Some(30 * SECOND),
-            local: LocalOpen::No,
-            known: None,
+            ..member(votes(1))
         }],
     }
 }
@@ -80,16 +76,7 @@ async fn sync(session: &mut dyn Session, instance: &str, circuit: &str) -> Resul
 }
 
 fn operation(circuit: &str, action: Action) -> Operation {
-    Operation {
-        circuit: circuit.to_owned(),
-        action,
-        by: "operator".to_owned(),
-        reason: "test".to_owned(),
-        expected_epoch: None,
-        open_for: Some(30 * SECOND),
-        keep_for: None,
-        grace: 60 * SECOND,
-    }
+    Operation { circuit: circuit.to_owned(), open_for: Some(30 * SECOND), ..helpers::operation(action) }
 }
 
 async fn trip(session: &mut dyn Session, circuit: &str) -> Result<OperationReply, StoreError> {

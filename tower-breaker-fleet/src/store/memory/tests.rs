@@ -4,7 +4,8 @@ use tokio::time::{advance, timeout};
 
 use super::*;
 use crate::record::FleetState;
-use crate::store::{Action, Ballot, LocalOpen, QuorumRule, SyncCircuit};
+use crate::store::scenarios::helpers::{self, votes};
+use crate::store::{Action, SyncCircuit};
 
 const SECOND: Duration = Duration::from_secs(1);
 const OPEN: Duration = Duration::from_secs(30);
@@ -16,16 +17,7 @@ fn new_store() -> std::future::Ready<(MemoryStore, ())> {
 crate::store::scenarios::run_scenarios!(new_store);
 
 fn trip() -> Operation {
-    Operation {
-        circuit: "search".to_owned(),
-        action: Action::Trip,
-        by: String::new(),
-        reason: String::new(),
-        expected_epoch: None,
-        open_for: Some(OPEN),
-        keep_for: None,
-        grace: OPEN,
-    }
+    Operation { open_for: Some(OPEN), grace: OPEN, ..helpers::operation(Action::Trip) }
 }
 
 async fn connect(store: &MemoryStore) -> Box<dyn Session> {
@@ -202,15 +194,7 @@ async fn circuit_without_data_is_deleted() {
     let store = MemoryStore::new();
     let mut session = connect(&store).await;
     let sync = |name: &str, member| {
-        let circuit = SyncCircuit {
-            name: name.to_owned(),
-            member,
-            ballot: Ballot::default(),
-            quorum: QuorumRule { at_least: 1, share: 0.0, consecutive_failures: 0 },
-            open_for: None,
-            local: LocalOpen::No,
-            known: None,
-        };
+        let circuit = SyncCircuit { name: name.to_owned(), member, ..helpers::member(votes(1)) };
         SyncRequest { instance: "a".to_owned(), lifetime: SECOND, grace: SECOND, circuits: vec![circuit] }
     };
     let circuits = |store: &MemoryStore| store.shared.lock().namespaces["default"].circuits.len();

@@ -1,4 +1,4 @@
-//! Requests with defaults, and waiting.
+//! Requests with defaults, which the other tests of the stores also use, and waiting.
 
 use std::time::Duration;
 
@@ -9,13 +9,13 @@ use crate::store::{
 };
 
 /// The name of the circuit in a scenario with one circuit.
-pub(super) const CIRCUIT: &str = "search";
+pub(crate) const CIRCUIT: &str = "search";
 
 /// A lifetime, lease or open time that a scenario waits for.
 pub(super) const SHORT: Duration = Duration::from_millis(300);
 
 /// A time that ends in no scenario.
-pub(super) const LONG: Duration = Duration::from_secs(60);
+pub(crate) const LONG: Duration = Duration::from_secs(60);
 
 /// The longest wait for something that happens soon.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -38,11 +38,11 @@ pub(super) async fn connect(backend: &dyn Backend, namespace: &str) -> Client {
 }
 
 /// A quorum of a fixed number of votes.
-pub(super) fn votes(at_least: u32) -> QuorumRule {
+pub(crate) fn votes(at_least: u32) -> QuorumRule {
     QuorumRule { at_least, share: 0.0, consecutive_failures: 0 }
 }
 
-pub(super) fn member(quorum: QuorumRule) -> SyncCircuit {
+pub(crate) fn member(quorum: QuorumRule) -> SyncCircuit {
     SyncCircuit {
         name: CIRCUIT.to_owned(),
         member: true,
@@ -54,11 +54,11 @@ pub(super) fn member(quorum: QuorumRule) -> SyncCircuit {
     }
 }
 
-pub(super) fn voter(quorum: QuorumRule) -> SyncCircuit {
+pub(crate) fn voter(quorum: QuorumRule) -> SyncCircuit {
     SyncCircuit { ballot: Ballot { vote: true, consecutive_failures: 0 }, ..member(quorum) }
 }
 
-pub(super) fn operation(action: Action) -> Operation {
+pub(crate) fn operation(action: Action) -> Operation {
     Operation {
         circuit: CIRCUIT.to_owned(),
         action,
@@ -72,7 +72,7 @@ pub(super) fn operation(action: Action) -> Operation {
 }
 
 /// A request for a lease of a probe that begins at once.
-pub(super) fn lease(instance: &str, probes: u32) -> LeaseRequest {
+pub(crate) fn lease(instance: &str, probes: u32) -> LeaseRequest {
     LeaseRequest {
         instance: instance.to_owned(),
         circuit: CIRCUIT.to_owned(),
@@ -84,7 +84,7 @@ pub(super) fn lease(instance: &str, probes: u32) -> LeaseRequest {
 }
 
 /// The outcome of a probe in a round that two successes or two failures of three probes decide.
-pub(super) fn completed(instance: &str, epoch: u64, outcome: ProbeOutcome) -> CompletedProbe {
+pub(crate) fn completed(instance: &str, epoch: u64, outcome: ProbeOutcome) -> CompletedProbe {
     CompletedProbe {
         instance: instance.to_owned(),
         circuit: CIRCUIT.to_owned(),

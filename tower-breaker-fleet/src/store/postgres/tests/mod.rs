@@ -13,13 +13,11 @@ mod tls;
 use std::time::Duration;
 
 use super::PostgresStore;
+use crate::store::scenarios::helpers::{self, LONG, member, voter};
 use crate::store::{
-    Action, Backend, Ballot, CompletedProbe, LeaseRequest, LocalOpen, Operation, ProbeOutcome, QuorumRule,
-    Session, StoreError, SyncCircuit, SyncRequest, Update,
+    Action, Backend, CompletedProbe, LeaseRequest, Operation, ProbeOutcome, QuorumRule, Session, StoreError,
+    SyncCircuit, SyncRequest, Update,
 };
-
-/// A time that ends in no test.
-const LONG: Duration = Duration::from_secs(60);
 
 /// The longest wait for something that happens soon.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -30,15 +28,8 @@ const ONE: QuorumRule = QuorumRule { at_least: 1, share: 0.0, consecutive_failur
 const HALF: QuorumRule = QuorumRule { at_least: 2, share: 0.5, consecutive_failures: 0 };
 
 fn circuit(name: &str, vote: bool, quorum: QuorumRule) -> SyncCircuit {
-    SyncCircuit {
-        name: name.to_owned(),
-        member: true,
-        ballot: Ballot { vote, consecutive_failures: 0 },
-        quorum,
-        open_for: Some(LONG),
-        local: LocalOpen::No,
-        known: None,
-    }
+    let circuit = if vote { voter(quorum) } else { member(quorum) };
+    SyncCircuit { name: name.to_owned(), ..circuit }
 }
 
 fn heartbeat(instance: &str, circuits: Vec<SyncCircuit>) -> SyncRequest {
@@ -50,33 +41,19 @@ fn vote(name: &str) -> SyncRequest {
 }
 
 fn operation(name: &str, action: Action) -> Operation {
-    Operation {
-        circuit: name.to_owned(),
-        action,
-        by: "ada".to_owned(),
-        reason: "maintenance".to_owned(),
-        expected_epoch: None,
-        open_for: Some(LONG),
-        keep_for: None,
-        grace: LONG,
-    }
+    Operation { circuit: name.to_owned(), ..helpers::operation(action) }
 }
 
 fn lease(name: &str) -> LeaseRequest {
-    let (instance, circuit) = ("a".to_owned(), name.to_owned());
-    LeaseRequest { instance, circuit, probes: 1, lease: LONG, weight: 1.0, grace: LONG }
+    LeaseRequest { circuit: name.to_owned(), ..helpers::lease("a", 1) }
 }
 
 fn completed(name: &str, epoch: u64) -> CompletedProbe {
     CompletedProbe {
-        instance: "a".to_owned(),
         circuit: name.to_owned(),
-        epoch,
-        outcome: ProbeOutcome::Success,
-        open_for: Some(LONG),
         probes: 1,
         successes_to_close: 1,
-        grace: LONG,
+        ..helpers::completed("a", epoch, ProbeOutcome::Success)
     }
 }
 

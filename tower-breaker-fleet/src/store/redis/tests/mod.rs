@@ -15,12 +15,8 @@ use super::RedisStore;
 use super::error::ACL_RULES;
 use super::session::RedisSession;
 use crate::record::CircuitRecord;
-use crate::store::{
-    Action, Ballot, LeaseRequest, LocalOpen, Operation, QuorumRule, Session, StoreError, SyncCircuit,
-    SyncRequest, Update,
-};
-
-const LONG: Duration = Duration::from_secs(60);
+use crate::store::scenarios::helpers::{self, LONG, member, operation, votes};
+use crate::store::{Action, LeaseRequest, Session, StoreError, SyncCircuit, SyncRequest, Update};
 
 /// The longest wait for something that happens soon.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -85,41 +81,13 @@ async fn refusal(store: &RedisStore) -> StoreError {
 
 /// A heartbeat of the only member of a circuit, without a vote.
 fn heartbeat(known: Option<CircuitRecord>) -> SyncRequest {
-    let circuit = SyncCircuit {
-        name: "search".to_owned(),
-        member: true,
-        ballot: Ballot::default(),
-        quorum: QuorumRule { at_least: 1, share: 0.0, consecutive_failures: 0 },
-        open_for: Some(LONG),
-        local: LocalOpen::No,
-        known,
-    };
+    let circuit = SyncCircuit { known, ..member(votes(1)) };
     SyncRequest { instance: "host-1".to_owned(), lifetime: LONG, grace: LONG, circuits: vec![circuit] }
-}
-
-fn operation(action: Action) -> Operation {
-    Operation {
-        circuit: "search".to_owned(),
-        action,
-        by: "ada".to_owned(),
-        reason: "maintenance".to_owned(),
-        expected_epoch: None,
-        open_for: Some(LONG),
-        keep_for: None,
-        grace: LONG,
-    }
 }
 
 /// A request for the lease of the only probe, which has begun.
 fn lease() -> LeaseRequest {
-    LeaseRequest {
-        instance: "host-1".to_owned(),
-        circuit: "search".to_owned(),
-        probes: 1,
-        lease: LONG,
-        weight: 1.0,
-        grace: LONG,
-    }
+    helpers::lease("host-1", 1)
 }
 
 async fn trip(session: &mut RedisSession) -> CircuitRecord {
