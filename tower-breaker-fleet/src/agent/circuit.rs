@@ -379,13 +379,16 @@ impl Follower {
     }
 
     /// Stores a record, unless its epoch is older.
+    ///
+    /// Two decisions have the same epoch if the store has lost the first one, and made the second
+    /// one in the same millisecond. Then the one that arrives last applies.
     pub(super) fn accept(&mut self, now: Time, record: &CircuitRecord, local: &Local) -> Accepted {
         let may_be_endless = local.config.open_until_reset();
         let max_open = self.tuning.max_open;
         match &mut self.known {
             _ if record.epoch == 0 => Accepted::Old,
             Some(known) if known.epoch() > record.epoch => Accepted::Old,
-            Some(known) if known.epoch() == record.epoch => {
+            Some(known) if known.is_of(record, now) => {
                 known.refresh(record.clone(), now, max_open, may_be_endless);
                 Accepted::Known
             }

@@ -59,6 +59,14 @@ impl Known {
         self.record.epoch
     }
 
+    /// Whether a record is of this decision: it has its epoch, and says what the decision says now
+    /// or said before its override ended.
+    pub(crate) fn is_of(&self, record: &CircuitRecord, now: Time) -> bool {
+        let content = |record: &CircuitRecord| (record.manual, record.state == FleetState::Closed);
+        self.epoch() == record.epoch
+            && [&self.record, &self.record(now)].map(content).contains(&content(record))
+    }
+
     /// Returns the manual override that is in force.
     pub(crate) fn manual(&self, now: Time) -> Option<Override> {
         self.record.manual.filter(|_| self.manual_until.is_none_or(|until| now < until))

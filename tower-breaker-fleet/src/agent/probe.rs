@@ -9,7 +9,6 @@
 //! the slot. If no process does, the next reservation is twice as long: then the calls of the whole
 //! fleet are rare, and a slot that waits longer costs nothing.
 
-use std::cmp::Ordering;
 use std::time::Duration;
 
 use tower_breaker::control::{Command, Effect, Signal};
@@ -269,14 +268,14 @@ impl Follower {
         self.not_before = now + retry_after + ROUNDING;
         self.reservation = RESERVATION;
         let known = self.known.as_ref().map_or(0, Known::epoch);
-        match reply.record.epoch.cmp(&known) {
-            Ordering::Greater => return self.on_record(now, &reply.record, local, actions),
-            Ordering::Equal => _ = self.accept(now, &reply.record, local),
+        if reply.record.epoch < known {
             // The store has lost its data. A message with the known record comes first.
-            Ordering::Less => {
-                self.not_before = now + AFTER_LOSS;
-                actions.push(Action::Sync);
-            }
+            self.not_before = now + AFTER_LOSS;
+            actions.push(Action::Sync);
+        } else if self.known.as_ref().is_some_and(|known| known.is_of(&reply.record, now)) {
+            self.accept(now, &reply.record, local);
+        } else {
+            return self.on_record(now, &reply.record, local, actions);
         }
         if local.status.state == CircuitState::HalfOpen {
             self.hold(now, actions);

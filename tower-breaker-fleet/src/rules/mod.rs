@@ -25,7 +25,10 @@
 //! **Epoch** ([`begin_epoch`](CircuitData::begin_epoch)). A late message of an earlier decision must
 //! not change a later one. Each decision has a number: the larger of the last number plus 1 and the
 //! store's time. So numbers grow also if the store has lost the last one, and processes drop
-//! records with a smaller number. A decision clears all ballots, leases and probe outcomes.
+//! records with a smaller number. A decision clears all ballots, leases and probe outcomes. A lost
+//! decision and the next one have the same number if both are made in the same millisecond. A
+//! process that receives the next one follows it; a process that misses it keeps the lost one until
+//! there is another.
 //!
 //! **Giving a record back** ([`restore`](CircuitData::restore)). A store that has lost its data, or
 //! its last writes in a failover, would close an open circuit and end manual overrides. A process

@@ -78,3 +78,26 @@ async fn forced_circuits_stay_forced_when_the_store_loses_its_data() {
     assert_eq!(late.record().manual, Some(Override::ForcedOpen));
     assert_eq!((late.record().by, late.record().reason), ("anna".into(), "test".into()));
 }
+
+#[tokio::test(start_paused = true)]
+async fn decision_with_the_epoch_of_a_lost_one_replaces_it() {
+    let fleet = Processes::start(3).await;
+    let operate = async |action| fleet.all[0].fleet.operate(NAME, FleetOperation::new(action)).await.unwrap();
+    for (lost, next, state) in [
+        (FleetAction::ForceOpen, FleetAction::Trip, CircuitState::Open),
+        (FleetAction::ForceClosed, FleetAction::ForceOpen, CircuitState::ForcedOpen),
+        (FleetAction::Trip, FleetAction::ForceClosed, CircuitState::ForcedClosed),
+        (FleetAction::ForceOpen, FleetAction::Reset, CircuitState::Closed),
+        (FleetAction::Trip, FleetAction::Reset, CircuitState::Closed),
+    ] {
+        fleet.store.flush();
+        sleep(millis(10)).await;
+        let lost = operate(lost).await;
+        fleet.store.flush();
+        // In the same millisecond.
+        let record = operate(next).await;
+        assert_eq!(record.epoch, lost.epoch);
+        sleep(millis(10)).await;
+        assert!(fleet.all_in(state), "{next:?} after {lost:?}: {:?}", fleet.states());
+    }
+}
