@@ -79,10 +79,12 @@ pub struct CircuitRecord {
     /// It is the larger of the last epoch plus 1 and the store's time in milliseconds. So it grows
     /// also if the store has lost its data.
     pub epoch: u64,
-    /// The state of the circuit.
+    /// The state of the circuit. With a manual override, it is open or closed as the override says,
+    /// and [`manual`](Self::manual) is set.
     pub state: FleetState,
     /// How long the circuit stays open, or until the last lease of a probe ends if it is half-open.
-    /// Zero: the time is over, or the circuit is closed. `None`: it stays open until it is reset.
+    /// Zero: the time is over, the circuit is closed, or a manual override is in force. `None`: it
+    /// stays open until it is reset.
     #[serde(
         default,
         rename = "remaining_seconds",
@@ -90,7 +92,7 @@ pub struct CircuitRecord {
         deserialize_with = "seconds::read_optional"
     )]
     pub remaining: Option<Duration>,
-    /// The manual override that is in force.
+    /// The manual override that is in force. `None`: there is none, and the fleet decides.
     pub manual: Option<Override>,
     /// How long the manual override stays in force. `None`: there is none, or it stays in force
     /// until it is released.

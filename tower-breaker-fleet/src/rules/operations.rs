@@ -33,7 +33,7 @@ impl CircuitData {
                 (FleetState::Open, until, None)
             }
             Action::Reset => (FleetState::Closed, ended, None),
-            Action::ForceOpen => (FleetState::Closed, ended, Some(Override::ForcedOpen)),
+            Action::ForceOpen => (FleetState::Open, ended, Some(Override::ForcedOpen)),
             Action::ForceClosed => (FleetState::Closed, ended, Some(Override::ForcedClosed)),
             Action::Release => {
                 let is_forced = self.manual.is_some();

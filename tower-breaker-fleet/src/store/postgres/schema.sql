@@ -576,7 +576,7 @@ BEGIN
     END IF;
   ELSIF applied THEN
     c := breaker_begin_epoch(
-      c, now_ms, CASE action WHEN 'trip' THEN 'open' ELSE 'closed' END,
+      c, now_ms, CASE WHEN action IN ('trip', 'force_open') THEN 'open' ELSE 'closed' END,
       CASE action WHEN 'trip' THEN (request->>'open_ms')::bigint ELSE 0 END,
       request->>'reason', request->>'by', grace);
     c.manual := CASE action WHEN 'force_open' THEN 'forced_open' WHEN 'force_closed' THEN 'forced_closed' END;

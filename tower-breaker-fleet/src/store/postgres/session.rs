@@ -72,7 +72,7 @@ impl PostgresSession {
     fn note(&mut self, record: &CircuitRecord) {
         let busy = self.circuits.get_mut(&record.circuit);
         if let Some(busy @ false) = busy
-            && record.state != FleetState::Closed
+            && is_recovering(record)
         {
             *busy = true;
             self.updates.hurry();
@@ -85,7 +85,7 @@ impl PostgresSession {
         let busy = circuit.ballot.vote
             || circuit.ballot.consecutive_failures > 0
             || matches!(local, LocalOpen::For(_) | LocalOpen::UntilReset)
-            || record.is_some_and(|record| record.state != FleetState::Closed);
+            || record.is_some_and(is_recovering);
         if !circuit.member {
             self.circuits.remove(&circuit.name);
             return;
@@ -188,4 +188,9 @@ impl Session for PostgresSession {
             Ok(update)
         })
     }
+}
+
+/// Whether the circuit is open or half-open by a decision that more decisions follow.
+fn is_recovering(record: &CircuitRecord) -> bool {
+    record.state != FleetState::Closed && record.manual.is_none()
 }

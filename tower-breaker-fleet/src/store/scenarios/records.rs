@@ -209,11 +209,13 @@ pub(crate) async fn operation_with_other_epoch_is_refused(backend: &dyn Backend)
 
 pub(crate) async fn override_blocks_other_operations_votes_and_leases(backend: &dyn Backend) {
     let mut client = connect(backend, &namespace()).await;
-    for (action, manual) in
-        [(Action::ForceOpen, Override::ForcedOpen), (Action::ForceClosed, Override::ForcedClosed)]
-    {
+    for (action, state, manual) in [
+        (Action::ForceOpen, FleetState::Open, Override::ForcedOpen),
+        (Action::ForceClosed, FleetState::Closed, Override::ForcedClosed),
+    ] {
         let forced = client.operate(operation(action)).await;
         assert!(forced.applied);
+        assert_eq!((forced.record.state, forced.record.remaining), (state, Some(Duration::ZERO)));
         assert_eq!((forced.record.manual, forced.record.manual_remaining), (Some(manual), None));
         for blocked in [Action::Trip, Action::Reset] {
             let reply = client.operate(operation(blocked)).await;

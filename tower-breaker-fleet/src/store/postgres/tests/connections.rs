@@ -93,7 +93,7 @@ async fn crash_of_server_keeps_decisions_and_begins_warm_up() {
     assert_eq!((after[0].members, after[0].votes, after[0].warming_up), (1, 1, true));
     let listed = session.list(None, 10).await.unwrap();
     let records: Vec<_> = listed.iter().map(|record| (&*record.circuit, record.state)).collect();
-    assert_eq!(records, [("forced", FleetState::Closed), ("open", FleetState::Open)]);
+    assert_eq!(records, [("forced", FleetState::Open), ("open", FleetState::Open)]);
     assert_eq!(listed[1].epoch, opened.epoch);
     assert!(listed[0].manual.is_some());
 }

@@ -10,8 +10,8 @@ local record = read(keys_at(1))
 local is_blocked = record.manual ~= '' and (action == 'trip' or action == 'reset')
 local applied = not is_blocked and (not expected or expected == record.epoch)
 
-local function force(manual)
-  begin_epoch(record, now, 'closed', 0, reason, by, grace)
+local function force(state, manual)
+  begin_epoch(record, now, state, 0, reason, by, grace)
   record.manual, record.manual_length = manual, tonumber(ARGV[9])
   record.manual_ends = record.manual_length and now + record.manual_length
 end
@@ -21,9 +21,9 @@ if applied and action == 'trip' then
 elseif applied and action == 'reset' then
   begin_epoch(record, now, 'closed', 0, reason, by, grace)
 elseif applied and action == 'force_open' then
-  force('forced_open')
+  force('open', 'forced_open')
 elseif applied and action == 'force_closed' then
-  force('forced_closed')
+  force('closed', 'forced_closed')
 elseif applied and action == 'release' and record.manual ~= '' then
   -- Without an override it changes nothing, so that a repeated release closes no circuit.
   release(record, now, reason, by, grace)
