@@ -9,7 +9,7 @@
 //! | it | with |
 //! |---|---|
 //! | observes the circuits | [`Circuit::on_transition`](crate::Circuit::on_transition), [`Circuit::on_signal`](crate::Circuit::on_signal), [`CircuitRegistry::on_create`](crate::CircuitRegistry::on_create) |
-//! | decides | [`Circuit::status`](crate::Circuit::status), [`Circuit::next_open_time`](crate::Circuit::next_open_time) |
+//! | decides | [`Circuit::status`](crate::Circuit::status), [`Circuit::next_open_time`](crate::Circuit::next_open_time), [`Circuit::override_count`](crate::Circuit::override_count) |
 //! | applies its decision to each circuit | [`Circuit::apply`](crate::Circuit::apply) |
 //!
 //! # Every command has a deadline

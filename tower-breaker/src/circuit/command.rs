@@ -26,6 +26,19 @@ impl<R: CircuitRef> Circuit<R> {
         self.owner.next_open_period().map(Duration::from_nanos)
     }
 
+    /// Returns how many manual overrides were set, also those that changed nothing. The number
+    /// wraps.
+    ///
+    /// A circuit has one override at a time. A coordinator that forces circuits itself keeps this
+    /// number: if it has grown by more than one, somebody else has set the override that is in
+    /// force. The state and the last transition do not show it: forcing a circuit again into the
+    /// same state is no transition.
+    ///
+    /// Read the number before the override is set, so that a concurrent override is not missed.
+    pub fn override_count(&self) -> u32 {
+        self.owner.overrides()
+    }
+
     /// Arms a signal that is sent once: [`Signal::Failure`] or [`Signal::Demand`].
     ///
     /// The next such event sends the signal. Other signals are always sent: arming them changes

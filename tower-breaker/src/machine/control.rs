@@ -95,8 +95,11 @@ impl Machine {
     ///
     /// Returns [`Force::Disabled`] if the circuit is disabled.
     pub(crate) fn force(&mut self, force: Force, until: Option<u64>) -> Result<Effect, Force> {
+        if let StateData::Forced { force: Force::Disabled, .. } = self.state {
+            return Err(Force::Disabled);
+        }
+        self.overrides = self.overrides.wrapping_add(1);
         match &mut self.state {
-            StateData::Forced { force: Force::Disabled, .. } => Err(Force::Disabled),
             StateData::Forced { force: current, until: end } if *current == force => {
                 let retimed = *end != until;
                 *end = until;
@@ -104,6 +107,11 @@ impl Machine {
             }
             _ => Ok(Effect::Changed(self.transition_to(StateData::Forced { force, until }, Reason::Forced))),
         }
+    }
+
+    /// Returns how many manual overrides were set. The number wraps.
+    pub(crate) const fn overrides(&self) -> u32 {
+        self.overrides
     }
 
     /// Ends a manual override. `None`: there is none.

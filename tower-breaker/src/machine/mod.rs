@@ -64,6 +64,8 @@ pub(crate) struct Machine {
     streak: OpenStreak,
     /// Whether the configuration disables the circuit. Applies while the circuit is not forced.
     disabled: bool,
+    /// How many manual overrides were set.
+    overrides: u32,
     /// The round of probes that the last change has ended, until it is reported.
     ended_round: Option<ProbeRound>,
     /// The signal of the last decision on the probe of a coordinator, until it is sent.
@@ -188,6 +190,7 @@ impl Machine {
             state: StateData::Closed { slow_start: None },
             streak: OpenStreak::default(),
             disabled: false,
+            overrides: 0,
             ended_round: None,
             signal: None,
         }

@@ -62,6 +62,11 @@ impl<S: Store> Core<S> {
         .map(drop)
     }
 
+    /// Returns how many manual overrides were set. The number wraps.
+    pub(crate) fn overrides(&self) -> u32 {
+        self.store().locked_if_any().map_or(0, |locked| lock(locked).machine.overrides())
+    }
+
     pub(crate) fn release(&self) {
         let released = self.control(|machine, _, limits| Ok(machine.release(limits).into()));
         debug_assert!(released.is_ok(), "release must not fail");

@@ -43,6 +43,27 @@ fn retry_after(circuit: &Circuit) -> Option<Duration> {
 }
 
 #[test]
+fn override_count_grows_with_each_override() {
+    let (circuit, time) = circuit(config());
+    assert_eq!(circuit.override_count(), 0);
+    circuit.force_open().unwrap();
+    let forced = epoch(&circuit);
+    circuit.force_open().unwrap();
+    circuit.force_open_for(SECOND).unwrap();
+    assert_eq!((circuit.override_count(), epoch(&circuit)), (3, forced));
+    time.advance(SECOND);
+    assert!(send(&circuit, Verdict::Success));
+    circuit.force_closed().unwrap();
+    circuit.release();
+    circuit.trip().unwrap();
+    assert_eq!(circuit.override_count(), 4);
+    let disabled = circuit.config().to_builder().mode(Mode::Disabled).build().unwrap();
+    circuit.reconfigure(disabled).unwrap();
+    assert!(circuit.force_open().is_err());
+    assert_eq!(circuit.override_count(), 4);
+}
+
+#[test]
 fn open_rejects_calls_until_takeover_is_over() {
     let (circuit, time) = opened(config());
     assert_eq!((state(&circuit), reason(&circuit)), (CircuitState::Open, Some(Reason::CommandedOpen)));
