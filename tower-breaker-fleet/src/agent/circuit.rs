@@ -8,10 +8,11 @@
 //! and the circuit recovers by its own rules.
 //!
 //! Manual overrides of the fleet are applied as overrides of the local circuit. The follower stores
-//! the epoch of the transition with which it applied one. A local circuit that is forced in another
-//! epoch was forced by its own process, which takes precedence: the follower changes nothing until
-//! that override ends. If the process releases an override of the fleet, the circuit stays released
-//! until the fleet's next decision.
+//! the epoch of the transition with which it applied one, and the number of overrides. A local
+//! circuit that is forced in another epoch, or again in the same epoch, was forced by its own
+//! process, which takes precedence: the follower changes nothing until that override ends. If the
+//! process releases an override of the fleet, the circuit stays released until the fleet's next
+//! decision.
 
 use std::time::Duration;
 
@@ -45,6 +46,17 @@ pub(crate) struct Tuning {
 pub(crate) struct Local {
     pub(crate) status: Status,
     pub(crate) config: BreakerConfig,
+    /// How many manual overrides were set.
+    pub(crate) overrides: u32,
+}
+
+/// An override of the fleet that was applied to the local circuit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Forced {
+    /// The epoch of the transition.
+    pub(crate) epoch: u32,
+    /// How many overrides were set then.
+    pub(crate) count: u32,
 }
 
 /// What the process knows about its own calls when the fleet opens the circuit.
@@ -135,8 +147,7 @@ pub(crate) struct Follower {
     sent: Option<(Ballot, bool)>,
     /// The epoch of the transition that restored the local open time of an earlier process.
     restored: Option<u32>,
-    /// The epoch of the transition that applied an override of the fleet.
-    forced: Option<u32>,
+    forced: Option<Forced>,
     /// The epoch of the override whose end was reported to the store.
     ended_override: Option<u64>,
     /// When the circuit half-opens by itself, if no other command follows.
@@ -404,7 +415,9 @@ impl Follower {
         let Some(known) = &self.known else { return };
         let is_forced = matches!(local.status.state, CircuitState::ForcedOpen | CircuitState::ForcedClosed);
         let last = local.status.last_transition.as_ref();
-        let is_of_fleet = self.forced.is_some() && self.forced == last.map(|transition| transition.epoch);
+        let is_of_fleet = self.forced.is_some_and(|forced| {
+            forced.count == local.overrides && last.is_some_and(|last| last.epoch == forced.epoch)
+        });
         let is_forced_locally = is_forced && !is_of_fleet;
         if let Some(manual) = known.manual(now) {
             // An override of a snapshot is that of the fleet if both agree.
@@ -502,9 +515,9 @@ impl Follower {
         self.restored = epoch;
     }
 
-    /// The override of [`Action::Force`] is in force since the transition of `epoch`.
-    pub(crate) fn on_forced(&mut self, epoch: Option<u32>) {
-        self.forced = epoch;
+    /// The override of [`Action::Force`] is in force. `None`: it was refused.
+    pub(crate) fn on_forced(&mut self, forced: Option<Forced>) {
+        self.forced = forced;
     }
 
     pub(crate) fn on_failure_signal(&mut self, now: Time) {
@@ -520,12 +533,14 @@ impl Follower {
         actions: &mut Vec<Action>,
     ) {
         // An event from before the override of the fleet was applied says nothing about it.
-        let is_later = self.forced.is_none_or(|forced| is_after(moved.epoch, forced));
+        let is_later = self.forced.is_none_or(|forced| is_after(moved.epoch, forced.epoch));
+        let was_of_fleet = self.forced.is_some_and(|forced| forced.count == local.overrides);
         match moved.reason {
             Reason::CommandedOpen | Reason::CommandedProbe | Reason::CommandedClose => return,
             // An override of the fleet that this process released stays released. After an override
             // of the process itself, the circuit follows the fleet again.
-            Reason::Released | Reason::OverrideEnded if self.forced.is_none() => {
+            Reason::Released | Reason::OverrideEnded if !was_of_fleet => {
+                self.forced = None;
                 self.follow(now, false, local, actions);
             }
             Reason::Released | Reason::OverrideEnded | Reason::Forced if is_later => self.forced = None,

@@ -429,7 +429,7 @@ mod tests {
     }
 
     fn local(circuit: &Circuit) -> Local {
-        Local { status: circuit.status(), config: circuit.config() }
+        Local { status: circuit.status(), config: circuit.config(), overrides: 0 }
     }
 
     fn follower() -> Follower {

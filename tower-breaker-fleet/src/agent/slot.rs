@@ -8,7 +8,7 @@ use tower_breaker::control::{Command, ProbeOutcome as Outcome, Signal};
 use tower_breaker::handle::WeakCircuit;
 use tower_breaker::telemetry::ObserverId;
 
-use super::circuit::{Action, Follower, Local};
+use super::circuit::{Action, Follower, Forced, Local};
 use super::keyed::Layer;
 use super::mailbox::{Event, Id};
 use super::target::{SharedTarget, Target};
@@ -234,9 +234,11 @@ impl Slot {
 
     fn force(&mut self, circuit: &dyn Target, manual: Override, keep_for: Option<Duration>) {
         let keep_for = keep_for.map(|time| time.clamp(SHORTEST_OVERRIDE, LONGEST_OVERRIDE));
+        // Before: an override that the process sets at the same time is then one more.
+        let count = circuit.override_count().wrapping_add(1);
         // An error: the configuration disables the circuit, which takes precedence.
         let epoch = circuit.force(manual, keep_for).ok().and_then(|()| epoch(circuit));
-        self.follower.on_forced(epoch);
+        self.follower.on_forced(epoch.map(|epoch| Forced { epoch, count }));
     }
 }
 
@@ -245,7 +247,8 @@ const SHORTEST_OVERRIDE: Duration = Duration::from_millis(1);
 const LONGEST_OVERRIDE: Duration = Duration::from_secs(365 * 24 * 3600);
 
 fn local(circuit: &dyn Target) -> Local {
-    Local { status: circuit.status(), config: circuit.config() }
+    let overrides = circuit.override_count();
+    Local { status: circuit.status(), config: circuit.config(), overrides }
 }
 
 /// The epoch of the last transition.

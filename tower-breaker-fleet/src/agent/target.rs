@@ -17,6 +17,7 @@ pub(crate) trait Target {
     fn apply(&self, command: Command) -> Effect;
     fn rearm(&self, signal: Signal);
     fn force(&self, manual: Override, keep_for: Option<Duration>) -> Result<(), ControlError>;
+    fn override_count(&self) -> u32;
     fn release(&self);
 }
 
@@ -48,6 +49,10 @@ impl<R: CircuitRef> Target for Circuit<R> {
             (Override::ForcedClosed, None) => self.force_closed(),
             (Override::ForcedClosed, Some(time)) => self.force_closed_for(time),
         }
+    }
+
+    fn override_count(&self) -> u32 {
+        self.override_count()
     }
 
     fn release(&self) {

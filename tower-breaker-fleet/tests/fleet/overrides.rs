@@ -95,6 +95,49 @@ async fn override_of_the_process_stays_when_the_fleet_releases_its_own() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn override_of_the_process_into_the_state_of_the_fleet_stays_when_the_fleet_releases() {
+    for (action, state) in [
+        (FleetAction::ForceOpen, CircuitState::ForcedOpen),
+        (FleetAction::ForceClosed, CircuitState::ForcedClosed),
+    ] {
+        for keep_for in [None, Some(seconds(60))] {
+            let fleet = Processes::start(2).await;
+            let force = FleetOperation::new(action);
+            let force = keep_for.into_iter().fold(force, FleetOperation::keep_for);
+            fleet.all[1].fleet.operate(NAME, force).await.unwrap();
+            fleet.settle().await;
+            match action {
+                FleetAction::ForceOpen => fleet.all[0].circuit.force_open().unwrap(),
+                _ => fleet.all[0].circuit.force_closed().unwrap(),
+            }
+            fleet.settle().await;
+            operate(&fleet.all[1], FleetAction::Release).await;
+            assert_eq!(fleet.all[0].state(), state, "{keep_for:?}");
+            assert_ne!(fleet.all[1].state(), state);
+            sleep(seconds(70)).await;
+            assert_eq!(fleet.all[0].state(), state, "{keep_for:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn circuit_follows_the_fleet_after_an_override_of_the_process_into_the_same_state() {
+    let mut fleet = Processes::start(2).await;
+    operate(&fleet.all[1], FleetAction::ForceOpen).await;
+    fleet.all[0].circuit.force_open().unwrap();
+    fleet.settle().await;
+    fleet.all[0].circuit.release();
+    fleet.settle().await;
+    assert_eq!(fleet.states(), [CircuitState::ForcedOpen; 2]);
+    fleet.all[0].circuit.force_open_for(seconds(30)).unwrap();
+    fleet.run(seconds(40)).await;
+    assert_eq!(fleet.states(), [CircuitState::ForcedOpen; 2]);
+    // The override is that of the fleet now.
+    operate(&fleet.all[1], FleetAction::Release).await;
+    assert!(!fleet.states().contains(&CircuitState::ForcedOpen), "{:?}", fleet.states());
+}
+
+#[tokio::test(start_paused = true)]
 async fn process_that_releases_an_override_of_the_fleet_stays_released() {
     let mut fleet = Processes::start(2).await;
     operate(&fleet.all[1], FleetAction::ForceClosed).await;
