@@ -42,6 +42,16 @@ impl Address {
         matches!(self.info.addr(), ConnectionAddr::TcpTls { .. })
     }
 
+    /// Replaces the root certificates of the system, by some in the format PEM. The error is the
+    /// problem.
+    #[cfg(feature = "redis-tls")]
+    pub(super) fn with_roots(&self, pem: &[u8]) -> Result<Self, String> {
+        let roots = redis::TlsCertificates { client_tls: None, root_cert: Some(pem.to_vec()) };
+        let client = redis::Client::build_with_tls(self.info.clone(), roots);
+        let info = client.map_err(|error| error.to_string())?.get_connection_info().clone();
+        Ok(Self { info, shown: self.shown.clone() })
+    }
+
     pub(super) fn database(&self) -> i64 {
         self.info.redis_settings().db()
     }

@@ -35,9 +35,10 @@ impl Connection {
                 Ok::<_, std::convert::Infallible>(())
             });
         }
-        let result = connect(address, &config).await;
-        let driver = result.map_err(|error| classify(error, address))?;
-        Ok(Self { driver, address: address.clone() })
+        let connecting = async { connect(address, &config).await.map_err(|error| classify(error, address)) };
+        #[cfg(feature = "redis-tls")]
+        let connecting = super::tls::unless_plain(address, connecting);
+        Ok(Self { driver: connecting.await?, address: address.clone() })
     }
 
     pub(super) fn address(&self) -> &Address {

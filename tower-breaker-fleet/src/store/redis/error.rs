@@ -53,8 +53,14 @@ fn io_message(error: &RedisError, address: &Address) -> (StoreErrorKind, String)
     // rustls reports wrong certificates and wrong protocols as invalid data.
     let is_tls = address.uses_tls() && io_error_kind(error) == Some(std::io::ErrorKind::InvalidData);
     if is_tls {
-        let what = "the TLS handshake failed; check the host name, the system's certificates (or \
-             `SSL_CERT_FILE`), and whether the port expects TLS";
+        let demands_certificate =
+            error.source().is_some_and(|cause| cause.to_string().ends_with("CertificateRequired"));
+        let what = if demands_certificate {
+            "it demands a client certificate, and this store has none; set `tls-auth-clients no` in the server"
+        } else {
+            "the TLS handshake failed; check the host name, the certificates (those of the system, of \
+             `SSL_CERT_FILE` or of `RedisStore::root_certificates`), and whether the port expects TLS"
+        };
         return (Refused, what.to_owned());
     }
     if error.is_connection_refusal() {

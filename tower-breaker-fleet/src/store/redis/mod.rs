@@ -88,7 +88,9 @@ impl RedisStore {
     /// - `redis://user:password@host:port/database`
     /// - `rediss://user:password@host:port/database` with TLS. It needs the feature `redis-tls` and
     ///   a crypto provider of rustls that the process has installed, or that a feature of rustls
-    ///   selects. The system's certificates are used, or those of the variable `SSL_CERT_FILE`.
+    ///   selects. The system's certificates are used, those of the variable `SSL_CERT_FILE`, or
+    ///   those of [`root_certificates`](Self::root_certificates). The store has no client
+    ///   certificate: set `tls-auth-clients no` in the server.
     /// - `redis+unix:///path?user=user&pass=password&db=database`
     ///
     /// `valkey://`, `valkeys://` and `valkey+unix://` mean the same.
@@ -121,6 +123,33 @@ impl RedisStore {
             return Err(ConfigError::new("urls", value, "database 0, the only one of a cluster").into());
         }
         Ok(Self::new(servers, true))
+    }
+
+    /// Sets the root certificates of the server: a file in the format PEM. The default are the
+    /// certificates of the system.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the file cannot be read, or has no certificate, and for a URL without
+    /// TLS.
+    #[cfg(feature = "redis-tls")]
+    pub fn root_certificates(self, file: impl AsRef<std::path::Path>) -> Result<Self, FleetError> {
+        let file = file.as_ref();
+        if let Some(plain) = self.servers.iter().find(|server| !server.uses_tls()) {
+            let value = format_args!("set for `{}`", plain.shown());
+            return Err(ConfigError::new("root_certificates", value, "URLs with `rediss://`").into());
+        }
+        let invalid = |problem: String| {
+            let value = format_args!("{}: {problem}", file.display());
+            ConfigError::new("root_certificates", value, "a file with certificates in the format PEM")
+        };
+        let pem = std::fs::read(file).map_err(|error| invalid(error.to_string()))?;
+        if !String::from_utf8_lossy(&pem).contains("-----BEGIN CERTIFICATE-----") {
+            return Err(invalid("it has no certificate".to_owned()).into());
+        }
+        let servers = self.servers.iter().map(|server| server.with_roots(&pem));
+        let servers = servers.collect::<Result<_, _>>().map_err(invalid)?;
+        Ok(Self { servers, ..self })
     }
 
     fn new(servers: Vec<Address>, is_cluster: bool) -> Self {

@@ -13,13 +13,13 @@ use crate::store::StoreErrorKind::{self, Invalid, Refused, Unreachable};
 use crate::store::{Action, Operation, Session, StoreError, Update};
 
 #[track_caller]
-fn assert_error(error: &StoreError, kind: StoreErrorKind, part: &str) {
+pub(super) fn assert_error(error: &StoreError, kind: StoreErrorKind, part: &str) {
     assert_eq!(error.kind, kind, "{error:?}");
     assert!(error.message.contains(part), "{error:?}");
 }
 
 /// Starts a server that sends the same bytes after each request.
-async fn answering(bytes: &'static [u8]) -> SocketAddr {
+pub(super) async fn answering(bytes: &'static [u8]) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
@@ -131,13 +131,13 @@ fn passwords_are_not_shown() {
 }
 
 #[tokio::test]
-async fn cluster_without_the_slot_is_unreachable() {
+async fn cluster_without_the_slot_is_refused() {
     let node = Redis::start_cluster();
     let slot = node.command(&format!("CLUSTER KEYSLOT {PREFIX}"));
     node.command(&format!("CLUSTER DELSLOTS {slot}"));
     let urls = ["redis://127.0.0.1:1", &node.tcp_url()];
     let error = refusal(&RedisStore::cluster(&urls).unwrap()).await;
-    assert_error(&error, Unreachable, &format!("no node serves slot {slot} of the cluster"));
+    assert_error(&error, Refused, &format!("no node serves slot {slot} of the cluster"));
 }
 
 #[tokio::test]
@@ -179,20 +179,4 @@ async fn published_garbage_is_ignored() {
     let reset = session.operate(&operation(Action::Reset)).await.unwrap().record;
     let update = next_update(&mut session).await.unwrap();
     assert!(matches!(&update, Update::Record(record) if record.epoch == reset.epoch), "{update:?}");
-}
-
-#[cfg(feature = "redis-tls")]
-mod tls {
-    use super::*;
-
-    fn over_tls(address: SocketAddr) -> RedisStore {
-        test_servers::install_ring();
-        RedisStore::open(&format!("rediss://:secret@{address}")).unwrap()
-    }
-
-    #[tokio::test]
-    async fn server_without_tls_is_refused() {
-        let plain = answering(b"-ERR unknown command\r\n").await;
-        assert_error(&refusal(&over_tls(plain)).await, Refused, "the TLS handshake failed");
-    }
 }
