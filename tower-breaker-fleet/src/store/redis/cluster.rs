@@ -5,32 +5,61 @@
 //! moves, the node answers with an error and ends the subscription. Then the session ends, and the
 //! agent connects to the new owner.
 
+use std::future::Future;
+use std::pin::pin;
+use std::time::Duration;
+
 use redis::{Value, cmd};
+use tokio::time::timeout;
 
 use super::address::Address;
 use super::connection::Connection;
 use super::error::{failure, invalid_answer};
 use super::wire;
-use crate::store::StoreError;
-use crate::store::StoreErrorKind::Unreachable;
+use crate::store::StoreErrorKind::{Refused, Unreachable};
+use crate::store::{StoreError, StoreFuture};
+
+/// How long a seed is silent before the next one is asked, too.
+const SILENCE: Duration = Duration::from_millis(150);
 
 /// Returns the address of the primary node of a slot, from the first seed that answers.
+///
+/// The order is random: a node that is cut off from the others may answer with a former owner.
 pub(super) async fn owner(seeds: &[Address], slot: u16) -> Result<Address, StoreError> {
-    let mut last = None;
-    for seed in seeds {
-        match ask(seed, slot).await {
-            Ok(owner) => return Ok(owner),
-            // Another seed may answer. A refusal of one seed is worth more than a failure of
-            // another.
-            Err(error) => {
-                let is_better = last.as_ref().is_none_or(|last: &StoreError| last.kind == Unreachable);
-                if is_better {
-                    last = Some(error);
-                }
-            }
+    let mut seeds = seeds.to_vec();
+    fastrand::shuffle(&mut seeds);
+    first_answer(&seeds, slot).await
+}
+
+fn first_answer(seeds: &[Address], slot: u16) -> StoreFuture<'_, Address> {
+    Box::pin(async move {
+        let (seed, others) = seeds.split_first().expect("a store has at least one seed");
+        let mut asked = pin!(ask(seed, slot));
+        if others.is_empty() {
+            return asked.await;
         }
+        let mut others = first_answer(others, slot);
+        if let Ok(result) = timeout(SILENCE, &mut asked).await {
+            return or(result, others).await;
+        }
+        tokio::select! {
+            result = &mut asked => or(result, others).await,
+            result = &mut others => or(result, asked).await,
+        }
+    })
+}
+
+/// Returns the answer of a seed, or that of the others if the seed has none.
+async fn or(
+    answer: Result<Address, StoreError>,
+    others: impl Future<Output = Result<Address, StoreError>>,
+) -> Result<Address, StoreError> {
+    match answer {
+        Err(error) if error.kind == Unreachable => others.await,
+        // An operator must see a refusal, and not that the others are silent.
+        Err(error) => timeout(SILENCE, others).await.ok().and_then(Result::ok).ok_or(error),
+        owner => owner,
     }
-    Err(last.expect("a store has at least one seed"))
 }
 
 async fn ask(seed: &Address, slot: u16) -> Result<Address, StoreError> {
@@ -43,8 +72,8 @@ async fn ask(seed: &Address, slot: u16) -> Result<Address, StoreError> {
             return Ok(seed.node(host, port));
         }
     }
-    let message = format!("no node serves slot {slot} of the cluster; check `CLUSTER INFO`");
-    Err(failure(Unreachable, seed, &message))
+    let message = format!("no node serves slot {slot} of the cluster; assign it with `CLUSTER ADDSLOTS`");
+    Err(failure(Refused, seed, &message))
 }
 
 /// A host (`None`: that of the seed) and a port.

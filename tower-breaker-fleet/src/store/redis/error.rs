@@ -111,8 +111,9 @@ fn server_message(error: &RedisError, address: &Address) -> (StoreErrorKind, Str
         "BUSY" => (Unreachable, "a script of another client blocks it; end it with `SCRIPT KILL`"),
         "MASTERDOWN" => (Unreachable, "it is a replica without a primary server; check the primary server"),
         "CLUSTERDOWN" => (Unreachable, "the cluster is down; check `CLUSTER INFO`"),
-        "MOVED" | "ASK" | "TRYAGAIN" => {
-            (Unreachable, "the slot moves or has moved to another node; use `RedisStore::cluster`")
+        "MOVED" => (Unreachable, "the slot has moved to another node; the next attempt finds it"),
+        "ASK" | "TRYAGAIN" => {
+            (Unreachable, "the slot is moving to another node; if that takes long, complete the migration")
         }
         "WRONGTYPE" => (Invalid, "a key that begins with `tb1:` is of another type; delete it"),
         _ => return other_message(error, &detail),

@@ -105,8 +105,9 @@ impl RedisStore {
     /// Returns a store in a cluster. The URLs, as of [`open`](Self::open), are of some of its
     /// nodes.
     ///
-    /// Each connection first asks these nodes in turn for the node of the namespace. If the keys of
-    /// the namespace move to another node, the agent connects to that one.
+    /// Each connection first asks these nodes in turn for the node of the namespace, and the next
+    /// one also if one is silent. If the keys of the namespace move to another node, the agent
+    /// connects to that one. While they move, the store is as if it were down.
     ///
     /// # Errors
     ///

@@ -12,7 +12,7 @@ use crate::store::StoreErrorKind::Unreachable;
 use crate::store::{Action, Ballot, LocalOpen, Operation, Session, SyncRequest, Update};
 
 /// Returns the record that a process without knowledge gets.
-async fn stored(session: &mut super::RedisSession) -> Option<CircuitRecord> {
+pub(super) async fn stored(session: &mut super::RedisSession) -> Option<CircuitRecord> {
     let mut request = heartbeat(None);
     request.circuits[0].member = false;
     session.sync(&request).await.unwrap().pop().unwrap().record
@@ -20,7 +20,7 @@ async fn stored(session: &mut super::RedisSession) -> Option<CircuitRecord> {
 
 /// Asserts that a record is the same one, apart from the time that has passed.
 #[track_caller]
-fn assert_same(record: Option<CircuitRecord>, expected: &CircuitRecord) {
+pub(super) fn assert_same(record: Option<CircuitRecord>, expected: &CircuitRecord) {
     let record = record.expect("a record");
     let known = CircuitRecord { remaining: record.remaining, ..expected.clone() };
     assert_eq!(record, known);

@@ -1,9 +1,12 @@
 //! The scenarios of all stores, and the failures of a server.
 
+mod cluster_nodes;
 mod equivalence;
 mod errors;
 mod failures;
 mod permissions;
+#[cfg(feature = "redis-tls")]
+mod tls;
 
 use std::future::{Ready, ready};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
