@@ -1,5 +1,7 @@
 //! How many processes must agree to open a circuit.
 
+use std::time::Duration;
+
 use tower_breaker::ConfigError;
 
 use crate::store::QuorumRule;
@@ -30,14 +32,13 @@ impl Quorum {
 
     /// A fixed number of processes, whatever the number of members. Allowed: 1 or more.
     ///
-    /// With 1, the first process that opens its circuit opens it for all, which suits a small pool
-    /// of workers. The circuit then also opens when the current consecutive failures of all
-    /// members together reach
+    /// With 1, the first process that opens its circuit opens it for all, which suits a pool of
+    /// workers. The circuit then also opens when the failures of all members since the last success
+    /// of any member reach
     /// [`consecutive_failures`](tower_breaker::BreakerConfigBuilder::consecutive_failures) of the
-    /// circuit. The failures of a process count once they span
-    /// [`consecutive_failures_span`](tower_breaker::BreakerConfigBuilder::consecutive_failures_span).
-    /// A success resets the failures of its own process only, so chance can open the circuit of a
-    /// large pool with few calls.
+    /// circuit, and the first of them was
+    /// [`consecutive_failures_span`](tower_breaker::BreakerConfigBuilder::consecutive_failures_span)
+    /// ago. A member reports a success with its next heartbeat.
     pub const fn at_least(votes: u32) -> Self {
         Self { at_least: votes, share: 0.0 }
     }
@@ -55,10 +56,15 @@ impl Quorum {
         Ok(())
     }
 
-    /// Returns the rule for a circuit whose limit of consecutive failures is `limit`.
-    pub(crate) fn rule(self, limit: u32) -> QuorumRule {
+    /// Returns the rule for a circuit whose consecutive failures have this limit and span.
+    pub(crate) const fn rule(self, limit: u32, consecutive_failures_span: Duration) -> QuorumRule {
         let consecutive_failures = if self.sums_failures() { limit } else { 0 };
-        QuorumRule { at_least: self.at_least, share: self.share, consecutive_failures }
+        QuorumRule {
+            at_least: self.at_least,
+            share: self.share,
+            consecutive_failures,
+            consecutive_failures_span,
+        }
     }
 
     /// Whether the number of members has no influence.
@@ -74,7 +80,7 @@ impl Quorum {
     }
 
     /// Whether consecutive failures of several processes are added up.
-    pub(crate) fn sums_failures(self) -> bool {
+    pub(crate) const fn sums_failures(self) -> bool {
         self.at_least == 1 && self.share <= 0.0
     }
 }
@@ -91,10 +97,11 @@ mod tests {
 
     #[test]
     fn quorum_of_one_carries_the_limit_of_consecutive_failures() {
-        assert_eq!(Quorum::at_least(1).rule(5).consecutive_failures, 5);
-        assert_eq!(Quorum::at_least(2).rule(5).consecutive_failures, 0);
-        assert_eq!(Quorum::at_least(1).share(0.1).rule(5).consecutive_failures, 0);
-        assert_eq!(Quorum::majority().rule(5).consecutive_failures, 0);
+        let limit = |quorum: Quorum| quorum.rule(5, Duration::ZERO).consecutive_failures;
+        assert_eq!(limit(Quorum::at_least(1)), 5);
+        assert_eq!(limit(Quorum::at_least(2)), 0);
+        assert_eq!(limit(Quorum::at_least(1).share(0.1)), 0);
+        assert_eq!(limit(Quorum::majority()), 0);
     }
 
     #[test]

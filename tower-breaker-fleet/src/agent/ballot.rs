@@ -1,8 +1,6 @@
-//! The ballot of a process: whether it votes to open a circuit.
+//! Whether a process votes to open a circuit.
 
 use tower_breaker::{BreakerConfig, CircuitState, Mode, Status};
-
-use crate::store::Ballot;
 
 /// Whether the process counts as a member of the circuit.
 ///
@@ -12,7 +10,7 @@ pub(crate) fn is_member(config: &BreakerConfig) -> bool {
     config.mode() == Mode::Enforce
 }
 
-/// Returns the ballot of a process.
+/// Returns whether the process votes to open the circuit.
 ///
 /// - `votes_needed`: the votes that open the circuit, as the store replied last; 0 if unknown.
 /// - `has_local_evidence`: whether the circuit is open or half-open on its own evidence.
@@ -20,26 +18,24 @@ pub(crate) fn is_member(config: &BreakerConfig) -> bool {
 /// A closed circuit votes with its share of the evidence: together, the votes that open a circuit
 /// contain at least [`minimum_calls`](BreakerConfig::minimum_calls) failures. So a fleet of quiet
 /// processes decides as early as one busy process.
-pub(crate) fn ballot(
+pub(crate) fn votes(
     status: &Status,
     config: &BreakerConfig,
     votes_needed: u32,
     has_local_evidence: bool,
-) -> Ballot {
+) -> bool {
     if !is_member(config) {
-        return Ballot::default();
+        return false;
     }
     if has_local_evidence {
-        return Ballot { vote: true, consecutive_failures: 0 };
+        return true;
     }
     if status.state != CircuitState::Closed {
-        return Ballot::default();
+        return false;
     }
     let least = u64::from(config.minimum_calls().div_ceil(votes_needed.max(1)).max(1));
     let is_over = |limit| status.window.failure_rate() >= limit;
-    let vote = status.window.failures >= least && config.failure_rate().is_some_and(is_over);
-    let consecutive_failures = u32::try_from(status.consecutive_failures).unwrap_or(u32::MAX);
-    Ballot { vote, consecutive_failures }
+    status.window.failures >= least && config.failure_rate().is_some_and(is_over)
 }
 
 #[cfg(test)]
@@ -55,7 +51,7 @@ mod tests {
     }
 
     fn votes(status: &Status, votes_needed: u32, has_local_evidence: bool) -> bool {
-        ballot(status, &BreakerConfig::default(), votes_needed, has_local_evidence).vote
+        super::votes(status, &BreakerConfig::default(), votes_needed, has_local_evidence)
     }
 
     #[test]
@@ -75,7 +71,7 @@ mod tests {
         assert!(!votes(&status(CircuitState::Closed, 41, 20), 2, false));
         assert!(votes(&status(CircuitState::Closed, 40, 20), 2, false));
         let config = BreakerConfig::builder().failure_rate(None).build().unwrap();
-        assert!(!ballot(&status(CircuitState::Closed, 40, 40), &config, 2, false).vote);
+        assert!(!super::votes(&status(CircuitState::Closed, 40, 40), &config, 2, false));
     }
 
     #[test]
@@ -93,21 +89,9 @@ mod tests {
     fn circuit_that_only_observes_never_votes() {
         for mode in [Mode::ObserveOnly, Mode::Disabled] {
             let config = BreakerConfig::builder().mode(mode).build().unwrap();
-            let mut failing = status(CircuitState::Closed, 40, 40);
-            failing.consecutive_failures = 40;
-            assert_eq!(ballot(&failing, &config, 2, false), Ballot::default(), "{mode}");
-            assert_eq!(ballot(&failing, &config, 2, true), Ballot::default(), "{mode}");
+            let failing = status(CircuitState::Closed, 40, 40);
+            assert!(!super::votes(&failing, &config, 2, false), "{mode}");
+            assert!(!super::votes(&failing, &config, 2, true), "{mode}");
         }
-    }
-
-    #[test]
-    fn ballot_has_consecutive_failures_while_closed() {
-        let mut failing = status(CircuitState::Closed, 4, 4);
-        failing.consecutive_failures = 4;
-        assert_eq!(ballot(&failing, &BreakerConfig::default(), 1, false).consecutive_failures, 4);
-        failing.consecutive_failures = u64::MAX;
-        assert_eq!(ballot(&failing, &BreakerConfig::default(), 1, false).consecutive_failures, u32::MAX);
-        failing.state = CircuitState::ForcedClosed;
-        assert_eq!(ballot(&failing, &BreakerConfig::default(), 1, false).consecutive_failures, 0);
     }
 }

@@ -21,7 +21,8 @@ use tower_breaker::telemetry::Transition;
 use tower_breaker::{BreakerConfig, CircuitState, Reason, Status};
 
 use super::Time;
-use super::ballot::{ballot, is_member};
+use super::ballot::{is_member, votes};
+use super::failures::Failures;
 use super::known::Known;
 use super::probe::{Probe, RESERVATION, ROUNDING};
 use crate::record::{CircuitRecord, FleetState, Override};
@@ -130,6 +131,17 @@ pub(crate) struct Members {
     pub(crate) warming_up: bool,
 }
 
+/// What a ballot consists of, to send it again when it has changed.
+#[derive(Debug, PartialEq)]
+struct Sent {
+    vote: bool,
+    has_local_evidence: bool,
+    /// When the failures happened that the fleet adds up.
+    failed_at: Vec<Time>,
+    /// How many of them are as old as they must be, so that the store looks at them again.
+    spanning: usize,
+}
+
 /// The state of one circuit in an agent.
 #[derive(Debug)]
 #[allow(clippy::struct_excessive_bools, reason = "they are independent of each other")]
@@ -143,8 +155,8 @@ pub(crate) struct Follower {
     answered: bool,
     /// Whether the store has not replied yet since the agent connected.
     resync: bool,
-    /// The ballot and the local evidence that were sent last.
-    sent: Option<(Ballot, bool)>,
+    /// What was sent last.
+    sent: Option<Sent>,
     /// The epoch of the transition that restored the local open time of an earlier process.
     restored: Option<u32>,
     forced: Option<Forced>,
@@ -165,10 +177,7 @@ pub(crate) struct Follower {
     pub(super) reservation: Duration,
     /// `None`: the fleet is closed.
     pub(super) opened: Option<Opening>,
-    /// The consecutive failures at the last evaluation of the ballot, and since when the process
-    /// has had no success. `None`: it has no failures, or the fleet does not add them up.
-    failures: u64,
-    failing_since: Option<Time>,
+    failures: Failures,
     /// When to evaluate the ballot, and when it was evaluated last.
     check_at: Option<Time>,
     checked_at: Time,
@@ -187,8 +196,7 @@ impl Follower {
             sent: None,
             restored: None,
             forced: None,
-            failures: 0,
-            failing_since: None,
+            failures: Failures::default(),
             ended_override: None,
             held_until: None,
             probe: Probe::None,
@@ -216,7 +224,7 @@ impl Follower {
     }
 
     pub(crate) fn sent_vote(&self) -> bool {
-        self.sent.is_some_and(|(ballot, _)| ballot.vote)
+        self.sent.as_ref().is_some_and(|sent| sent.vote)
     }
 
     /// The agent has connected to the store.
@@ -244,40 +252,35 @@ impl Follower {
 
     /// Returns the ballot and the local open time to send.
     pub(crate) fn report(&mut self, now: Time, local: &Local) -> (Ballot, LocalOpen) {
-        self.observe_failures(now, local);
-        let ballot = self.ballot(now, local);
-        self.sent = Some((ballot, self.has_local_evidence(&local.status)));
+        let sent = self.evaluate(now, local);
+        let since_success = self.failures.since_success(now, &local.status);
+        let ballot = Ballot {
+            vote: sent.vote,
+            since_success: since_success.filter(|_| self.adds_up_failures(local)),
+            failure_ages: sent.failed_at.iter().map(|at| now.saturating_sub(*at)).collect(),
+        };
+        self.sent = Some(sent);
         (ballot, self.local_open(now, &local.status))
     }
 
-    fn ballot(&self, now: Time, local: &Local) -> Ballot {
-        let has_evidence = self.has_local_evidence(&local.status) && !self.has_closed_since(now, local);
-        let mut ballot = ballot(&local.status, &local.config, self.members.votes_needed, has_evidence);
+    /// Returns the content of a ballot that is sent now.
+    fn evaluate(&mut self, now: Time, local: &Local) -> Sent {
+        let has_local_evidence = self.has_local_evidence(&local.status);
+        let has_evidence = has_local_evidence && !self.has_closed_since(now, local);
+        let vote = votes(&local.status, &local.config, self.members.votes_needed, has_evidence);
+        let limit = if self.adds_up_failures(local) { local.config.consecutive_failures() } else { 0 };
+        self.failures.look(now, &local.status, usize::try_from(limit).unwrap_or(usize::MAX));
         let span = local.config.consecutive_failures_span();
-        if self.failing_since.is_none_or(|since| now.saturating_sub(since) < span) {
-            ballot.consecutive_failures = 0;
-        }
-        ballot
+        // The store counts no failure from before this success. So none is old enough yet, and a
+        // busy process without an outage sends none.
+        let is_early = self.failures.since_success(now, &local.status).is_some_and(|age| age < span);
+        let failed_at = if is_early { Vec::new() } else { self.failures.seen_at().to_vec() };
+        let spanning = failed_at.iter().filter(|at| now.saturating_sub(**at) >= span).count();
+        Sent { vote, has_local_evidence, failed_at, spanning }
     }
 
-    /// Records since when the process has had no success, if the fleet adds up the consecutive
-    /// failures.
-    ///
-    /// Otherwise, failures that occur by chance in several busy processes would add up: each of
-    /// them has a success soon, which the others do not see.
-    fn observe_failures(&mut self, now: Time, local: &Local) {
-        let is_closed = local.status.state == CircuitState::Closed;
-        let failures = if is_closed { local.status.consecutive_failures } else { 0 };
-        let has_succeeded = self.failing_since.is_some_and(|since| {
-            let elapsed = now.saturating_sub(since);
-            failures < self.failures || local.status.since_last_success.is_some_and(|age| age < elapsed)
-        });
-        self.failures = failures;
-        if failures == 0 || !self.tuning.sums_failures {
-            self.failing_since = None;
-        } else if self.failing_since.is_none() || has_succeeded {
-            self.failing_since = Some(now);
-        }
+    fn adds_up_failures(&self, local: &Local) -> bool {
+        self.tuning.sums_failures && is_member(&local.config)
     }
 
     /// Whether the fleet has closed since the local circuit opened.
@@ -574,14 +577,13 @@ impl Follower {
     /// evaluates it again soon, because no signal reports a success.
     fn check(&mut self, now: Time, local: &Local, actions: &mut Vec<Action>) {
         (self.check_at, self.checked_at) = (None, now);
-        self.observe_failures(now, local);
-        let ballot = self.ballot(now, local);
-        if self.sent != Some((ballot, self.has_local_evidence(&local.status))) {
-            actions.push(Action::Sync);
-        }
-        let has_ballot = ballot != Ballot::default() || self.failing_since.is_some();
+        let ballot = self.evaluate(now, local);
+        let has_ballot = ballot.vote || !self.failures.is_empty();
         if has_ballot && local.status.state == CircuitState::Closed {
             self.check_at = Some(now + BALLOT_INTERVAL);
+        }
+        if self.sent.as_ref() != Some(&ballot) {
+            actions.push(Action::Sync);
         }
     }
 

@@ -5,6 +5,7 @@ mod world;
 use proptest::prelude::*;
 
 use super::Time;
+use crate::quorum::Quorum;
 use crate::record::{FleetState, Override};
 use crate::store::Action;
 use world::{Network, World};
@@ -55,10 +56,11 @@ proptest! {
     #[test]
     fn processes_converge_after_any_history(
         processes in 1_usize..6,
+        quorum in prop::sample::select(vec![Quorum::majority(), Quorum::at_least(1)]),
         seed in any::<u64>(),
         steps in steps(),
     ) {
-        let mut world = World::new(processes, seed);
+        let mut world = World::new(processes, quorum, seed);
         for step in steps {
             match step {
                 Step::Pass(millis) => world.run(Time::from_millis(millis)),
@@ -92,7 +94,7 @@ proptest! {
     /// Outcomes of a minority, with any messages lost, open no circuit of a process that works.
     #[test]
     fn minority_opens_no_other_circuit(seed in any::<u64>(), steps in steps()) {
-        let mut world = World::new(5, seed);
+        let mut world = World::new(5, Quorum::majority(), seed);
         for step in steps {
             match step {
                 Step::Pass(millis) => world.run(Time::from_millis(millis)),

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `circuit.rs`, `probe.rs` | pure: what to do for one circuit |
 //! | `ballot.rs` | pure: whether a process votes |
+//! | `failures.rs` | pure: when the consecutive failures of a process happened |
 //! | `known.rs` | pure: the last record, and how it ages |
 //! | `pace.rs` | pure: the limit of messages, the delays between attempts to connect |
 //! | `slot.rs` | one circuit with its state; executes commands |
@@ -17,6 +18,7 @@
 
 mod ballot;
 mod circuit;
+mod failures;
 #[cfg_attr(not(feature = "keyed"), path = "keyed_noop.rs")]
 mod keyed;
 mod known;

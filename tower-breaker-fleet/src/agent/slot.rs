@@ -128,7 +128,9 @@ impl Slot {
             name: self.name.as_ref().to_owned(),
             member: super::ballot::is_member(&local.config),
             ballot,
-            quorum: self.quorum.rule(local.config.consecutive_failures()),
+            quorum: self
+                .quorum
+                .rule(local.config.consecutive_failures(), local.config.consecutive_failures_span()),
             open_for: circuit.next_open_time(),
             local: local_open,
             known: self.follower.record(now),
@@ -141,7 +143,7 @@ impl Slot {
             name: name.to_owned(),
             member: false,
             ballot: Ballot::default(),
-            quorum: settings.quorum.rule(0),
+            quorum: settings.quorum.rule(0, Duration::ZERO),
             open_for: Some(Duration::ZERO),
             local: LocalOpen::No,
             known: None,

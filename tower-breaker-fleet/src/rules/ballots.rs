@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use super::deadline::Deadline;
+use super::deadline::{Deadline, milliseconds};
 use super::{
     CircuitData, Decision, LocalEntry, MAX_EPOCH, Member, REASON_CONSECUTIVE_FAILURES, REASON_QUORUM,
 };
 use crate::record::FleetState;
-use crate::store::{Ballot, LocalOpen, QuorumRule, SyncCircuit, SyncRequest, Synced, Update};
+use crate::store::{LocalOpen, QuorumRule, SyncCircuit, SyncRequest, Synced, Update};
 
 /// How long a store keeps that a process is open until it is reset: one day after its last message.
 /// Instance names may be random, so entries without an end would accumulate.
@@ -25,12 +25,22 @@ pub(crate) fn votes_needed(quorum: &QuorumRule, members: u32) -> u32 {
     quorum.at_least.max(share).max(1)
 }
 
+/// What of the ballot of a message counts.
+#[derive(Clone, Copy, Default)]
+struct Counted {
+    vote: bool,
+    /// Whether the process has failures since the latest success of a member.
+    failures: bool,
+}
+
 /// The live members, and what they say together.
 #[derive(Default)]
 struct Count {
     members: u32,
     votes: u32,
-    consecutive_failures: u64,
+    /// The failures since the latest success of a member, and the first of them.
+    failures: usize,
+    first_failure: Option<u64>,
     /// Whether more members than these have expired within their last lifetime.
     most_expired: bool,
 }
@@ -55,7 +65,8 @@ impl CircuitData {
         let quorum = &circuit.quorum;
         let votes_needed = votes_needed(quorum, count.members);
         let warming_up = self.is_warming_up(quorum, &count, now);
-        let reason = if warming_up { None } else { reason_to_open(quorum, ballot, &count, votes_needed) };
+        let reason =
+            if warming_up { None } else { reason_to_open(quorum, ballot, &count, votes_needed, now) };
         if let Some(reason) = reason {
             // The store may have lost or forgotten the record of a closed circuit.
             self.epoch = self.epoch.max(known_epoch);
@@ -99,18 +110,29 @@ impl CircuitData {
         }
     }
 
-    /// Stores the membership and the ballot of a process, and returns the ballot if it counts.
-    fn set_member(&mut self, request: &SyncRequest, circuit: &SyncCircuit, now: u64) -> Ballot {
+    /// Stores the membership and the ballot of a process, and returns what of the ballot counts.
+    fn set_member(&mut self, request: &SyncRequest, circuit: &SyncCircuit, now: u64) -> Counted {
         if !circuit.member {
             self.members.remove(&request.instance);
-            return Ballot::default();
+            return Counted::default();
         }
+        let ballot = &circuit.ballot;
+        let time = |age: &Duration| now.saturating_sub(milliseconds(*age));
+        self.last_success = self.last_success.max(ballot.since_success.as_ref().map(time));
         let counts = self.state == FleetState::Closed && self.manual.is_none();
-        let ballot = if counts { circuit.ballot } else { Ballot::default() };
+        let vote = counts && ballot.vote;
+        let failures = ballot.failure_ages.iter().map(time);
+        let failed_at: Vec<_> = failures.filter(|at| counts && self.is_since_success(*at)).collect();
+        let counted = Counted { vote, failures: !failed_at.is_empty() };
         let until = Deadline::after(now, request.lifetime);
-        self.members.insert(request.instance.clone(), Member { until, ballot });
+        self.members.insert(request.instance.clone(), Member { until, vote, failed_at });
         self.warm_up.get_or_insert(until);
-        ballot
+        counted
+    }
+
+    /// Whether no member has had a success after this time.
+    fn is_since_success(&self, at: u64) -> bool {
+        self.last_success.is_none_or(|success| at >= success)
     }
 
     fn count(&self, now: u64) -> Count {
@@ -122,8 +144,11 @@ impl CircuitData {
                 continue;
             }
             count.members += 1;
-            count.votes += u32::from(member.ballot.vote);
-            count.consecutive_failures += u64::from(member.ballot.consecutive_failures);
+            count.votes += u32::from(member.vote);
+            for at in member.failed_at.iter().filter(|at| self.is_since_success(**at)) {
+                count.failures += 1;
+                count.first_failure = Some(count.first_failure.map_or(*at, |first| first.min(*at)));
+            }
         }
         count.most_expired = expired > count.members;
         count
@@ -138,14 +163,17 @@ impl CircuitData {
 /// Returns why a ballot opens the circuit, if it does.
 fn reason_to_open(
     quorum: &QuorumRule,
-    ballot: Ballot,
+    ballot: Counted,
     count: &Count,
     votes_needed: u32,
+    now: u64,
 ) -> Option<&'static str> {
     if ballot.vote && count.votes >= votes_needed {
         return Some(REASON_QUORUM);
     }
-    let limit = u64::from(quorum.consecutive_failures);
-    let is_reached = limit > 0 && count.consecutive_failures >= limit;
-    (ballot.consecutive_failures > 0 && is_reached).then_some(REASON_CONSECUTIVE_FAILURES)
+    let limit = usize::try_from(quorum.consecutive_failures).unwrap_or(usize::MAX);
+    let is_reached = limit > 0 && count.failures >= limit;
+    let span = milliseconds(quorum.consecutive_failures_span);
+    let spans = count.first_failure.is_some_and(|first| now.saturating_sub(first) >= span);
+    (ballot.failures && is_reached && spans).then_some(REASON_CONSECUTIVE_FAILURES)
 }

@@ -16,6 +16,20 @@
 //! a repeated message counts once, and a lost one is repeated by the next heartbeat. Only a message
 //! with a vote decides, or one with consecutive failures, so stores need a lock only for those.
 //!
+//! **Failures of all members** (also in [`sync`](CircuitData::sync)). Each process of a pool with
+//! few calls would send `consecutive_failures` failing calls before it opens. So with a quorum of
+//! one vote, the circuit also opens when the failures of all members together reach this number.
+//! Failures by chance would reach it, too. So a failure counts only if no member has had a success
+//! after it, and the first failure that counts must be `consecutive_failures_span` old.
+//!
+//! A ballot contains the age of each failure, because the success of another member may lie between
+//! two failures of a process. With the number and the age of the first one, the store could not
+//! know how many of them are later: an outage would open the circuit too late, or chance too early.
+//!
+//! Members report successes with their heartbeats, so the store knows them late, and until then
+//! counts failures from before them. A late message makes its success look later than it was. Then
+//! failures of others are lost that were reported before the message arrived, and later ones count.
+//!
 //! **Warm-up.** After a loss of data the store knows few members, and a few bad processes would
 //! be "the majority". So no vote is decided for one lifetime after the first member appeared.
 //! The same holds while the members that expired within the last lifetime outnumber the live ones,
@@ -57,8 +71,8 @@
 //! under the name of the process.
 //!
 //! **Clock steps** ([`Deadline`]). A deadline also stores its length. If the clock steps back, the
-//! deadline is at most that length ahead. If the clock steps forward, times end early, which
-//! costs one more probe.
+//! deadline is at most that length ahead, and a success or failure is not later than now. If the
+//! clock steps forward, times end early, which costs one more probe.
 
 mod ballots;
 mod deadline;
@@ -75,7 +89,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::record::{CircuitRecord, FleetState, Override};
-use crate::store::{Ballot, Update};
+use crate::store::Update;
 use deadline::Deadline;
 #[cfg(any(feature = "postgres", feature = "redis"))]
 pub(crate) use deadline::{LONGEST, milliseconds};
@@ -113,6 +127,8 @@ pub(crate) struct CircuitData {
     failures: u32,
     /// When the first lifetime since the first member appeared is over.
     warm_up: Option<Deadline>,
+    /// The latest success of a member.
+    last_success: Option<u64>,
     members: BTreeMap<String, Member>,
     leases: BTreeMap<String, Lease>,
     local: BTreeMap<String, LocalEntry>,
@@ -120,10 +136,12 @@ pub(crate) struct CircuitData {
 
 /// A process that uses the circuit. Kept for one more lifetime after it has expired, because the
 /// warm-up depends on how many have expired.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Member {
     until: Deadline,
-    ballot: Ballot,
+    vote: bool,
+    /// When those of its consecutive failures happened that were after the latest success.
+    failed_at: Vec<u64>,
 }
 
 /// The lease of a probe. Kept for one more lease length after it has ended, for a late outcome.
@@ -190,10 +208,10 @@ impl CircuitData {
 
     /// Drops what is over at `now`. Returns whether an override has ended, and so an epoch begun.
     fn update_to(&mut self, now: u64) -> bool {
-        self.correct_deadlines(now);
+        self.correct_times(now);
         self.members.retain(|_, member| !member.until.is_over_for_its_length(now));
         if self.members.is_empty() {
-            self.warm_up = None;
+            (self.warm_up, self.last_success) = (None, None);
         }
         self.leases.retain(|_, lease| !lease.until.is_over_for_its_length(now));
         self.local.retain(|_, entry| !entry.until.is_over(now));
@@ -202,8 +220,11 @@ impl CircuitData {
         ended
     }
 
-    /// Limits each deadline to its length, in case the clock has stepped back.
-    fn correct_deadlines(&mut self, now: u64) {
+    /// Limits each deadline to its length, and the other times to now, in case the clock has
+    /// stepped back.
+    fn correct_times(&mut self, now: u64) {
+        let failures = self.members.values_mut().flat_map(|member| &mut member.failed_at);
+        failures.chain(&mut self.last_success).for_each(|at| *at = now.min(*at));
         let members = self.members.values_mut().map(|member| &mut member.until);
         let leases = self.leases.values_mut().map(|lease| &mut lease.until);
         let local = self.local.values_mut().map(|entry| &mut entry.until);
@@ -239,7 +260,8 @@ impl CircuitData {
         let Some(until) = self.until.filter(|_| self.manual.is_none()) else { return };
         if until.at().saturating_add(self.grace) <= now {
             let (members, local) = (std::mem::take(&mut self.members), std::mem::take(&mut self.local));
-            *self = Self { members, local, warm_up: self.warm_up, ..Self::default() };
+            let (warm_up, last_success) = (self.warm_up, self.last_success);
+            *self = Self { warm_up, last_success, members, local, ..Self::default() };
         }
     }
 
@@ -257,7 +279,10 @@ impl CircuitData {
     fn clear_round(&mut self) {
         (self.successes, self.failures) = (0, 0);
         self.leases.clear();
-        self.members.values_mut().for_each(|member| member.ballot = Ballot::default());
+        for member in self.members.values_mut() {
+            member.vote = false;
+            member.failed_at.clear();
+        }
     }
 
     /// Takes a record from a process that knows a later one than the store. Returns whether it did.

@@ -5,10 +5,11 @@ mod clock;
 mod model;
 
 use super::*;
+use crate::quorum::Quorum;
 use crate::store::scenarios::helpers::{self, CIRCUIT, LONG, member, voter};
 use crate::store::{
-    Action, CompletedProbe, LeaseRequest, LocalOpen, Operation, ProbeOutcome, QuorumRule, SyncCircuit,
-    SyncRequest, Synced,
+    Action, Ballot, CompletedProbe, LeaseRequest, LocalOpen, Operation, ProbeOutcome, QuorumRule,
+    SyncCircuit, SyncRequest, Synced,
 };
 
 /// The store's time at the start of a test, in milliseconds.
@@ -20,8 +21,8 @@ const OPEN: Duration = Duration::from_secs(30);
 /// As in the requests of the scenarios.
 const GRACE: Duration = LONG;
 
-const HALF: QuorumRule = QuorumRule { at_least: 2, share: 0.5, consecutive_failures: 0 };
-const ONE: QuorumRule = QuorumRule { at_least: 1, share: 0.0, consecutive_failures: 0 };
+const HALF: QuorumRule = Quorum::majority().rule(0, Duration::ZERO);
+const ONE: QuorumRule = Quorum::at_least(1).rule(0, Duration::ZERO);
 
 /// Returns a duration in milliseconds, as the times of the tests are.
 fn ms(duration: Duration) -> u64 {

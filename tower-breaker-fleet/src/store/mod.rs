@@ -11,8 +11,6 @@ use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
 use crate::record::CircuitRecord;
 
 #[cfg(all(feature = "file", unix))]
@@ -100,12 +98,17 @@ pub struct SyncCircuit {
 }
 
 /// What a process says about a circuit. It is a state and no change, so it may be repeated.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+///
+/// Times are ages, which the store converts with its own clock.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ballot {
     /// Whether the process votes to open the circuit.
     pub vote: bool,
-    /// The current consecutive failures of the process.
-    pub consecutive_failures: u32,
+    /// How long ago the last success was, or longer. `None`: not known.
+    pub since_success: Option<Duration>,
+    /// How long ago the latest of the current consecutive failures were. Empty if the fleet does
+    /// not add them up.
+    pub failure_ages: Vec<Duration>,
 }
 
 /// When ballots open a circuit.
@@ -115,9 +118,11 @@ pub struct QuorumRule {
     pub at_least: u32,
     /// The least share of the members that must vote, from 0 to 1.
     pub share: f64,
-    /// The consecutive failures of all members together that open the circuit, too. 0: the sum does
-    /// not count. It is set only for a quorum of one vote.
+    /// The failures of all members since the last success of any member that open the circuit, too.
+    /// 0: they do not count. It is set only for a quorum of one vote.
     pub consecutive_failures: u32,
+    /// How long ago the first of these failures must be.
+    pub consecutive_failures_span: Duration,
 }
 
 /// Whether the process is open on its local evidence. The store keeps this under the name of the

@@ -29,7 +29,10 @@ macro_rules! run_scenarios {
             share_of_members_opens_and_minority_does_not
             warm_up_without_earlier_members_decides_nothing
             consecutive_failures_of_all_members_open
-            consecutive_failures_reset_only_by_their_process
+            consecutive_failures_before_success_of_any_member_do_not_count
+            latest_success_counts_after_late_message_and_leave
+            success_without_membership_does_not_count
+            consecutive_failures_open_when_they_span_time
             consecutive_failures_without_limit_do_not_open
             message_without_ballot_decides_nothing
             repeated_votes_count_once

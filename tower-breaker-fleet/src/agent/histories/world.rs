@@ -81,6 +81,7 @@ pub(super) struct View {
 
 pub(super) struct World {
     pub(super) network: Network,
+    quorum: Quorum,
     random: fastrand::Rng,
     clock: Clock,
     manual_clock: ManualClock,
@@ -94,9 +95,10 @@ pub(super) struct World {
 }
 
 impl World {
-    pub(super) fn new(count: usize, seed: u64) -> Self {
+    pub(super) fn new(count: usize, quorum: Quorum, seed: u64) -> Self {
         let (clock, manual_clock) = Clock::manual();
         let mut world = Self {
+            quorum,
             network: Network::Perfect,
             random: fastrand::Rng::with_seed(seed),
             clock,
@@ -127,13 +129,13 @@ impl World {
             let moved = Moved { reason: transition.reason, epoch: transition.epoch };
             transitions.post(0, Event::Transition(moved));
         });
-        let quorum = settings(number).quorum;
+        let (settings, quorum) = (settings(number), self.quorum);
         let slot = Slot {
             id: 0,
             name: NAME.into(),
             label: NAME,
             circuit: Arc::new(circuit.downgrade()),
-            follower: Follower::new(settings(number).tuning(quorum), self.random.fork()),
+            follower: Follower::new(settings.tuning(quorum), self.random.fork()),
             quorum,
             source: Source::Single(circuit.downgrade(), [on_signal, on_transition]),
         };

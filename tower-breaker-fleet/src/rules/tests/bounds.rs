@@ -12,7 +12,8 @@ fn data_of_changing_instances_is_bounded() {
     data.do_operate(Action::Release, now);
     for number in 0..1000 {
         let instance = format!("instance-{number}");
-        let local = SyncCircuit { local: LocalOpen::For(LIFETIME), ..circuit(true, HALF) };
+        let ballot = Ballot { since_success: Some(Duration::ZERO), ..Ballot::default() };
+        let local = SyncCircuit { local: LocalOpen::For(LIFETIME), ballot, ..circuit(true, HALF) };
         data.sync(&request(&instance), &local, now);
         data.is_granted(&instance, 0.0, now);
         now += 100;
@@ -22,7 +23,9 @@ fn data_of_changing_instances_is_bounded() {
     assert!(data.leases.len() <= in_two_lifetimes && data.local.len() <= in_two_lifetimes);
     now += 2 * ms(LIFETIME);
     assert!(!data.is_empty(now));
+    assert_eq!(data.last_success, Some(now - 2 * ms(LIFETIME) - 100));
     data.vote("last", false, HALF, now);
+    assert_eq!(data.last_success, None, "it is lost with all members");
     assert_eq!((data.members.len(), data.leases.len(), data.local.len()), (1, 0, 0));
 }
 
@@ -87,7 +90,7 @@ fn local_open_until_reset_is_kept_for_a_day() {
 
 #[test]
 fn votes_needed_follow_members() {
-    let rule = |at_least, share| QuorumRule { at_least, share, consecutive_failures: 0 };
+    let rule = |at_least, share| Quorum::at_least(at_least).share(share).rule(0, Duration::ZERO);
     let cases = [
         (rule(2, 0.5), 0, 2),
         (rule(2, 0.5), 3, 2),
@@ -120,7 +123,9 @@ fn stored_data_is_read_back_unchanged() {
     data.do_operate(Action::ForceOpen, START);
     data.do_operate(Action::Release, START);
     data.is_granted("a", 0.25, START);
-    let local = SyncCircuit { local: LocalOpen::UntilReset, ..circuit(true, HALF) };
+    let failure_ages = vec![Duration::from_secs(2), Duration::ZERO];
+    let ballot = Ballot { vote: true, since_success: Some(LEASE), failure_ages };
+    let local = SyncCircuit { local: LocalOpen::UntilReset, ballot, ..circuit(true, HALF) };
     data.sync(&request("b"), &local, START);
     let json = serde_json::to_string(&data).unwrap();
     assert_eq!(serde_json::from_str::<CircuitData>(&json).unwrap(), data);
@@ -207,8 +212,10 @@ proptest! {
         for (kind, now, first, second, number, known, count) in steps {
             match kind {
                 0 => {
-                    let quorum = QuorumRule { at_least: count % 3, share: number, consecutive_failures: count % 2 };
-                    let ballot = Ballot { vote: true, consecutive_failures: count };
+                    let quorum = Quorum::at_least(count % 3).share(number).rule(0, first);
+                    let quorum = QuorumRule { consecutive_failures: count % 2, ..quorum };
+                    let failure_ages = vec![first, second];
+                    let ballot = Ballot { vote: true, since_success: Some(first), failure_ages };
                     let local = if count % 2 == 0 { LocalOpen::For(second) } else { LocalOpen::UntilReset };
                     let sync = SyncCircuit { ballot, local, known, open_for: Some(second), ..circuit(true, quorum) };
                     data.sync(&SyncRequest { lifetime: first, grace: second, ..request("a") }, &sync, now);

@@ -70,6 +70,41 @@ fn clock_step_forward_ends_times_early() {
     assert!(data.is_granted("a", 1.0, later + ms(OPEN)));
 }
 
+/// Sends a message with a success or failures of this age. The limit is two failures that span 5 s.
+fn send(data: &mut CircuitData, instance: &str, success: bool, age: u64, now: u64) -> Synced {
+    let age = Duration::from_millis(age);
+    let ballot = if success {
+        Ballot { since_success: Some(age), ..Ballot::default() }
+    } else {
+        Ballot { failure_ages: vec![age, Duration::ZERO], ..Ballot::default() }
+    };
+    let quorum = Quorum::at_least(1).rule(2, Duration::from_secs(5));
+    data.sync(&request(instance), &SyncCircuit { ballot, ..circuit(false, quorum) }, now).0
+}
+
+#[test]
+fn success_from_before_clock_step_back_is_as_old_as_the_step() {
+    let mut data = CircuitData::default();
+    send(&mut data, "a", true, 0, START);
+    let before = START - HOUR;
+    data.vote("a", false, ONE, before);
+    let synced = send(&mut data, "b", false, 4999, before + 4999);
+    assert_eq!(synced.record, None, "they do not span the time");
+    assert!(send(&mut data, "b", false, 5000, before + 5000).record.is_some());
+}
+
+#[test]
+fn failures_from_before_clock_step_back_are_as_old_as_the_step() {
+    let mut data = CircuitData::default();
+    assert_eq!(send(&mut data, "a", false, 4000, START).record, None);
+    let before = START - HOUR;
+    for now in [before, before + 4999] {
+        let synced = send(&mut data, "b", false, 0, now);
+        assert_eq!(synced.record, None, "they do not span the time");
+    }
+    assert!(send(&mut data, "b", false, 0, before + 5000).record.is_some());
+}
+
 #[test]
 fn lost_majority_of_members_delays_decisions_for_one_lifetime() {
     let lifetime = ms(LIFETIME);

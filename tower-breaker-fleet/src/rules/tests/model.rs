@@ -16,7 +16,7 @@ const DECIDING_OUTCOMES: u32 = 2;
 /// stay behind the time.
 const TICK: u64 = 3;
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 enum Event {
     Wait(u64),
     /// Only in histories without a loss of data: after both, a number may occur twice.
@@ -40,9 +40,9 @@ enum Event {
     },
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 enum Content {
-    Sync { member: bool, vote: bool, quorum: QuorumRule },
+    Sync { member: bool, ballot: Ballot, quorum: QuorumRule },
     Lease { weight: f64 },
     Complete(ProbeOutcome),
     Operate { action: Action, keep_for: Option<Duration>, expects_known: bool },
@@ -56,8 +56,21 @@ struct Message {
     content: Content,
 }
 
+fn ballot() -> impl Strategy<Value = Ballot> {
+    let age = || (0..20_000_u64).prop_map(Duration::from_millis);
+    let failure_ages = prop_oneof![Just(Vec::new()), prop::collection::vec(age(), 1..4)];
+    (any::<bool>(), prop::option::of(age()), failure_ages)
+        .prop_map(|(vote, since_success, failure_ages)| Ballot { vote, since_success, failure_ages })
+}
+
 fn content() -> impl Strategy<Value = Content> {
-    let quorum = prop::sample::select(vec![HALF, ONE, QuorumRule { at_least: 3, ..ONE }]);
+    let sum = Quorum::at_least(1).rule(4, Duration::from_secs(5));
+    let quorum = prop::sample::select(vec![
+        HALF,
+        ONE,
+        QuorumRule { at_least: 3, ..ONE },
+        QuorumRule { at_least: 5, ..sum },
+    ]);
     let outcome =
         prop::sample::select(vec![ProbeOutcome::Success, ProbeOutcome::Failure, ProbeOutcome::Neutral]);
     let weight = prop::sample::select(vec![1.0, 1.0, 0.4, 0.1]);
@@ -65,8 +78,8 @@ fn content() -> impl Strategy<Value = Content> {
     let keep_for = prop::option::of((0..40_000_u64).prop_map(Duration::from_millis));
     let operation = (prop::sample::select(actions), keep_for, any::<bool>());
     prop_oneof![
-        6 => (prop::bool::weighted(0.9), any::<bool>(), quorum)
-            .prop_map(|(member, vote, quorum)| Content::Sync { member, vote, quorum }),
+        6 => (prop::bool::weighted(0.9), ballot(), quorum)
+            .prop_map(|(member, ballot, quorum)| Content::Sync { member, ballot, quorum }),
         6 => weight.prop_map(|weight| Content::Lease { weight }),
         6 => outcome.prop_map(Content::Complete),
         1 => operation.prop_map(|(action, keep_for, expects_known)| Content::Operate { action, keep_for, expects_known }),
@@ -91,8 +104,10 @@ fn event() -> impl Strategy<Value = Event> {
 /// The naive model: what the store has received in this epoch.
 #[derive(Default)]
 struct Model {
-    /// When each member expires, and whether it votes.
-    members: BTreeMap<usize, (u64, bool)>,
+    /// When each member expires, whether it votes, and when its failures happened.
+    members: BTreeMap<usize, (u64, bool, Vec<u64>)>,
+    /// The latest success since all members were lost.
+    last_success: u64,
     /// When the first member appeared after the start or a loss of data.
     first_member: Option<u64>,
     /// When each lease ends, and its weight.
@@ -186,8 +201,9 @@ impl World {
             // An override has ended, or the record is forgotten.
             self.model.begin_epoch();
         }
+        self.model.forget_members(self.now);
         let updates = match message.content {
-            Content::Sync { member, vote, quorum } => self.sync(message, member, vote, quorum),
+            Content::Sync { member, ref ballot, quorum } => self.sync(message, member, ballot, quorum),
             Content::Lease { weight } => self.lease(message, weight, &before),
             Content::Complete(outcome) => self.complete(message, outcome, &before),
             Content::Operate { action, keep_for, expects_known } => {
@@ -220,9 +236,9 @@ impl World {
         }));
     }
 
-    fn sync(&mut self, message: &Message, member: bool, vote: bool, quorum: QuorumRule) -> Vec<Update> {
-        let known = message.known.clone();
-        let sync = SyncCircuit { member, known, ..circuit(vote, quorum) };
+    fn sync(&mut self, message: &Message, member: bool, ballot: &Ballot, quorum: QuorumRule) -> Vec<Update> {
+        let (known, vote) = (message.known.clone(), ballot.vote);
+        let sync = SyncCircuit { member, known, ballot: ballot.clone(), ..circuit(vote, quorum) };
         let mut restored = self.data.clone();
         let observer = SyncCircuit { member: false, ..sync.clone() };
         restored.sync(&request("observer"), &observer, self.now);
@@ -233,12 +249,13 @@ impl World {
         let (synced, updates) = self.data.sync(&request(&name(message.process)), &sync, self.now);
         let after = self.data.record(CIRCUIT, self.now);
         let counts = before.state == FleetState::Closed && before.manual.is_none();
-        self.model.count(message.process, member, vote && counts, self.now);
+        self.model.count(message.process, member, counts, ballot, self.now);
         if !self.steps_back {
-            self.model.check_quorum(&synced, member && vote && counts, &quorum, self.now);
             let is_opened = after.epoch > before.epoch;
-            let is_reached = synced.votes_needed <= self.model.votes(self.now);
-            let may_open = member && vote && counts && is_reached && !synced.warming_up;
+            self.model.check_quorum(&synced, is_opened, &quorum, self.now);
+            let is_reached = vote && synced.votes_needed <= self.model.votes(self.now);
+            let is_reached = is_reached || self.model.are_failures_enough(message.process, &quorum, self.now);
+            let may_open = member && counts && is_reached && !synced.warming_up;
             assert_eq!(is_opened, may_open, "{synced:?} {after:?}");
         }
         if after.epoch > before.epoch {
@@ -317,36 +334,60 @@ impl World {
 
 impl Model {
     fn begin_epoch(&mut self) {
-        self.members.values_mut().for_each(|(_, vote)| *vote = false);
+        for (_, vote, failures) in self.members.values_mut() {
+            (*vote, *failures) = (false, Vec::new());
+        }
         self.leases.clear();
         (self.successes, self.failures) = (0, 0);
     }
 
-    fn count(&mut self, process: usize, member: bool, vote: bool, now: u64) {
+    /// The success is lost with all members, one lifetime after they have expired.
+    fn forget_members(&mut self, now: u64) {
+        if self.members.values().all(|(until, ..)| until + ms(LIFETIME) <= now) {
+            self.last_success = 0;
+        }
+    }
+
+    fn count(&mut self, process: usize, member: bool, counts: bool, ballot: &Ballot, now: u64) {
         if member {
-            self.members.insert(process, (now + ms(LIFETIME), vote));
+            let failures = ballot.failure_ages.iter().filter(|_| counts).map(|age| now - ms(*age));
+            let member = (now + ms(LIFETIME), ballot.vote && counts, failures.collect());
+            self.members.insert(process, member);
+            let success = ballot.since_success.map_or(0, |age| now - ms(age));
+            self.last_success = self.last_success.max(success);
             self.first_member.get_or_insert(now);
         } else {
             self.members.remove(&process);
         }
     }
 
-    fn live(&self, now: u64) -> impl Iterator<Item = bool> {
-        self.members.values().filter(move |(until, _)| *until > now).map(|(_, vote)| *vote)
+    fn live(&self, now: u64) -> impl Iterator<Item = &(u64, bool, Vec<u64>)> {
+        self.members.values().filter(move |(until, ..)| *until > now)
     }
 
     fn votes(&self, now: u64) -> u32 {
-        self.live(now).filter(|vote| *vote).count() as u32
+        self.live(now).filter(|(_, vote, _)| *vote).count() as u32
     }
 
-    fn check_quorum(&self, synced: &Synced, vote: bool, quorum: &QuorumRule, now: u64) {
+    fn are_failures_enough(&self, process: usize, quorum: &QuorumRule, now: u64) -> bool {
+        let has_counting = |failures: &[u64]| failures.iter().any(|at| *at >= self.last_success);
+        let mut all: Vec<u64> = self.live(now).flat_map(|(.., failures)| failures).copied().collect();
+        all.retain(|at| *at >= self.last_success);
+        all.sort_unstable();
+        let limit = quorum.consecutive_failures as usize;
+        let span = ms(quorum.consecutive_failures_span);
+        (1..=all.len()).contains(&limit)
+            && all[0] + span <= now
+            && self.members.get(&process).is_some_and(|(.., failures)| has_counting(failures))
+    }
+
+    fn check_quorum(&self, synced: &Synced, is_opened: bool, quorum: &QuorumRule, now: u64) {
         let members = self.live(now).count() as u32;
         let share = if quorum.share > 0.0 { members.div_ceil(2) } else { 0 };
         assert_eq!((synced.members, synced.votes_needed), (members, share.max(quorum.at_least)));
         let is_known = self.first_member.is_some_and(|first| now >= first + ms(LIFETIME));
         assert!(synced.warming_up || quorum.share == 0.0 || is_known || members == 0);
-        let is_opened = vote && synced.votes == 0;
-        assert!(is_opened || synced.votes == self.votes(now));
+        assert_eq!(synced.votes, if is_opened { 0 } else { self.votes(now) });
     }
 
     fn check_lease(&mut self, process: usize, weight: f64, granted: bool, now: u64) {

@@ -76,7 +76,8 @@ CREATE UNLOGGED TABLE IF NOT EXISTS breaker_member (
   warm_until_ms bigint NOT NULL,      -- when the first lifetime of the first member was over
   ballot_epoch bigint NOT NULL,
   vote boolean NOT NULL,
-  consecutive_failures bigint NOT NULL,
+  success_ms bigint,                  -- the latest success of a member when this row was written
+  failed_ms bigint[] NOT NULL,        -- when the consecutive failures of the process happened
   PRIMARY KEY (namespace, circuit, instance)
 ) WITH (fillfactor = 50);
 
@@ -299,6 +300,20 @@ BEGIN
   END;
 END $$;
 
+-- A member from before the clock was set back no longer counts. Two sessions may differ by less than 1 s.
+CREATE OR REPLACE FUNCTION breaker_is_live(b breaker_member, now_ms bigint) RETURNS boolean LANGUAGE sql AS
+$$ SELECT b.until_ms > now_ms AND b.until_ms <= now_ms + b.lifetime_ms + 1000 $$;
+
+-- Whether the failures of all members since the latest success open the circuit.
+CREATE OR REPLACE FUNCTION breaker_are_failures_enough(
+  p_namespace text, p_circuit text, ballot_round bigint, success bigint, m jsonb, now_ms bigint
+) RETURNS boolean LANGUAGE sql AS $$
+  SELECT count(*) >= (m->>'failure_limit')::bigint AND min(failed_at) + (m->>'failure_span_ms')::bigint <= now_ms
+  FROM breaker_member b, unnest(b.failed_ms) AS failed_at
+  WHERE b.namespace = p_namespace AND b.circuit = p_circuit AND b.ballot_epoch = ballot_round
+    AND breaker_is_live(b, now_ms) AND failed_at >= coalesce(success, 0)
+$$;
+
 -- One circuit of a heartbeat.
 CREATE OR REPLACE FUNCTION breaker_sync_circuit(p_namespace text, request jsonb, m jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
 DECLARE
@@ -308,8 +323,7 @@ DECLARE
   grace bigint := (request->>'grace_ms')::bigint;
   is_member boolean := (m->>'member')::boolean;
   p_vote boolean := (m->>'vote')::boolean AND is_member;
-  p_failures bigint := CASE WHEN is_member THEN (m->>'consecutive_failures')::bigint ELSE 0 END;
-  failure_limit bigint := (m->>'failure_limit')::bigint;
+  sums_failures boolean := is_member AND (m->>'failure_limit')::bigint > 0 AND m->'failure_ages_ms' <> '[]';
   share double precision := coalesce((m->>'share')::double precision, 0);
   known jsonb := m->'known';
   known_epoch bigint := coalesce((m->'known'->>'epoch')::bigint, 0);
@@ -319,18 +333,20 @@ DECLARE
   stored breaker_circuit := breaker_stored(p_namespace, p_circuit);
   c breaker_circuit := breaker_at(stored, now_ms);
   changed boolean;
+  counts boolean;
   ballot_round bigint;
   members bigint;
   votes bigint;
-  failures_sum bigint;
   expired bigint;
+  success bigint;
+  failed bigint[];
   warm_until bigint;
   needed bigint;
   is_warming_up boolean;
   why text;
   local_open jsonb;
 BEGIN
-  IF p_vote OR (p_failures > 0 AND failure_limit > 0) OR c.epoch > stored.epoch
+  IF p_vote OR sums_failures OR c.epoch > stored.epoch
     OR (known_epoch > c.epoch AND NOT (c.epoch = 0 AND is_known_closed)) OR breaker_is_ahead(stored, now_ms)
   THEN
     PERFORM breaker_lock(p_namespace, p_circuit);
@@ -347,31 +363,35 @@ BEGIN
 
   -- That an old row became invalid is no decision: it does not clear ballots.
   ballot_round := CASE WHEN c.epoch = 0 THEN stored.epoch ELSE c.epoch END;
-  p_vote := p_vote AND c.state = 'closed' AND c.manual IS NULL;
-  IF c.state <> 'closed' OR c.manual IS NOT NULL THEN p_failures := 0; END IF;
+  counts := is_member AND c.state = 'closed' AND c.manual IS NULL;
+  p_vote := p_vote AND counts;
   -- Expired members are kept for another lifetime, because the warm-up depends on their number.
   SELECT
     count(*) FILTER (WHERE o.is_live), count(*) FILTER (WHERE o.is_live AND o.counts AND o.vote),
-    coalesce(sum(o.consecutive_failures) FILTER (WHERE o.is_live AND o.counts), 0),
-    count(*) FILTER (WHERE o.is_other AND NOT o.is_live), min(o.warm)
-  INTO members, votes, failures_sum, expired, warm_until
+    count(*) FILTER (WHERE o.is_other AND NOT o.is_live), min(o.warm), max(o.success)
+  INTO members, votes, expired, warm_until, success
   FROM (
-    SELECT b.vote, b.consecutive_failures, b.instance <> p_instance AS is_other, b.ballot_epoch = ballot_round AS counts,
-      -- A message from before the clock was set back is a second or more ahead. It no longer counts.
-      b.instance <> p_instance AND b.until_ms > now_ms AND b.until_ms <= now_ms + b.lifetime_ms + 1000 AS is_live,
-      least(b.warm_until_ms, now_ms + b.lifetime_ms) AS warm
+    SELECT b.vote, b.instance <> p_instance AS is_other, b.ballot_epoch = ballot_round AS counts,
+      b.instance <> p_instance AND breaker_is_live(b, now_ms) AS is_live,
+      least(b.warm_until_ms, now_ms + b.lifetime_ms) AS warm,
+      -- A success from before the clock was set back would be later than all failures.
+      CASE WHEN b.success_ms <= now_ms + 1000 THEN least(b.success_ms, now_ms) END AS success
     FROM breaker_member b
     WHERE b.namespace = p_namespace AND b.circuit = p_circuit AND b.until_ms + b.lifetime_ms > now_ms) o;
   IF is_member THEN
     warm_until := coalesce(warm_until, now_ms + lifetime);
+    success := greatest(success, now_ms - (m->>'since_success_ms')::bigint);
+    failed := ARRAY(
+      SELECT now_ms - age::bigint FROM jsonb_array_elements_text(m->'failure_ages_ms') AS age
+      WHERE counts AND now_ms - age::bigint >= coalesce(success, 0));
     INSERT INTO breaker_member VALUES (
-      p_namespace, p_circuit, p_instance, now_ms + lifetime, lifetime, warm_until, ballot_round, p_vote, p_failures)
+      p_namespace, p_circuit, p_instance, now_ms + lifetime, lifetime, warm_until, ballot_round, p_vote, success, failed)
     ON CONFLICT (namespace, circuit, instance) DO UPDATE SET
       until_ms = excluded.until_ms, lifetime_ms = excluded.lifetime_ms, warm_until_ms = excluded.warm_until_ms,
-      ballot_epoch = excluded.ballot_epoch, vote = excluded.vote, consecutive_failures = excluded.consecutive_failures;
+      ballot_epoch = excluded.ballot_epoch, vote = excluded.vote,
+      success_ms = excluded.success_ms, failed_ms = excluded.failed_ms;
     members := members + 1;
     votes := votes + p_vote::int;
-    failures_sum := failures_sum + p_failures;
   ELSE
     DELETE FROM breaker_member b
     WHERE b.namespace = p_namespace AND b.circuit = p_circuit AND b.instance = p_instance;
@@ -383,7 +403,9 @@ BEGIN
   is_warming_up := share > 0 AND (coalesce(warm_until > now_ms, false) OR expired > members);
   IF NOT is_warming_up AND p_vote AND votes >= needed THEN
     why := 'quorum';
-  ELSIF NOT is_warming_up AND p_failures > 0 AND failure_limit > 0 AND failures_sum >= failure_limit THEN
+  ELSIF NOT is_warming_up AND sums_failures AND cardinality(failed) > 0
+    AND breaker_are_failures_enough(p_namespace, p_circuit, ballot_round, success, m, now_ms)
+  THEN
     why := 'consecutive failures';
   END IF;
   IF why IS NOT NULL THEN

@@ -83,7 +83,7 @@ impl PostgresSession {
         let local = if circuit.local == LocalOpen::Unknown { synced.local } else { circuit.local };
         let record = synced.record.as_ref().or(circuit.known.as_ref());
         let busy = circuit.ballot.vote
-            || circuit.ballot.consecutive_failures > 0
+            || !circuit.ballot.failure_ages.is_empty()
             || matches!(local, LocalOpen::For(_) | LocalOpen::UntilReset)
             || record.is_some_and(is_recovering);
         if !circuit.member {

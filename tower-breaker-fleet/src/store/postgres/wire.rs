@@ -31,10 +31,12 @@ struct WireCircuit {
     circuit: String,
     member: bool,
     vote: bool,
-    consecutive_failures: u32,
+    since_success_ms: Option<u64>,
+    failure_ages_ms: Vec<u64>,
     at_least: u32,
     share: f64,
     failure_limit: u32,
+    failure_span_ms: u64,
     /// Null: until it is reset.
     open_ms: Option<u64>,
     local: WireLocal,
@@ -143,15 +145,17 @@ impl WireSync {
 
 impl WireCircuit {
     fn new(circuit: &SyncCircuit) -> Self {
-        let quorum = circuit.quorum;
+        let (ballot, quorum) = (&circuit.ballot, &circuit.quorum);
         Self {
             circuit: name(&circuit.name),
             member: circuit.member,
-            vote: circuit.ballot.vote,
-            consecutive_failures: circuit.ballot.consecutive_failures,
+            vote: ballot.vote,
+            since_success_ms: ballot.since_success.map(milliseconds),
+            failure_ages_ms: ballot.failure_ages.iter().copied().map(milliseconds).collect(),
             at_least: quorum.at_least,
             share: quorum.share,
             failure_limit: quorum.consecutive_failures,
+            failure_span_ms: milliseconds(quorum.consecutive_failures_span),
             open_ms: circuit.open_for.map(milliseconds),
             local: match circuit.local {
                 LocalOpen::Unknown => WireLocal::Unknown,

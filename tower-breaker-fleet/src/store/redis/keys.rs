@@ -9,7 +9,7 @@ pub(super) enum Kind {
     Record,
     /// A sorted set: the processes that vote, by the end of their ballot.
     Votes,
-    /// A hash: the consecutive failures of processes.
+    /// A hash: when the consecutive failures of processes happened.
     Failures,
     /// A hash: the leases.
     Leases,

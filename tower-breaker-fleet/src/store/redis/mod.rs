@@ -44,9 +44,9 @@ use crate::error::FleetError;
 /// | key | type | content | expires |
 /// |---|---|---|---|
 /// | `…:c:CIRCUIT` | hash | the record | after the open time and the grace; never while an override or an open time without an end is in force |
-/// | `…:m:CIRCUIT` | sorted set | the processes that use the circuit | after two lifetimes |
+/// | `…:m:CIRCUIT` | sorted set | the processes that use the circuit, and their latest success | after two lifetimes |
 /// | `…:v:CIRCUIT` | sorted set | the processes that vote | after a lifetime |
-/// | `…:f:CIRCUIT` | hash | consecutive failures of processes | after a lifetime |
+/// | `…:f:CIRCUIT` | hash | when the consecutive failures of processes happened | after a lifetime |
 /// | `…:p:CIRCUIT` | hash | leases of probes | after two lease lengths |
 /// | `…:l:CIRCUIT` | sorted set | the open time of each process that is open on local evidence | after the longest one |
 /// | `…:names`, `…:expiries` | sorted set | the names of circuits with a record | never; changes remove old names |

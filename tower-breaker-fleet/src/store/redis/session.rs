@@ -134,10 +134,12 @@ fn circuit_arguments(circuit: &SyncCircuit) -> impl Iterator<Item = String> {
         circuit.name.clone(),
         u8::from(circuit.member).to_string(),
         u8::from(ballot.vote).to_string(),
-        ballot.consecutive_failures.to_string(),
+        duration(ballot.since_success),
+        wire::ages_argument(&ballot.failure_ages),
         quorum.at_least.to_string(),
         share.to_string(),
         quorum.consecutive_failures.to_string(),
+        duration(Some(quorum.consecutive_failures_span)),
         duration(circuit.open_for),
         wire::local_argument(circuit.local),
     ];

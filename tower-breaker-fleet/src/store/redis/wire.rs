@@ -23,6 +23,12 @@ pub(super) fn duration_argument(duration: Option<Duration>) -> String {
     duration.map_or_else(String::new, |duration| milliseconds(duration).to_string())
 }
 
+/// Returns ages as one argument, separated by spaces.
+pub(super) fn ages_argument(ages: &[Duration]) -> String {
+    let ages: Vec<_> = ages.iter().map(|age| milliseconds(*age).to_string()).collect();
+    ages.join(" ")
+}
+
 pub(super) fn local_argument(local: LocalOpen) -> String {
     match local {
         LocalOpen::Unknown => String::new(),

@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use super::helpers::{CIRCUIT, LONG, SHORT, connect, member, namespace, operation, voter, votes};
+use crate::quorum::Quorum;
 use crate::record::FleetState;
 use crate::store::{Action, Backend, Ballot, QuorumRule, SyncCircuit, SyncRequest, Update};
 
 /// At least two, and half of the members.
-const MAJORITY: QuorumRule = QuorumRule { at_least: 2, share: 0.5, consecutive_failures: 0 };
+const MAJORITY: QuorumRule = Quorum::majority().rule(0, Duration::ZERO);
 
 pub(crate) async fn quorum_opens_at_votes_needed(backend: &dyn Backend) {
     let mut client = connect(backend, &namespace()).await;
@@ -50,57 +51,92 @@ pub(crate) async fn warm_up_without_earlier_members_decides_nothing(backend: &dy
     assert_eq!(synced.record.expect("four votes open").state, FleetState::Open);
 }
 
-/// Consecutive failures of all members open; a quorum of one vote.
-fn sum(consecutive_failures: u32) -> QuorumRule {
-    QuorumRule { at_least: 1, share: 0.0, consecutive_failures }
+/// A quorum of one vote, or of this many consecutive failures.
+fn sum(limit: u32) -> QuorumRule {
+    Quorum::at_least(1).rule(limit, Duration::ZERO)
 }
 
-fn failing(consecutive_failures: u32) -> SyncCircuit {
-    SyncCircuit { ballot: Ballot { vote: false, consecutive_failures }, ..member(sum(5)) }
+/// A member with failures of these ages, in seconds. Five of all members open. The ages differ by
+/// more than a scenario takes.
+fn failing(ages: &[u64]) -> SyncCircuit {
+    let failure_ages = ages.iter().copied().map(Duration::from_secs).collect();
+    SyncCircuit { ballot: Ballot { failure_ages, ..Ballot::default() }, ..member(sum(5)) }
+}
+
+/// A member whose last success is this old, in seconds.
+fn succeeding(age: u64) -> SyncCircuit {
+    let since_success = Some(Duration::from_secs(age));
+    SyncCircuit { ballot: Ballot { since_success, ..Ballot::default() }, ..member(sum(5)) }
 }
 
 pub(crate) async fn consecutive_failures_of_all_members_open(backend: &dyn Backend) {
     let mut client = connect(backend, &namespace()).await;
     for instance in ["a", "b"] {
-        assert_eq!(client.sync(instance, failing(2)).await.record, None);
-        assert_eq!(client.sync(instance, failing(2)).await.record, None, "a repeated state");
+        assert_eq!(client.sync(instance, failing(&[40, 20])).await.record, None);
+        assert_eq!(client.sync(instance, failing(&[40, 20])).await.record, None, "a repeated state");
     }
-    let record = client.sync("c", failing(1)).await.record.expect("five failures open");
-    assert_eq!((record.state, &*record.reason), (FleetState::Open, "consecutive failures"));
+    let record = client.sync("c", failing(&[0])).await.record.expect("five failures open");
+    assert_eq!((record.state, &*record.reason, &*record.by), (FleetState::Open, "consecutive failures", "c"));
     assert!(client.operate(operation(Action::Reset)).await.applied);
-    assert_eq!(
-        client.sync("d", failing(4)).await.record.map(|record| record.state),
-        Some(FleetState::Closed)
-    );
+    let synced = client.sync("d", failing(&[0; 4])).await;
+    assert_eq!(synced.record.map(|record| record.state), Some(FleetState::Closed));
 }
 
-pub(crate) async fn consecutive_failures_reset_only_by_their_process(backend: &dyn Backend) {
+pub(crate) async fn consecutive_failures_before_success_of_any_member_do_not_count(backend: &dyn Backend) {
     let mut client = connect(backend, &namespace()).await;
-    assert_eq!(client.sync("a", failing(3)).await.record, None);
-    assert_eq!(client.sync("b", failing(1)).await.record, None);
-    assert_eq!(client.sync("b", failing(0)).await.record, None, "a success of b");
-    assert_eq!(client.sync("c", failing(1)).await.record, None);
-    let record = client.sync("c", failing(2)).await.record.expect("three of a and two of c");
-    assert_eq!(record.by, "c");
+    assert_eq!(client.sync("a", failing(&[60, 60, 60, 0])).await.record, None);
+    assert_eq!(client.sync("b", succeeding(40)).await.record, None);
+    assert_eq!(client.sync("c", failing(&[60; 5])).await.record, None);
+    assert_eq!(client.sync("b", failing(&[20, 0])).await.record, None);
+    assert_eq!(client.sync("c", failing(&[60, 60, 0])).await.record, None, "one of a, two of b, one of c");
+    assert!(client.sync("d", failing(&[60, 20])).await.record.is_some());
+}
+
+pub(crate) async fn latest_success_counts_after_late_message_and_leave(backend: &dyn Backend) {
+    let mut client = connect(backend, &namespace()).await;
+    for age in [20, 40] {
+        assert_eq!(client.sync("a", succeeding(age)).await.record, None);
+    }
+    assert_eq!(client.sync("b", failing(&[30; 5])).await.record, None);
+    client.sync("a", SyncCircuit { member: false, ..member(sum(5)) }).await;
+    assert_eq!(client.sync("c", failing(&[30; 5])).await.record, None);
+    assert!(client.sync("c", failing(&[10; 5])).await.record.is_some());
+}
+
+pub(crate) async fn success_without_membership_does_not_count(backend: &dyn Backend) {
+    let mut client = connect(backend, &namespace()).await;
+    client.sync("a", failing(&[20; 4])).await;
+    client.sync("b", SyncCircuit { member: false, ..succeeding(0) }).await;
+    assert!(client.sync("c", failing(&[20])).await.record.is_some());
+}
+
+pub(crate) async fn consecutive_failures_open_when_they_span_time(backend: &dyn Backend) {
+    let mut client = connect(backend, &namespace()).await;
+    let quorum = Quorum::at_least(1).rule(5, Duration::from_secs(40));
+    let failing = |ages: &[u64]| SyncCircuit { quorum, ..failing(ages) };
+    assert_eq!(client.sync("a", succeeding(70)).await.record, None);
+    assert_eq!(client.sync("b", failing(&[90, 20, 20, 20])).await.record, None);
+    let synced = client.sync("c", failing(&[90, 20, 20])).await;
+    assert_eq!(synced.record, None, "the first of five failures since the success is too young");
+    let record = client.sync("b", failing(&[50, 20, 20])).await.record.expect("they span the time");
+    assert_eq!((record.state, &*record.by), (FleetState::Open, "b"));
 }
 
 pub(crate) async fn consecutive_failures_without_limit_do_not_open(backend: &dyn Backend) {
     let mut client = connect(backend, &namespace()).await;
-    let ballot = Ballot { vote: false, consecutive_failures: 100 };
     for instance in ["a", "b"] {
-        let circuit = SyncCircuit { ballot, ..member(votes(1)) };
+        let circuit = SyncCircuit { quorum: votes(1), ..failing(&[0; 100]) };
         assert_eq!(client.sync(instance, circuit).await.record, None);
     }
 }
 
 pub(crate) async fn message_without_ballot_decides_nothing(backend: &dyn Backend) {
     let mut client = connect(backend, &namespace()).await;
-    assert_eq!(client.sync("a", failing(3)).await.record, None);
-    let with_limit = |ballot| SyncCircuit { ballot, ..member(sum(3)) };
-    let none = Ballot::default();
-    assert_eq!(client.sync("b", with_limit(none)).await.record, None, "a lower limit, without a failure");
-    let failure = Ballot { vote: false, consecutive_failures: 1 };
-    assert!(client.sync("b", with_limit(failure)).await.record.is_some());
+    assert_eq!(client.sync("a", failing(&[0; 3])).await.record, None);
+    let synced = client.sync("b", member(sum(3))).await;
+    assert_eq!(synced.record, None, "a lower limit, without a failure");
+    let failing = SyncCircuit { quorum: sum(3), ..failing(&[0]) };
+    assert!(client.sync("b", failing).await.record.is_some());
     // The votes of two are enough when another member leaves. The next vote decides.
     let mut client = connect(backend, &namespace()).await;
     client.establish(&["a", "b", "c", "d", "e"], MAJORITY).await;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::quorum::Quorum;
 use crate::record::{CircuitRecord, FleetState};
 use crate::store::{
     Action, Backend, Ballot, CompletedProbe, LeaseReply, LeaseRequest, LocalOpen, Operation, OperationReply,
@@ -39,7 +40,7 @@ pub(super) async fn connect(backend: &dyn Backend, namespace: &str) -> Client {
 
 /// A quorum of a fixed number of votes.
 pub(crate) fn votes(at_least: u32) -> QuorumRule {
-    QuorumRule { at_least, share: 0.0, consecutive_failures: 0 }
+    Quorum::at_least(at_least).rule(0, Duration::ZERO)
 }
 
 pub(crate) fn member(quorum: QuorumRule) -> SyncCircuit {
@@ -55,7 +56,7 @@ pub(crate) fn member(quorum: QuorumRule) -> SyncCircuit {
 }
 
 pub(crate) fn voter(quorum: QuorumRule) -> SyncCircuit {
-    SyncCircuit { ballot: Ballot { vote: true, consecutive_failures: 0 }, ..member(quorum) }
+    SyncCircuit { ballot: Ballot { vote: true, ..Ballot::default() }, ..member(quorum) }
 }
 
 pub(crate) fn operation(action: Action) -> Operation {

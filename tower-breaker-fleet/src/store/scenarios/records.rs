@@ -123,7 +123,7 @@ pub(crate) async fn known_closed_record_is_lower_bound_of_next_epoch(backend: &d
     let mut after = connect(backend, &namespace()).await;
     assert_eq!(after.sync("a", knowing(&known)).await.record, None);
     assert_eq!(after.record().await.epoch, 0, "an empty store means closed already");
-    let ballot = Ballot { vote: true, consecutive_failures: 0 };
+    let ballot = Ballot { vote: true, ..Ballot::default() };
     let synced = after.sync("a", SyncCircuit { ballot, ..knowing(&known) }).await;
     assert_eq!(synced.record.expect("one vote opens").epoch, known.epoch + 1);
 }

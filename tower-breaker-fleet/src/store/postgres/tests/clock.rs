@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use super::server::shared;
 use super::{HALF, circuit, connect, heartbeat, lease, operation};
-use crate::store::{Action, Operation};
+use crate::quorum::Quorum;
+use crate::store::{Action, Ballot, Operation, SyncCircuit};
 
 #[tokio::test]
 async fn open_time_after_clock_step_is_at_most_its_length() {
@@ -60,6 +61,28 @@ async fn members_from_before_clock_step_do_not_count() {
     }
     let synced = session.sync(&vote).await.unwrap().remove(0);
     assert_eq!((synced.members, synced.votes, synced.warming_up), (4, 1, false));
+}
+
+#[tokio::test]
+async fn success_and_failures_from_before_clock_step_do_not_count() {
+    let server = shared().await;
+    let store = server.with_schema("step_success").await;
+    let mut session = connect(&store, "test").await;
+    let quorum = Quorum::at_least(1).rule(2, Duration::ZERO);
+    let circuit = |ballot| SyncCircuit { ballot, ..circuit("search", false, quorum) };
+    let failing = |failures| {
+        circuit(Ballot { failure_ages: vec![Duration::from_secs(1); failures], ..Ballot::default() })
+    };
+    let success = Ballot { since_success: Some(Duration::from_secs(2)), ..Ballot::default() };
+    session.sync(&heartbeat("a", vec![circuit(success)])).await.unwrap();
+    session.sync(&heartbeat("b", vec![failing(1)])).await.unwrap();
+    let step = "UPDATE step_success.breaker_member SET until_ms = until_ms + 3600000, \
+                success_ms = success_ms + 3600000, failed_ms = ARRAY(SELECT unnest(failed_ms) + 3600000)";
+    server.admin().await.run(step).await;
+    for (failures, opens) in [(1, false), (2, true)] {
+        let synced = session.sync(&heartbeat("c", vec![failing(failures)])).await.unwrap().remove(0);
+        assert_eq!(synced.record.is_some(), opens, "{synced:?}");
+    }
 }
 
 #[tokio::test]

@@ -13,6 +13,7 @@ mod tls;
 use std::time::Duration;
 
 use super::PostgresStore;
+use crate::quorum::Quorum;
 use crate::store::scenarios::helpers::{self, LONG, member, voter};
 use crate::store::{
     Action, Backend, CompletedProbe, LeaseRequest, Operation, ProbeOutcome, QuorumRule, Session, StoreError,
@@ -23,9 +24,9 @@ use crate::store::{
 const DEADLINE: Duration = Duration::from_secs(20);
 
 /// A quorum of one vote, which needs no warm-up.
-const ONE: QuorumRule = QuorumRule { at_least: 1, share: 0.0, consecutive_failures: 0 };
+const ONE: QuorumRule = Quorum::at_least(1).rule(0, Duration::ZERO);
 /// A quorum of half of the members.
-const HALF: QuorumRule = QuorumRule { at_least: 2, share: 0.5, consecutive_failures: 0 };
+const HALF: QuorumRule = Quorum::majority().rule(0, Duration::ZERO);
 
 fn circuit(name: &str, vote: bool, quorum: QuorumRule) -> SyncCircuit {
     let circuit = if vote { voter(quorum) } else { member(quorum) };

@@ -2,17 +2,18 @@
 --
 -- KEYS for each circuit: record, votes, failures, leases, members, local.
 -- ARGV: 3 instance, 4 lifetime, 5 grace; then for each circuit: name, member (0 or 1), vote (0 or 1),
---   consecutive failures, least votes, share, limit of consecutive failures, open time;
+--   time since the last success ('' unknown), ages of the consecutive failures, separated by spaces;
+--   least votes, share, limit of consecutive failures, their span, open time;
 --   local open time ('' unknown, 0 not open, 'until_reset');
 --   the known record: epoch, state, remaining, override, remaining of the override, reason, by.
 -- Returns for each circuit: members, votes, votes needed, warming up (0 or 1), local open time, and
 -- the record if it is newer than the known one.
-local PER_CIRCUIT_KEYS, PER_CIRCUIT_ARGS = 6, 16
+local PER_CIRCUIT_KEYS, PER_CIRCUIT_ARGS = 6, 18
 local instance, lifetime, grace = ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 
--- The sorted set of members has two other entries, with scores that are larger than each time. They
--- are lost together with the members. The names of members begin with a colon.
-local LARGEST_TIME, WARM_UP, CLOCK = '1e14', 1e15, 2e15
+-- The sorted set of members has three other entries, with scores that are larger than each time.
+-- They are lost together with the members. The names of members begin with a colon.
+local LARGEST_TIME, WARM_UP, CLOCK, SUCCESS = '1e14', 1e15, 2e15, 3e15
 local CLOCK_TOLERANCE = 1000
 
 -- How long an entry without an end is kept: instance names may be random.
@@ -25,21 +26,21 @@ end
 
 -- Takes a record from a process that knows a later one than the store.
 local function restore(record, a)
-  local epoch, state, manual = tonumber(ARGV[a + 10]), ARGV[a + 11], ARGV[a + 13]
+  local epoch, state, manual = tonumber(ARGV[a + 12]), ARGV[a + 13], ARGV[a + 15]
   -- In an empty store nothing means closed already.
   if epoch <= record.epoch or (record.epoch == 0 and state == 'closed' and manual == '') then
     return
   end
-  local length = tonumber(ARGV[a + 12])
+  local length = tonumber(ARGV[a + 14])
   if state ~= 'open' then
     length = 0
   end
   -- The leases of a half-open circuit are lost.
   record.epoch, record.state = epoch, state == 'closed' and 'closed' or 'open'
   record.length, record.ends = length, length and now + length
-  record.manual, record.manual_length = manual, manual ~= '' and tonumber(ARGV[a + 14]) or nil
+  record.manual, record.manual_length = manual, manual ~= '' and tonumber(ARGV[a + 16]) or nil
   record.manual_ends = record.manual_length and now + record.manual_length
-  record.reason, record.by, record.grace = ARGV[a + 15], ARGV[a + 16], grace
+  record.reason, record.by, record.grace = ARGV[a + 17], ARGV[a + 18], grace
   record.changed = true
   clear_round(record)
   if record.manual_ends and record.manual_ends <= now then
@@ -85,11 +86,27 @@ local function expire(keys, members, own)
   end
 end
 
--- Stores the membership and the ballot. Returns whether the vote counts, and the failures that count.
-local function set_member(record, members, a)
+-- Returns the time of the latest success of a member, or 0.
+local function update_success(members, a)
+  local latest = score_of(members, 'success', SUCCESS) or 0
+  local age = tonumber(ARGV[a + 4])
+  if ARGV[a + 2] == '1' and age and now - age > latest then
+    latest = now - age
+    redis.call('ZADD', members, int(SUCCESS + latest), 'success')
+  end
+  return math.min(latest, now)
+end
+
+-- Stores the membership and the ballot. Returns whether the vote counts, and whether failures count.
+local function set_member(record, members, success, a)
   local keys = record.keys
   local counts = ARGV[a + 2] == '1' and record.state == 'closed' and record.manual == ''
-  local vote, failures = counts and ARGV[a + 3] == '1', counts and tonumber(ARGV[a + 4]) or 0
+  local vote, failed_at = counts and ARGV[a + 3] == '1', {}
+  for age in string.gmatch(counts and ARGV[a + 5] or '', '%d+') do
+    if now - age >= success then
+      failed_at[#failed_at + 1] = int(now - age)
+    end
+  end
   if ARGV[a + 2] == '1' then
     redis.call('ZADD', members, int(now + lifetime), ':' .. instance, int(CLOCK + now), 'clock')
     redis.call('ZADD', members, 'NX', int(WARM_UP + now + lifetime), 'warm_up')
@@ -103,38 +120,45 @@ local function set_member(record, members, a)
   else
     redis.call('ZREM', keys.votes, instance)
   end
-  if failures > 0 then
-    redis.call('HSET', keys.failures, instance, int(failures))
+  if #failed_at > 0 then
+    redis.call('HSET', keys.failures, instance, table.concat(failed_at, ' '))
     extend(keys.failures, lifetime)
   else
     redis.call('HDEL', keys.failures, instance)
   end
-  return vote, failures
+  return vote, #failed_at > 0
 end
 
--- Returns the sum of the consecutive failures of the live members.
-local function sum_failures(key, members)
-  local sum, flat = 0, redis.call('HGETALL', key)
+-- Returns whether the failures of the live members since the latest success open the circuit.
+local function are_failures_enough(key, members, success, limit, span)
+  local count, first, flat = 0, now, redis.call('HGETALL', key)
   for i = 1, #flat, 2 do
     local ends = score_of(members, ':' .. flat[i], 0)
     if ends and ends > now then
-      sum = sum + tonumber(flat[i + 1])
+      for at in string.gmatch(flat[i + 1], '%d+') do
+        at = tonumber(at)
+        if at >= success then
+          count, first = count + 1, math.min(first, at)
+        end
+      end
     else
       redis.call('HDEL', key, flat[i])
     end
   end
-  return sum
+  return limit > 0 and count >= limit and now - first >= span
 end
 
 local function sync(k, a)
   local keys, members, own = keys_at(k + 1), KEYS[k + 5], KEYS[k + 6]
-  local name, known_epoch = ARGV[a + 1], tonumber(ARGV[a + 10])
-  local at_least, share, limit = tonumber(ARGV[a + 5]), tonumber(ARGV[a + 6]), tonumber(ARGV[a + 7])
+  local name, known_epoch = ARGV[a + 1], tonumber(ARGV[a + 12])
+  local at_least, share = tonumber(ARGV[a + 6]), tonumber(ARGV[a + 7])
+  local limit, span = tonumber(ARGV[a + 8]), tonumber(ARGV[a + 9])
   local record = read(keys)
   restore(record, a)
   expire(keys, members, own)
-  local local_open = update_local(own, ARGV[a + 9])
-  local vote, failures = set_member(record, members, a)
+  local local_open = update_local(own, ARGV[a + 11])
+  local success = update_success(members, a)
+  local vote, has_failures = set_member(record, members, success, a)
 
   local live = redis.call('ZCOUNT', members, '(' .. int(now), LARGEST_TIME)
   local expired = redis.call('ZCOUNT', members, '-inf', int(now))
@@ -149,13 +173,13 @@ local function sync(k, a)
     reason = nil
   elseif vote and votes >= needed then
     reason = 'quorum'
-  elseif failures > 0 and limit > 0 and sum_failures(keys.failures, members) >= limit then
+  elseif has_failures and are_failures_enough(keys.failures, members, success, limit, span) then
     reason = 'consecutive failures'
   end
   if reason then
     -- The store may have lost or forgotten the record of a closed circuit.
     record.epoch = math.max(record.epoch, known_epoch)
-    begin_epoch(record, now, 'open', tonumber(ARGV[a + 8]), reason, instance, grace)
+    begin_epoch(record, now, 'open', tonumber(ARGV[a + 10]), reason, instance, grace)
     votes = 0
   end
   if record.epoch > 0 and not record.changed and not redis.call('ZSCORE', KEYS[#KEYS - 1], name) then

@@ -46,6 +46,13 @@ fn earlier(random: &mut fastrand::Rng) -> Option<usize> {
     random.bool().then(|| random.usize(..4))
 }
 
+/// The ages of failures differ from those of successes by more than a history takes.
+fn ballot(random: &mut fastrand::Rng) -> Ballot {
+    let since_success = (random.u8(..4) == 0).then(|| LONG / 6 * random.u32(..3) * 2);
+    let failure_ages = (0..random.usize(..4)).map(|_| LONG / 6 * (random.u32(..3) * 2 + 1)).collect();
+    Ballot { vote: random.u8(..3) == 0, since_success, failure_ages }
+}
+
 fn step(random: &mut fastrand::Rng) -> Step {
     let (circuit, instance) = (name(random, "circuit"), name(random, "instance"));
     let (grace, probes) = (if random.u8(..8) == 0 { Duration::ZERO } else { LONG }, random.u32(1..4));
@@ -56,11 +63,12 @@ fn step(random: &mut fastrand::Rng) -> Step {
             let circuit = SyncCircuit {
                 name: circuit,
                 member: random.u8(..8) > 0,
-                ballot: Ballot { vote: random.bool(), consecutive_failures: random.u32(..3) },
+                ballot: ballot(random),
                 quorum: QuorumRule {
                     at_least: random.u32(..4),
                     share: if random.u8(..4) == 0 { 0.5 } else { 0.0 },
-                    consecutive_failures: random.u32(..4),
+                    consecutive_failures: random.u32(..6),
+                    consecutive_failures_span: LONG / 6 * random.u32(..3) * 2,
                 },
                 open_for: endless_or_time(random),
                 local: random

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::super::RedisStore;
 use super::{DEADLINE, LONG, PREFIX, heartbeat, lease, next_update, operation, session, store, trip};
+use crate::quorum::Quorum;
 use crate::record::{CircuitRecord, FleetState, Override};
 use crate::store::StoreErrorKind::Unreachable;
 use crate::store::{Action, Ballot, LocalOpen, Operation, Session, SyncRequest, Update};
@@ -224,6 +225,23 @@ async fn moved_slot_ends_the_session() {
 }
 
 #[tokio::test]
+async fn success_from_before_clock_step_back_is_lost_with_the_members() {
+    let server = Redis::start();
+    let mut session = session(&server).await;
+    let mut circuit = heartbeat(None);
+    circuit.circuits[0].quorum = Quorum::at_least(1).rule(2, Duration::ZERO);
+    circuit.circuits[0].ballot.since_success = Some(Duration::ZERO);
+    session.sync(&circuit).await.unwrap();
+    // The clock is set back: all that it has written is an hour ahead.
+    for member in ["clock", "success"] {
+        server.command(&format!("ZINCRBY {PREFIX}:m:search 3600000 {member}"));
+    }
+    circuit.circuits[0].ballot =
+        Ballot { failure_ages: vec![Duration::from_secs(1); 2], ..Ballot::default() };
+    assert!(session.sync(&circuit).await.unwrap()[0].record.is_some());
+}
+
+#[tokio::test]
 async fn all_keys_expire_except_those_in_force() {
     let server = Redis::start();
     let mut session = session(&server).await;
@@ -241,7 +259,7 @@ async fn all_keys_expire_except_those_in_force() {
     session.operate(&operation(Action::Reset)).await.unwrap();
     let mut voter: SyncRequest = heartbeat(None);
     voter.circuits[0].quorum.at_least = 2;
-    voter.circuits[0].ballot = Ballot { vote: true, consecutive_failures: 1 };
+    voter.circuits[0].ballot = Ballot { vote: true, failure_ages: vec![Duration::ZERO], ..Ballot::default() };
     voter.circuits[0].local = LocalOpen::For(LONG);
     session.sync(&voter).await.unwrap();
     for (kind, limit) in [("m", 2 * LONG), ("v", LONG), ("f", LONG), ("l", LONG)] {
