@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tower_breaker::{BreakerConfig, Circuit, CircuitRegistry};
 
-use crate::agent::{Agent, GRACE, Request, Shared, View, check_name};
+use crate::agent::{Agent, GRACE, Reply, Request, Shared, View, check_name};
 use crate::builder::FleetBuilder;
 use crate::error::FleetError;
 use crate::operation::{FleetAction, FleetOperation};
@@ -181,16 +181,9 @@ impl Fleet {
     }
 
     /// Sends a request to the agent. Returns an error if the agent does not run.
-    async fn ask<T>(
-        &self,
-        request: impl FnOnce(oneshot::Sender<Result<T, FleetError>>) -> Request,
-    ) -> Result<T, FleetError> {
-        let (sender, reply) = oneshot::channel();
-        self.shared.request(request(sender))?;
-        match timeout(self.shared.settings.longest_wait(), reply).await {
-            Ok(Ok(result)) => result,
-            Ok(Err(_)) | Err(_) => Err(FleetError::Stopped),
-        }
+    async fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, FleetError> {
+        let asked = self.shared.ask(request);
+        timeout(self.shared.settings.longest_wait(), asked).await.unwrap_or(Err(FleetError::Stopped))
     }
 
     /// Returns the connection of this process to the fleet.

@@ -42,6 +42,9 @@ pub(crate) use names::{key_name, prefix};
 use records::Records;
 pub(crate) use tracking::Keys;
 
+/// The number of keys that wait for the agent to join, if not more can take part.
+const MAX_JOINING: usize = 1024;
+
 /// Returns the stable text of a key.
 pub(crate) type KeyText<K> = Arc<dyn Fn(&K) -> String + Send + Sync>;
 
@@ -64,6 +67,8 @@ struct State {
     records: Records,
     /// How many keys take part.
     keys: usize,
+    /// How many keys wait for the agent to join.
+    joining: usize,
     /// Whether a key could not take part since the circuits were visited last.
     has_refused: bool,
     has_warned: bool,
@@ -149,6 +154,17 @@ impl Layer {
         if !std::mem::replace(&mut self.state().has_warned, true) {
             telemetry::key_is_local(self.label, self.max_keys, problem);
         }
+    }
+
+    /// Whether one more key may wait to join. Otherwise a visit of all circuits finds it later.
+    fn may_join(&self) -> bool {
+        let mut state = self.state();
+        if state.joining >= self.max_keys.max(MAX_JOINING) {
+            state.has_refused = true;
+            return false;
+        }
+        state.joining += 1;
+        true
     }
 
     pub(super) fn on_added(&self) {
@@ -245,6 +261,7 @@ impl Shared {
             // Listeners are called for what happens from now on.
             if is_troubled(&circuit.status(), self.settings.lifetime())
                 && let Some(name) = layer.name(text_of(text, circuit.key()).as_deref())
+                && layer.may_join()
             {
                 let join = KeyRequest::Join(Arc::clone(&layer), name, circuit.weak());
                 self.request(Request::Key(join))?;
@@ -328,7 +345,7 @@ impl Shared {
             Event::Signal(signal) => signal == Signal::Failure,
             Event::Transition(_) => is_unclosed(circuit.status().state),
         };
-        if joins {
+        if joins && layer.may_join() {
             // An error: the agent has ended, and the circuit decides for itself.
             let _ = self.request(Request::Key(KeyRequest::Join(Arc::clone(layer), name, circuit.weak())));
         }

@@ -45,7 +45,7 @@ use self::circuit::Tuning;
 #[cfg(feature = "keyed")]
 pub(crate) use self::keyed::{KeyText, key_name};
 pub(crate) use self::run::Agent;
-pub(crate) use self::shared::{Request, Shared, View, check_name};
+pub(crate) use self::shared::{Reply, Request, Shared, View, check_name};
 
 /// A point in time: the time since the agent was built.
 pub(crate) type Time = Duration;

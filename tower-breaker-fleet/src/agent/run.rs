@@ -502,10 +502,9 @@ pub(super) fn no_reply(limit: Duration) -> StoreError {
 /// Refuses a request, because there is no connection.
 fn refuse(request: Request, kind: StoreErrorKind, error: &str) {
     let error = || FleetError::from(StoreError { kind, message: error.to_owned(), source: None });
-    // An error: the caller no longer waits.
     match request {
-        Request::Operate(_, reply) => _ = reply.send(Err(error())),
-        Request::List(_, _, reply) => _ = reply.send(Err(error())),
+        Request::Operate(_, reply) => reply.send(Err(error())),
+        Request::List(_, _, reply) => reply.send(Err(error())),
         Request::Share(_) | Request::Key(_) | Request::FillCache | Request::Leave(_) => {}
     }
 }

@@ -316,14 +316,13 @@ fn answer_with<T, U>(
 ) -> Result<(), StoreError> {
     match result {
         Ok(value) => {
-            // An error: the caller no longer waits.
-            let _ = reply.send(convert(value));
+            reply.send(convert(value));
             Ok(())
         }
         Err(error) => {
             let StoreError { kind, message, source } = error;
             let lost = StoreError { kind, message: message.clone(), source: None };
-            let _ = reply.send(Err(FleetError::from(StoreError { kind, message, source })));
+            reply.send(Err(FleetError::from(StoreError { kind, message, source })));
             Err(lost)
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tower_breaker::{Circuit, ConfigError};
 
@@ -23,7 +23,27 @@ const MAX_NAME_BYTES: usize = 256;
 /// How many records of circuits that this process does not share yet are kept.
 const MAX_CACHED_RECORDS: usize = 1024;
 
-pub(crate) type Reply<T> = oneshot::Sender<Result<T, FleetError>>;
+/// The number of operations that wait for the agent. Further callers wait before they send theirs.
+const MAX_ASKED: usize = 256;
+
+/// The sender of the reply to a request.
+pub(crate) struct Reply<T> {
+    sender: oneshot::Sender<Result<T, FleetError>>,
+    /// One of [`MAX_ASKED`]. It is free when the agent has dropped the request.
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+impl<T> Reply<T> {
+    pub(crate) fn send(self, result: Result<T, FleetError>) {
+        // An error: the caller no longer waits.
+        let _ = self.sender.send(result);
+    }
+
+    /// Whether the caller no longer waits.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.sender.is_closed()
+    }
+}
 
 /// A request of a handle.
 pub(crate) enum Request {
@@ -108,6 +128,7 @@ pub(crate) struct Shared {
     pub(super) layers: Layers,
     start: Instant,
     inbox: mpsc::UnboundedSender<Request>,
+    asked: Arc<Semaphore>,
     readiness: watch::Sender<Readiness>,
     state: Mutex<State>,
 }
@@ -115,7 +136,8 @@ pub(crate) struct Shared {
 impl Shared {
     pub(crate) fn new(settings: Settings, inbox: mpsc::UnboundedSender<Request>) -> Self {
         let (mailbox, layers, readiness, state) = Default::default();
-        Self { settings, mailbox, layers, start: Instant::now(), inbox, readiness, state }
+        let asked = Arc::new(Semaphore::new(MAX_ASKED));
+        Self { settings, mailbox, layers, start: Instant::now(), inbox, asked, readiness, state }
     }
 
     pub(crate) fn now(&self) -> Time {
@@ -128,6 +150,14 @@ impl Shared {
 
     pub(crate) fn request(&self, request: Request) -> Result<(), FleetError> {
         self.inbox.send(request).map_err(|_| FleetError::Stopped)
+    }
+
+    /// Sends a request, and returns its reply.
+    pub(crate) async fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, FleetError> {
+        let _permit = Arc::clone(&self.asked).acquire_owned().await.ok();
+        let (sender, reply) = oneshot::channel();
+        self.request(request(Reply { sender, _permit }))?;
+        reply.await.unwrap_or(Err(FleetError::Stopped))
     }
 
     pub(crate) fn readiness(&self) -> watch::Receiver<Readiness> {

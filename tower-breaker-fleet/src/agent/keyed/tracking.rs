@@ -67,7 +67,13 @@ impl Agent {
                     self.keys.outdated.push_back(layer);
                 }
             }
-            KeyRequest::Join(layer, name, circuit) => self.join(&layer, name, circuit),
+            KeyRequest::Join(layer, name, circuit) => {
+                {
+                    let mut state = layer.state();
+                    state.joining = state.joining.saturating_sub(1);
+                }
+                self.join(&layer, name, circuit);
+            }
             KeyRequest::Replace(layer, name, circuit) => self.add_key(&layer, name, circuit),
             KeyRequest::Add(slot) => self.add_key_slot(*slot),
         }
