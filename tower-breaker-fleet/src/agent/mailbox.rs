@@ -23,9 +23,9 @@ pub(crate) enum Event {
 impl Event {
     /// Returns the kind of the event. A later event of a circuit replaces an earlier one of its
     /// kind, because the agent reads the status of the circuit.
-    fn kind(&self) -> Kind {
+    fn kind(self) -> Kind {
         match self {
-            Self::Signal(signal) => Kind::Signal(mem::discriminant(signal)),
+            Self::Signal(signal) => Kind::Signal(mem::discriminant(&signal)),
             Self::Transition(Moved { reason, .. }) => Kind::Transition {
                 of_override: matches!(reason, Reason::Forced | Reason::Released | Reason::OverrideEnded),
             },
@@ -154,7 +154,7 @@ mod tests {
         assert!(events.len() <= MAX_EVENTS, "{}", events.len());
         let of_circuit = |id: Id| events.iter().filter(move |(of, _)| *of == id).map(|(_, event)| *event);
         for epoch in 99_997..100_000 {
-            let last = of_circuit(Id::from(epoch % 3)).last();
+            let last = of_circuit(Id::from(epoch % 3)).next_back();
             assert_eq!(last, Some(transition(Reason::Tripped, epoch)));
         }
         let first: Vec<_> = of_circuit(500 % 3).take(2).collect();

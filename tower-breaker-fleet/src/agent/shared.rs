@@ -154,9 +154,9 @@ impl Shared {
 
     /// Sends a request, and returns its reply.
     pub(crate) async fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, FleetError> {
-        let _permit = Arc::clone(&self.asked).acquire_owned().await.ok();
+        let permit = Arc::clone(&self.asked).acquire_owned().await.ok();
         let (sender, reply) = oneshot::channel();
-        self.request(request(Reply { sender, _permit }))?;
+        self.request(request(Reply { sender, _permit: permit }))?;
         reply.await.unwrap_or(Err(FleetError::Stopped))
     }
 

@@ -143,8 +143,7 @@ async fn keys_that_wait_for_the_agent_are_bounded_and_join_later() {
     let agent = Agent::new(Arc::clone(&fleet.shared), Arc::new(MemoryStore::new()), inbox);
     let agent = tokio::spawn(agent.run());
     tokio::time::sleep(Duration::from_secs(60)).await;
-    let missing =
-        (300..KEYS).filter(|key| fleet.circuit_status(&Fleet::key_name("hosts", &key.to_string())).is_none());
+    let missing = (300..KEYS).filter(|key| fleet.circuit_status(&Fleet::key_name("hosts", key)).is_none());
     assert_eq!(missing.count(), 0);
     agent.abort();
 }
