@@ -293,7 +293,7 @@ async fn single_vote_opens_key_with_quorum_of_one() {
 }
 
 /// The same on a real store, in real time.
-#[cfg(feature = "redis")]
+#[cfg(all(feature = "redis", unix))]
 #[tokio::test]
 async fn quorum_opens_key_for_all_with_redis() {
     let server = test_servers::Redis::start();

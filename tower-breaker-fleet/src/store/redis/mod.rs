@@ -10,7 +10,7 @@ mod error;
 mod keys;
 mod script;
 mod session;
-#[cfg(test)]
+#[cfg(all(test, unix))]
 mod tests;
 #[cfg(feature = "redis-tls")]
 mod tls;
