@@ -96,17 +96,24 @@ fn problem(url: &str, shown: &str) -> ConfigError {
 /// Returns a URL without its password.
 ///
 /// A wrong URL may contain an unencoded password, with `/`, `?`, `#` and `@`. So everything up to
-/// the last `@` goes, and everything after `?`.
+/// the last `@` goes, and everything after `?` or `#`. If an `@` is there, too, the rest may also
+/// be a part of the password.
 fn redact(url: &str) -> String {
     let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
-    let (user_info, rest) = rest.rsplit_once('@').map_or((None, rest), |(info, rest)| (Some(info), rest));
-    let place = rest.split(['?', '#']).next().unwrap_or_default();
+    let (rest, hidden) = rest.find(['?', '#']).map_or((rest, ""), |start| rest.split_at(start));
+    let place = rest.rsplit_once('@').map_or(rest, |(_, place)| place);
     let mut shown = String::new();
     if !scheme.is_empty() && scheme.chars().all(|c| c.is_ascii_alphanumeric() || c == '+') {
         shown.push_str(scheme);
         shown.push_str("://");
     }
-    if user_info.is_some() {
+    // A query after a path names a Unix socket, so an `@` is one of its password.
+    let is_socket = place.starts_with('/');
+    if hidden.contains('@') && !is_socket {
+        shown.push_str("***");
+        return shown;
+    }
+    if place.len() < rest.len() {
         shown.push_str("***@");
     }
     shown.push_str(place);
@@ -123,7 +130,10 @@ mod tests {
             ("redis://host:7000/2", "redis://host:7000/2"),
             ("redis://app:secret@host", "redis://***@host"),
             ("redis://:secret@host/x", "redis://***@host/x"),
-            ("redis://:se@cr/et?x#y@host", "redis://***@host"),
+            ("redis://:se@cr/et@host", "redis://***@host"),
+            ("redis://:se@cr/et?x#y@host", "redis://***"),
+            ("redis://host?pass=s@cret", "redis://***"),
+            ("redis+unix:///run/redis.sock?pass=s@cret", "redis+unix:///run/redis.sock"),
             ("redis+unix:///run/redis.sock?pass=secret&db=1", "redis+unix:///run/redis.sock"),
             ("app:secret@host", "***@host"),
             ("secret://x@host", "secret://***@host"),

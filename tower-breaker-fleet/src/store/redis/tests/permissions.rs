@@ -69,3 +69,21 @@ fn assert_refused(error: &StoreError, part: &str) {
     assert!(error.message.contains(part), "{error:?}");
     assert!(!error.message.contains("secret"), "{error:?}");
 }
+
+#[tokio::test]
+async fn special_characters_of_password_are_decoded() {
+    let server = Redis::start_tcp();
+    let password = "p@s:s/w?o#r%d+&=[é]";
+    server.command(&format!("ACL SETUSER fleet on >{password} {ACL_RULES}"));
+    let encoded: String = password.bytes().map(|byte| format!("%{byte:02x}")).collect();
+    for url in [
+        format!("redis://fleet:{encoded}@{}", server.address()),
+        format!("{}?user=fleet&pass={encoded}", server.url()),
+        // Only these have a meaning in a query.
+        format!("{}?user=fleet&pass=p@s:s/w?o%23r%25d%2b%26=[é]", server.url()),
+    ] {
+        let store = RedisStore::open(&url).unwrap();
+        store.open_session("orders").await.unwrap_or_else(|error| panic!("{url}: {error:?}"));
+        assert!(!format!("{store:?}").contains("s:s"), "{store:?}");
+    }
+}
