@@ -8,10 +8,15 @@ use std::path::{Path, PathBuf};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
+use crate::port::ReservedPort;
 use crate::program::{Process, Program};
+use crate::tls::Tls;
 
 /// The line that the server prints when it accepts connections.
 const READY: &str = "database system is ready to accept connections";
+
+/// The line that a replica prints when it accepts connections.
+const REPLICA_READY: &str = "database system is ready to accept read-only connections";
 
 /// The password of the superuser `postgres`.
 pub(crate) const PASSWORD: &str = "secret";
@@ -35,6 +40,7 @@ pub struct Postgres {
     process: Process,
     settings: Vec<String>,
     folder: TempDir,
+    port: Option<ReservedPort>,
 }
 
 impl Postgres {
@@ -54,15 +60,79 @@ impl Postgres {
     ///
     /// Panics if the programs are missing or fail.
     pub fn start_with(settings: &[&str]) -> Self {
-        let folder = TempDir::with_prefix("postgres-").expect("a temporary folder can be created");
-        // The user `postgres` creates the data and the socket in it.
+        Self::create(folder(), None, settings)
+    }
+
+    /// Starts a server that also listens on a loopback port, which the system picks. A restarted
+    /// server has the same port, and [`address`](Self::address) returns it.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the programs are missing or fail, or if loopback cannot be bound.
+    pub fn start_tcp_with(settings: &[&str]) -> Self {
+        Self::create(folder(), Some(ReservedPort::new()), settings)
+    }
+
+    /// Like [`start_tcp_with`](Self::start_tcp_with), with TLS for the clients on the port that
+    /// ask for it.
+    ///
+    /// The settings of `tls` that a file can express apply: authority, names, validity.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the programs are missing or fail, or if loopback cannot be bound.
+    pub fn start_tls(tls: &Tls) -> Self {
+        let folder = folder();
+        let (certificate, key) = tls.server_pem();
+        let file = |name: &str, content: String| {
+            let file = folder.path().join(name);
+            write(&file, content).expect("the folder is writable");
+            file.display().to_string()
+        };
+        let (certificate, key) = (file("certificate.pem", certificate), file("key.pem", key));
+        // The server refuses a key that others can read, and runs as another user than the tests.
+        let private = folder.path().join("private.pem").display().to_string();
+        let install = Program { path: "install".into(), package: "coreutils", user: Some("postgres") };
+        install.run(&["--mode=600".to_owned(), key, private.clone()]);
+        let settings =
+            ["ssl=on".to_owned(), format!("ssl_cert_file={certificate}"), format!("ssl_key_file={private}")];
+        Self::create(folder, Some(ReservedPort::new()), &settings.each_ref().map(String::as_str))
+    }
+
+    /// Starts a replica, which follows `primary` and is read-only until it is
+    /// [promoted](Self::promote).
+    ///
+    /// # Panics
+    ///
+    /// Panics if the programs are missing or fail.
+    pub fn start_replica_of(primary: &Self) -> Self {
+        let folder = folder();
+        program("pg_basebackup").run(&[
+            format!("--pgdata={}", data(folder.path())),
+            format!("--dbname={}", primary.url()),
+            "--write-recovery-conf".to_owned(),
+            "--checkpoint=fast".to_owned(),
+            "--no-sync".to_owned(),
+        ]);
+        let settings = primary.settings.clone();
+        let process = run(folder.path(), None, &settings, REPLICA_READY);
+        Self { process, settings, folder, port: None }
+    }
+
+    /// Makes a replica a primary, and waits until it is one.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the program fails.
+    pub fn promote(&mut self) {
+        program("pg_ctl").run(&["promote".to_owned(), format!("--pgdata={}", data(self.folder.path()))]);
+    }
+
+    fn create(folder: TempDir, port: Option<ReservedPort>, settings: &[&str]) -> Self {
         let path = folder.path();
-        set_permissions(path, Permissions::from_mode(0o777)).expect("the folder belongs to this user");
         let password = path.join("password");
         write(&password, PASSWORD).expect("the folder is writable");
-
-        let initdb = program("initdb");
-        let arguments = [
+        program("initdb").run(&[
             format!("--pgdata={}", data(path)),
             format!("--pwfile={}", password.display()),
             "--username=postgres".to_owned(),
@@ -70,11 +140,7 @@ impl Postgres {
             "--encoding=UTF8".to_owned(),
             "--no-locale".to_owned(),
             "--no-sync".to_owned(),
-        ];
-        let output = initdb.command(&arguments).output();
-        let output = output.unwrap_or_else(|error| panic!("{}", initdb.failed(&error.to_string())));
-        assert!(output.status.success(), "{}", initdb.failed(&String::from_utf8_lossy(&output.stderr)));
-
+        ]);
         let defaults = [
             "max_connections=10",
             "superuser_reserved_connections=0",
@@ -82,7 +148,7 @@ impl Postgres {
             "dynamic_shared_memory_type=mmap",
         ];
         let settings: Vec<_> = defaults.iter().chain(settings).map(|&setting| setting.to_owned()).collect();
-        Self { process: run(path, &settings), settings, folder }
+        Self { process: run(path, port.as_ref(), &settings, READY), settings, folder, port }
     }
 
     /// Returns the URL of the database `postgres`, with the superuser `postgres` and its password.
@@ -94,7 +160,8 @@ impl Postgres {
     ///
     /// The server does not check whether they exist.
     pub fn url_as(&self, user: &str, password: &str) -> String {
-        format!("postgresql://{user}:{password}@{}/postgres", url_host(self.folder.path()))
+        let port = self.port.as_ref().map_or_else(String::new, |port| format!(":{}", port.address().port()));
+        format!("postgresql://{user}:{password}@{}{port}/postgres", url_host(self.folder.path()))
     }
 
     /// Returns the URL with another host and port, such as the address of a
@@ -103,9 +170,21 @@ impl Postgres {
         format!("postgresql://postgres:{PASSWORD}@{address}/postgres")
     }
 
+    /// Returns the address of the loopback port.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the server listens on no port.
+    pub fn address(&self) -> SocketAddr {
+        self.port.as_ref().expect("`start_tcp_with` starts a server that listens on a port").address()
+    }
+
     /// Returns the path of the Unix socket.
     pub fn socket(&self) -> PathBuf {
-        self.folder.path().join(SOCKET)
+        match &self.port {
+            None => self.folder.path().join(SOCKET),
+            Some(port) => self.folder.path().join(format!(".s.PGSQL.{}", port.address().port())),
+        }
     }
 
     /// Stops the server and all its sessions (SIGSTOP): they keep their connections and answer
@@ -152,7 +231,7 @@ impl Postgres {
     /// Panics if the server fails.
     pub fn restart(&mut self) {
         self.stop();
-        self.process = run(self.folder.path(), &self.settings);
+        self.process = run(self.folder.path(), self.port.as_ref(), &self.settings, READY);
     }
 }
 
@@ -165,18 +244,27 @@ impl Drop for Postgres {
     }
 }
 
+/// Returns a folder in which the user `postgres` can create the data and the socket.
+fn folder() -> TempDir {
+    let folder = TempDir::with_prefix("postgres-").expect("a temporary folder can be created");
+    set_permissions(folder.path(), Permissions::from_mode(0o777)).expect("the folder belongs to this user");
+    folder
+}
+
 /// Starts the server for the data in `folder`.
-fn run(folder: &Path, settings: &[String]) -> Process {
-    let mut arguments = vec![
-        "-D".to_owned(),
-        data(folder),
-        "-k".to_owned(),
-        folder.display().to_string(),
-        "-h".to_owned(),
-        String::new(),
-    ];
-    arguments.extend(settings.iter().flat_map(|setting| ["-c".to_owned(), setting.clone()]));
-    Process::start(&program("postgres"), &arguments, READY)
+fn run(folder: &Path, port: Option<&ReservedPort>, settings: &[String], ready: &str) -> Process {
+    let mut arguments = vec!["-D".to_owned(), data(folder)];
+    let mut set = |setting: String| arguments.extend(["-c".to_owned(), setting]);
+    match port.map(ReservedPort::address) {
+        None => set("listen_addresses=".to_owned()),
+        Some(address) => {
+            set(format!("listen_addresses={}", address.ip()));
+            set(format!("port={}", address.port()));
+        }
+    }
+    set(format!("unix_socket_directories={}", folder.display()));
+    settings.iter().cloned().for_each(set);
+    Process::start(&program("postgres"), &arguments, ready)
 }
 
 /// Returns the host of a URL for the Unix socket in `folder`.

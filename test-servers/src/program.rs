@@ -39,6 +39,17 @@ impl Program {
         command
     }
 
+    /// Runs the program to its end.
+    ///
+    /// # Panics
+    ///
+    /// Panics with what it printed if it is missing or fails.
+    pub(crate) fn run(&self, arguments: &[String]) {
+        let output = self.command(arguments).output();
+        let output = output.unwrap_or_else(|error| panic!("{}", self.failed(&error.to_string())));
+        assert!(output.status.success(), "{}", self.failed(&String::from_utf8_lossy(&output.stderr)));
+    }
+
     /// Returns the text of a failure to run the program.
     pub(crate) fn failed(&self, problem: &str) -> String {
         let path = self.path.display();

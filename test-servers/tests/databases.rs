@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use test_servers::{PgBouncer, Postgres, Redis};
+use test_servers::{PgBouncer, Postgres, Redis, Tls};
 
 /// Returns the server's folder, from a URL that contains its path.
 fn postgres_folder(server: &Postgres) -> PathBuf {
@@ -57,6 +57,42 @@ fn postgres_answers_until_it_ends() {
 #[should_panic(expected = "no_such_setting")]
 fn postgres_unknown_setting_is_named() {
     Postgres::start_with(&["no_such_setting=1"]);
+}
+
+#[test]
+fn postgres_keeps_its_port_over_a_restart() {
+    let mut server = Postgres::start_tcp_with(&[]);
+    for _ in 0..2 {
+        let mut stream = std::net::TcpStream::connect(server.address()).unwrap();
+        stream.write_all(&SSL_REQUEST).unwrap();
+        let mut answer = [0];
+        stream.read_exact(&mut answer).unwrap();
+        assert_eq!(answer, *b"N");
+        assert!(exchange(&server.socket(), &SSL_REQUEST).is_ok_and(|answer: [u8; 1]| answer == *b"N"));
+        server.restart();
+    }
+}
+
+#[test]
+fn postgres_with_tls_offers_it() {
+    let server = Postgres::start_tls(&Tls::new());
+    let mut stream = std::net::TcpStream::connect(server.address()).unwrap();
+    stream.write_all(&SSL_REQUEST).unwrap();
+    let mut answer = [0];
+    stream.read_exact(&mut answer).unwrap();
+    assert_eq!(answer, *b"S");
+}
+
+#[test]
+fn postgres_replica_outlives_its_primary() {
+    let mut primary = Postgres::start();
+    let mut replica = Postgres::start_replica_of(&primary);
+    let recovers = |replica: &Postgres| postgres_folder(replica).join("data/standby.signal").exists();
+    assert!(recovers(&replica));
+    primary.kill();
+    replica.promote();
+    assert!(!recovers(&replica) && postgres_answers(&postgres_folder(&replica)));
+    replica.restart();
 }
 
 #[test]
