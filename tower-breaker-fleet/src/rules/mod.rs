@@ -30,11 +30,12 @@
 //! counts failures from before them. A late message makes its success look later than it was. Then
 //! failures of others are lost that were reported before the message arrived, and later ones count.
 //!
-//! **Warm-up.** After a loss of data the store knows few members, and a few bad processes would
-//! be "the majority". So no vote is decided for one lifetime after the first member appeared.
-//! The same holds while the members that expired within the last lifetime outnumber the live ones,
-//! as in a network partition. A quorum without a share (`share == 0`) has no warm-up: the number of
-//! votes that it needs does not depend on the members.
+//! **Warm-up.** After a loss of data the store knows few members, and a few bad processes would be
+//! "the majority". So no vote is decided for one lifetime after the first member appeared. The
+//! warm-up begins again when all members have expired, as in an outage of the store: it forgets
+//! them one by one. No vote is decided either while the members that expired within the last
+//! lifetime outnumber the live ones, as in a network partition. A quorum without a share (`share
+//! == 0`) has no warm-up: the number of votes that it needs does not depend on the members.
 //!
 //! **Epoch** ([`begin_epoch`](CircuitData::begin_epoch)). A late message of an earlier decision must
 //! not change a later one. Each decision has a number: the larger of the last number plus 1 and the
@@ -125,7 +126,7 @@ pub(crate) struct CircuitData {
     /// The outcomes of probes in this epoch.
     successes: u32,
     failures: u32,
-    /// When the first lifetime since the first member appeared is over.
+    /// When the first lifetime is over since a member appeared while there was no live one.
     warm_up: Option<Deadline>,
     /// The latest success of a member.
     last_success: Option<u64>,
@@ -210,8 +211,11 @@ impl CircuitData {
     fn update_to(&mut self, now: u64) -> bool {
         self.correct_times(now);
         self.members.retain(|_, member| !member.until.is_over_for_its_length(now));
+        if self.members.values().all(|member| member.until.is_over(now)) {
+            self.warm_up = None;
+        }
         if self.members.is_empty() {
-            (self.warm_up, self.last_success) = (None, None);
+            self.last_success = None;
         }
         self.leases.retain(|_, lease| !lease.until.is_over_for_its_length(now));
         self.local.retain(|_, entry| !entry.until.is_over(now));

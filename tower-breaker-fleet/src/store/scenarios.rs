@@ -28,6 +28,7 @@ macro_rules! run_scenarios {
             quorum_opens_at_votes_needed
             share_of_members_opens_and_minority_does_not
             warm_up_without_earlier_members_decides_nothing
+            warm_up_begins_again_after_all_members_have_expired
             consecutive_failures_of_all_members_open
             consecutive_failures_before_success_of_any_member_do_not_count
             latest_success_counts_after_late_message_and_leave

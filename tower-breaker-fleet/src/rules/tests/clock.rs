@@ -131,6 +131,25 @@ fn lost_majority_of_members_delays_decisions_for_one_lifetime() {
 }
 
 #[test]
+fn loss_of_all_members_delays_decisions_for_one_lifetime() {
+    let lifetime = ms(LIFETIME);
+    let mut data = CircuitData::default();
+    for instance in ["a", "b", "c"] {
+        data.vote(instance, false, HALF, START);
+    }
+    data.vote("d", false, HALF, START + lifetime / 2);
+    // The store has forgotten all but one. Two are half of the members that it knows now.
+    let now = START + 2 * lifetime;
+    for instance in ["a", "b"] {
+        let synced = data.vote(instance, true, HALF, now);
+        assert_eq!((synced.warming_up, synced.record), (true, None));
+    }
+    assert!(data.vote("a", true, HALF, now + lifetime - 1).warming_up);
+    assert_eq!(data.vote("b", true, HALF, now + lifetime - 1).record, None);
+    assert!(data.vote("b", true, HALF, now + lifetime).record.is_some());
+}
+
+#[test]
 fn lost_half_of_members_delays_no_decision() {
     let mut data = CircuitData::default();
     for instance in ["a", "b", "c", "d"] {

@@ -73,7 +73,7 @@ CREATE UNLOGGED TABLE IF NOT EXISTS breaker_member (
   instance text COLLATE "C" NOT NULL,
   until_ms bigint NOT NULL,
   lifetime_ms bigint NOT NULL,
-  warm_until_ms bigint NOT NULL,      -- when the first lifetime of the first member was over
+  warm_until_ms bigint NOT NULL,      -- when the first lifetime of the first live member was over
   ballot_epoch bigint NOT NULL,
   vote boolean NOT NULL,
   success_ms bigint,                  -- the latest success of a member when this row was written
@@ -368,11 +368,11 @@ BEGIN
   -- Expired members are kept for another lifetime, because the warm-up depends on their number.
   SELECT
     count(*) FILTER (WHERE o.is_live), count(*) FILTER (WHERE o.is_live AND o.counts AND o.vote),
-    count(*) FILTER (WHERE o.is_other AND NOT o.is_live), min(o.warm), max(o.success)
+    count(*) FILTER (WHERE o.is_other AND NOT o.is_live), min(o.warm) FILTER (WHERE o.was_live), max(o.success)
   INTO members, votes, expired, warm_until, success
   FROM (
     SELECT b.vote, b.instance <> p_instance AS is_other, b.ballot_epoch = ballot_round AS counts,
-      b.instance <> p_instance AND breaker_is_live(b, now_ms) AS is_live,
+      breaker_is_live(b, now_ms) AS was_live, b.instance <> p_instance AND breaker_is_live(b, now_ms) AS is_live,
       least(b.warm_until_ms, now_ms + b.lifetime_ms) AS warm,
       -- A success from before the clock was set back would be later than all failures.
       CASE WHEN b.success_ms <= now_ms + 1000 THEN least(b.success_ms, now_ms) END AS success

@@ -51,6 +51,21 @@ pub(crate) async fn warm_up_without_earlier_members_decides_nothing(backend: &dy
     assert_eq!(synced.record.expect("four votes open").state, FleetState::Open);
 }
 
+pub(crate) async fn warm_up_begins_again_after_all_members_have_expired(backend: &dyn Backend) {
+    let mut client = connect(backend, &namespace()).await;
+    client.establish(&["a", "b", "c"], MAJORITY).await;
+    for instance in ["a", "b"] {
+        client.sync_for(SHORT, instance, member(MAJORITY)).await;
+    }
+    client.sync_for(3 * SHORT, "c", member(MAJORITY)).await;
+    // All have expired, and the store has forgotten all but one.
+    tokio::time::sleep(4 * SHORT).await;
+    for instance in ["a", "b"] {
+        let synced = client.sync(instance, voter(MAJORITY)).await;
+        assert_eq!((synced.warming_up, synced.record), (true, None));
+    }
+}
+
 /// A quorum of one vote, or of this many consecutive failures.
 fn sum(limit: u32) -> QuorumRule {
     Quorum::at_least(1).rule(limit, Duration::ZERO)

@@ -83,6 +83,8 @@ local function expire(keys, members, own)
   redis.call('ZREMRANGEBYSCORE', keys.votes, '-inf', int(now))
   if redis.call('ZCOUNT', members, '-inf', LARGEST_TIME) == 0 then
     redis.call('DEL', members)
+  elseif redis.call('ZCOUNT', members, '(' .. int(now), LARGEST_TIME) == 0 then
+    redis.call('ZREM', members, 'warm_up')
   end
 end
 
