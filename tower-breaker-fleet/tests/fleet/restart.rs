@@ -1,5 +1,6 @@
 //! Processes start, end and leave.
 
+use tower_breaker::snapshot::CircuitSnapshot;
 use tower_breaker::{CircuitRegistry, Verdict};
 use tower_breaker_fleet::{FleetAction, FleetError, FleetOperation, FleetState};
 
@@ -206,4 +207,88 @@ async fn restored_override_of_the_fleet_ends_with_it() {
     other.fleet.operate(NAME, FleetOperation::new(FleetAction::Release)).await.unwrap();
     sleep(millis(10)).await;
     assert_eq!(circuit.status().state, CircuitState::Open);
+}
+
+/// Starts a process whose circuit is restored from a snapshot.
+async fn restored(store: &MemoryStore, instance: &str, snapshot: &CircuitSnapshot) -> Process {
+    let circuit = Circuit::new(config().build().unwrap());
+    circuit.restore(snapshot).unwrap();
+    let (fleet, agent) = Fleet::builder(store.clone()).instance(instance).build().unwrap();
+    let agent = tokio::spawn(agent);
+    fleet.share(&circuit).unwrap();
+    assert!(fleet.ready(seconds(1)).await);
+    Process { circuit, fleet, agent, is_good: true, admitted: 0 }
+}
+
+/// Returns a snapshot of a circuit after an operation on it.
+fn snapshot(operation: impl FnOnce(&Circuit)) -> CircuitSnapshot {
+    let circuit = Circuit::new(config().build().unwrap());
+    operation(&circuit);
+    circuit.snapshot()
+}
+
+#[tokio::test(start_paused = true)]
+async fn restored_open_time_of_the_process_is_a_vote_until_the_fleet_decides() {
+    let store = MemoryStore::new();
+    let other = Process::start(&store, "other");
+    let open = snapshot(|circuit| circuit.trip_for(seconds(20)).unwrap());
+    let process = restored(&store, "p0", &open).await;
+    assert_eq!(process.state(), CircuitState::Open);
+    assert!(process.fleet.circuit_status(NAME).unwrap().voting);
+    let trip = FleetOperation::new(FleetAction::Trip).open_for(seconds(60));
+    other.fleet.operate(NAME, trip).await.unwrap();
+    sleep(millis(10)).await;
+    let remaining = process.circuit.status().retry_after.unwrap();
+    assert!(remaining.abs_diff(seconds(60)) < millis(100), "{remaining:?}");
+    other.fleet.operate(NAME, FleetOperation::new(FleetAction::Reset)).await.unwrap();
+    sleep(millis(10)).await;
+    assert_eq!(process.state(), CircuitState::Closed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn fleet_that_is_open_replaces_a_restored_state() {
+    let store = MemoryStore::new();
+    let other = Process::start(&store, "other");
+    let trip = FleetOperation::new(FleetAction::Trip).open_for(seconds(60));
+    other.fleet.operate(NAME, trip).await.unwrap();
+    let closed = snapshot(|_| {});
+    let open = snapshot(|circuit| circuit.trip_for(seconds(20)).unwrap());
+    for (instance, snapshot) in [("p0", closed), ("p1", open)] {
+        let process = restored(&store, instance, &snapshot).await;
+        let remaining = process.circuit.status().retry_after.unwrap();
+        assert!(remaining.abs_diff(seconds(60)) < millis(100), "{instance}: {remaining:?}");
+        process.kill();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn restored_open_time_of_the_fleet_ends_by_itself_and_is_no_vote() {
+    let store = MemoryStore::new();
+    let other = Process::start(&store, "other");
+    let trip = FleetOperation::new(FleetAction::Trip).open_for(seconds(20));
+    other.fleet.operate(NAME, trip).await.unwrap();
+    sleep(millis(10)).await;
+    let open = other.circuit.snapshot();
+    other.fleet.operate(NAME, FleetOperation::new(FleetAction::Reset)).await.unwrap();
+    let mut process = restored(&store, "p0", &open).await;
+    assert!(!process.call(true), "the fleet has closed while the process was away");
+    assert!(!process.fleet.circuit_status(NAME).unwrap().voting);
+    sleep(seconds(25)).await;
+    assert!(process.call(true) && process.call(true));
+    assert_eq!(process.state(), CircuitState::Closed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn restored_override_that_the_fleet_has_released_stays() {
+    let store = MemoryStore::new();
+    let other = Process::start(&store, "other");
+    let forced = snapshot(|circuit| circuit.force_open().unwrap());
+    let process = restored(&store, "p0", &forced).await;
+    for action in [FleetAction::ForceClosed, FleetAction::Release, FleetAction::Reset] {
+        other.fleet.operate(NAME, FleetOperation::new(action)).await.unwrap();
+        sleep(millis(10)).await;
+        assert_eq!(process.state(), CircuitState::ForcedOpen, "{action:?}");
+    }
+    process.circuit.release();
+    assert_ne!(process.state(), CircuitState::ForcedOpen);
 }
