@@ -75,7 +75,7 @@ async fn special_characters_of_password_are_decoded() {
     let server = Redis::start_tcp();
     let password = "p@s:s/w?o#r%d+&=[é]";
     server.command(&format!("ACL SETUSER fleet on >{password} {ACL_RULES}"));
-    let encoded: String = password.bytes().map(|byte| format!("%{byte:02x}")).collect();
+    let encoded = password.bytes().fold(String::new(), |text, byte| format!("{text}%{byte:02x}"));
     for url in [
         format!("redis://fleet:{encoded}@{}", server.address()),
         format!("{}?user=fleet&pass={encoded}", server.url()),
