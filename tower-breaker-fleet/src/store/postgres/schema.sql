@@ -119,7 +119,11 @@ $$ SELECT pg_advisory_xact_lock(breaker_lock_key(p_namespace, p_circuit)) $$;
 -- The channel of a namespace. A name of a channel has at most 63 bytes.
 CREATE OR REPLACE FUNCTION breaker_channel(p_namespace text) RETURNS text
 LANGUAGE sql SECURITY DEFINER SET search_path FROM CURRENT AS
-$$ SELECT 'breaker_' || md5(concat_ws(chr(31), current_schema(), p_namespace)) $$;
+$$
+  -- A server in the mode FIPS has no md5.
+  SELECT 'breaker_' || left(
+    encode(sha256(convert_to(concat_ws(chr(31), current_schema(), p_namespace), 'UTF8')), 'hex'), 32)
+$$;
 
 -- Payloads have less than 8000 bytes. An update may be lost, an error would undo the decision.
 CREATE OR REPLACE FUNCTION breaker_notify(p_namespace text, message jsonb) RETURNS void LANGUAGE sql AS
