@@ -32,6 +32,11 @@ impl Target {
     /// Returns the error of a migration. Its privileges are those of an owner.
     pub(super) fn migration_failure(&self, error: Error) -> StoreError {
         let Self { server, user, database, schema } = self;
+        let newer = error.as_db_error().filter(|refusal| refusal.message().contains(NEWER_SCHEMA));
+        if let Some(refusal) = newer {
+            let problem = refusal.message();
+            return self.refused(&format!("{problem}; update tower-breaker-fleet, or set another schema"));
+        }
         let refusal =
             error.as_db_error().filter(|refusal| *refusal.code() == SqlState::INSUFFICIENT_PRIVILEGE);
         let Some(refusal) = refusal else { return self.failure(error) };
@@ -71,6 +76,7 @@ impl Target {
         let code = error.code();
         let text = error.message();
         let next = match code {
+            _ if is_unencrypted(error) => format!("the server demands TLS; {}", super::tls::ENCRYPT),
             _ if is_wrong_login(error) => {
                 format!("check the user `{user}` and its password in the URL, and pg_hba.conf")
             }
@@ -100,8 +106,19 @@ impl Target {
                 "another process held the lock of the circuit for too long; the server is overloaded"
                     .to_owned()
             }
+            &SqlState::QUERY_CANCELED if text.contains("statement timeout") => {
+                format!("run `ALTER ROLE {} SET statement_timeout = 0`, or a longer time", quoted(user))
+            }
+            // The driver has no name for it.
+            _ if code.code() == "57P05" => {
+                format!("run `ALTER ROLE {} SET idle_session_timeout = 0`", quoted(user))
+            }
             _ if may_pass(code) => "the agent tries again".to_owned(),
-            _ => format!("the schema `{schema}` may have been changed; run `PostgresStore::migrate`"),
+            // The functions do not fit the tables, or the rows.
+            _ if ["22", "23", "42", "P0"].iter().any(|class| code.code().starts_with(class)) => {
+                format!("the schema `{schema}` may have been changed; run `PostgresStore::migrate`")
+            }
+            _ => "look into the log of the server".to_owned(),
         };
         let kind = if may_pass(code) { StoreErrorKind::Unreachable } else { StoreErrorKind::Refused };
         (kind, format!("PostgreSQL at {server}: {text} ({}): {next}", code.code()))
@@ -114,6 +131,13 @@ impl Target {
         let text = error.to_string();
         let io = error.source().is_some_and(<dyn std::error::Error>::is::<io::Error>);
         match text.as_str() {
+            "error performing TLS handshake" if detail.contains("server does not support TLS") => (
+                StoreErrorKind::Refused,
+                format!(
+                    "PostgreSQL at {server} does not support TLS; enable it in the server (`ssl = on`), or \
+                     remove `sslmode` from the URL"
+                ),
+            ),
             "error performing TLS handshake" => (
                 StoreErrorKind::Refused,
                 format!(
@@ -152,6 +176,16 @@ impl Target {
 
 pub(super) const READ_ONLY: &str = "the server is a read-only replica, or `default_transaction_read_only` is on; \
      connect to the primary, for instance with several hosts and `target_session_attrs=read-write` in the URL";
+
+/// What `schema.sql` says if a later version has created the schema.
+pub(super) const NEWER_SCHEMA: &str = "the schema has version";
+
+/// Whether a server or pgbouncer takes no connection without TLS.
+fn is_unencrypted(error: &DbError) -> bool {
+    let text = error.message();
+    (*error.code() == SqlState::INVALID_AUTHORIZATION_SPECIFICATION && text.ends_with("no encryption"))
+        || (*error.code() == SqlState::PROTOCOL_VIOLATION && text.contains("SSL required"))
+}
 
 /// Whether the login is wrong. pgbouncer sends its refusals with the code of a protocol violation.
 fn is_wrong_login(error: &DbError) -> bool {

@@ -18,6 +18,7 @@ use tokio_postgres::{AsyncMessage, Client, Config, Connection, Error, Row, Socke
 pub(super) struct Link {
     client: Client,
     connection: Box<dyn Messages>,
+    server_version: Option<u32>,
     /// The payloads that arrived while a statement ran, with their channels.
     notifications: VecDeque<(String, String)>,
 }
@@ -29,7 +30,14 @@ impl Link {
         T::Stream: Send + 'static,
     {
         let (client, connection) = config.connect(tls).await?;
-        Ok(Self { client, connection: Box::new(connection), notifications: VecDeque::new() })
+        let server_version = connection.parameter("server_version").and_then(major);
+        let connection = Box::new(connection);
+        Ok(Self { client, connection, server_version, notifications: VecDeque::new() })
+    }
+
+    /// Returns the first number of the server's version. A pooler may report none.
+    pub(super) fn server_version(&self) -> Option<u32> {
+        self.server_version
     }
 
     /// Runs one unnamed statement, so that it also works behind a pool of transactions.
@@ -38,13 +46,13 @@ impl Link {
         sql: &str,
         parameters: &[(&(dyn ToSql + Sync), Type)],
     ) -> Result<Vec<Row>, Error> {
-        let Self { client, connection, notifications } = self;
+        let Self { client, connection, notifications, .. } = self;
         drive(connection.as_mut(), notifications, client.query_typed(sql, parameters)).await
     }
 
     /// Runs statements without parameters and results.
     pub(super) async fn run(&mut self, sql: &str) -> Result<(), Error> {
-        let Self { client, connection, notifications } = self;
+        let Self { client, connection, notifications, .. } = self;
         drive(connection.as_mut(), notifications, client.batch_execute(sql)).await
     }
 
@@ -74,6 +82,11 @@ impl fmt::Debug for Link {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Link").finish_non_exhaustive()
     }
+}
+
+/// Returns the first number of a version such as `15.4 (Debian 15.4-1)` or `16beta1`.
+fn major(version: &str) -> Option<u32> {
+    version.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
 }
 
 /// A connection, whose type depends on the encryption.

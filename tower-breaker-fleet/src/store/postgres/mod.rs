@@ -37,6 +37,15 @@ const SCHEMA_STATEMENT: &str = "SET LOCAL breaker_setup.schema = 'tower_breaker'
 
 /// How long a connection is idle before TCP checks it. A firewall may drop it silently.
 const KEEPALIVE: Duration = Duration::from_secs(30);
+/// The time between checks, and the number of checks without an answer that end the connection.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+const KEEPALIVE_RETRIES: u32 = 3;
+
+/// How long a connection to one of several hosts may take.
+///
+/// A host that was lost answers nothing. The attempt of the agent ends after 1 s by default, and
+/// must reach the next host before.
+const CONNECT_TO_ONE: Duration = Duration::from_millis(250);
 
 /// A store in PostgreSQL, directly or behind pgbouncer.
 ///
@@ -105,7 +114,8 @@ impl PostgresStore {
     /// `postgresql://app:password@db.example.com/breakers`.
     ///
     /// It connects later. The URL has the format of libpq, with the parameters that tokio-postgres
-    /// knows. It may name several hosts, with `target_session_attrs=read-write` for the primary.
+    /// knows. It may name several hosts, with `target_session_attrs=read-write` for the primary. A
+    /// host that does not answer for 250 ms, or for `connect_timeout`, is skipped then.
     ///
     /// # Errors
     ///
@@ -315,11 +325,21 @@ fn read_url(field: &'static str, url: &str, schema: &str) -> Result<(Config, Tar
     if hosts.is_empty() {
         return Err(invalid("a URL without a host"));
     }
-    // A password with `@` ends too early, and its rest would be shown as the host.
-    if hosts.iter().any(|host| host.contains('@')) {
+    // A password with `@` ends too early, and its rest would be shown as the host and the database.
+    let before_parameters = url.split('?').next().unwrap_or_default();
+    if before_parameters.matches('@').count() > 1 {
         return Err(invalid("a URL with `@` in its host, which is `%40` in a password"));
     }
     config.keepalives_idle(KEEPALIVE.min(config.get_keepalives_idle()));
+    if config.get_keepalives_interval().is_none() {
+        config.keepalives_interval(KEEPALIVE_INTERVAL);
+    }
+    if config.get_keepalives_retries().is_none() {
+        config.keepalives_retries(KEEPALIVE_RETRIES);
+    }
+    if hosts.len() > 1 && config.get_connect_timeout().is_none() {
+        config.connect_timeout(CONNECT_TO_ONE);
+    }
     if config.get_application_name().is_none() {
         config.application_name("tower-breaker-fleet");
     }
@@ -342,10 +362,16 @@ fn host_name(host: &Host) -> String {
 fn url_problem(error: &tokio_postgres::Error) -> String {
     let problem = std::error::Error::source(error).map_or_else(String::new, ToString::to_string);
     // Parameters of libpq. Any other name may be a part of a password.
-    let files = ["sslrootcert", "sslcert", "sslkey", "sslcrl", "passfile", "service", "gssencmode"];
+    let files = ["sslcert", "sslkey", "sslcrl", "passfile", "service", "gssencmode"];
     match problem.strip_prefix("unknown option `").and_then(|rest| rest.strip_suffix('`')) {
+        Some("sslrootcert") => {
+            "a URL with the parameter `sslrootcert`; use `PostgresStore::root_certificates`".to_owned()
+        }
         Some(option) if files.contains(&option) => format!("a URL with the parameter `{option}`"),
         Some(_) => "a URL with an unknown parameter; `?` is `%3F` in a password".to_owned(),
+        None if problem == "invalid value for option `sslmode`" => {
+            format!("a URL with an {problem}; `require` also verifies the certificate")
+        }
         None if problem.starts_with("invalid value for option") => format!("a URL with an {problem}"),
         None => {
             "a URL that cannot be read; special characters of a password are `%` and two digits".to_owned()

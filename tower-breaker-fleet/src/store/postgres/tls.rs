@@ -7,12 +7,21 @@ use super::failure::Target;
 use super::link::Link;
 use crate::store::StoreError;
 
+/// The oldest version of the server that is supported.
+const OLDEST: u32 = 15;
+
 /// The next step after a failed handshake.
 #[cfg(feature = "postgres-tls")]
 pub(super) const ADVICE: &str = "check that the certificate is valid for this host, and that the system or \
      `PostgresStore::root_certificates` has its root";
 #[cfg(not(feature = "postgres-tls"))]
 pub(super) const ADVICE: &str = "enable the feature `postgres-tls` of `tower-breaker-fleet`";
+
+/// The next step if a server demands TLS.
+#[cfg(feature = "postgres-tls")]
+pub(super) const ENCRYPT: &str = "remove `sslmode=disable` from the URL, and connect over TCP";
+#[cfg(not(feature = "postgres-tls"))]
+pub(super) const ENCRYPT: &str = ADVICE;
 
 /// The settings of TLS. Without the feature there are none.
 #[derive(Clone, Default)]
@@ -27,6 +36,7 @@ pub(super) struct Tls {
 
 impl Tls {
     /// Connects, with TLS if the URL does not forbid it and the server is not on a Unix socket.
+    /// Refuses an old server.
     pub(super) async fn connect(&self, config: &Config, target: &Target) -> Result<Link, StoreError> {
         let is_local = config.get_hosts().iter().all(|host| !matches!(host, Host::Tcp(_)));
         let link = if is_local || config.get_ssl_mode() == SslMode::Disable {
@@ -34,7 +44,14 @@ impl Tls {
         } else {
             self.connect_encrypted(config, target).await?
         };
-        link.map_err(|error| target.failure(error))
+        let link = link.map_err(|error| target.failure(error))?;
+        match link.server_version() {
+            Some(version) if version < OLDEST => {
+                let problem = format!("it has version {version}, and version {OLDEST} or later is needed");
+                Err(target.refused(&problem))
+            }
+            _ => Ok(link),
+        }
     }
 
     #[cfg(not(feature = "postgres-tls"))]

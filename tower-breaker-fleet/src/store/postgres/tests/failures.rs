@@ -1,10 +1,15 @@
 //! Refusals of the server, each with the next step.
 
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio_postgres::{Config, NoTls};
 
 use super::server::{Admin, migrated, shared};
-use super::{connect, connection_error, vote};
+use super::{DEADLINE, ONE, circuit, connect, connection_error, heartbeat, vote};
 use crate::error::FleetError;
+use crate::store::Backend;
 use crate::store::StoreErrorKind::{Refused, Unreachable};
 use crate::store::postgres::PostgresStore;
 
@@ -18,7 +23,13 @@ fn invalid_url_error_has_no_password() {
         ("postgresql://app:more@secret@db/breakers", "is `%40` in a password"),
         ("postgresql://app:more@secret:1@db/breakers", "option `port`"),
         ("postgresql://app?secret=1@db/breakers?secret=2", "is `%3F` in a password"),
-        ("postgresql://app:secret@db/breakers?sslrootcert=ca.pem", "with the parameter `sslrootcert`"),
+        ("postgresql://app:more@a/secret@db/breakers", "is `%40` in a password"),
+        ("postgresql://app:secret@db/breakers?sslrootcert=ca.pem", "use `PostgresStore::root_certificates`"),
+        ("postgresql://app:secret@db/breakers?sslcert=a.pem", "with the parameter `sslcert`"),
+        (
+            "postgresql://app:secret@db/breakers?sslmode=verify-full",
+            "`require` also verifies the certificate",
+        ),
         ("postgresql://app:secret@db:port/breakers", "option `port`"),
         ("postgresql://app:secret@db/breakers?secret", "cannot be read"),
     ] {
@@ -97,7 +108,7 @@ async fn other_version_names_what_to_update() {
     let error = connection_error(&store).await;
     assert!(error.message.contains("has version 2, and this process knows only 1"), "{}", error.message);
     let error = store.migrate().await.unwrap_err().to_string();
-    assert!(error.contains("has version 2 already"), "{error}");
+    assert!(error.contains("has version 2 already, and this is version 1; update tower-breaker"), "{error}");
     assert_eq!(admin.number("SELECT versions.breaker_version()::bigint").await, 2);
 }
 
@@ -133,15 +144,125 @@ async fn database_that_becomes_read_only_refuses() {
 
 #[tokio::test]
 async fn too_many_connections_may_pass() {
-    let server = shared().await;
-    server.admin().await.run("CREATE ROLE crowd LOGIN PASSWORD 'secret' CONNECTION LIMIT 0").await;
-    let error = connection_error(&PostgresStore::open(&server.url_as("crowd", "secret")).unwrap()).await;
+    let server = migrated(&["max_connections=3"]).await;
+    let store = PostgresStore::open(&server.url()).unwrap();
+    let mut sessions = Vec::new();
+    for _ in 0..3 {
+        sessions.push(connect(&store, "crowd").await);
+    }
+    let error = connection_error(&store).await;
     assert_eq!(error.kind, Unreachable);
     assert!(
         error.message.contains("raise `max_connections`, or connect through pgbouncer"),
         "{}",
         error.message
     );
+    drop(sessions);
+    let connects = async {
+        while store.connect("crowd").await.is_err() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, connects).await.expect("a connection is free");
+}
+
+/// Settings of the role that end a statement or a connection.
+#[tokio::test]
+async fn timeouts_of_server_are_named() {
+    let server = shared().await;
+    let mut admin = server.admin().await;
+    for (role, setting) in
+        [("hurried", "statement_timeout = '1ms'"), ("sleepy", "idle_session_timeout = '50ms'")]
+    {
+        admin.run(&format!("CREATE ROLE {role} LOGIN SUPERUSER PASSWORD 'secret'")).await;
+        admin.run(&format!("ALTER ROLE {role} SET {setting}")).await;
+        let step = setting.split(" = ").next().expect("a name");
+        let step = format!("run `ALTER ROLE \"{role}\" SET {step} = 0`");
+        let mut session = connect(&PostgresStore::open(&server.url_as(role, "secret")).unwrap(), role).await;
+        let circuits = (0..64).map(|number| circuit(&format!("circuit {number}"), true, ONE)).collect();
+        let request = heartbeat("a", circuits);
+        // A fast server may process a request within the time.
+        let error = loop {
+            if let Err(error) = session.sync(&request).await {
+                break error;
+            }
+            let wait = tokio::time::timeout(Duration::from_millis(100), session.update()).await;
+            if let Ok(Err(error)) = wait {
+                break error;
+            }
+        };
+        assert_eq!(error.kind, Unreachable, "{}", error.message);
+        assert!(error.message.contains(&step), "{}", error.message);
+    }
+}
+
+/// Forwards to the server, and replaces its version by 14.
+async fn old_server(server: &std::path::Path) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url =
+        format!("postgresql://postgres:secret@{}/postgres?sslmode=disable", listener.local_addr().unwrap());
+    let socket = server.to_owned();
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let mut server = UnixStream::connect(&socket).await.unwrap();
+            let (mut from_client, mut to_client) = client.into_split();
+            let (mut from_server, mut to_server) = server.split();
+            let answers = async {
+                let mut bytes = vec![0; 1 << 16];
+                while let Ok(length @ 1..) = from_server.read(&mut bytes).await {
+                    let name = b"server_version\0";
+                    if let Some(start) = bytes[..length].windows(name.len()).position(|part| part == name) {
+                        bytes[start + name.len()..][..2].copy_from_slice(b"14");
+                    }
+                    to_client.write_all(&bytes[..length]).await.unwrap();
+                }
+            };
+            tokio::select! { () = answers => {}, _ = tokio::io::copy(&mut from_client, &mut to_server) => {} }
+        }
+    });
+    url
+}
+
+#[tokio::test]
+async fn old_server_is_refused() {
+    let server = shared().await;
+    let store = PostgresStore::open(&old_server(&server.socket()).await).unwrap();
+    let error = connection_error(&store).await;
+    assert_eq!(error.kind, Refused);
+    assert!(
+        error.message.contains("it has version 14, and version 15 or later is needed"),
+        "{}",
+        error.message
+    );
+    let error = store.migrate().await.unwrap_err().to_string();
+    assert!(error.contains("it has version 14"), "{error}");
+}
+
+/// Returns the port of a listener whose queue is full. Like a lost host, it answers nothing.
+async fn lost_host() -> (Vec<Box<dyn std::any::Any>>, u16) {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let listener = socket.listen(1).unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut queue: Vec<Box<dyn std::any::Any>> = vec![Box::new(listener)];
+    while let Ok(stream) = tokio::time::timeout(Duration::from_millis(200), TcpStream::connect(address)).await
+    {
+        queue.push(Box::new(stream.unwrap()));
+    }
+    (queue, address.port())
+}
+
+#[tokio::test]
+async fn lost_host_is_skipped_within_the_timeout_of_the_agent() {
+    let server = test_servers::Postgres::start_tcp_with(&[]);
+    PostgresStore::open(&server.url()).unwrap().migrate().await.unwrap();
+    let (_queue, lost) = lost_host().await;
+    let port = server.address().port();
+    let url =
+        format!("postgresql://postgres:secret@127.0.0.1:{lost},127.0.0.1:{port}/postgres?sslmode=disable");
+    let store = PostgresStore::open(&url).unwrap();
+    let connected = tokio::time::timeout(Duration::from_secs(1), store.connect("test")).await;
+    connected.expect("the second host is tried").unwrap();
 }
 
 #[tokio::test]
@@ -174,7 +295,8 @@ async fn errors_of_statements_name_the_next_step() {
         ("55P03", Unreachable, "the server is overloaded"),
         ("57P01", Unreachable, "the agent tries again"),
         ("40P01", Unreachable, "the agent tries again"),
-        ("XX001", Refused, "may have been changed"),
+        ("22P02", Refused, "may have been changed"),
+        ("XX001", Refused, "look into the log of the server"),
     ] {
         let function = format!(
             "CREATE OR REPLACE FUNCTION raising.breaker_sync(text, jsonb) RETURNS jsonb LANGUAGE plpgsql AS \

@@ -19,7 +19,6 @@ impl Shared {
         &self.url
     }
 
-    #[cfg(feature = "postgres-tls")]
     pub(super) fn socket(&self) -> std::path::PathBuf {
         self.server.lock().unwrap().socket()
     }

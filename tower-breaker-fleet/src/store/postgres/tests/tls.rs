@@ -1,92 +1,97 @@
-//! TLS, to a proxy that encrypts in front of the shared server.
+//! TLS, to a server of its own.
 
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
 
-use rcgen::{CertifiedKey, generate_simple_self_signed};
-use rustls::ServerConfig;
-use rustls::pki_types::PrivateKeyDer;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
-use tokio::net::{TcpListener, TcpStream, UnixStream};
-use tokio_rustls::TlsAcceptor;
+use test_servers::{Postgres, Tls};
 
-use super::server::shared;
-use super::{connect, connection_error, vote};
+use super::server::Admin;
+use super::{connect, connection_error, update, vote};
 use crate::store::StoreErrorKind::Refused;
 use crate::store::postgres::PostgresStore;
 
-/// Answers the request for TLS as the server does, and forwards to the server.
-async fn serve(mut client: TcpStream, tls: Option<TlsAcceptor>, socket: &Path) -> std::io::Result<()> {
-    let mut server = UnixStream::connect(socket).await?;
-    let mut request = [0; 8];
-    client.read_exact(&mut request).await?;
-    let Some(tls) = tls else {
-        client.write_all(b"N").await?;
-        copy_bidirectional(&mut client, &mut server).await?;
-        return Ok(());
-    };
-    client.write_all(b"S").await?;
-    copy_bidirectional(&mut tls.accept(client).await?, &mut server).await?;
-    Ok(())
+/// Writes the certificate of the authority into a file.
+fn authority(tls: &Tls, folder: &Path) -> PathBuf {
+    test_servers::install_ring();
+    let file = folder.join("roots.pem");
+    std::fs::write(&file, tls.ca_pem()).unwrap();
+    file
 }
 
-/// Starts a proxy, and returns its port. It ends with the runtime of the test.
-async fn proxy(tls: Option<TlsAcceptor>, socket: &Path) -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    let socket = socket.to_owned();
-    tokio::spawn(async move {
-        while let Ok((client, _)) = listener.accept().await {
-            let (tls, socket) = (tls.clone(), socket.clone());
-            tokio::spawn(async move { serve(client, tls, &socket).await });
-        }
-    });
-    port
+fn open(server: &Postgres, parameters: &str) -> PostgresStore {
+    PostgresStore::open(&format!("{}{parameters}", server.url_at(server.address()))).unwrap()
 }
 
-fn acceptor(key: &CertifiedKey<rcgen::KeyPair>) -> TlsAcceptor {
-    let private = PrivateKeyDer::try_from(key.signing_key.serialize_der()).unwrap();
-    let config = ServerConfig::builder().with_no_client_auth();
-    TlsAcceptor::from(Arc::new(config.with_single_cert(vec![key.cert.der().clone()], private).unwrap()))
+async fn assert_refused(store: &PostgresStore, part: &str) {
+    let error = connection_error(store).await;
+    assert_eq!(error.kind, Refused, "{}", error.message);
+    assert!(error.message.contains(part), "{}", error.message);
 }
 
 #[tokio::test]
-async fn connection_is_encrypted_and_certificate_is_verified() {
-    let server = shared().await;
-    test_servers::install_ring();
-    let key = generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+async fn certificate_of_authority_in_file_is_accepted() {
+    let (tls, folder) = (Tls::new(), tempfile::tempdir().unwrap());
+    let roots = authority(&tls, folder.path());
+    let server = Postgres::start_tls(&tls);
+    for parameters in ["?sslmode=require", ""] {
+        let store = open(&server, parameters);
+        assert_refused(&store, "`PostgresStore::root_certificates` has its root").await;
+        let store = store.listen_at(&server.url_at(server.address())).unwrap();
+        let store = store.root_certificates(&roots).unwrap();
+        store.migrate().await.unwrap();
+        let mut session = connect(&store, "encrypted").await;
+        session.sync(&vote(parameters)).await.unwrap();
+        update(&mut *session).await.unwrap();
+    }
+    let encrypted = "SELECT count(*) FROM pg_stat_ssl WHERE ssl";
+    let store = open(&server, "").root_certificates(&roots).unwrap();
+    let _session = connect(&store, "encrypted").await;
+    assert_eq!(Admin::connect(&server.url()).await.number(encrypted).await, 1);
+}
+
+#[tokio::test]
+async fn wrong_certificate_is_refused() {
     let folder = tempfile::tempdir().unwrap();
-    let roots = folder.path().join("roots.pem");
-    std::fs::write(&roots, key.cert.pem()).unwrap();
-    let port = proxy(Some(acceptor(&key)), &server.socket()).await;
-    let url = |host: &str| format!("postgresql://postgres:secret@{host}:{port}/postgres?sslmode=require");
-
-    let store = PostgresStore::open(&url("localhost")).unwrap();
-    let error = connection_error(&store).await;
-    assert_eq!(error.kind, Refused);
-    assert!(
-        error.message.contains("TLS handshake") && error.message.contains("root_cert"),
-        "{}",
-        error.message
-    );
-    let store = store.listen_at(&url("localhost")).unwrap().root_certificates(&roots).unwrap();
-    connect(&store, "encrypted").await.sync(&vote("search")).await.unwrap();
-
-    let other = PostgresStore::open(&url("127.0.0.1")).unwrap().root_certificates(&roots).unwrap();
-    let error = connection_error(&other).await;
-    assert!(error.message.contains("valid for this host"), "{}", error.message);
+    let valid = Tls::new();
+    let roots = authority(&valid, folder.path());
+    for (tls, cause) in [
+        (valid.clone().names(["db.example.com"]), "not valid for name"),
+        (valid.expired(), "expired"),
+        (Tls::new(), "UnknownIssuer"),
+    ] {
+        let server = Postgres::start_tls(&tls);
+        let store = open(&server, "").root_certificates(&roots).unwrap();
+        assert_refused(&store, cause).await;
+        assert_refused(&store, "check that the certificate is valid for this host").await;
+    }
 }
 
 #[tokio::test]
 async fn server_without_tls_is_refused_only_if_required() {
-    let server = shared().await;
     test_servers::install_ring();
-    let port = proxy(None, &server.socket()).await;
-    let url = format!("postgresql://postgres:secret@127.0.0.1:{port}/postgres");
-    connect(&PostgresStore::open(&url).unwrap(), "plain").await;
-    let error = connection_error(&PostgresStore::open(&format!("{url}?sslmode=require")).unwrap()).await;
-    assert_eq!(error.kind, Refused);
-    assert!(error.message.contains("server does not support TLS"), "{}", error.message);
+    let server = Postgres::start_tcp_with(&[]);
+    open(&server, "").migrate().await.unwrap();
+    connect(&open(&server, ""), "plain").await;
+    let step = "does not support TLS; enable it in the server (`ssl = on`), or remove `sslmode`";
+    assert_refused(&open(&server, "?sslmode=require"), step).await;
+}
+
+#[tokio::test]
+async fn demanded_tls_is_named_if_the_url_forbids_it() {
+    let (tls, folder) = (Tls::new(), tempfile::tempdir().unwrap());
+    let roots = authority(&tls, folder.path());
+    let server = Postgres::start_tls(&tls);
+    // Later lines do not count.
+    let rules = server.socket().with_file_name("data").join("pg_hba.conf");
+    let text = format!(
+        "hostssl all all all scram-sha-256\nhost all all all reject\n{}",
+        std::fs::read_to_string(&rules).unwrap()
+    );
+    std::fs::write(&rules, text).unwrap();
+    let mut admin = Admin::connect(&server.url()).await;
+    admin.run("SELECT pg_reload_conf()").await;
+    let store = open(&server, "").root_certificates(roots).unwrap();
+    store.migrate().await.unwrap();
+    assert_refused(&open(&server, "?sslmode=disable"), "remove `sslmode=disable` from the URL").await;
 }
 
 #[test]
