@@ -154,8 +154,11 @@ impl Case {
 
     /// Waits until all processes agree after the failure.
     async fn agree(&mut self) {
-        let manual = (self.start == Start::ForcedOpen).then_some(Override::ForcedOpen);
-        let agree = |group: &Group| group.agree(FleetState::Closed, manual);
+        let (state, manual) = match self.start {
+            Start::ForcedOpen => (FleetState::Open, Some(Override::ForcedOpen)),
+            Start::Closed | Start::Open | Start::HalfOpen => (FleetState::Closed, None),
+        };
+        let agree = |group: &Group| group.agree(state, manual);
         let start = Instant::now();
         self.group.wait("agreement", agree).await;
         self.measured.agreed = start.elapsed();
