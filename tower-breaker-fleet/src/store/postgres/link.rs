@@ -115,8 +115,17 @@ async fn drive<T>(
         loop {
             match connection.poll_message(context) {
                 Poll::Ready(Some(Ok(message))) => keep(notifications, message),
-                // The reason why the server ended the connection. The statement only knows the end.
-                Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(error)),
+                // One of them has the reason why the server ended the connection. The other only
+                // knows the end.
+                Poll::Ready(Some(Err(error))) => {
+                    return match statement.as_mut().poll(context) {
+                        Poll::Ready(Err(reason)) if reason.as_db_error().is_some() => {
+                            Poll::Ready(Err(reason))
+                        }
+                        Poll::Ready(Ok(answer)) => Poll::Ready(Ok(answer)),
+                        _ => Poll::Ready(Err(error)),
+                    };
+                }
                 Poll::Ready(None) | Poll::Pending => break,
             }
         }

@@ -67,6 +67,78 @@ async fn terminated_connection_fails_the_next_message() {
     assert_eq!(error.kind, Unreachable);
 }
 
+#[tokio::test]
+async fn terminated_statement_fails_and_changes_nothing() {
+    let server = shared().await;
+    let store = server.with_schema("terminated").await;
+    let url = format!("{}?application_name=terminated", server.url());
+    let store_of_url = PostgresStore::open(&url).unwrap().schema("terminated");
+    let mut session = connect(&store_of_url, "test").await;
+    let (mut admin, mut holder) = (server.admin().await, server.admin().await);
+    let blocked = "FROM pg_stat_activity WHERE application_name = 'terminated' AND wait_event_type = 'Lock'";
+    let (operation, newer) = (operation("search", Action::Trip), store_of_url.clone().schema("terminated 2"));
+    for (lock, is_migration) in [
+        ("SELECT breaker_lock('test', 'search')", false),
+        ("SELECT pg_advisory_xact_lock(hashtextextended('tower_breaker_schema', 0))", true),
+    ] {
+        holder.run("BEGIN; SET LOCAL search_path = terminated").await;
+        holder.run(lock).await;
+        let request = async {
+            if is_migration {
+                newer.migrate().await.unwrap_err().to_string()
+            } else {
+                let error = session.operate(&operation).await.unwrap_err();
+                assert_eq!(error.kind, Unreachable);
+                error.message
+            }
+        };
+        let terminate = async {
+            while admin.number(&format!("SELECT count(*) {blocked}")).await == 0 {}
+            admin.number(&format!("SELECT count(pg_terminate_backend(pid)) {blocked}")).await
+        };
+        let (error, terminated) = tokio::join!(request, terminate);
+        assert_eq!(terminated, 1);
+        assert!(error.contains("terminating connection due to administrator command"), "{error}");
+        holder.run("ROLLBACK").await;
+    }
+    assert_eq!(connect(&store, "test").await.list(None, 10).await.unwrap(), []);
+    newer.migrate().await.unwrap();
+    connect(&newer, "test").await;
+}
+
+#[tokio::test]
+async fn promoted_replica_keeps_decisions_and_begins_warm_up() {
+    let mut primary = migrated(&[]).await;
+    let store = PostgresStore::open(&primary.url()).unwrap();
+    let mut session = connect(&store, "test").await;
+    let opened = session.sync(&vote("open")).await.unwrap().remove(0).record.unwrap();
+    session.sync(&heartbeat("a", vec![circuit("closed", false, HALF)])).await.unwrap();
+    let mut replica = test_servers::Postgres::start_replica_of(&primary);
+    let error = super::connection_error(&PostgresStore::open(&replica.url()).unwrap()).await;
+    assert_eq!(error.kind, Refused);
+    assert!(error.message.contains("the server is a read-only replica"), "{}", error.message);
+
+    let host = |server: &test_servers::Postgres| {
+        let url = server.url();
+        url.split(['@', '/']).find(|part| part.starts_with("%2F")).expect("a folder").to_owned()
+    };
+    let (first, second) = (host(&primary), host(&replica));
+    let url =
+        format!("postgresql://postgres:secret@{second},{first}/postgres?target_session_attrs=read-write");
+    let store = PostgresStore::open(&url).unwrap();
+    // The replica is first, and is skipped.
+    let reset = connect(&store, "test").await.operate(&operation("other", Action::Reset)).await.unwrap();
+    assert!(reset.applied);
+    primary.kill();
+    assert_eq!(super::connection_error(&store).await.kind, Unreachable);
+    replica.promote();
+    let mut session = connect(&store, "test").await;
+    let synced = session.sync(&heartbeat("b", vec![circuit("closed", true, HALF)])).await.unwrap();
+    assert_eq!((synced[0].members, synced[0].warming_up), (1, true));
+    let listed = session.list(Some("closed"), 10).await.unwrap();
+    assert_eq!((&*listed[0].circuit, listed[0].epoch), ("open", opened.epoch));
+}
+
 /// The tables of members and leases are empty after a crash. Decisions are kept.
 #[tokio::test]
 async fn crash_of_server_keeps_decisions_and_begins_warm_up() {
