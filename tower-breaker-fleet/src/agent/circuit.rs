@@ -159,7 +159,7 @@ pub(crate) struct Follower {
     sent: Option<Sent>,
     /// The epoch of the transition that restored the local open time of an earlier process.
     restored: Option<u32>,
-    forced: Option<Forced>,
+    pub(super) forced: Option<Forced>,
     /// The epoch of the override whose end was reported to the store.
     ended_override: Option<u64>,
     /// When the circuit half-opens by itself, if no other command follows.
@@ -414,7 +414,7 @@ impl Follower {
     }
 
     /// Commands the local circuit to follow the known record.
-    fn follow(&mut self, now: Time, was_unclosed: bool, local: &Local, actions: &mut Vec<Action>) {
+    pub(super) fn follow(&mut self, now: Time, was_unclosed: bool, local: &Local, actions: &mut Vec<Action>) {
         let Some(known) = &self.known else { return };
         let is_forced = matches!(local.status.state, CircuitState::ForcedOpen | CircuitState::ForcedClosed);
         let last = local.status.last_transition.as_ref();

@@ -257,7 +257,13 @@ impl Follower {
                 self.probe = Probe::Vouching;
                 actions.push(Action::Complete { epoch, outcome: ProbeOutcome::Success });
             }
-            _ => actions.push(Action::GiveBack { epoch }),
+            _ => {
+                actions.push(Action::GiveBack { epoch });
+                if self.forced.is_some() {
+                    // The store has lost the override.
+                    self.follow(now, true, local, actions);
+                }
+            }
         }
     }
 
@@ -416,9 +422,9 @@ fn has_begun_probe(local: &Local) -> bool {
 mod tests {
     use tower_breaker::{BreakerConfig, Circuit, Clock, ManualClock, Verdict};
 
-    use super::super::circuit::{Opening, Tuning};
+    use super::super::circuit::{Forced, Opening, Tuning};
     use super::*;
-    use crate::record::FleetState;
+    use crate::record::{FleetState, Override};
 
     const OPEN_TIME: Duration = Duration::from_secs(4);
 
@@ -508,5 +514,23 @@ mod tests {
             assert_eq!(matches!(follower.probe, Probe::Running { .. }), has_begun);
             drop(call);
         }
+    }
+
+    #[test]
+    fn lease_of_a_later_epoch_releases_an_override_that_the_store_has_lost() {
+        let (circuit, _) = circuit();
+        let (mut follower, mut actions) = (follower(), Vec::new());
+        let forced =
+            CircuitRecord { epoch: 7, manual: Some(Override::ForcedOpen), ..CircuitRecord::default() };
+        follower.on_record(Time::ZERO, &forced, &local(&circuit), &mut actions);
+        circuit.force_open().unwrap();
+        let transition = circuit.status().last_transition.unwrap();
+        follower.on_forced(Some(Forced { epoch: transition.epoch, count: 0 }));
+        actions.clear();
+        let record = CircuitRecord { epoch: 8, state: FleetState::HalfOpen, ..CircuitRecord::default() };
+        let granted = LeaseReply { granted: true, retry_after: Duration::ZERO, record };
+        follower.on_lease_reply(Time::ZERO, &granted, &local(&circuit), &mut actions);
+        assert!(actions.contains(&Action::GiveBack { epoch: 8 }), "{actions:?}");
+        assert!(actions.contains(&Action::Release), "{actions:?}");
     }
 }
