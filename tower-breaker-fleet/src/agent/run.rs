@@ -30,6 +30,8 @@ pub(crate) struct Agent {
     pub(super) random: fastrand::Rng,
     pub(super) slots: BTreeMap<Id, Slot>,
     by_name: BTreeMap<Arc<str>, Id>,
+    /// The next timer of each circuit that has one. Only [`run_slot`](Self::run_slot) changes timers.
+    timers: BTreeSet<(Time, Id)>,
     /// Events, kept to reuse the allocation.
     events: Vec<(Id, Event)>,
     pub(super) attached: bool,
@@ -93,6 +95,7 @@ impl Agent {
             random: fastrand::Rng::new(),
             slots: BTreeMap::new(),
             by_name: BTreeMap::new(),
+            timers: BTreeSet::new(),
             events: Vec::new(),
             attached: false,
             attached_at: Time::ZERO,
@@ -248,6 +251,7 @@ impl Agent {
         if let Source::Key(layer) = &slot.source {
             layer.on_added();
         }
+        self.reschedule(id, None, slot.follower.next_timer());
         self.slots.insert(id, slot);
         self.mark_unsent(id);
     }
@@ -265,8 +269,7 @@ impl Agent {
             }
         }
         self.events = events;
-        let is_due = |slot: &Slot| slot.follower.next_timer().is_some_and(|at| at <= now);
-        let due: Vec<_> = self.slots.values().filter(|slot| is_due(slot)).map(|slot| slot.id).collect();
+        let due: Vec<_> = self.timers.range(..=(now, Id::MAX)).map(|(_, id)| *id).collect();
         for id in due {
             self.run_slot(id, |slot| slot.on_timer(now, &shared.settings));
         }
@@ -276,9 +279,13 @@ impl Agent {
     /// Runs an input of a circuit. Removes the circuit if it has ended.
     pub(super) fn run_slot(&mut self, id: Id, input: impl FnOnce(&mut Slot) -> Option<Outbox>) {
         let Some(slot) = self.slots.get_mut(&id) else { return };
-        let was_answered = slot.follower.is_answered();
-        let Some(outbox) = input(slot) else { return self.remove(id) };
-        if !was_answered && slot.follower.is_answered() && slot.is_single() {
+        let (was_answered, old_timer) = (slot.follower.is_answered(), slot.follower.next_timer());
+        let outbox = input(slot);
+        let is_first_answer = !was_answered && slot.follower.is_answered() && slot.is_single();
+        let timer = slot.follower.next_timer();
+        self.reschedule(id, old_timer, timer);
+        let Some(outbox) = outbox else { return self.remove(id) };
+        if is_first_answer {
             self.shared.update_readiness(Readiness::circuit_answered);
         }
         if outbox.sync {
@@ -287,6 +294,19 @@ impl Agent {
         // Without a connection the messages are lost: leases expire.
         if self.attached {
             self.outbox.extend(outbox.messages.into_iter().map(|message| (id, message)));
+        }
+    }
+
+    /// Replaces the timer of a circuit.
+    fn reschedule(&mut self, id: Id, old: Option<Time>, new: Option<Time>) {
+        if old == new {
+            return;
+        }
+        if let Some(at) = old {
+            self.timers.remove(&(at, id));
+        }
+        if let Some(at) = new {
+            self.timers.insert((at, id));
         }
     }
 
@@ -315,6 +335,7 @@ impl Agent {
             telemetry::members(slot.label, Members::default());
         }
         self.unsent.remove(&slot.id);
+        self.reschedule(slot.id, slot.follower.next_timer(), None);
         self.shared.remove(&slot.name, slot.id);
         match &slot.source {
             Source::Single(..) if !slot.follower.is_answered() => {
@@ -447,8 +468,8 @@ impl Agent {
 
     /// When the next timer of a circuit is due.
     pub(super) fn next_timer(&self) -> Option<Time> {
-        let timers = self.slots.values().filter_map(|slot| slot.follower.next_timer());
-        timers.chain(self.keys.next_scan()).min()
+        let first = self.timers.first().map(|(at, _)| *at);
+        first.into_iter().chain(self.keys.next_scan()).min()
     }
 
     pub(super) fn schedule_heartbeat(&mut self, now: Time) {
