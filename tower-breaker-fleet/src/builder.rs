@@ -12,7 +12,7 @@ use crate::fleet::{Fleet, FleetAgent};
 use crate::quorum::Quorum;
 use crate::store::Backend;
 
-const HEARTBEATS: RangeInclusive<Duration> = Duration::from_millis(50)..=Duration::from_secs(600);
+const HEARTBEATS: RangeInclusive<Duration> = Duration::from_millis(250)..=Duration::from_secs(600);
 const TAKEOVERS: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(600);
 const TIMEOUTS: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(60);
 const MAX_OPENS: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(365 * 24 * 3600);
@@ -24,7 +24,7 @@ const MAX_OPENS: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration:
 /// | [`namespace`](Self::namespace) | `"default"` | 1 to 100 bytes | the processes and circuits that belong together |
 /// | [`instance`](Self::instance) | `HOSTNAME-PID` | 1 to 200 bytes | the name of this process |
 /// | [`quorum`](Self::quorum) | [`Quorum::majority()`] | | how many processes open a circuit |
-/// | [`heartbeat`](Self::heartbeat) | 5 s | 50 ms to 10 min | time between two messages of a healthy process |
+/// | [`heartbeat`](Self::heartbeat) | 5 s | 250 ms to 10 min | time between two messages of a healthy process |
 /// | [`takeover`](Self::takeover) | 2 s | 1 ms to 10 min | how long a circuit waits for a silent store |
 /// | [`timeout`](Self::timeout) | 250 ms | 1 ms to 1 min | the longest wait for a reply of the store |
 /// | [`max_open`](Self::max_open) | 10 min | 1 ms to 365 days | the longest open time that the store can command |
@@ -84,6 +84,9 @@ impl FleetBuilder {
     }
 
     /// Sets the time between two messages of a healthy process, ± 20 %. Default: 5 s.
+    ///
+    /// A process sends at most 10 messages per second. At the shortest heartbeat, 250 ms, the
+    /// heartbeats of up to 64 circuits take half of them. The other half is for votes and probes.
     ///
     /// A process counts as a member for 2.5 heartbeats. After the first member has appeared, or
     /// most members have expired, the store waits this long before it decides by votes.
@@ -185,7 +188,7 @@ mod tests {
     #[test]
     fn setting_out_of_range_is_an_error() {
         let error = |builder: FleetBuilder| builder.build().unwrap_err().to_string();
-        let expected = "`heartbeat` is 1ms; allowed is 50ms to 600s";
+        let expected = "`heartbeat` is 1ms; allowed is 250ms to 600s";
         assert_eq!(error(builder().heartbeat(Duration::from_millis(1))), expected);
         assert!(error(builder().takeover(Duration::ZERO)).starts_with("`takeover` is 0ns"));
         assert!(error(builder().timeout(Duration::ZERO)).starts_with("`timeout` is 0ns"));

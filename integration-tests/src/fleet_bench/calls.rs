@@ -23,7 +23,7 @@ pub(crate) const SLOW: Duration = Duration::from_millis(1);
 /// How long the fleet may need to connect.
 const ATTACHED_WITHIN: Duration = Duration::from_secs(20);
 
-const HEARTBEAT: Duration = Duration::from_millis(200);
+const HEARTBEAT: Duration = Duration::from_millis(250);
 
 /// A request of the benchmark, as a line of JSON.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]

@@ -21,7 +21,7 @@ use crate::servers::Store;
 
 pub(crate) const CIRCUIT: &str = "search";
 pub(crate) const OPEN: Duration = Duration::from_secs(1);
-pub(crate) const HEARTBEAT: Duration = Duration::from_millis(200);
+pub(crate) const HEARTBEAT: Duration = Duration::from_millis(250);
 pub(crate) const TAKEOVER: Duration = Duration::from_millis(500);
 /// Long enough for a loaded machine: a shorter one would be one more outage.
 const TIMEOUT: Duration = Duration::from_secs(1);

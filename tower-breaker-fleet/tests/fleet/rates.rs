@@ -32,6 +32,20 @@ async fn flapping_circuit_sends_at_most_ten_messages_a_second() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn shortest_heartbeat_leaves_messages_for_votes_and_probes() {
+    let start = |store: &MemoryStore, instance: &str| {
+        let config = config().build().unwrap();
+        Process::start_with(store, instance, config, |builder| builder.heartbeat(millis(250)))
+    };
+    let mut fleet = Processes::start_with(20, start).await;
+    fleet.run(seconds(10)).await;
+    let before = fleet.messages();
+    fleet.run(seconds(100)).await;
+    let rate = (fleet.messages() - before) as f64 / 20.0 / 100.0;
+    assert!(rate <= 5.0, "{rate} messages per second");
+}
+
+#[tokio::test(start_paused = true)]
 async fn heartbeat_carries_what_updates_have_lost() {
     for delivery in [Delivery::Never, Delivery::Twice] {
         let mut fleet = Processes::start(3).await;
@@ -65,7 +79,7 @@ async fn many_circuits_share_a_message() {
 
 #[tokio::test(start_paused = true)]
 async fn more_circuits_than_a_heartbeat_can_carry_take_turns() {
-    let builder = Fleet::builder(MemoryStore::new()).heartbeat(millis(100));
+    let builder = Fleet::builder(MemoryStore::new()).heartbeat(millis(250));
     let (fleet, agent) = builder.build().unwrap();
     tokio::spawn(agent);
     let create = |number| Circuit::new(config().name(format!("c{number}")).build().unwrap());

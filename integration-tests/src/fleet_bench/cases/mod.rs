@@ -64,7 +64,7 @@ async fn prepare(options: &Options, clients: usize) -> Result<(Store, Backend, W
         clients,
         calls_per_second: 10.0,
         call_timeout_ms: 400,
-        heartbeat_ms: if options.quick { 200 } else { 1000 },
+        heartbeat_ms: if options.quick { 250 } else { 1000 },
         open_for_ms: if options.quick { 500 } else { 3000 },
         probes: 3,
         calling: true,
