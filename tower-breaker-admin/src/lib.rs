@@ -1,0 +1,12 @@
+//! Administration of the circuits of [`tower_breaker`]: an HTTP API and a live page.
+
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+mod audit;
+mod auth;
+mod events;
+mod source;
+mod view;
+
+pub use audit::AuditEntry;
+pub use auth::{Role, User};
