@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tower_breaker::handle::CircuitRef;
-use tower_breaker::{BreakerConfig, Circuit, CircuitRegistry, ControlError, Status, Transition};
+use tower_breaker::telemetry::Transition;
+use tower_breaker::{BreakerConfig, Circuit, CircuitRegistry, ControlError, Status};
 
 use crate::view::View;
 
