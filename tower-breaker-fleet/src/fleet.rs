@@ -218,6 +218,11 @@ impl Fleet {
         })
     }
 
+    /// Returns whether this process shares a circuit with this name. A circuit of a key is not one.
+    pub fn is_shared(&self, circuit: &str) -> bool {
+        self.shared.shares_single(circuit)
+    }
+
     /// Leaves the fleet: sends the outcomes of ended probes, takes the votes, leases and
     /// memberships of this process back, and ends the agent.
     ///
@@ -269,5 +274,22 @@ impl Future for FleetAgent {
 impl fmt::Debug for FleetAgent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("FleetAgent").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::MemoryStore;
+
+    #[test]
+    fn circuit_is_shared_until_it_ends() {
+        let (fleet, _agent) = Fleet::builder(MemoryStore::new()).build().unwrap();
+        let circuit = Circuit::new(BreakerConfig::builder().name("search").build().unwrap());
+        assert!(!fleet.is_shared("search"));
+        fleet.share(&circuit).unwrap();
+        assert!(fleet.is_shared("search") && !fleet.is_shared("other"));
+        drop(circuit);
+        assert!(!fleet.is_shared("search"));
     }
 }

@@ -183,6 +183,15 @@ impl Fleet {
     pub fn key_name(circuits: &str, key: impl fmt::Display) -> String {
         key_name(circuits, &key.to_string())
     }
+
+    /// Returns the name in the fleet of a key of the circuits with the name `circuits`, with the
+    /// text that [`share_keyed`](Self::share_keyed) was given.
+    ///
+    /// `None`: this process does not share circuits with this name and this type of key, the text
+    /// panicked, or the name is longer than 256 bytes.
+    pub fn shared_key_name<K: 'static>(&self, circuits: &str, key: &K) -> Option<String> {
+        self.shared.key_name(circuits, key)
+    }
 }
 
 #[cfg(test)]
@@ -206,6 +215,27 @@ mod tests {
         assert_eq!(error(KeyedSharing::new().quorum(Quorum::majority())), share);
         assert!(error(KeyedSharing::new().quorum(Quorum::at_least(0))).starts_with("`quorum.at_least` is 0"));
         assert_eq!(error(KeyedSharing::new().max_keys(0)), "`max_keys` is 0; allowed is 1 to 100000");
+    }
+
+    #[test]
+    fn shared_key_name_uses_text_of_sharing() {
+        let each = BreakerConfig::builder().name("tenants").build().unwrap();
+        let circuits = KeyedCircuits::<u64>::new(KeyedConfig::builder(each).build().unwrap());
+        let (fleet, _agent) = Fleet::builder(MemoryStore::new()).build().unwrap();
+        assert_eq!(fleet.shared_key_name("tenants", &7_u64), None, "not shared yet");
+        let sharing = KeyedSharing::with_text(|key: &u64| match key {
+            0 => panic!("no text"),
+            1 => "x".repeat(256),
+            key => format!("t{key}"),
+        });
+        fleet.share_keyed(&circuits, sharing).unwrap();
+        assert_eq!(fleet.shared_key_name("tenants", &7_u64).as_deref(), Some("tenants/t7"));
+        assert_eq!(fleet.shared_key_name("tenants", &7_u32), None, "another type");
+        assert_eq!(fleet.shared_key_name("others", &7_u64), None);
+        assert_eq!(fleet.shared_key_name("tenants", &0_u64), None, "the text panicked");
+        assert_eq!(fleet.shared_key_name("tenants", &1_u64), None, "too long");
+        drop(circuits);
+        assert_eq!(fleet.shared_key_name("tenants", &7_u64), None, "the circuits have ended");
     }
 
     #[test]

@@ -19,6 +19,7 @@ mod names;
 mod records;
 mod tracking;
 
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -80,6 +81,8 @@ struct State {
 trait Map: Send + Sync {
     /// Calls `visit` with the text of each key and its circuit. `None`: the text panicked.
     fn visit(&self, visit: &mut dyn FnMut(Option<String>, &dyn KeyTarget));
+    /// Returns the text of a key. `None`: the key has another type, or the text panicked.
+    fn text(&self, key: &dyn Any) -> Option<String>;
     fn remove_observers(&self, ids: &[ObserverId]);
     fn has_ended(&self) -> bool;
 }
@@ -106,6 +109,10 @@ impl<K: Send + Sync + 'static> Map for TypedMap<K> {
         for circuit in circuits.circuits() {
             visit(text_of(&self.text, circuit.key()), &circuit);
         }
+    }
+
+    fn text(&self, key: &dyn Any) -> Option<String> {
+        text_of(&self.text, key.downcast_ref()?)
     }
 
     fn remove_observers(&self, ids: &[ObserverId]) {
@@ -268,6 +275,13 @@ impl Shared {
             }
         }
         Ok(())
+    }
+
+    /// Returns the name in the fleet of a key of a layer.
+    pub(crate) fn key_name<K: 'static>(&self, circuits: &str, key: &K) -> Option<String> {
+        let layer = self.layers.of(&prefix(circuits)).filter(|layer| !layer.map.has_ended())?;
+        let name = names::with_prefix(&layer.prefix, &layer.map.text(key)?);
+        check_name(&name).is_ok().then_some(name)
     }
 
     fn listen<K: Send + Sync + 'static>(

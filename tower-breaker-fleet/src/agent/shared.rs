@@ -305,6 +305,17 @@ impl Shared {
         self.state().circuits.contains_key(name)
     }
 
+    /// Whether this process shares a circuit without a key that has this name.
+    pub(crate) fn shares_single(&self, name: &str) -> bool {
+        // Dropped after the lock: the last handle of a circuit runs code of the user.
+        let circuit = {
+            let state = self.state();
+            let entry = state.circuits.get(name).filter(|entry| entry.is_single);
+            entry.map(|entry| Arc::clone(&entry.circuit))
+        };
+        circuit.is_some_and(|circuit| circuit.upgrade().is_some())
+    }
+
     /// Returns the circuit with this name, if this process shares it.
     pub(crate) fn circuit(&self, name: &str) -> Option<Box<dyn Target>> {
         let circuit = self.state().circuits.get(name).map(|entry| Arc::clone(&entry.circuit));
