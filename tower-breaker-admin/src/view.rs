@@ -3,7 +3,9 @@
 use std::time::{Duration, SystemTime};
 
 use serde::{Serialize, Serializer};
-use tower_breaker::Status;
+use tower_breaker::{BreakerConfig, Status};
+
+use crate::source::{FleetSource, FleetView, Handle, Keyed};
 
 /// A circuit, as the API shows it.
 #[derive(Clone, Debug, Serialize)]
@@ -17,14 +19,56 @@ pub(crate) struct View {
     pub(crate) rejects_calls: bool,
     pub(crate) mode: &'static str,
     pub(crate) failure_rate_limit: Option<f64>,
-    pub(crate) minimum_calls: Option<u32>,
+    pub(crate) minimum_calls: u32,
     pub(crate) consecutive_failures_limit: u32,
     pub(crate) keys: Option<KeyCounts>,
-    #[cfg(feature = "fleet")]
-    pub(crate) fleet: Option<tower_breaker_fleet::FleetCircuitStatus>,
-    #[cfg(not(feature = "fleet"))]
-    pub(crate) fleet: Option<()>,
+    /// `None`: this process does not share the circuit, or the store has not replied yet.
+    pub(crate) fleet: Option<FleetView>,
     pub(crate) history: Option<History>,
+}
+
+impl View {
+    /// Returns the view of a circuit, or of the circuit of a key.
+    pub(crate) fn of(circuit: &dyn Handle, fleet: &FleetSource) -> Self {
+        let status = circuit.status();
+        let name = status.circuit;
+        Self {
+            key: status.key.as_deref().map(str::to_owned),
+            epoch: epoch(&status),
+            rejects_calls: status.rejects_calls(),
+            fleet: circuit.fleet_name(fleet).and_then(|name| fleet.circuit(&name)),
+            local: Some(status),
+            ..Self::of_config(name, &circuit.config())
+        }
+    }
+
+    /// Returns the view of a keyed circuit as a whole.
+    pub(crate) fn of_keyed(circuits: &dyn Keyed) -> Self {
+        let keys = Some(circuits.counts());
+        Self { keys, ..Self::of_config(circuits.name(), &circuits.config()) }
+    }
+
+    fn of_config(circuit: &'static str, config: &BreakerConfig) -> Self {
+        Self {
+            circuit,
+            key: None,
+            local: None,
+            epoch: 0,
+            rejects_calls: false,
+            mode: config.mode().as_str(),
+            failure_rate_limit: config.failure_rate(),
+            minimum_calls: config.minimum_calls(),
+            consecutive_failures_limit: config.consecutive_failures(),
+            keys: None,
+            fleet: None,
+            history: None,
+        }
+    }
+}
+
+/// Returns the epoch of the last transition. 0: there was none.
+pub(crate) fn epoch(status: &Status) -> u32 {
+    status.last_transition.as_ref().map_or(0, |last| last.epoch)
 }
 
 /// How many circuits by key a keyed circuit has.
@@ -42,7 +86,8 @@ pub(crate) struct History {
     pub(crate) interval_seconds: u32,
     #[serde(serialize_with = "time")]
     pub(crate) ends_at: SystemTime,
-    /// A letter for each sample: `c`losed, `o`pen, `h`alf-open, forced `O`pen or `C`losed, `d`isabled.
+    /// A letter for each sample: `c`losed, `o`pen, `h`alf-open, forced `O`pen, forced `C`losed,
+    /// `d`isabled.
     pub(crate) states: String,
     /// The failure rate of the window in percent. `None`: the window has no calls.
     pub(crate) failure_rate: Vec<Option<u8>>,
