@@ -8,6 +8,8 @@
 //! | [`Socks`] | a SOCKS4 and SOCKS5 proxy: open a tunnel, also one that ends early; refuse with any code; reject a password; close; hang; answer with any bytes |
 //! | [`RefusedPort`] | refuse every connection |
 //! | [`Postgres`], [`Redis`], [`PgBouncer`] | the real programs, on a Unix socket in a temporary folder: start with any setting, stop, restart, be killed, be paused; Redis also on a port, as a cluster, as a replica |
+//! | [`Nginx`], [`Prometheus`] | the real programs, on a loopback port, with any configuration |
+//! | [`Browser`] | a headless Chromium: open pages, run scripts, click, type, emulate screens, take screenshots |
 //! | [`FaultyProxy`] | a proxy in front of any of these servers: forward, delay, refuse, stall, cut, truncate, answer with any bytes; switched at run time |
 //!
 //! [`Http`], [`Grpc`] and [`Socks`] play a script, with one step for each request, and record the
@@ -38,10 +40,14 @@
 //! The servers use no clock, except to [drip](Action::drip) and to delay ([`Action::delay`],
 //! [`ProxyFault::Delay`]). There they use tokio's clock, which a test can pause.
 
+#[cfg(unix)]
+mod browser;
 mod faulty_proxy;
 mod grpc;
 mod http;
 mod llm;
+#[cfg(unix)]
+mod nginx;
 #[cfg(unix)]
 mod pgbouncer;
 mod port;
@@ -50,6 +56,8 @@ mod postgres;
 #[cfg(unix)]
 mod program;
 #[cfg(unix)]
+mod prometheus;
+#[cfg(unix)]
 mod redis;
 mod refused;
 mod scripted;
@@ -57,14 +65,20 @@ mod socks;
 mod tls;
 mod tunnel;
 
+#[cfg(unix)]
+pub use self::browser::{Browser, ConsoleEntry, Element};
 pub use self::faulty_proxy::{FaultyProxy, ProxyFault, ProxyTarget};
 pub use self::grpc::{Grpc, Reply};
 pub use self::http::{Action, Http, Response};
 pub use self::llm::{Llm, LlmFault, PromptCounts, random_faults};
 #[cfg(unix)]
+pub use self::nginx::Nginx;
+#[cfg(unix)]
 pub use self::pgbouncer::PgBouncer;
 #[cfg(unix)]
 pub use self::postgres::Postgres;
+#[cfg(unix)]
+pub use self::prometheus::Prometheus;
 #[cfg(unix)]
 pub use self::redis::Redis;
 pub use self::refused::RefusedPort;

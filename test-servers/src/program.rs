@@ -116,6 +116,11 @@ impl Process {
         false
     }
 
+    /// Returns the line that the last wait has found.
+    pub(crate) fn last_line(&self) -> &str {
+        self.printed.lines().last().unwrap_or_default()
+    }
+
     /// Sends a signal to the program.
     pub(crate) fn signal(&self, signal: Signal) {
         let pid = Pid::from_child(&self.child);
