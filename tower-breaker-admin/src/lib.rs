@@ -4,9 +4,13 @@
 
 mod audit;
 mod auth;
+mod body;
 mod events;
+mod page;
+mod response;
 mod source;
 mod view;
 
 pub use audit::AuditEntry;
 pub use auth::{Role, User};
+pub use body::AdminBody;
