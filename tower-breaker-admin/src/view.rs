@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use serde::{Serialize, Serializer};
-use tower_breaker::{BreakerConfig, Status};
+use tower_breaker::{BreakerConfig, CircuitState, Status};
 
 use crate::source::{FleetSource, FleetView, Handle, Keyed};
 
@@ -46,6 +46,18 @@ impl View {
     pub(crate) fn of_keyed(circuits: &dyn Keyed) -> Self {
         let keys = Some(circuits.counts());
         Self { keys, ..Self::of_config(circuits.name(), &circuits.config()) }
+    }
+
+    /// Returns whether the circuit is in this state.
+    ///
+    /// A keyed circuit as a whole is closed if all its keys are closed. Otherwise it is in every
+    /// other state.
+    pub(crate) fn is_in(&self, state: CircuitState) -> bool {
+        match (&self.local, &self.keys) {
+            (Some(local), _) => local.state == state,
+            (None, Some(keys)) => (keys.not_closed == 0) == (state == CircuitState::Closed),
+            (None, None) => false,
+        }
     }
 
     fn of_config(circuit: &'static str, config: &BreakerConfig) -> Self {
