@@ -15,7 +15,7 @@ use tower_breaker::{BreakerConfig, Circuit, CircuitRegistry, ConfigError, Contro
 
 use crate::view::{KeyCounts, View};
 
-pub(crate) use fleet::{FleetSource, FleetView};
+pub(crate) use fleet::{FleetSource, FleetView, with_record};
 
 /// An action of this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -157,7 +157,7 @@ impl Sources {
     }
 
     /// Returns all circuits by name. As in [`find`](Self::find), a registry takes precedence.
-    fn all(&self) -> BTreeMap<&'static str, Named<'_>> {
+    pub(crate) fn all(&self) -> BTreeMap<&'static str, Named<'_>> {
         let keyed = self.keyed.iter().map(|keyed| (keyed.name(), Named::Keyed(&**keyed)));
         let given = self.circuits.iter().rev().cloned();
         let registered = self.registries.iter().rev().flat_map(CircuitRegistry::circuits);
@@ -169,7 +169,7 @@ impl Sources {
         keyed.rev().chain(single).collect()
     }
 
-    fn view_of(&self, named: &Named<'_>) -> View {
+    pub(crate) fn view_of(&self, named: &Named<'_>) -> View {
         match named {
             Named::Single(handle) => View::of(&**handle, &self.fleet),
             Named::Keyed(keyed) => View::of_keyed(*keyed),

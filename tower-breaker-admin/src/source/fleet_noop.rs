@@ -2,6 +2,9 @@
 
 use serde::Serialize;
 
+use crate::action::FleetOrder;
+use crate::response::Problem;
+
 #[derive(Clone, Debug, Serialize)]
 pub(crate) enum FleetView {}
 
@@ -26,4 +29,32 @@ impl FleetSource {
     pub(crate) const fn key_name<K>(&self, _: &str, _: &K) -> Option<String> {
         None
     }
+
+    pub(crate) const fn epoch(&self, _: &str) -> u64 {
+        0
+    }
+
+    pub(crate) fn not_shared(&self) -> Problem {
+        Problem::bad_request("`scope` is `fleet`, and there is no fleet; use `process`")
+    }
+
+    #[allow(clippy::unused_async, reason = "the same interface as with the feature `fleet`")]
+    pub(crate) async fn operate(&self, _: &str, _: FleetOrder) -> Result<Record, Problem> {
+        Err(self.not_shared())
+    }
+
+    #[allow(clippy::unused_async, reason = "the same interface as with the feature `fleet`")]
+    pub(crate) async fn list(&self, _: Option<&str>, _: usize) -> Result<(), Problem> {
+        Err(Problem::not_found("there is no fleet"))
+    }
+}
+
+/// A record of the fleet, which never exists.
+pub(crate) struct Record {
+    pub(crate) epoch: u64,
+    never: FleetView,
+}
+
+pub(crate) fn with_record(_: FleetView, record: Record) -> FleetView {
+    record.never
 }

@@ -1,0 +1,55 @@
+//! The service, and what its clones share.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::audit::AuditLog;
+use crate::auth::Authorizer;
+use crate::builder::AdminBuilder;
+use crate::events::Hub;
+use crate::rate::Rates;
+use crate::source::Sources;
+
+/// A service that shows and controls circuits over HTTP.
+///
+/// The [crate's documentation](crate) has an example. A clone is another handle to the same service.
+/// It holds the circuits that it was given.
+#[derive(Clone)]
+pub struct Admin {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) sources: Arc<Sources>,
+    pub(crate) authorizer: Authorizer,
+    pub(crate) audit: AuditLog,
+    pub(crate) rates: Rates,
+    pub(crate) hub: Arc<Hub>,
+}
+
+impl Admin {
+    /// Returns a builder without circuits and without users.
+    ///
+    /// Until a user is added, every request of the API is refused.
+    pub fn builder() -> AdminBuilder {
+        AdminBuilder::default()
+    }
+
+    pub(crate) fn new(sources: Arc<Sources>, authorizer: Authorizer, audit: AuditLog, history: bool) -> Self {
+        let hub = Hub::new(Arc::clone(&sources), history);
+        if tokio::runtime::Handle::try_current().is_ok() {
+            hub.start();
+        }
+        Self { inner: Arc::new(Inner { sources, authorizer, audit, rates: Rates::default(), hub }) }
+    }
+}
+
+impl fmt::Debug for Admin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let circuits: Vec<_> = self.inner.sources.all().into_keys().collect();
+        f.debug_struct("Admin")
+            .field("circuits", &circuits)
+            .field("authorizer", &self.inner.authorizer)
+            .finish_non_exhaustive()
+    }
+}
