@@ -172,8 +172,12 @@ impl Browser {
         self.property(element, "enabled").await.expect("the element exists") == true
     }
 
-    /// Scrolls to an element, and clicks into its middle. It must be visible, and not be covered.
+    /// Scrolls an element into the middle of the window, and clicks on it. It must be visible, and
+    /// not be covered.
     pub async fn click(&self, element: &Element) {
+        // The driver does not scroll to an element that is in the window, even if it is covered.
+        let center = "arguments[0].scrollIntoView({ block: 'center', behavior: 'instant' })";
+        self.run(center, &[json!({ ELEMENT: element.0 })]).await;
         self.driver.post(&format!("/element/{}/click", element.0), &json!({})).await;
     }
 
