@@ -1,0 +1,77 @@
+//! What the page shows follows the circuits.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tower_breaker::fault_classify::{Health, Kind, Origin, Retryable};
+use tower_breaker::{Circuit, Fault};
+
+use crate::page::Page;
+use crate::server::{OPERATOR, Server};
+
+/// Trips a circuit and resets it several times, and returns the median of the times until the page
+/// shows it.
+///
+/// The times include those of the driver, so each is an upper limit.
+pub(crate) async fn median_latency(page: &Page, circuit: &Circuit) -> Duration {
+    let mut times = Vec::new();
+    for _ in 0..4 {
+        let started = Instant::now();
+        circuit.trip().unwrap();
+        page.wait_for_state(circuit.name(), "open").await;
+        times.push(started.elapsed());
+        let started = Instant::now();
+        circuit.reset().unwrap();
+        page.wait_for_state(circuit.name(), "closed").await;
+        times.push(started.elapsed());
+    }
+    times.sort();
+    println!("latency of transitions: {times:?}");
+    times[times.len() / 2]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn transition_appears_within_a_moment() {
+    let server = Server::start(&["billing", "search"]).await;
+    let page = Page::log_in(&server.url(), OPERATOR).await;
+    page.wait_for_state("search", "closed").await;
+    let latency = median_latency(&page, &server.circuit("search")).await;
+    assert!(latency < Duration::from_millis(1500), "{latency:?}");
+    assert_eq!(page.errors().await, []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn page_shows_new_circuits_and_why_a_circuit_opened() {
+    let server = Server::start(&["search"]).await;
+    let page = Page::log_in(&server.url(), OPERATOR).await;
+    page.wait_for_state("search", "closed").await;
+
+    let billing = server.registry.circuit("billing");
+    page.wait_for_state("billing", "closed").await;
+    let fault = Fault::new(Kind::Server, Retryable::Never, Health::Unhealthy, Origin::Remote);
+    // Failures in a row open a circuit only if they span some time, and the test uses none.
+    let circuit = server.registry.circuit("rate");
+    for _ in 0..20 {
+        let error = std::io::Error::other("the ledger is locked");
+        let Ok(permit) = circuit.try_acquire() else { break };
+        permit.fail_as(fault, &error, "order 7");
+    }
+    page.wait_for_state("rate", "open").await;
+    circuit.try_acquire().unwrap_err();
+    page.browser
+        .wait_for(
+            "return [...document.querySelectorAll('.card')].some((card) =>
+                card.textContent.includes('rate') && card.textContent.includes('the ledger is locked'))",
+            &[],
+        )
+        .await;
+    page.click(".card button", "rate").await;
+    page.wait_for_text("#detail", "order 7").await;
+    page.wait_for_text("#detail", "Why it opened").await;
+
+    drop(billing);
+    server.registry.remove("billing").unwrap();
+    page.browser.wait_for("return document.querySelectorAll('.card').length === 2", &[]).await;
+    assert!(!page.has("billing").await);
+    assert_eq!(page.errors().await, []);
+}
