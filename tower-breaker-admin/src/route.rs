@@ -152,6 +152,41 @@ mod tests {
         }
     }
 
+    /// Returns the path of a route in `openapi.json`. `None`: no path leads to it.
+    fn template(route: Route<'_>) -> Option<&'static str> {
+        Some(match route {
+            Route::Page => "/",
+            Route::Circuits => "/api/v1/circuits",
+            Route::Circuit(Circuit { key: None, .. }) => "/api/v1/circuits/{name}",
+            Route::Config(Circuit { key: None, .. }) => "/api/v1/circuits/{name}/config",
+            Route::Action(Circuit { key: None, .. }, _) => "/api/v1/circuits/{name}/actions/{action}",
+            Route::Keys(_) => "/api/v1/circuits/{name}/keys",
+            Route::Circuit(_) => "/api/v1/circuits/{name}/keys/{key}",
+            Route::Config(_) => "/api/v1/circuits/{name}/keys/{key}/config",
+            Route::Action(..) => "/api/v1/circuits/{name}/keys/{key}/actions/{action}",
+            Route::Fleet => "/api/v1/fleet",
+            Route::Audit => "/api/v1/audit",
+            Route::OpenApi => "/api/v1/openapi.json",
+            Route::Events => "/api/v1/events",
+            Route::UnknownApi | Route::Unknown => return None,
+        })
+    }
+
+    #[test]
+    fn every_route_is_documented() {
+        let document: serde_json::Value = serde_json::from_str(include_str!("openapi.json")).unwrap();
+        let documented = document["paths"].as_object().unwrap();
+        for (path, operations) in documented {
+            let route = Route::of(path);
+            assert_eq!(template(route), Some(&**path));
+            let methods: Vec<_> = operations.as_object().unwrap().keys().collect();
+            let expected = if route.methods() == "POST" { "post" } else { "get" };
+            assert_eq!(methods, [expected], "{path}");
+        }
+        // One for each path of `template`.
+        assert_eq!(documented.len(), 13);
+    }
+
     #[test]
     fn decoding_is_strict() {
         assert_eq!(Segment("a%2Fb%25+%c3%a4").decode().unwrap(), "a/b%+ä");
