@@ -16,7 +16,7 @@ use tower_breaker::ControlError;
 
 use crate::admin::Inner;
 use crate::audit::{self, AuditEntry};
-use crate::auth::{User, check_action};
+use crate::auth::{User, check_operator, check_page};
 use crate::query::Query;
 use crate::rate::Admission;
 use crate::read::unknown_path;
@@ -137,7 +137,8 @@ impl Inner {
         attempt: &mut Attempt,
     ) -> Result<View, Problem> {
         let user = self.admit(request, attempt)?;
-        check_action(&user, &request.headers)?;
+        check_operator(&user)?;
+        check_page(&request.headers)?;
         check_target(request)?;
         check_content_type(&request.headers)?;
         let body = read_body(body).await?;
@@ -158,19 +159,24 @@ impl Inner {
     /// Returns the user of an attempt, whose rate is limited.
     ///
     /// Attempts above the rate are not kept in the audit, except for the first of them. So they
-    /// do not remove other entries.
+    /// do not remove other entries. All attempts without a credential share one rate, and so do
+    /// those that a page of another site may have sent: they use up the rate of no user.
     fn admit(&self, request: &Parts, attempt: &mut Attempt) -> Result<User, Problem> {
         let user = self.authorizer.user(request, false);
         if let Ok(user) = &user {
             attempt.entry.user = cut(user.name().to_owned(), MAX_TEXT_BYTES);
             attempt.entry.role = Some(user.role());
         }
-        let Admission::Refused { retry_after, is_first } =
-            self.rates.admit(&attempt.entry.user, Instant::now())
-        else {
+        let is_of_user = user.is_ok() && check_page(&request.headers).is_ok();
+        let name = if is_of_user { &*attempt.entry.user } else { "" };
+        let Admission::Refused { retry_after, is_first } = self.rates.admit(name, Instant::now()) else {
             return user;
         };
-        attempt.is_kept = is_first && user.is_ok();
+        attempt.is_kept = is_of_user && is_first;
+        if !is_of_user {
+            // It is refused for another reason.
+            return user;
+        }
         let user = user?;
         let seconds = retry_after.as_secs() + u64::from(retry_after.subsec_nanos() > 0);
         let detail = format_args!("`{}` has sent too many actions; retry after {seconds} s", user.name());
@@ -273,7 +279,7 @@ impl Attempt {
         let input: Input = serde_json::from_slice(body)
             .map_err(|error| Problem::bad_request(format_args!("the body is not valid: {error}")))?;
         let Input { reason, scope, for_seconds } = input;
-        self.entry.scope = scope.as_str().to_owned();
+        scope.as_str().clone_into(&mut self.entry.scope);
         self.entry.reason = cut(reason.clone(), MAX_TEXT_BYTES);
         check_reason(&reason)?;
         let lasts_for = for_seconds.map(read_seconds).transpose()?;

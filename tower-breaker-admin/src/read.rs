@@ -57,7 +57,7 @@ impl Inner {
 
     fn circuits(&self, query: &Query<'_>) -> Result<Response, Problem> {
         #[derive(Serialize)]
-        struct Circuits {
+        struct List {
             circuits: Vec<View>,
             next: Option<String>,
             total: usize,
@@ -69,7 +69,7 @@ impl Inner {
         for view in circuits.iter_mut().filter(|_| history) {
             view.history = self.hub.history(view.circuit);
         }
-        json(&Circuits { circuits, next: page.next, total: page.total })
+        json(&List { circuits, next: page.next, total: page.total })
     }
 
     fn circuit(&self, circuit: Circuit<'_>) -> Result<Response, Problem> {
@@ -99,7 +99,7 @@ impl Inner {
 
     fn keys(&self, circuits: Segment<'_>, query: &Query<'_>) -> Result<Response, Problem> {
         #[derive(Serialize)]
-        struct Keys {
+        struct List {
             keys: Vec<View>,
             next: Option<String>,
             total: usize,
@@ -109,7 +109,7 @@ impl Inner {
         let filter = Filter::of(query)?;
         let Named::Keyed(circuits) = self.named(&name)? else { return Err(not_keyed(&name)) };
         let page = filter.select(circuits.keys(), |key| View::of(&*key, &self.sources.fleet));
-        json(&Keys { keys: page.items, next: page.next, total: page.total })
+        json(&List { keys: page.items, next: page.next, total: page.total })
     }
 
     async fn fleet(&self, query: &Query<'_>) -> Result<Response, Problem> {
@@ -118,14 +118,14 @@ impl Inner {
 
     fn audit_entries(&self, query: &Query<'_>) -> Result<Response, Problem> {
         #[derive(Serialize)]
-        struct Entries {
+        struct List {
             entries: Vec<crate::AuditEntry>,
             next: Option<u64>,
         }
 
         let (entries, has_more) = self.audit.entries(query.after_id()?, query.limit()?);
         let next = entries.last().map(|last| last.id).filter(|_| has_more);
-        json(&Entries { entries, next })
+        json(&List { entries, next })
     }
 
     fn events(&self, request: &Parts, user: &User) -> Result<Response, Problem> {

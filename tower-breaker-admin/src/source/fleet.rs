@@ -59,18 +59,18 @@ impl FleetSource {
     }
 
     /// Returns records of the store.
-    pub(crate) async fn list(&self, after: Option<&str>, limit: usize) -> Result<Records, Problem> {
+    pub(crate) async fn list(&self, after: Option<&str>, limit: usize) -> Result<Part, Problem> {
         let Some(fleet) = &self.0 else { return Err(Problem::not_found("there is no fleet")) };
         let records = fleet.list(after, limit).await.map_err(|error| problem(&error))?;
         let is_full = records.len() >= limit;
         let next = records.last().filter(|_| is_full).map(|last| last.circuit.clone());
-        Ok(Records { status: fleet.status(), records, next })
+        Ok(Part { status: fleet.status(), records, next })
     }
 }
 
-/// Records of the fleet's store.
+/// A part of the records of the store, with the connection to it.
 #[derive(Serialize)]
-pub(crate) struct Records {
+pub(crate) struct Part {
     status: FleetStatus,
     records: Vec<CircuitRecord>,
     /// The name after which further records begin. `None`: there are none.
