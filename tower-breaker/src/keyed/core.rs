@@ -311,6 +311,11 @@ impl<K> KeyedStore<K> {
         StateWord::from_word(self.state_word.load(Ordering::Relaxed)).initial_state()
     }
 
+    pub(crate) fn is_closed(&self) -> bool {
+        // Relaxed: the state may change before it is used anyway.
+        StateWord::from_word(self.state_word.load(Ordering::Relaxed)).is_closed()
+    }
+
     #[inline]
     fn settings(&self) -> &Settings {
         match self.own.get() {

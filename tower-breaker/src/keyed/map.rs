@@ -458,6 +458,16 @@ impl<K> KeyedCircuits<K> {
         self.len() == 0
     }
 
+    /// Returns how many circuits are not [closed](CircuitState::Closed), without the overflow
+    /// circuit.
+    ///
+    /// It takes a load for each circuit. So it is much cheaper than the
+    /// [`statuses`](Self::statuses).
+    pub fn not_closed(&self) -> usize {
+        let circuits = self.clock_hand().created();
+        circuits.iter().filter(|core| !core.store().is_closed()).count()
+    }
+
     /// Returns how many circuits have been evicted for new keys.
     pub fn evicted(&self) -> u64 {
         self.inner.evicted.load(Ordering::Relaxed)

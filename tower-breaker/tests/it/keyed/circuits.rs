@@ -51,6 +51,27 @@ fn circuits_without_layer_are_independent_by_key() {
     assert_eq!(states(&circuits), expected, "sorted by key");
 }
 
+#[test]
+fn not_closed_counts_circuits_in_other_states() {
+    let (circuits, time) = circuits::<u64>(3, Overflow::Shared);
+    let held = [1, 2, 3].map(|key| circuits.circuit(&key));
+    assert_eq!(circuits.not_closed(), 0);
+    held[0].trip().unwrap();
+    held[1].force_closed().unwrap();
+    assert_eq!(circuits.not_closed(), 2);
+    circuits.circuit(&4).trip().unwrap();
+    assert_eq!(circuits.not_closed(), 2, "the overflow circuit is not counted");
+    time.advance(held[0].status().retry_after.unwrap());
+    let probe = held[0].try_acquire().unwrap();
+    assert_eq!(circuits.not_closed(), 2, "it is half-open");
+    probe.record(Verdict::Success);
+    held[1].release();
+    while circuits.not_closed() > 0 {
+        held[0].try_acquire().unwrap().record(Verdict::Success);
+    }
+    assert_eq!(held[0].status().state, CircuitState::Closed);
+}
+
 /// Returns the label of a key, after setting limits for it by `label`.
 fn label_with_limits<K: Eq + fmt::Debug + std::hash::Hash + Clone>(key: &K, label: &str) -> String {
     let each = BreakerConfig::builder().name("upstreams");
