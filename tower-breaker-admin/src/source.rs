@@ -90,16 +90,6 @@ impl Sources {
         }
     }
 
-    /// Returns every circuit without a key, sorted by name.
-    pub(crate) fn handles(&self) -> Vec<(&'static str, Arc<dyn Handle>)> {
-        let all = self.all().into_iter();
-        let single = all.filter_map(|(name, named)| match named {
-            Named::Single(handle) => Some((name, handle)),
-            Named::Keyed(_) => None,
-        });
-        single.collect()
-    }
-
     /// Returns the view of every circuit, without the single keys, sorted by name. `history` is
     /// `None`.
     pub(crate) fn views(&self) -> Vec<View> {
@@ -109,14 +99,6 @@ impl Sources {
     /// Returns the view of one circuit. `None`: no circuit has this name.
     pub(crate) fn view(&self, circuit: &str) -> Option<View> {
         self.find(circuit).map(|named| self.view_of(&named))
-    }
-
-    /// Returns the handle to a circuit without a key.
-    pub(crate) fn handle(&self, circuit: &str) -> Option<Arc<dyn Handle>> {
-        match self.find(circuit)? {
-            Named::Single(handle) => Some(handle),
-            Named::Keyed(_) => None,
-        }
     }
 
     /// Returns the circuit, or circuits by key, with this name.

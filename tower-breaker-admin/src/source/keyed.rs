@@ -54,12 +54,11 @@ where
     }
 
     fn counts(&self) -> KeyCounts {
-        let circuits = self.circuits();
-        let all = circuits.iter().cloned().chain(self.overflow());
-        let not_closed = all.filter(|circuit| circuit.status().state != CircuitState::Closed).count();
+        let overflow = self.overflow();
+        let is_unclosed = |circuit: &KeyedCircuit<K>| circuit.status().state != CircuitState::Closed;
         KeyCounts {
-            count: circuits.len(),
-            not_closed,
+            count: self.len(),
+            not_closed: self.not_closed() + usize::from(overflow.as_ref().is_some_and(is_unclosed)),
             evicted: self.evicted(),
             overflowed: self.overflowed(),
         }
