@@ -1,4 +1,150 @@
 //! Administration of the circuits of [`tower_breaker`]: an HTTP API and a live page.
+//!
+//! [`Admin`] is a tower service over [`http`] types. It shows each circuit with its state, its
+//! failure rate, and the reason why it opened. Operators can trip, reset, force and release a
+//! circuit, in one process or in a whole fleet.
+//!
+//! ```
+//! use axum::Router;
+//! use tower_breaker::{CircuitRegistry, ConfigError};
+//! use tower_breaker_admin::{Admin, User};
+//!
+//! /// Serves the page at `/breakers` and the API below `/breakers/api/v1/`.
+//! fn app(registry: &CircuitRegistry, token: &str) -> Result<Router, ConfigError> {
+//!     let admin = Admin::builder()
+//!         .registry(registry)
+//!         .bearer(token, User::operator("anna"))
+//!         .on_audit(|entry| println!("{}: {} of {}", entry.user, entry.action, entry.circuit))
+//!         .build()?;
+//!     Ok(Router::new().nest_service("/breakers", admin))
+//! }
+//! # let registry = CircuitRegistry::new(tower_breaker::BreakerConfig::default());
+//! # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+//! #     app(&registry, "0123456789abcdef").unwrap();
+//! # });
+//! ```
+//!
+//! It needs no framework. With hyper alone:
+//!
+//! ```
+//! use std::io;
+//!
+//! use hyper::server::conn::http1;
+//! use hyper_util::rt::TokioIo;
+//! use hyper_util::service::TowerToHyperService;
+//! use tokio::net::TcpListener;
+//! use tower_breaker_admin::Admin;
+//!
+//! async fn serve(listener: TcpListener, admin: Admin) -> io::Result<()> {
+//!     loop {
+//!         let (connection, _) = listener.accept().await?;
+//!         let service = TowerToHyperService::new(admin.clone());
+//!         let connection = http1::Builder::new().serve_connection(TokioIo::new(connection), service);
+//!         // An error ends only this connection.
+//!         tokio::spawn(connection);
+//!     }
+//! }
+//! # let _ = serve;
+//! ```
+//!
+//! # Circuits
+//!
+//! | method of the builder | adds |
+//! |---|---|
+//! | [`registry`](AdminBuilder::registry) | all circuits of a registry, also later ones |
+//! | [`circuit`](AdminBuilder::circuit) | a circuit that is in no registry |
+//! | `keyed` (feature `keyed`) | circuits by key |
+//! | `fleet` (feature `fleet`) | the decisions of the fleet, and actions in all its processes |
+//!
+//! Each name must belong to one circuit. No request creates a circuit: an unknown name is an error.
+//!
+//! # Routes
+//!
+//! The service does not know the prefix below which it is nested. The router must remove the prefix
+//! from the path, as `nest_service` of axum does.
+//!
+//! | route | answer |
+//! |---|---|
+//! | `GET /` | the page |
+//! | `GET /api/v1/circuits?state=&q=&after=&limit=&history=` | circuits, sorted by name |
+//! | `GET /api/v1/circuits/{name}` | one circuit |
+//! | `GET /api/v1/circuits/{name}/config` | its configuration |
+//! | `GET /api/v1/circuits/{name}/keys?state=&q=&after=&limit=` | its keys, sorted by label |
+//! | `GET /api/v1/circuits/{name}/keys/{key}`, `…/config` | the circuit of one key, and its configuration |
+//! | `POST /api/v1/circuits/{name}/actions/{action}` | applies `trip`, `reset`, `force_open`, `force_closed` or `release` |
+//! | `POST /api/v1/circuits/{name}/keys/{key}/actions/{action}` | the same for one key |
+//! | `GET /api/v1/fleet?after=&limit=` | the decisions of the fleet |
+//! | `GET /api/v1/audit?after=&limit=` | the last 200 attempts to change a circuit |
+//! | `GET /api/v1/events` | server-sent events: what happens from now on |
+//! | `GET /api/v1/openapi.json` | the OpenAPI document, with all fields and status codes |
+//!
+//! Names and labels of keys are percent-encoded UTF-8. The names `.` and `..` cannot be used in
+//! paths, because clients remove such segments.
+//!
+//! An action has a reason, and may end by itself:
+//!
+//! ```sh
+//! curl https://ops.example/breakers/api/v1/circuits/search/actions/force_open \
+//!     -H "authorization: Bearer $TOKEN" -H 'x-tower-breaker: 1' -H 'content-type: application/json' \
+//!     -d '{"reason": "the provider asked us to stop", "scope": "process", "for_seconds": 3600}'
+//! ```
+//!
+//! With the header `if-match`, an action applies only in one epoch of the circuit. So it does not
+//! undo a change that the user has not seen. In this process, the epoch is compared just before the
+//! action: a transition between the two is not noticed. The store of a fleet compares it exactly.
+//!
+//! The scope `fleet` needs the feature `fleet`, and a circuit that this process shares. The status
+//! is 503 if the store did not take the action. After a timeout, the store may still apply it.
+//!
+//! # Users
+//!
+//! | method of the builder | admits |
+//! |---|---|
+//! | [`bearer`](AdminBuilder::bearer) | a user with a token |
+//! | [`authorize`](AdminBuilder::authorize) | the user that a closure finds, for example in an extension that a layer has set |
+//! | [`open_to_read`](AdminBuilder::open_to_read) | everybody, to read |
+//!
+//! Without any of them, each request of the API is refused. A [reader](User::reader) only reads. An
+//! [operator](User::operator) also applies actions.
+//!
+//! # Security
+//!
+//! - Serve it with TLS, because the token is sent with each request.
+//! - Tokens are compared in constant time. They appear in no error, log, audit entry or `Debug`
+//!   output.
+//! - A page of another site cannot act: an action needs the header `x-tower-breaker` and a JSON
+//!   body, and no response has CORS headers. There are no cookies.
+//! - A content security policy admits only the page's own script and style. The page writes names
+//!   and reasons as text.
+//! - The input is limited: 4 KiB of path and of query, 16 KiB of body within 10 s, and 10 actions
+//!   per second for each user, 20 at once.
+//! - Each attempt to change a circuit is in the audit, also a refused one. Attempts above the rate,
+//!   and many without a credential, are only logged and passed to
+//!   [`on_audit`](AdminBuilder::on_audit). Of the 200 entries in memory, at most 100 are refused
+//!   attempts. So an attacker cannot remove the applied actions from it.
+//!
+//! # Cost
+//!
+//! A call through a circuit costs nothing more: the circuits are read, and only their transitions
+//! are observed. One task reads all circuits once per second for the history of the page, unless
+//! [`without_history`](AdminBuilder::without_history) is set and no page is open. It ends with the
+//! last [`Admin`].
+//!
+//! # Features
+//!
+//! No feature is enabled by default.
+//!
+//! | feature | adds |
+//! |---|---|
+//! | `keyed` | circuits by key |
+//! | `fleet` | circuits that processes share with [`tower-breaker-fleet`] |
+//! | `tracing` | the audit as log events with the target `tower_breaker_admin`: `INFO` for applied actions, `WARN` for refused attempts |
+//!
+//! # Minimum Rust version
+//!
+//! Rust 1.88.
+//!
+//! [`tower-breaker-fleet`]: https://docs.rs/tower-breaker-fleet
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -25,3 +171,8 @@ pub use auth::{Role, User};
 pub use body::AdminBody;
 pub use builder::AdminBuilder;
 pub use service::AdminFuture;
+
+/// Runs the example of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
