@@ -130,12 +130,13 @@ fn log(entry: &AuditEntry) {
     /// The target of events. It is a constant, so that it does not depend on module paths.
     const TARGET: &str = "tower_breaker_admin";
     let AuditEntry { id, user, circuit, key, action, scope, reason, status, error, .. } = entry;
+    let AuditEntry { epoch_before, epoch_after, .. } = *entry;
     let lasts_for_seconds = entry.lasts_for.map(|time| time.as_secs_f64());
     match error {
         None => tracing::info!(
             target: TARGET,
             id, ?user, ?circuit, key = key.as_ref().map(tracing::field::debug), ?action, ?scope, ?reason,
-            lasts_for_seconds, status, entry.epoch_before, entry.epoch_after,
+            lasts_for_seconds, status, epoch_before, epoch_after,
             "an action was applied",
         ),
         Some(error) => tracing::warn!(

@@ -72,16 +72,18 @@ impl AdminBuilder {
     ///
     /// For example, it reads an extension that a layer has set, or a header of a trusted proxy.
     ///
-    /// It is called for requests without a [token](Self::bearer) of this builder. It must not trust
-    /// a cookie alone: then a page of another site could read. `None`, or a panic, admits no
-    /// request.
+    /// It is called for requests without a [token](Self::bearer) of this builder. `None`, or a
+    /// panic, admits no request. A credential that browsers send by themselves, such as a cookie,
+    /// is safe: an action also needs a header that a page of another site cannot set.
     pub fn authorize(mut self, f: impl Fn(&Parts) -> Option<User> + Send + Sync + 'static) -> Self {
         self.authorizer.authorize = Some(Box::new(f));
         self
     }
 
-    /// Lets every request read that has no credential. Its user is a reader with the name
-    /// `anonymous`.
+    /// Lets every request read that has no credential.
+    ///
+    /// Its user is a reader with the name `anonymous`. Use it only if every client that reaches the
+    /// service may read all circuits, and the texts of their last failures.
     pub fn open_to_read(mut self) -> Self {
         self.authorizer.is_open_to_read = true;
         self

@@ -1,6 +1,5 @@
 //! Circuits by key.
 
-use std::collections::HashSet;
 use std::fmt;
 use std::hash::Hash;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -65,16 +64,15 @@ where
     }
 
     fn keys(&self) -> Vec<(String, Arc<dyn Handle>)> {
-        let mut labels = HashSet::new();
         let labelled = self.circuits().into_iter().filter_map(|circuit| {
             let label = label(circuit.key())?;
-            labels.insert(label.clone()).then(|| (label, handle(circuit, false)))
+            Some((label, handle(circuit, false)))
         });
-        let mut keys: Vec<_> = labelled.collect();
-        if let Some(circuit) = self.overflow().filter(|_| !labels.contains(OVERFLOW)) {
-            keys.push((OVERFLOW.to_owned(), handle(circuit, true)));
-        }
+        let overflow = self.overflow().map(|circuit| (OVERFLOW.to_owned(), handle(circuit, true)));
+        let mut keys: Vec<_> = labelled.chain(overflow).collect();
+        // The order of equal labels stays, so that the first of them is kept.
         keys.sort_by(|(one, _), (other, _)| one.cmp(other));
+        keys.dedup_by(|(later, _), (earlier, _)| later == earlier);
         keys
     }
 

@@ -9,6 +9,8 @@ mod bodies;
 mod fleet;
 mod fuzz;
 mod harness;
+#[cfg(feature = "tracing")]
+mod logs;
 mod nesting;
 mod openapi;
 mod reads;

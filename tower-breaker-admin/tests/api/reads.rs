@@ -1,7 +1,9 @@
 //! Requests that read.
 
 use http::Method;
+use http_body_util::BodyExt;
 use serde_json::Value;
+use tower::ServiceExt;
 use tower_breaker::{BreakerConfig, CircuitState, Verdict};
 
 use super::harness::*;
@@ -175,7 +177,9 @@ async fn configuration_can_be_read_back() {
 #[tokio::test]
 async fn head_is_get_without_a_body() {
     let (_circuits, admin) = admin();
-    for path in ["circuits", "circuits/search/config", "audit", "openapi.json", "circuits/x", "events"] {
+    // Responses that do not contain times.
+    for path in ["circuits?q=none", "circuits/search/config", "audit", "openapi.json", "circuits/x", "events"]
+    {
         let path = format!("{API}/{path}");
         let get = Call::get(&path).send(&admin).await;
         let head = Call::new(Method::HEAD, &path).send(&admin).await;
@@ -185,6 +189,34 @@ async fn head_is_get_without_a_body() {
             assert_eq!(head.header("content-length"), get.body.len().to_string(), "{path}");
         }
     }
+}
+
+#[tokio::test]
+async fn stream_above_the_limit_is_503() {
+    let (_circuits, admin) = admin();
+    let events = Call::get(format!("{API}/events"));
+    let mut streams = Vec::new();
+    for _ in 0..1024 {
+        let stream = admin.clone().oneshot(events.request()).await.unwrap();
+        assert_eq!(stream.status(), 200);
+        streams.push(stream);
+    }
+    assert_eq!(events.fail(&admin, 503).await, "too many event streams are open");
+    drop(streams.pop());
+    assert_eq!(events.send(&admin).await.status, 200);
+}
+
+#[tokio::test]
+async fn stream_begins_with_the_user() {
+    let (_circuits, admin) = admin();
+    let events = Call::get(format!("{API}/events")).token(READER).header("last-event-id", "\u{e4}");
+    let response = admin.clone().oneshot(events.request()).await.unwrap();
+    assert_eq!(response.headers()["content-type"], "text/event-stream");
+    assert_eq!(response.headers()["x-accel-buffering"], "no");
+    assert_eq!(response.headers()["cache-control"], "no-store");
+    let first = response.into_body().frame().await.unwrap().unwrap().into_data().unwrap();
+    let first = std::str::from_utf8(&first).unwrap();
+    assert!(first.starts_with("event: hello\n") && first.contains("\"user\":\"ben\""), "{first}");
 }
 
 #[tokio::test]
