@@ -3,8 +3,13 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-const CRATES: [&str; 4] =
-    ["tower-breaker", "tower-breaker-fleet", "tower-fault-classify", "tower-jitter-retry"];
+const CRATES: [&str; 5] = [
+    "tower-breaker",
+    "tower-breaker-admin",
+    "tower-breaker-fleet",
+    "tower-fault-classify",
+    "tower-jitter-retry",
+];
 
 type Features = BTreeSet<String>;
 

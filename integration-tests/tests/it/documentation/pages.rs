@@ -7,8 +7,13 @@ use std::process::{Command, Stdio};
 
 use pulldown_cmark::{BrokenLink, CodeBlockKind, Event, LinkType, Options, Parser, Tag, TagEnd};
 
-const CRATES: [&str; 4] =
-    ["tower-breaker", "tower-breaker-fleet", "tower-fault-classify", "tower-jitter-retry"];
+const CRATES: [&str; 5] = [
+    "tower-breaker",
+    "tower-breaker-admin",
+    "tower-breaker-fleet",
+    "tower-fault-classify",
+    "tower-jitter-retry",
+];
 
 /// The root of the repository.
 fn root() -> PathBuf {
