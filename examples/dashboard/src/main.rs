@@ -16,13 +16,14 @@ mod traffic;
 
 use std::error::Error;
 use std::future::pending;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::Router;
 use axum::routing::get;
 use clap::Parser;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tokio::net::TcpListener;
+use tokio::time::Instant;
 use tower_breaker::CircuitRegistry;
 use tower_breaker::telemetry::register_metrics;
 use tower_breaker_admin::{Admin, User};
@@ -122,5 +123,5 @@ async fn stop(seconds: Option<u64>) {
 fn random_token() -> String {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).expect("the system has random numbers");
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    format!("{:032x}", u128::from_ne_bytes(bytes))
 }
