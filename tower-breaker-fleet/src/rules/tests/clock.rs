@@ -83,6 +83,16 @@ fn send(data: &mut CircuitData, instance: &str, success: bool, age: u64, now: u6
 }
 
 #[test]
+fn success_outlives_forgotten_record() {
+    let mut data = CircuitData::default();
+    data.do_operate(Action::Reset, START);
+    let forgotten = START + ms(GRACE);
+    send(&mut data, "a", true, 0, forgotten - 1);
+    let synced = send(&mut data, "b", false, 9000, forgotten);
+    assert_eq!((synced.record, data.epoch), (None, 0), "one failure is before the success");
+}
+
+#[test]
 fn success_from_before_clock_step_back_is_as_old_as_the_step() {
     let mut data = CircuitData::default();
     send(&mut data, "a", true, 0, START);

@@ -92,6 +92,8 @@ pub(crate) async fn consecutive_failures_of_all_members_open(backend: &dyn Backe
     }
     let record = client.sync("c", failing(&[0])).await.record.expect("five failures open");
     assert_eq!((record.state, &*record.reason, &*record.by), (FleetState::Open, "consecutive failures", "c"));
+    let epoch = client.sync("d", failing(&[0; 5])).await.record.map(|record| record.epoch);
+    assert_eq!(epoch, Some(record.epoch), "they do not open an open circuit again");
     assert!(client.operate(operation(Action::Reset)).await.applied);
     let synced = client.sync("d", failing(&[0; 4])).await;
     assert_eq!(synced.record.map(|record| record.state), Some(FleetState::Closed));
@@ -150,8 +152,11 @@ pub(crate) async fn message_without_ballot_decides_nothing(backend: &dyn Backend
     assert_eq!(client.sync("a", failing(&[0; 3])).await.record, None);
     let synced = client.sync("b", member(sum(3))).await;
     assert_eq!(synced.record, None, "a lower limit, without a failure");
-    let failing = SyncCircuit { quorum: sum(3), ..failing(&[0]) };
-    assert!(client.sync("b", failing).await.record.is_some());
+    client.sync("c", succeeding(20)).await;
+    let with_limit = |circuit| SyncCircuit { quorum: sum(3), ..circuit };
+    let synced = client.sync("b", with_limit(failing(&[40]))).await;
+    assert_eq!(synced.record, None, "a lower limit, with a failure before a success");
+    assert!(client.sync("b", with_limit(failing(&[0]))).await.record.is_some());
     // The votes of two are enough when another member leaves. The next vote decides.
     let mut client = connect(backend, &namespace()).await;
     client.establish(&["a", "b", "c", "d", "e"], MAJORITY).await;
