@@ -124,6 +124,36 @@ async fn pool_opens_at_the_failures_in_a_row_of_all_workers() {
     assert_eq!(pool.all[2].record().reason, "consecutive failures");
 }
 
+#[tokio::test(start_paused = true)]
+async fn pool_opens_after_the_calls_of_one_tick_and_one_round_trip() {
+    const ROUND_TRIP: Duration = Duration::from_millis(50);
+    // A look at the failures, the wait for those of other circuits, and a step of the test.
+    const TICK: Duration = Duration::from_millis(20 + 5 + 5);
+    let mut pool = Processes::start_with(10, pool).await;
+    pool.store.set_delay(ROUND_TRIP);
+    pool.run(seconds(2)).await;
+    pool.server_works = false;
+    let before = pool.admitted();
+    assert!(pool.run_until(seconds(1), |pool| pool.all_in(CircuitState::Open)).await.is_some());
+    // Ten processes with ten calls per second each.
+    let in_flight = (ROUND_TRIP + TICK).as_millis() as u64 / 10;
+    let failures = pool.admitted() - before;
+    assert!((5..=5 + in_flight).contains(&failures), "{failures}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn pool_without_store_opens_after_the_failures_of_each_worker() {
+    let mut pool = Processes::start_with(3, pool).await;
+    pool.store.set_availability(Availability::CutOff);
+    for number in [0, 1, 2].repeat(4) {
+        assert!(pool.all[number].call(false));
+        pool.settle().await;
+        assert_eq!(pool.states(), [CircuitState::Closed; 3]);
+    }
+    assert!(pool.all[1].call(false));
+    assert_eq!(pool.count(CircuitState::Open), 1);
+}
+
 /// A pool with the span of the default configuration.
 fn busy_pool(store: &MemoryStore, instance: &str) -> Process {
     let config = config().build().unwrap();
@@ -206,6 +236,25 @@ async fn success_of_a_worker_without_failures_counts_from_its_next_heartbeat() {
         pool.settle().await;
         assert_eq!(pool.states(), [CircuitState::Closed; 3], "at most four since the success");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn outage_opens_a_pool_whose_failures_began_before_the_last_success() {
+    let mut pool = Processes::start_with(3, pool).await;
+    for number in [0, 0] {
+        assert!(pool.all[number].call(false));
+    }
+    sleep(seconds(1)).await;
+    assert!(pool.all[1].call(true));
+    sleep(2 * HEARTBEAT).await;
+    for number in [0, 2, 0, 1] {
+        assert!(pool.all[number].call(false));
+        pool.settle().await;
+        assert_eq!(pool.states(), [CircuitState::Closed; 3], "at most four since the success");
+    }
+    assert!(pool.all[2].call(false));
+    pool.settle().await;
+    assert_eq!(pool.states(), [CircuitState::Open; 3], "two of each and one");
 }
 
 /// The circuits of a pool without an outage, in the order of their calls. Returns whether one of
