@@ -113,13 +113,21 @@ async fn undo_reverses_the_action() {
 async fn circuit_that_changed_under_the_dialog_is_not_changed() {
     let server = Server::start(&["search"]).await;
     let page = Page::log_in(&server.url(), OPERATOR).await;
-    page.begin("Trip", "search").await;
-    server.circuit("search").force_closed().unwrap();
+    page.begin("Force open", "search").await;
+    let circuit = server.circuit("search");
+    circuit.force_closed().unwrap();
     page.wait_for_text("dialog [role=status]", "is now forced closed").await;
-    page.submit("Trip", "too late").await;
+    // The circuit is closed again, but it is not the one that the user saw.
+    circuit.release();
+    page.wait_for_state("search", "closed").await;
+    page.submit("Force open", "too late").await;
     page.wait_for_text("dialog [role=alert]", "Nothing was changed").await;
-    assert_eq!(server.state("search"), CircuitState::ForcedClosed);
+    assert_eq!(server.state("search"), CircuitState::Closed);
     assert_eq!(server.take_audit()[0].status, 409);
+    // Now the user has seen the change.
+    page.click("dialog button", "Force open").await;
+    page.wait_for_state("search", "forced_open").await;
+    assert_eq!(server.take_audit()[0].status, 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,7 +9,7 @@ use crate::page::Page;
 use crate::server::{OPERATOR, Server, registry};
 
 /// Joins a process to the fleet of the store.
-fn join(store: &MemoryStore, instance: &str) -> Fleet {
+pub(crate) fn join(store: &MemoryStore, instance: &str) -> Fleet {
     let fleet = Fleet::builder(store.clone()).namespace("shop").instance(instance);
     let fleet = fleet.heartbeat(Duration::from_millis(200)).takeover(Duration::from_millis(500));
     let (fleet, agent) = fleet.timeout(Duration::from_secs(1)).build().unwrap();

@@ -8,6 +8,7 @@
 mod accessibility;
 mod actions;
 mod fleet;
+mod fuzz;
 mod hostile;
 mod live;
 mod load;

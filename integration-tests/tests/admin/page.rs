@@ -110,10 +110,19 @@ impl Page {
         entries.filter(|entry| entry.level == "SEVERE" && entry.source != "network").collect()
     }
 
-    /// Returns how many px of the page are to the right of the window.
-    pub(crate) async fn overflow(&self) -> i64 {
-        let script = "return document.documentElement.scrollWidth - innerWidth";
-        self.browser.run(script, &[]).await.as_i64().unwrap().max(0)
+    /// Returns the visible elements whose content is wider than they are, so that a user must
+    /// scroll sideways. The row of filters may be: it scrolls on purpose.
+    pub(crate) async fn wide_elements(&self) -> Vec<String> {
+        let script = "
+            const scrolls = (element) => element === document.documentElement
+                || ['auto', 'scroll'].includes(getComputedStyle(element).overflowX);
+            return [...document.querySelectorAll('*:not(#chips)')]
+                .filter((element) => element.checkVisibility() && scrolls(element))
+                .filter((element) => element.scrollWidth > element.clientWidth)
+                .map((element) => `${element.tagName} ${element.id} ${element.className}`);
+        ";
+        let found = self.browser.run(script, &[]).await;
+        found.as_array().unwrap().iter().map(|name| name.as_str().unwrap().to_owned()).collect()
     }
 
     /// Saves a screenshot in the target directory, to be looked at.
