@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use super::changes::{Changes, is_older};
 use super::inbox::Entry;
 use super::{Hub, Shared, frame};
+use crate::audit;
 use crate::source::Sources;
 use crate::view::View;
 
@@ -151,9 +152,8 @@ struct Reading {
 }
 
 impl Reading {
-    #[expect(clippy::disallowed_methods, reason = "the time is only shown")]
     fn of(sources: &Sources) -> Self {
-        Self { circuits: sources.views(), fleet: sources.fleet_status(), at: SystemTime::now() }
+        Self { circuits: sources.views(), fleet: sources.fleet_status(), at: audit::now() }
     }
 
     fn changes_since(&self, old: &Self, moved: &HashMap<&str, u32>) -> Vec<Bytes> {

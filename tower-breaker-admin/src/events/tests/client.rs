@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use http_body::Body;
 use serde_json::Value;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::super::EventStream;
 
@@ -68,14 +68,15 @@ impl Client {
         Some(String::from_utf8(frame.to_vec()).unwrap())
     }
 
-    /// Waits for the next event.
+    /// Waits for the next event, for a minute at most.
     pub(crate) async fn next(&mut self) -> Option<Event> {
-        loop {
-            if let Some(event) = self.pending.next() {
-                return Some(event);
+        let next = async {
+            while self.pending.len() == 0 {
+                self.pending = Event::parse_all(&self.next_text().await?).into_iter();
             }
-            self.pending = Event::parse_all(&self.next_text().await?).into_iter();
-        }
+            self.pending.next()
+        };
+        timeout(Duration::from_secs(60), next).await.expect("no event is sent")
     }
 
     /// Returns the frames that can be read now, without the sampler.

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
-use tower_breaker::{Circuit, Clock, ManualClock, Verdict};
+use tower_breaker::{Circuit, ManualClock};
 
 use super::*;
 
