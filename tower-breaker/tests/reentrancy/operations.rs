@@ -340,7 +340,7 @@ pub(crate) const OPERATIONS: &[Operation] = &[
                 }
             }
         }
-        let _ = target.circuit.next_open_time();
+        let _ = (target.circuit.next_open_time(), target.circuit.override_count());
         target.circuit.remove_observer(id);
     }),
     ("CircuitRegistry::on_create", |target| {
@@ -524,7 +524,8 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         for circuit in circuits.circuits() {
             drop(format!("{:?} {circuit:?}", circuit.key()));
         }
-        let _ = (circuits.len(), circuits.is_empty(), circuits.evicted(), circuits.overflowed());
+        let _ = (circuits.len(), circuits.is_empty(), circuits.not_closed());
+        let _ = (circuits.evicted(), circuits.overflowed());
         drop(circuits.overflow().map(|circuit| circuit.status()));
         drop(circuits.statuses());
         drop(format!("{circuits:?}"));
