@@ -11,7 +11,7 @@ use crate::server::{OPERATOR, Server, registry};
 /// Joins a process to the fleet of the store.
 pub(crate) fn join(store: &MemoryStore, instance: &str) -> Fleet {
     let fleet = Fleet::builder(store.clone()).namespace("shop").instance(instance);
-    let fleet = fleet.heartbeat(Duration::from_millis(200)).takeover(Duration::from_millis(500));
+    let fleet = fleet.heartbeat(Duration::from_millis(250)).takeover(Duration::from_millis(500));
     let (fleet, agent) = fleet.timeout(Duration::from_secs(1)).build().unwrap();
     tokio::spawn(agent);
     fleet
