@@ -102,7 +102,7 @@
 //! |---|---|
 //! | [`bearer`](AdminBuilder::bearer) | a user with a token |
 //! | [`authorize`](AdminBuilder::authorize) | the user that a closure finds, for example in an extension that a layer has set |
-//! | [`open_to_read`](AdminBuilder::open_to_read) | everybody, to read |
+//! | [`open_to_read`](AdminBuilder::open_to_read) | requests without a credential, to read |
 //!
 //! Without any of them, each request of the API is refused. A [reader](User::reader) only reads. An
 //! [operator](User::operator) also applies actions.

@@ -62,7 +62,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
         admin = admin.open_to_read();
     }
     let admin = admin.build()?;
-    tokio::spawn(operator::maintain_forever(admin.clone(), job_token));
+    // With few circuits, there is nothing to maintain.
+    if registry.get(operator::CIRCUIT).is_some() {
+        tokio::spawn(operator::maintain_forever(admin.clone(), job_token));
+    }
 
     let listener = TcpListener::bind(options.listen).await?;
     let path = options.prefix.trim_end_matches('/');

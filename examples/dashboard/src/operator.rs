@@ -8,11 +8,14 @@ use tower_breaker_admin::{Admin, AdminBody};
 
 use crate::incidents::CYCLE;
 
+/// The circuit of the server that is maintained.
+pub(crate) const CIRCUIT: &str = "inventory";
+
 /// When the maintenance begins, from the start of the cycle.
 const BEGINS: Duration = Duration::from_secs(35);
 const BODY: &str = r#"{"reason":"maintenance window","scope":"fleet","for_seconds":45}"#;
 
-/// Forces `inventory` open for a while in each cycle.
+/// Forces the circuit open for a while in each cycle.
 pub(crate) async fn maintain_forever(admin: Admin, token: String) {
     tokio::time::sleep(BEGINS).await;
     let mut cycles = tokio::time::interval(CYCLE);
@@ -20,13 +23,13 @@ pub(crate) async fn maintain_forever(admin: Admin, token: String) {
         cycles.tick().await;
         let response = force_open(admin.clone(), &token).await;
         if !response.status().is_success() {
-            eprintln!("the maintenance of `inventory` was refused: {}", response.status());
+            eprintln!("the maintenance of `{CIRCUIT}` was refused: {}", response.status());
         }
     }
 }
 
 async fn force_open(admin: Admin, token: &str) -> Response<AdminBody> {
-    let request = Request::post("/api/v1/circuits/inventory/actions/force_open")
+    let request = Request::post(format!("/api/v1/circuits/{CIRCUIT}/actions/force_open"))
         .header("authorization", format!("Bearer {token}"))
         .header("content-type", "application/json")
         .header("x-tower-breaker", "1")

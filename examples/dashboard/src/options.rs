@@ -17,7 +17,7 @@ pub(crate) struct Options {
     /// The token of the operator, at least 16 bytes. Default: a random one
     #[arg(long)]
     pub(crate) token: Option<String>,
-    /// Lets everybody read without a token
+    /// Allows requests without a token to read
     #[arg(long)]
     pub(crate) open_to_read: bool,
     /// The number of circuits by name

@@ -44,7 +44,7 @@ impl Deadline {
 
     /// Moves a deadline that is more than its length ahead: the clock has stepped back.
     ///
-    /// The length is limited, too: the data may come from a file that somebody has edited.
+    /// The length is limited, too: the data may come from an edited file.
     pub(super) fn correct(&mut self, now: u64) {
         self.length = self.length.min(LONGEST);
         self.at = self.at.min(now.saturating_add(self.length));

@@ -30,9 +30,9 @@ impl<R: CircuitRef> Circuit<R> {
     /// wraps.
     ///
     /// A circuit has one override at a time. A coordinator that forces circuits itself keeps this
-    /// number: if it has grown by more than one, somebody else has set the override that is in
-    /// force. The state and the last transition do not show it: forcing a circuit again into the
-    /// same state is no transition.
+    /// number: if it has grown by more than one, other code has set the override that is in force.
+    /// The state and the last transition do not show it: forcing a circuit again into the same
+    /// state is no transition.
     ///
     /// Read the number before the override is set, so that a concurrent override is not missed.
     pub fn override_count(&self) -> u32 {

@@ -561,7 +561,7 @@ BEGIN
       AND l.epoch = c.epoch AND l.until_ms + l.length_ms > now_ms
     RETURNING l.weight INTO lease_weight;
     IF lease_weight IS NOT NULL THEN
-      -- The end of a reservation frees no slot that somebody waits for.
+      -- The end of a reservation frees no slot that a process waits for.
       c.slots_until_ms := NULL;
       changed := changed OR outcome <> 'neutral' OR lease_weight > 1 - 1e-6;
       c.successes := c.successes + (outcome = 'success')::int;
