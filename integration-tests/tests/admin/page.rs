@@ -62,6 +62,12 @@ impl Page {
         text.as_str().unwrap().to_owned()
     }
 
+    /// Waits until the card of a circuit contains the text.
+    pub(crate) async fn wait_for_card(&self, circuit: &str, text: &str) {
+        let script = format!("{CARD} return card(arguments[0]).textContent.includes(arguments[1]);");
+        self.browser.wait_for(&script, &[json!(circuit), json!(text)]).await;
+    }
+
     /// Clicks on the only visible element that matches the selector and has this accessible name.
     pub(crate) async fn click(&self, selector: &str, name: &str) {
         let element = self.browser.element(selector, name).await;
