@@ -1,0 +1,1 @@
+//! A server that manages the circuits of agents.

@@ -1,0 +1,3 @@
+//! The program `circuit-manager`.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! A circuit breaker for LLM calls whose state several workers share through Redis.
