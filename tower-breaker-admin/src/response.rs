@@ -87,7 +87,6 @@ impl Problem {
 pub(crate) fn json(value: &impl Serialize) -> Result<Response, Problem> {
     match serde_json::to_vec(value) {
         Ok(bytes) => Ok(full(StatusCode::OK, "application/json", bytes.into())),
-        // A time after the year 9999 has no text.
         Err(error) => Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error)),
     }
 }

@@ -109,11 +109,36 @@ pub(crate) struct History {
 
 /// Writes a wall-clock time in the format of RFC 3339.
 pub(crate) fn time<S: Serializer>(time: &SystemTime, to: S) -> Result<S::Ok, S::Error> {
-    to.collect_str(&humantime::format_rfc3339_millis(*time))
+    // Outside of the years 1970 to 9999, formatting panics.
+    const LAST: Duration = Duration::from_secs(253_402_300_799);
+
+    let since_epoch = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().min(LAST);
+    to.collect_str(&humantime::format_rfc3339_millis(SystemTime::UNIX_EPOCH + since_epoch))
 }
 
 /// Writes an optional duration as a number of seconds.
 #[expect(clippy::ref_option, reason = "serde passes a field as a reference")]
 pub(crate) fn optional_seconds<S: Serializer>(duration: &Option<Duration>, to: S) -> Result<S::Ok, S::Error> {
     duration.map(|duration| duration.as_secs_f64()).serialize(to)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_outside_of_four_digit_years_is_written_as_the_nearest() {
+        #[derive(Serialize)]
+        struct At(#[serde(serialize_with = "time")] SystemTime);
+
+        let epoch = SystemTime::UNIX_EPOCH;
+        for (at, text) in [
+            (epoch - Duration::from_secs(1), "1970-01-01T00:00:00.000Z"),
+            (epoch + Duration::from_millis(1_001), "1970-01-01T00:00:01.001Z"),
+            (epoch + Duration::from_secs(253_402_300_799), "9999-12-31T23:59:59.000Z"),
+            (epoch + Duration::from_secs(253_402_300_800), "9999-12-31T23:59:59.000Z"),
+        ] {
+            assert_eq!(serde_json::to_value(At(at)).unwrap(), text);
+        }
+    }
 }

@@ -33,8 +33,7 @@ impl Id {
     }
 }
 
-/// Appends an event. An event is left out if its data cannot be written, such as a time before
-/// 1970.
+/// Appends an event. An event is left out if its data cannot be written.
 fn write(to: &mut Vec<u8>, kind: &str, id: Option<Id>, data: &impl Serialize) {
     let start = to.len();
     let written = (|| {
