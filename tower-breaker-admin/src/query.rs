@@ -199,7 +199,7 @@ mod tests {
     use tower_breaker::{BreakerConfig, Circuit};
 
     use super::*;
-    use crate::source::FleetSource;
+    use crate::source::Sources;
 
     fn filter(query: &str) -> Result<Filter, String> {
         Query::parse(Some(query), &Filter::PARAMETERS)
@@ -275,6 +275,7 @@ mod tests {
             let mut expected = names.clone();
             expected.retain(|name| name.to_lowercase().contains(&search) && !(only_open && name.len() % 2 == 1));
             let all = circuits(&names);
+            let fleet = Sources::default().fleet;
             let mut found = Vec::new();
             let mut after = String::new();
             loop {
@@ -283,7 +284,7 @@ mod tests {
                 let views = std::cell::Cell::new(0);
                 let page = filter.select(all.clone(), |circuit| {
                     views.set(views.get() + 1);
-                    View::of(&circuit, &FleetSource::default())
+                    View::of(&circuit, &fleet)
                 });
                 prop_assert_eq!(page.total, expected.len());
                 prop_assert!(page.items.len() <= limit);
