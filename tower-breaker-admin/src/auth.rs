@@ -89,13 +89,20 @@ impl fmt::Debug for Token {
 }
 
 impl Authorizer {
-    /// Returns an error if a token is short, or belongs to two users. The error has no token.
+    /// Returns an error if a token is short, cannot be in a header, or belongs to two users. The
+    /// error has no token.
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
         for (index, (token, user)) in self.tokens.iter().enumerate() {
             let length = token.0.len();
             if length < MIN_TOKEN_BYTES {
                 let allowed = format!("a token of at least {MIN_TOKEN_BYTES} bytes");
                 let value = format_args!("a token of {length} bytes for `{}`", user.name);
+                return Err(ConfigError::new("bearer", value, allowed));
+            }
+            // Such as the line end of a file. No request would have the token.
+            if !token.0.bytes().all(|byte| byte.is_ascii_graphic()) {
+                let value = format_args!("a token with other characters for `{}`", user.name);
+                let allowed = "a token of visible ASCII characters without spaces";
                 return Err(ConfigError::new("bearer", value, allowed));
             }
             let is_taken = |(other, _): &(Token, User)| other.is_equal(token.0.as_bytes()).into();

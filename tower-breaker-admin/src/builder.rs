@@ -57,7 +57,7 @@ impl AdminBuilder {
         self
     }
 
-    /// Admits a user with a token of at least 16 bytes.
+    /// Admits a user with a token of at least 16 visible ASCII characters.
     ///
     /// Requests have it in the header `authorization: Bearer TOKEN`.
     ///
@@ -75,6 +75,12 @@ impl AdminBuilder {
     /// It is called for requests without a [token](Self::bearer) of this builder. `None`, or a
     /// panic, admits no request. A credential that browsers send by themselves, such as a cookie,
     /// is safe: an action also needs a header that a page of another site cannot set.
+    ///
+    /// The address of the client is no credential. Any page in the browser of that client could act,
+    /// if its site resolves its own name to the address of this server (DNS rebinding). If the
+    /// closure uses the address, it must also check the header `host`.
+    ///
+    /// An event stream that is open is not checked again when the credential of its user ends.
     pub fn authorize(mut self, f: impl Fn(&Parts) -> Option<User> + Send + Sync + 'static) -> Self {
         self.authorizer.authorize = Some(Box::new(f));
         self
@@ -83,7 +89,8 @@ impl AdminBuilder {
     /// Lets every request read that has no credential.
     ///
     /// Its user is a reader with the name `anonymous`. Use it only if every client that reaches the
-    /// service may read all circuits, and the texts of their last failures.
+    /// service may read all circuits, the texts of their last failures, and the audit with the names of
+    /// users and their reasons.
     pub fn open_to_read(mut self) -> Self {
         self.authorizer.is_open_to_read = true;
         self
@@ -115,7 +122,8 @@ impl AdminBuilder {
     /// # Errors
     ///
     /// - Two circuits have the same name.
-    /// - A token is shorter than 16 bytes, or belongs to two users. The error does not contain it.
+    /// - A token is shorter than 16 bytes, has other characters than visible ASCII, or belongs to
+    ///   two users. The error does not contain it.
     pub fn build(self) -> Result<Admin, ConfigError> {
         let Self { sources, authorizer, on_audit, without_history } = self;
         sources.check_names()?;

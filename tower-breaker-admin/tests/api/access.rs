@@ -228,3 +228,21 @@ fn wrong_settings_are_errors() {
     assert!(!format!("{error} {error:?}").contains("hunter2"), "{error:?}");
     assert_eq!(error.to_string().split(';').next(), Some("`bearer` is a token of 15 bytes for `cleo`"));
 }
+
+#[test]
+fn token_that_no_header_can_carry_is_an_error() {
+    let circuits = Circuits::new();
+    for token in [
+        "0123456789abcdef\n",
+        " 0123456789abcdef",
+        "0123456789 abcdef",
+        "0123456789\tabcdef",
+        "0123456789äbcdef",
+    ] {
+        let user = tower_breaker_admin::User::reader("cleo");
+        let error = circuits.builder().bearer(token, user).build().unwrap_err();
+        let text = "`bearer` is a token with other characters for `cleo`; \
+            allowed is a token of visible ASCII characters without spaces";
+        assert_eq!(error.to_string(), text, "{token:?}");
+    }
+}
