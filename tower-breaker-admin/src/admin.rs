@@ -42,6 +42,14 @@ impl Admin {
         }
         Self { inner: Arc::new(Inner { sources, authorizer, audit, rates: Rates::default(), hub }) }
     }
+
+    /// Ends all event streams, and refuses new ones with the status 503.
+    ///
+    /// Call it when the server begins a graceful shutdown. Otherwise the shutdown waits until every
+    /// page is closed: see [Shutdown](crate#shutdown). All other requests are still answered.
+    pub fn close_streams(&self) {
+        self.inner.hub.close();
+    }
 }
 
 impl fmt::Debug for Admin {

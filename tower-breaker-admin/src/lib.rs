@@ -123,6 +123,32 @@
 //!   [`on_audit`](AdminBuilder::on_audit). Of the 200 entries in memory, at most 100 are refused
 //!   attempts. So an attacker cannot remove the applied actions from it.
 //!
+//! # Shutdown
+//!
+//! A graceful shutdown waits for all responses. An event stream has no end, so call
+//! [`close_streams`](Admin::close_streams) when the shutdown begins. With axum:
+//!
+//! ```
+//! use std::io;
+//!
+//! use axum::Router;
+//! use tokio::net::TcpListener;
+//! use tower_breaker_admin::Admin;
+//!
+//! async fn serve<F>(listener: TcpListener, admin: Admin, signal: F) -> io::Result<()>
+//! where
+//!     F: Future<Output = ()> + Send + 'static,
+//! {
+//!     let app = Router::new().nest_service("/breakers", admin.clone());
+//!     let shutdown = async move {
+//!         signal.await;
+//!         admin.close_streams();
+//!     };
+//!     axum::serve(listener, app).with_graceful_shutdown(shutdown).await
+//! }
+//! # let _ = serve::<std::future::Ready<()>>;
+//! ```
+//!
 //! # Cost
 //!
 //! A call through a circuit costs nothing more: the circuits are read, and only their transitions

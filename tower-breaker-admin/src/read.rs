@@ -135,8 +135,7 @@ impl Inner {
             AdminBody::empty()
         } else {
             let last_id = request.headers.get("last-event-id").and_then(|id| id.to_str().ok());
-            let stream = self.hub.stream(user, last_id);
-            AdminBody::events(stream.ok_or_else(|| Problem::unavailable("too many event streams are open"))?)
+            AdminBody::events(self.hub.stream(user, last_id)?)
         };
         let mut response = Response::new(body);
         for (name, value) in

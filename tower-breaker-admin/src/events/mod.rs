@@ -36,13 +36,16 @@ use self::inbox::{Entry, Inbox};
 use self::log::Log;
 use crate::audit::AuditEntry;
 use crate::auth::User;
+use crate::response::Problem;
 use crate::source::{Sources, Subscription, TransitionObserver};
 use crate::view::History;
 
 pub(crate) use self::stream::EventStream;
 
-/// How many streams may be open at the same time.
+/// How many streams may be open at the same time, and how many of them readers may have. So readers
+/// leave some to operators.
 const MAX_STREAMS: usize = 1024;
+const MAX_STREAMS_OF_READERS: usize = 960;
 
 /// Distributes events to the open streams, and keeps the history.
 ///
@@ -70,7 +73,7 @@ struct State {
     /// How many streams are open.
     streams: usize,
     sampler: Option<AbortHandle>,
-    /// The hub was dropped.
+    /// All streams end, and no stream is opened.
     is_closed: bool,
 }
 
@@ -102,12 +105,26 @@ impl Hub {
         }
     }
 
-    /// Opens a stream. `None`: too many streams are open.
-    pub(crate) fn stream(self: &Arc<Self>, user: &User, last_event_id: Option<&str>) -> Option<EventStream> {
+    /// Opens a stream.
+    ///
+    /// # Errors
+    ///
+    /// Too many streams are open, or the hub is closed.
+    pub(crate) fn stream(
+        self: &Arc<Self>,
+        user: &User,
+        last_event_id: Option<&str>,
+    ) -> Result<EventStream, Problem> {
         let hello = frame::hello(user, self.sources.fleet_status(), self.has_history);
-        let stream = EventStream::open(&self.shared, hello, last_event_id)?;
+        let stream = EventStream::open(&self.shared, user.role(), hello, last_event_id)?;
         self.start();
-        Some(stream)
+        Ok(stream)
+    }
+
+    /// Ends all streams, and refuses new ones.
+    pub(crate) fn close(&self) {
+        self.shared.state().is_closed = true;
+        self.shared.written.notify_waiters();
     }
 
     /// Sends an entry of the audit to all streams.
@@ -123,9 +140,8 @@ impl Hub {
 
 impl Drop for Hub {
     fn drop(&mut self) {
-        self.shared.state().is_closed = true;
+        self.close();
         self.shared.wake.notify_one();
-        self.shared.written.notify_waiters();
     }
 }
 

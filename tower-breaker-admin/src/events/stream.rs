@@ -11,11 +11,13 @@ use http_body::Frame;
 use tokio::sync::futures::OwnedNotified;
 
 use super::log::{Cursor, Next};
-use super::{MAX_STREAMS, Shared};
+use super::{MAX_STREAMS, MAX_STREAMS_OF_READERS, Shared};
+use crate::auth::Role;
+use crate::response::Problem;
 
 /// The body of a response with server-sent events.
 ///
-/// It ends when the hub is dropped. It holds no event that it has not sent, so a slow reader costs
+/// It ends when the hub is closed. It holds no event that it has not sent, so a slow reader costs
 /// no memory.
 pub(crate) struct EventStream {
     slot: Slot,
@@ -26,12 +28,16 @@ pub(crate) struct EventStream {
 }
 
 impl EventStream {
-    /// `None`: too many streams are open.
-    pub(super) fn open(shared: &Arc<Shared>, hello: Bytes, last_event_id: Option<&str>) -> Option<Self> {
-        let slot = Slot::take(shared)?;
+    pub(super) fn open(
+        shared: &Arc<Shared>,
+        role: Role,
+        hello: Bytes,
+        last_event_id: Option<&str>,
+    ) -> Result<Self, Problem> {
+        let slot = Slot::take(shared, role)?;
         let cursor = shared.state().log.open(last_event_id);
         let written = Box::pin(Arc::clone(&shared.written).notified_owned());
-        Some(Self { slot, hello: Some(hello), cursor, written })
+        Ok(Self { slot, hello: Some(hello), cursor, written })
     }
 }
 
@@ -76,13 +82,20 @@ impl fmt::Debug for EventStream {
 struct Slot(Arc<Shared>);
 
 impl Slot {
-    fn take(shared: &Arc<Shared>) -> Option<Self> {
+    fn take(shared: &Arc<Shared>, role: Role) -> Result<Self, Problem> {
+        let max = match role {
+            Role::Reader => MAX_STREAMS_OF_READERS,
+            Role::Operator => MAX_STREAMS,
+        };
         let mut state = shared.state();
-        if state.streams == MAX_STREAMS {
-            return None;
+        if state.is_closed {
+            return Err(Problem::unavailable("the server is shutting down; connect to another process"));
+        }
+        if state.streams >= max {
+            return Err(Problem::unavailable("too many event streams are open"));
         }
         state.streams += 1;
-        Some(Self(Arc::clone(shared)))
+        Ok(Self(Arc::clone(shared)))
     }
 }
 

@@ -390,6 +390,28 @@ async fn everything_ends_with_the_hub() {
     registry.trip("search").unwrap();
 }
 
+#[tokio::test(start_paused = true)]
+async fn closed_hub_ends_its_streams_and_opens_none() {
+    let registry = registry(&["search"]);
+    let hub = hub(&registry, false);
+    let mut waiting = opened(&hub).await;
+    let mut unread = open(&hub, None);
+    registry.trip("search").unwrap();
+    sleep(SECOND / 10).await;
+    let reader = tokio::spawn(async move { while waiting.next_text().await.is_some() {} });
+    sleep(SECOND / 10).await;
+    hub.close();
+    reader.await.unwrap();
+    assert!(unread.next_text().await.unwrap().starts_with("event: hello"));
+    assert!(unread.next_text().await.is_none());
+    drop(unread);
+    let problem = hub.stream(&User::operator("anna"), None).unwrap_err();
+    assert_eq!((problem.status.as_u16(), hub.shared.state().streams), (503, 0));
+    assert_eq!(problem.detail, "the server is shutting down; connect to another process");
+    sleep(2 * SECOND).await;
+    assert!(hub.shared.state().sampler.is_none(), "the sampler has ended");
+}
+
 #[test]
 fn sampler_continues_in_another_runtime() {
     let runtime = || tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
@@ -410,12 +432,12 @@ fn sampler_continues_in_another_runtime() {
 #[tokio::test(start_paused = true)]
 async fn dropped_stream_frees_its_slot_at_once() {
     let hub = hub(&registry(&["search"]), true);
-    let user = User::reader("anna");
+    let user = User::operator("anna");
     let mut streams: Vec<_> = (0..MAX_STREAMS).map(|_| hub.stream(&user, None).unwrap()).collect();
-    assert!(hub.stream(&user, None).is_none());
+    assert!(hub.stream(&user, None).is_err());
     drop(streams.pop());
     streams.push(hub.stream(&user, None).unwrap());
-    assert!(hub.stream(&user, None).is_none());
+    assert!(hub.stream(&user, None).is_err());
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,7 +1,7 @@
 //! The service below a path of axum, and under hyper alone.
 
 use std::convert::Infallible;
-use std::future::ready;
+use std::future::{IntoFuture, ready};
 
 use axum::Router;
 use hyper::server::conn::http1;
@@ -100,4 +100,33 @@ fn service_is_send_sync_and_infallible() {
 
     let admin = Admin::builder().build().unwrap();
     is_service(&admin);
+}
+
+#[tokio::test]
+async fn graceful_shutdown_ends_event_streams() {
+    let (_circuits, admin) = admin();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let app = Router::new().nest_service("/breakers", admin.clone());
+    let (shut_down, signal) = tokio::sync::oneshot::channel::<()>();
+    let server = axum::serve(listener, app).with_graceful_shutdown(async move {
+        signal.await.unwrap();
+        admin.close_streams();
+    });
+    let server = tokio::spawn(server.into_future());
+    let mut connection = TcpStream::connect(address).await.unwrap();
+    let request = format!(
+        "GET /breakers{API}/events HTTP/1.1\r\nhost: test\r\nauthorization: Bearer {OPERATOR}\r\n\r\n"
+    );
+    connection.write_all(request.as_bytes()).await.unwrap();
+    connection.read_u8().await.unwrap();
+    shut_down.send(()).unwrap();
+    tokio::time::timeout(std::time::Duration::from_secs(10), server)
+        .await
+        .expect("it ends")
+        .unwrap()
+        .unwrap();
+    let mut rest = Vec::new();
+    connection.read_to_end(&mut rest).await.unwrap();
+    assert!(rest.ends_with(b"0\r\n\r\n"), "the last chunk was sent");
 }

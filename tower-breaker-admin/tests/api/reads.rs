@@ -228,3 +228,17 @@ async fn later_circuits_are_shown() {
     circuits.registry.remove("later");
     Call::get(format!("{API}/circuits/later")).fail(&admin, 404).await;
 }
+
+#[tokio::test]
+async fn readers_leave_streams_to_operators() {
+    let (_circuits, admin) = admin();
+    let events = Call::get(format!("{API}/events"));
+    let mut streams = Vec::new();
+    for _ in 0..960 {
+        let stream = admin.clone().oneshot(events.clone().token(READER).request()).await.unwrap();
+        assert_eq!(stream.status(), 200);
+        streams.push(stream);
+    }
+    assert_eq!(events.clone().token(READER).fail(&admin, 503).await, "too many event streams are open");
+    assert_eq!(events.send(&admin).await.status, 200);
+}

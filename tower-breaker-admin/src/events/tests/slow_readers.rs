@@ -68,7 +68,8 @@ fn bytes_of(streams: usize) -> i64 {
                 registry.release(&circuit).unwrap();
                 sleep(Duration::from_millis(101)).await;
                 if round < streams {
-                    let mut stream = open(&hub, None);
+                    let user = User::operator("anna");
+                    let mut stream = Client::new(hub.stream(&user, None).unwrap());
                     for _ in 0..round % 5 {
                         stream.next_text().await.unwrap();
                     }
