@@ -18,9 +18,9 @@ use crate::admin::Inner;
 use crate::audit::{self, AuditEntry};
 use crate::auth::{User, check_operator, check_page};
 use crate::query::Query;
-use crate::rate::Admission;
+use crate::rate::{Admission, too_many};
 use crate::read::unknown_path;
-use crate::response::{Problem, Response, cut, json};
+use crate::response::{Problem, Response, json};
 use crate::route::{Circuit, Route, Segment};
 use crate::service::check_target;
 use crate::source::{FleetSource, Handle, LocalAction, Named, with_record};
@@ -29,8 +29,11 @@ use crate::view::{View, epoch};
 const MAX_BODY_BYTES: usize = 16 * 1024;
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The longest reason, and the longest text of a request in the audit, in bytes.
-const MAX_TEXT_BYTES: usize = 200;
+/// The longest reason, in bytes.
+const MAX_REASON_BYTES: usize = 200;
+
+/// The error in the audit of an attempt that was not completed.
+const INTERRUPTED: &str = "the attempt was interrupted; read the circuit to see whether it was applied";
 
 /// The shortest and the longest duration of an action, in seconds.
 const MIN_SECONDS: f64 = 0.001;
@@ -63,7 +66,10 @@ impl Scope {
 }
 
 /// An attempt to change a circuit, as far as it is known.
+///
+/// It is audited when it is dropped: also if it panics, or if its runtime shuts down.
 struct Attempt {
+    admin: Arc<Inner>,
     entry: AuditEntry,
     /// Whether the audit keeps the entry.
     is_kept: bool,
@@ -110,20 +116,12 @@ impl Inner {
         let Route::Action(circuit, action) = Route::of(request.uri.path()) else {
             return unknown_path().into_response();
         };
-        let mut attempt = Attempt::new(circuit, action);
+        let mut attempt = Attempt::new(Arc::clone(&self), circuit, action);
         let result = self.decide(&request, body, circuit, action, &mut attempt).await;
-        let response = result.and_then(|view| json(&view));
-        let Attempt { mut entry, is_kept } = attempt;
-        let response = response.unwrap_or_else(|problem| {
-            entry.error = Some(cut(problem.detail.clone(), MAX_TEXT_BYTES));
-            problem.into_response()
-        });
-        entry.at = audit::now();
-        entry.status = response.status().as_u16();
-        self.audit.add(&mut entry, is_kept);
-        if is_kept {
-            self.hub.publish_audit(&entry);
-        }
+        let result = result.and_then(|view| json(&view));
+        attempt.entry.error = result.as_ref().err().map(|problem| audit::text(&problem.detail));
+        let response = result.unwrap_or_else(Problem::into_response);
+        attempt.entry.status = response.status().as_u16();
         response
     }
 
@@ -164,12 +162,13 @@ impl Inner {
     fn admit(&self, request: &Parts, attempt: &mut Attempt) -> Result<User, Problem> {
         let user = self.authorizer.user(request, false);
         if let Ok(user) = &user {
-            attempt.entry.user = cut(user.name().to_owned(), MAX_TEXT_BYTES);
+            attempt.entry.user = audit::text(user.name());
             attempt.entry.role = Some(user.role());
         }
         let is_of_user = user.is_ok() && check_page(&request.headers).is_ok();
-        let name = if is_of_user { &*attempt.entry.user } else { "" };
-        let Admission::Refused { retry_after, is_first } = self.rates.admit(name, Instant::now()) else {
+        let name = user.as_ref().ok().filter(|_| is_of_user).map(User::name);
+        let Admission::Refused { retry_after, is_first } = self.action_rates.admit(name, Instant::now())
+        else {
             return user;
         };
         attempt.is_kept = is_of_user && is_first;
@@ -177,11 +176,7 @@ impl Inner {
             // It is refused for another reason.
             return user;
         }
-        let user = user?;
-        let seconds = retry_after.as_secs() + u64::from(retry_after.subsec_nanos() > 0);
-        let detail = format_args!("`{}` has sent too many actions; retry after {seconds} s", user.name());
-        Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, detail)
-            .with_header(header::RETRY_AFTER, seconds.into()))
+        user.and_then(|user| Err(too_many(&user, "actions", retry_after)))
     }
 
     /// Returns the circuit that an action changes.
@@ -252,8 +247,8 @@ fn apply_here(
 }
 
 impl Attempt {
-    fn new(circuit: Circuit<'_>, action: Segment<'_>) -> Self {
-        let text = |segment: Segment<'_>| cut(segment.decode_lossy(), MAX_TEXT_BYTES);
+    fn new(admin: Arc<Inner>, circuit: Circuit<'_>, action: Segment<'_>) -> Self {
+        let text = |segment: Segment<'_>| audit::text(&segment.decode_lossy());
         let entry = AuditEntry {
             id: 0,
             at: audit::now(),
@@ -265,12 +260,12 @@ impl Attempt {
             scope: String::new(),
             reason: String::new(),
             lasts_for: None,
-            status: 0,
-            error: None,
+            status: StatusCode::INTERNAL_SERVER_ERROR.as_u16(),
+            error: Some(INTERRUPTED.to_owned()),
             epoch_before: None,
             epoch_after: None,
         };
-        Self { entry, is_kept: true }
+        Self { admin, entry, is_kept: true }
     }
 
     /// Reads what the request asks for.
@@ -280,11 +275,21 @@ impl Attempt {
             .map_err(|error| Problem::bad_request(format_args!("the body is not valid: {error}")))?;
         let Input { reason, scope, for_seconds } = input;
         scope.as_str().clone_into(&mut self.entry.scope);
-        self.entry.reason = cut(reason.clone(), MAX_TEXT_BYTES);
+        self.entry.reason = audit::text(&reason);
         check_reason(&reason)?;
         let lasts_for = for_seconds.map(read_seconds).transpose()?;
         self.entry.lasts_for = lasts_for;
         Ok(Order { scope, reason, lasts_for, expected_epoch: expected_epoch(&request.headers)? })
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        self.entry.at = audit::now();
+        self.admin.audit.add(&mut self.entry, self.is_kept);
+        if self.is_kept {
+            self.admin.hub.publish_audit(&self.entry);
+        }
     }
 }
 
@@ -300,12 +305,12 @@ fn find_action(name: &str) -> Result<LocalAction, Problem> {
 fn check_reason(reason: &str) -> Result<(), Problem> {
     let length = reason.len();
     let is_allowed =
-        length <= MAX_TEXT_BYTES && !reason.trim().is_empty() && !reason.contains(char::is_control);
+        length <= MAX_REASON_BYTES && !reason.trim().is_empty() && !reason.contains(char::is_control);
     if is_allowed {
         return Ok(());
     }
     Err(Problem::bad_request(format_args!(
-        "`reason` has {length} bytes; allowed is a text of 1 to {MAX_TEXT_BYTES} bytes without control characters"
+        "`reason` has {length} bytes; allowed is a text of 1 to {MAX_REASON_BYTES} bytes without control characters"
     )))
 }
 

@@ -23,7 +23,8 @@ pub(crate) struct Inner {
     pub(crate) sources: Arc<Sources>,
     pub(crate) authorizer: Authorizer,
     pub(crate) audit: AuditLog,
-    pub(crate) rates: Rates,
+    pub(crate) action_rates: Rates,
+    pub(crate) read_rates: Rates,
     pub(crate) hub: Arc<Hub>,
 }
 
@@ -40,7 +41,8 @@ impl Admin {
         if tokio::runtime::Handle::try_current().is_ok() {
             hub.start();
         }
-        Self { inner: Arc::new(Inner { sources, authorizer, audit, rates: Rates::default(), hub }) }
+        let (action_rates, read_rates) = (Rates::of_actions(), Rates::of_reads());
+        Self { inner: Arc::new(Inner { sources, authorizer, audit, action_rates, read_rates, hub }) }
     }
 
     /// Ends all event streams, and refuses new ones with the status 503.

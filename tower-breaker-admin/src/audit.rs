@@ -8,10 +8,14 @@ use std::time::{Duration, SystemTime};
 use serde::Serialize;
 
 use crate::auth::Role;
+use crate::response::cut;
 
 /// How many entries are kept, and how many of them may be refused attempts.
 const MAX_ENTRIES: usize = 200;
 const MAX_REFUSED: usize = 100;
+
+/// The longest text of an entry, in bytes.
+const MAX_TEXT_BYTES: usize = 200;
 
 /// One attempt to change a circuit, applied or refused.
 #[derive(Clone, Debug, Serialize)]
@@ -23,6 +27,9 @@ pub struct AuditEntry {
     #[serde(serialize_with = "crate::view::time")]
     pub at: SystemTime,
     /// The name of the user. Empty: the request had no valid credential.
+    ///
+    /// In all texts of an entry, control characters are replaced, so that a text cannot look like
+    /// another line of a log. Texts are cut after 200 bytes.
     pub user: String,
     /// The role of the user. `None`: the request had no valid credential.
     pub role: Option<Role>,
@@ -39,7 +46,8 @@ pub struct AuditEntry {
     /// How long the action lasts. `None`: the request did not say.
     #[serde(rename = "for_seconds", serialize_with = "crate::view::optional_seconds")]
     pub lasts_for: Option<Duration>,
-    /// The HTTP status of the response.
+    /// The HTTP status of the response. 500 and above: it is not known whether the action was
+    /// applied.
     pub status: u16,
     /// Why the attempt was refused, or why its result is unknown. `None`: it was applied.
     pub error: Option<String>,
@@ -83,9 +91,9 @@ impl AuditLog {
             state.keep(entry.clone());
         }
         drop(state);
-        log(entry);
+        // The attempt was decided already: a panic must not affect the response.
+        let _ = catch_unwind(AssertUnwindSafe(|| log(entry)));
         if let Some(on_audit) = &self.on_audit {
-            // The attempt was decided already: a panic must not affect the response.
             let _ = catch_unwind(AssertUnwindSafe(|| on_audit(entry)));
         }
     }
@@ -106,7 +114,8 @@ impl AuditLog {
 
 impl State {
     fn keep(&mut self, entry: AuditEntry) {
-        let is_refused = |entry: &AuditEntry| entry.error.is_some();
+        // With another status, the action may have been applied.
+        let is_refused = |entry: &AuditEntry| entry.error.is_some() && entry.status < 500;
         if is_refused(&entry) && self.entries.iter().filter(|kept| is_refused(kept)).count() >= MAX_REFUSED {
             let oldest = self.entries.iter().position(is_refused);
             oldest.and_then(|oldest| self.entries.remove(oldest));
@@ -115,6 +124,11 @@ impl State {
         }
         self.entries.push_back(entry);
     }
+}
+
+/// Returns a text from a request as an entry has it.
+pub(crate) fn text(text: &str) -> String {
+    cut(text.replace(char::is_control, "\u{fffd}"), MAX_TEXT_BYTES)
 }
 
 /// Returns the time for an entry.
@@ -201,7 +215,7 @@ mod tests {
             log.add(&mut entry(None), true);
         }
         for _ in 0..300 {
-            log.add(&mut entry(Some("no")), true);
+            log.add(&mut AuditEntry { status: 409, ..entry(Some("no")) }, true);
         }
         assert_eq!(ids(&log, 0, 1000).0, (1..=60).chain(261..=360).collect::<Vec<_>>());
         for _ in 0..150 {
@@ -209,6 +223,16 @@ mod tests {
         }
         let all = ids(&log, 0, 1000).0;
         assert_eq!((all.len(), all[0]), (200, 311), "the oldest entry of all is removed");
+    }
+
+    #[test]
+    fn refused_attempts_do_not_remove_those_with_an_unknown_result() {
+        let log = AuditLog::default();
+        log.add(&mut AuditEntry { status: 503, ..entry(Some("the store did not reply")) }, true);
+        for _ in 0..300 {
+            log.add(&mut AuditEntry { status: 401, ..entry(Some("no")) }, true);
+        }
+        assert_eq!(ids(&log, 0, 1000).0, (1..=1).chain(202..=301).collect::<Vec<_>>());
     }
 
     #[test]

@@ -76,9 +76,9 @@ impl AdminBuilder {
     /// panic, admits no request. A credential that browsers send by themselves, such as a cookie,
     /// is safe: an action also needs a header that a page of another site cannot set.
     ///
-    /// The address of the client is no credential. Any page in the browser of that client could act,
-    /// if its site resolves its own name to the address of this server (DNS rebinding). If the
-    /// closure uses the address, it must also check the header `host`.
+    /// The address of the client is no credential: any page in a browser on that client could act,
+    /// if its site resolves its own name to the address of this server (DNS rebinding). A closure
+    /// that uses the address must also check the header `host`.
     ///
     /// An event stream that is open is not checked again when the credential of its user ends.
     pub fn authorize(mut self, f: impl Fn(&Parts) -> Option<User> + Send + Sync + 'static) -> Self {
@@ -89,8 +89,8 @@ impl AdminBuilder {
     /// Lets every request read that has no credential.
     ///
     /// Its user is a reader with the name `anonymous`. Use it only if every client that reaches the
-    /// service may read all circuits, the texts of their last failures, and the audit with the names of
-    /// users and their reasons.
+    /// service may read all circuits, the texts of their last failures, and the audit with the
+    /// names and reasons of users.
     pub fn open_to_read(mut self) -> Self {
         self.authorizer.is_open_to_read = true;
         self

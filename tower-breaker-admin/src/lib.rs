@@ -118,10 +118,14 @@
 //!   and reasons as text.
 //! - The input is limited: 4 KiB of path and of query, 16 KiB of body within 10 s, and 10 actions
 //!   per second for each user, 20 at once.
+//! - A user may send 100 reads per second, 1,000 at once. All requests without a credential share
+//!   one rate. At most 1,024 event streams are open, and readers open at most 960 of them.
 //! - Each attempt to change a circuit is in the audit, also a refused one. Attempts above the rate,
 //!   and many without a credential, are only logged and passed to
 //!   [`on_audit`](AdminBuilder::on_audit). Of the 200 entries in memory, at most 100 are refused
-//!   attempts. So an attacker cannot remove the applied actions from it.
+//!   attempts. So an attacker cannot remove the applied actions from it. An attempt that is
+//!   interrupted, for example by the end of the runtime, is in the audit with the status 500.
+//!   Control characters in its texts are replaced.
 //!
 //! # Shutdown
 //!

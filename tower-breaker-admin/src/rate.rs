@@ -1,56 +1,83 @@
-//! How many actions a user may attempt.
+//! How many requests a user may send.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use http::{StatusCode, header};
 use tokio::time::Instant;
 
-/// A user may attempt one action in this time, on average.
-const INTERVAL: Duration = Duration::from_millis(100);
+use crate::auth::User;
+use crate::response::{Problem, cut};
 
-/// How many actions a user may attempt at once.
-const BURST: u32 = 20;
-
-/// How many users are known at most.
+/// How many users are known at most, and the longest name of each, in bytes.
 const MAX_USERS: usize = 1024;
+const MAX_NAME_BYTES: usize = 200;
 
-/// The rate of the attempts of each user, by name.
-#[derive(Debug, Default)]
-pub(crate) struct Rates(Mutex<HashMap<String, Rate>>);
+/// The limit of a rate.
+#[derive(Clone, Copy, Debug)]
+struct Limit {
+    /// A user may send one request in this time, on average.
+    interval: Duration,
+    /// How many requests a user may send at once.
+    burst: u32,
+}
+
+/// The rate of the requests of each user, by name. `None`: all without a valid credential.
+#[derive(Debug)]
+pub(crate) struct Rates {
+    limit: Limit,
+    users: Mutex<HashMap<Option<String>, Rate>>,
+}
 
 #[derive(Debug)]
 struct Rate {
-    /// When the user may attempt [`BURST`] actions at once again.
+    /// When the user may send a whole burst again.
     full_at: Instant,
-    /// Whether an attempt was refused since the last one that was admitted.
+    /// Whether a request was refused since the last one that was admitted.
     has_refused: bool,
 }
 
-/// Whether an attempt is admitted.
+/// Whether a request is admitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Admission {
     Admitted,
     Refused {
         retry_after: Duration,
-        /// The previous attempt of the user was admitted.
+        /// The previous request of the user was admitted.
         is_first: bool,
     },
 }
 
 impl Rates {
-    /// Counts an attempt of a user.
-    pub(crate) fn admit(&self, user: &str, now: Instant) -> Admission {
-        let mut rates = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if rates.len() >= MAX_USERS && !rates.contains_key(user) {
-            rates.retain(|_, rate| rate.full_at > now);
-            if rates.len() >= MAX_USERS {
-                return Admission::Refused { retry_after: INTERVAL * BURST, is_first: false };
+    /// The rate of actions: 10 per second, 20 at once.
+    pub(crate) fn of_actions() -> Self {
+        Self::new(Duration::from_millis(100), 20)
+    }
+
+    /// The rate of reads: 100 per second, 1,000 at once, for pages that load at the same time.
+    pub(crate) fn of_reads() -> Self {
+        Self::new(Duration::from_millis(10), 1000)
+    }
+
+    fn new(interval: Duration, burst: u32) -> Self {
+        Self { limit: Limit { interval, burst }, users: Mutex::default() }
+    }
+
+    /// Counts a request of a user.
+    pub(crate) fn admit(&self, user: Option<&str>, now: Instant) -> Admission {
+        let Limit { interval, burst } = self.limit;
+        let user = user.map(|name| cut(name.to_owned(), MAX_NAME_BYTES));
+        let mut users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
+        if users.len() >= MAX_USERS && !users.contains_key(&user) {
+            users.retain(|_, rate| rate.full_at > now);
+            if users.len() >= MAX_USERS {
+                return Admission::Refused { retry_after: interval * burst, is_first: false };
             }
         }
-        let rate = rates.entry(user.to_owned()).or_insert(Rate { full_at: now, has_refused: false });
-        let full_at = rate.full_at.max(now) + INTERVAL;
-        let too_early = full_at.saturating_duration_since(now + INTERVAL * BURST);
+        let rate = users.entry(user).or_insert(Rate { full_at: now, has_refused: false });
+        let full_at = rate.full_at.max(now) + interval;
+        let too_early = full_at.saturating_duration_since(now + interval * burst);
         if too_early.is_zero() {
             *rate = Rate { full_at, has_refused: false };
             return Admission::Admitted;
@@ -60,40 +87,47 @@ impl Rates {
     }
 }
 
+/// Returns the error of a request above the rate. `what` is what the user has sent.
+pub(crate) fn too_many(user: &User, what: &str, retry_after: Duration) -> Problem {
+    let seconds = retry_after.as_secs() + u64::from(retry_after.subsec_nanos() > 0);
+    let detail = format_args!("`{}` has sent too many {what}; retry after {seconds} s", user.name());
+    Problem::new(StatusCode::TOO_MANY_REQUESTS, detail).with_header(header::RETRY_AFTER, seconds.into())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn user_has_a_burst_and_then_ten_attempts_per_second() {
-        let (rates, start) = (Rates::default(), Instant::now());
+        let (rates, start) = (Rates::of_actions(), Instant::now());
         let at = |millis| start + Duration::from_millis(millis);
         for _ in 0..20 {
-            assert_eq!(rates.admit("anna", at(0)), Admission::Admitted);
+            assert_eq!(rates.admit(Some("anna"), at(0)), Admission::Admitted);
         }
         let retry_after = Duration::from_millis(100);
-        assert_eq!(rates.admit("anna", at(0)), Admission::Refused { retry_after, is_first: true });
+        assert_eq!(rates.admit(Some("anna"), at(0)), Admission::Refused { retry_after, is_first: true });
         let retry_after = Duration::from_millis(40);
-        assert_eq!(rates.admit("anna", at(60)), Admission::Refused { retry_after, is_first: false });
-        assert_eq!(rates.admit("ben", at(60)), Admission::Admitted, "each user has a rate");
-        assert_eq!(rates.admit("anna", at(100)), Admission::Admitted);
-        let refused = rates.admit("anna", at(100));
+        assert_eq!(rates.admit(Some("anna"), at(60)), Admission::Refused { retry_after, is_first: false });
+        assert_eq!(rates.admit(Some("ben"), at(60)), Admission::Admitted, "each user has a rate");
+        assert_eq!(rates.admit(Some("anna"), at(100)), Admission::Admitted);
+        let refused = rates.admit(Some("anna"), at(100));
         assert!(matches!(refused, Admission::Refused { is_first: true, .. }), "{refused:?}");
         for attempt in 0..20 {
-            assert_eq!(rates.admit("anna", at(2200)), Admission::Admitted, "{attempt}");
+            assert_eq!(rates.admit(Some("anna"), at(2200)), Admission::Admitted, "{attempt}");
         }
-        assert_ne!(rates.admit("anna", at(2200)), Admission::Admitted);
+        assert_ne!(rates.admit(Some("anna"), at(2200)), Admission::Admitted);
     }
 
     #[test]
     fn number_of_users_is_bounded() {
-        let (rates, start) = (Rates::default(), Instant::now());
+        let (rates, start) = (Rates::of_actions(), Instant::now());
         for user in 0..MAX_USERS {
-            assert_eq!(rates.admit(&user.to_string(), start), Admission::Admitted);
+            assert_eq!(rates.admit(Some(&user.to_string()), start), Admission::Admitted);
         }
-        assert!(matches!(rates.admit("one more", start), Admission::Refused { .. }));
-        assert_eq!(rates.admit("0", start), Admission::Admitted, "a known user");
-        assert_eq!(rates.admit("one more", start + INTERVAL), Admission::Admitted);
-        assert_eq!(rates.0.lock().unwrap().len(), 2, "users without recent attempts are removed");
+        assert!(matches!(rates.admit(Some("one more"), start), Admission::Refused { .. }));
+        assert_eq!(rates.admit(Some("0"), start), Admission::Admitted, "a known user");
+        assert_eq!(rates.admit(Some("one more"), start + Duration::from_millis(100)), Admission::Admitted);
+        assert_eq!(rates.users.lock().unwrap().len(), 2, "users without recent attempts are removed");
     }
 }

@@ -6,11 +6,13 @@ use http::header::{self, HeaderValue};
 use http::request::Parts;
 use http::{Method, StatusCode};
 use serde::Serialize;
+use tokio::time::Instant;
 
 use crate::admin::Inner;
 use crate::auth::{User, check_site};
 use crate::body::AdminBody;
 use crate::query::{Filter, Query};
+use crate::rate::{Admission, too_many};
 use crate::response::{Problem, Response, full, json};
 use crate::route::{Circuit, Route, Segment};
 use crate::service::check_target;
@@ -37,6 +39,13 @@ impl Inner {
         }
         if !is_read || matches!(route, Route::Action(..)) {
             return Err(Problem::method_not_allowed(&request.method, route.methods()));
+        }
+        // The number of streams is limited instead.
+        if route != Route::Events
+            && let Admission::Refused { retry_after, .. } =
+                self.read_rates.admit(Some(user.name()), Instant::now())
+        {
+            return Err(too_many(&user, "requests", retry_after));
         }
         let query = |allowed| Query::parse(request.uri.query(), allowed);
         match route {

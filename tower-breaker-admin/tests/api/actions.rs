@@ -207,3 +207,16 @@ async fn refused_attempts_use_up_the_rate() {
     }
     forbidden.fail(&admin, 429).await;
 }
+
+#[tokio::test]
+async fn attempts_without_a_credential_use_up_no_rate_of_a_user_without_a_name() {
+    let circuits = Circuits::new();
+    let token = "token-0123456789ab";
+    let user = tower_breaker_admin::User::operator("");
+    let admin = circuits.builder().bearer(token, user).build().unwrap();
+    let reset = Call::act(action("search", "reset"));
+    for _ in 0..100 {
+        reset.clone().without("authorization").fail(&admin, 401).await;
+    }
+    reset.token(token).ok(&admin).await;
+}

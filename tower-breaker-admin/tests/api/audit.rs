@@ -85,7 +85,7 @@ async fn texts_of_the_request_are_cut() {
     assert_eq!(last_audit(&admin).await["error"].as_str().unwrap().len(), 200);
     Call::act(format!("{API}/circuits/%ff%zz/actions/%00")).fail(&admin, 400).await;
     let entry = last_audit(&admin).await;
-    assert_eq!((&entry["circuit"], &entry["action"]), (&"\u{fffd}%zz".into(), &"\0".into()));
+    assert_eq!((&entry["circuit"], &entry["action"]), (&"\u{fffd}%zz".into(), &"\u{fffd}".into()));
 }
 
 #[tokio::test]
@@ -146,4 +146,27 @@ async fn panic_of_the_observer_does_not_affect_the_response() {
     let admin = builder.build().unwrap();
     Call::act(action("search", "trip")).ok(&admin).await;
     assert_eq!(last_audit(&admin).await["status"], 200);
+}
+
+#[tokio::test]
+async fn control_characters_are_replaced_in_the_audit() {
+    let circuits = Circuits::new();
+    let user = tower_breaker_admin::User::operator("eve\r\nanna");
+    let (builder, observed) = observed(circuits.builder().bearer("token-0123456789ab", user));
+    let admin = builder.build().unwrap();
+    let hostile = "x\nanna: trip of search\u{1b}[2J\u{9b}";
+    let safe = "x\u{fffd}anna: trip of search\u{fffd}[2J\u{fffd}";
+    let call = Call::act(key_action(hostile, hostile, &encoded(hostile)));
+    call.clone().without("authorization").fail(&admin, 401).await;
+    call.token("token-0123456789ab").fail(&admin, 404).await;
+    let reason = json!({"reason": hostile, "scope": "process"});
+    Call::act(action("search", "trip")).json(&reason).fail(&admin, 400).await;
+    let observed = observed.lock().unwrap();
+    for entry in &observed[..2] {
+        assert_eq!((&*entry.circuit, entry.key.as_deref(), &*entry.action), (safe, Some(safe), safe));
+    }
+    assert_eq!(observed[1].user, "eve\u{fffd}\u{fffd}anna");
+    let error = observed[1].error.as_deref().unwrap();
+    assert!(error.starts_with(&format!("no action is named `{safe}`")), "{error}");
+    assert_eq!(observed[2].reason, safe);
 }

@@ -252,3 +252,45 @@ async fn attempt_is_audited_although_its_client_disconnects() {
     assert_eq!((&entry["status"], &entry["user"]), (&408.into(), &"anna".into()));
     assert!(circuits.search().status().last_transition.is_none());
 }
+
+/// A body that panics, as a faulty middleware may do.
+struct Panicking;
+
+impl Body for Panicking {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        panic!("the body fails")
+    }
+}
+
+#[tokio::test]
+async fn attempt_that_panics_is_audited() {
+    let (_circuits, admin) = admin();
+    let answer = send(&admin, Call::act(action("search", "trip")).with_body(Panicking)).await;
+    assert_eq!((answer.status.as_u16(), answer.detail()), (500, "the request was not processed".into()));
+    let entry = last_audit(&admin).await;
+    assert_eq!((&entry["status"], &entry["user"]), (&500.into(), &"anna".into()));
+    assert_eq!(entry["error"], "the attempt was interrupted; read the circuit to see whether it was applied");
+}
+
+#[test]
+fn attempt_is_audited_although_the_runtime_ends() {
+    let circuits = Circuits::new();
+    let (builder, observed) = observed(circuits.builder());
+    let admin = builder.build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+    let runtime = runtime.unwrap();
+    let request = Call::act(action("search", "trip")).with_body(Frames::of([]).without_end());
+    let wait = async { tokio::time::timeout(Duration::from_secs(1), send(&admin, request)).await };
+    assert!(runtime.block_on(wait).is_err());
+    assert!(observed.lock().unwrap().is_empty());
+    drop(runtime);
+    let observed = observed.lock().unwrap();
+    assert_eq!(observed.len(), 1);
+    assert_eq!((observed[0].status, &*observed[0].user), (500, "anna"));
+}

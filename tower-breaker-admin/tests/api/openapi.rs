@@ -185,7 +185,7 @@ async fn every_documented_response_is_as_documented() {
     checker.get(&admin, "/api/v1/audit", "/api/v1/audit").await;
 
     // Errors of reads.
-    for (template, path) in [
+    let reads = [
         ("/api/v1/circuits", "/api/v1/circuits"),
         (circuit, "/api/v1/circuits/serch"),
         ("/api/v1/circuits/{name}/config", "/api/v1/circuits/serch/config"),
@@ -196,12 +196,17 @@ async fn every_documented_response_is_as_documented() {
         ("/api/v1/audit", "/api/v1/audit"),
         ("/api/v1/openapi.json", "/api/v1/openapi.json"),
         ("/api/v1/events", "/api/v1/events"),
-    ] {
+    ];
+    for (template, path) in reads {
         checker.get(&admin, template, path).await;
         checker.get(&admin, template, &format!("{path}?x=1")).await;
         checker.get(&admin, template, &format!("{path}?x={}", "1".repeat(5000))).await;
         let unknown = Call::get(path).without("authorization");
         checker.check(&admin, template, Method::GET, unknown).await;
+    }
+    while Call::get("/api/v1/audit?limit=1").send(&admin).await.status != 429 {}
+    for (template, path) in reads {
+        checker.get(&admin, template, path).await;
     }
     let cross_site = Call::get("/api/v1/events").header("sec-fetch-site", "cross-site");
     checker.check(&admin, "/api/v1/events", Method::GET, cross_site).await;

@@ -242,3 +242,23 @@ async fn readers_leave_streams_to_operators() {
     assert_eq!(events.clone().token(READER).fail(&admin, 503).await, "too many event streams are open");
     assert_eq!(events.send(&admin).await.status, 200);
 }
+
+#[tokio::test(start_paused = true)]
+async fn rate_of_reads_is_limited_per_user() {
+    let (_circuits, admin) = admin();
+    let read = Call::get(format!("{API}/audit")).token(READER);
+    for _ in 0..1000 {
+        read.ok(&admin).await;
+    }
+    let answer = read.send(&admin).await;
+    assert_eq!((answer.status.as_u16(), answer.header("retry-after")), (429, "1"));
+    assert_eq!(answer.detail(), "`ben` has sent too many requests; retry after 1 s");
+    Call::new(Method::HEAD, format!("{API}/audit")).token(READER).send(&admin).await;
+    // Neither streams, other users nor actions.
+    assert_eq!(Call::get(format!("{API}/events")).token(READER).send(&admin).await.status, 200);
+    Call::get(format!("{API}/audit")).ok(&admin).await;
+    Call::act(action("search", "trip")).token(READER).fail(&admin, 403).await;
+    tokio::time::advance(std::time::Duration::from_millis(10)).await;
+    read.ok(&admin).await;
+    read.fail(&admin, 429).await;
+}
