@@ -1,0 +1,118 @@
+//! The seven log events.
+
+use std::fmt::{self, Write};
+use std::sync::{Arc, Mutex};
+
+use shared_llm_breaker::{BreakerSettings, CircuitState};
+use test_servers::Redis;
+use tracing::field::{Field, Visit};
+use tracing::subscriber::set_default;
+use tracing::{Event, Subscriber};
+use tracing_subscriber::Layer;
+use tracing_subscriber::layer::{Context, SubscriberExt};
+
+use super::support::{fail, fail_times, settings, start, succeed, until_admitted, until_state};
+
+/// Keeps the events of the breaker as lines of text.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<String>>>);
+
+impl Log {
+    /// Returns the lines so far.
+    fn take(&self) -> Vec<String> {
+        std::mem::take(&mut *self.0.lock().unwrap())
+    }
+}
+
+impl<S: Subscriber> Layer<S> for Log {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        if event.metadata().target() == "shared_llm_breaker" {
+            let mut line = Line::default();
+            event.record(&mut line);
+            let line = format!("{} {}{}", event.metadata().level(), line.message, line.fields);
+            self.0.lock().unwrap().push(line);
+        }
+    }
+}
+
+#[derive(Default)]
+struct Line {
+    message: String,
+    fields: String,
+}
+
+impl Visit for Line {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        if field.name() == "message" {
+            self.message = format!("{value:?}");
+        } else {
+            write!(self.fields, " {}={value:?}", field.name()).unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn each_event_is_logged_once_with_its_fields() {
+    let log = Log::default();
+    let _guard = set_default(tracing_subscriber::registry().with(log.clone()));
+    let redis = Redis::start();
+    let settings = BreakerSettings { fail_max: 2, ..settings("a") };
+    let breaker = start(&redis.url(), "api", settings).await;
+
+    succeed(&breaker).await.unwrap();
+    assert_eq!(log.take(), [r#"DEBUG circuit_breaker_success breaker="api""#]);
+
+    fail_times(&breaker, 2).await;
+    let failure = |count| {
+        format!(r#"WARN circuit_breaker_failure breaker="api" fail_counter={count} error=status 503"#)
+    };
+    let change = |old, new| {
+        format!(r#"WARN circuit_breaker_state_change breaker="api" old_state="{old}" new_state="{new}""#)
+    };
+    assert_eq!(log.take(), [failure(1), change("closed", "open"), failure(2)]);
+
+    until_admitted(async || fail(&breaker).await).await.unwrap_err();
+    until_state(&breaker, CircuitState::Open).await;
+    let half_open_failure = r#"WARN circuit_breaker_half_open_failure breaker="api""#.to_owned();
+    let expected = [change("open", "half-open"), failure(3), half_open_failure, change("half-open", "open")];
+    assert_eq!(log.take(), expected);
+
+    until_admitted(async || succeed(&breaker).await).await.unwrap();
+    until_admitted(async || succeed(&breaker).await).await.unwrap();
+    until_state(&breaker, CircuitState::Closed).await;
+    let success = r#"DEBUG circuit_breaker_success breaker="api""#.to_owned();
+    let half_open_success = |count| {
+        format!(r#"DEBUG circuit_breaker_half_open_success breaker="api" success_count={count} threshold=2"#)
+    };
+    let closing = r#"INFO circuit_breaker_closing breaker="api""#.to_owned();
+    let expected = [
+        change("open", "half-open"),
+        success.clone(),
+        half_open_success(1),
+        success,
+        half_open_success(2),
+        closing,
+        change("half-open", "closed"),
+    ];
+    assert_eq!(log.take(), expected);
+
+    breaker.reset().await.unwrap();
+    assert_eq!(log.take(), [r#"INFO circuit_breaker_reset breaker="api""#]);
+}
+
+#[tokio::test]
+async fn reset_of_open_circuit_logs_reset_and_no_closing() {
+    let log = Log::default();
+    let _guard = set_default(tracing_subscriber::registry().with(log.clone()));
+    let redis = Redis::start();
+    let breaker = start(&redis.url(), "api", settings("a")).await;
+    fail_times(&breaker, 5).await;
+    until_admitted(async || succeed(&breaker).await).await.unwrap();
+    log.take();
+    breaker.reset().await.unwrap();
+    let expected = [
+        r#"WARN circuit_breaker_state_change breaker="api" old_state="half-open" new_state="closed""#,
+        r#"INFO circuit_breaker_reset breaker="api""#,
+    ];
+    assert_eq!(log.take(), expected);
+}
