@@ -127,11 +127,12 @@ impl Filter {
 
     /// Returns the part of a list that the filter selects. `items` is sorted by name.
     ///
-    /// A view is only made of an item of this part, or to find out the state of an item.
+    /// A view is only made of an item of this part, or to find out the state of an item. An item
+    /// without a view has ended.
     pub(crate) fn select<N: AsRef<str>, T>(
         &self,
         items: impl IntoIterator<Item = (N, T)>,
-        view: impl Fn(T) -> View,
+        view: impl Fn(T) -> Option<View>,
     ) -> Page {
         let mut page = Page { items: Vec::new(), next: None, total: 0 };
         let mut has_more = false;
@@ -147,7 +148,7 @@ impl Filter {
                 has_more |= is_after;
                 continue;
             }
-            let view = view(item);
+            let Some(view) = view(item) else { continue };
             if !self.states.is_empty() && !self.states.iter().any(|state| view.is_in(*state)) {
                 continue;
             }
@@ -284,7 +285,7 @@ mod tests {
                 let views = std::cell::Cell::new(0);
                 let page = filter.select(all.clone(), |circuit| {
                     views.set(views.get() + 1);
-                    View::of(&circuit, &fleet)
+                    Some(View::of(&circuit, &fleet))
                 });
                 prop_assert_eq!(page.total, expected.len());
                 prop_assert!(page.items.len() <= limit);

@@ -73,7 +73,7 @@ impl Inner {
         }
 
         let (filter, history) = (Filter::of(query)?, query.history()?);
-        let page = filter.select(self.sources.all(), |named| self.sources.view_of(&named));
+        let page = filter.select(self.sources.all(), |named| Some(self.sources.view_of(&named)));
         let mut circuits = page.items;
         for view in circuits.iter_mut().filter(|_| history) {
             view.history = self.hub.history(view.circuit);
@@ -117,7 +117,7 @@ impl Inner {
         let name = circuits.decode()?;
         let filter = Filter::of(query)?;
         let Named::Keyed(circuits) = self.named(&name)? else { return Err(not_keyed(&name)) };
-        let page = filter.select(circuits.keys(), |key| View::of(&*key, &self.sources.fleet));
+        let page = filter.select(circuits.keys(), |key| Some(View::of(&*key()?, &self.sources.fleet)));
         json(&List { keys: page.items, next: page.next, total: page.total })
     }
 

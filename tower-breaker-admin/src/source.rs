@@ -38,6 +38,9 @@ pub(crate) trait Handle: Send + Sync {
     fn fleet_name(&self, fleet: &FleetSource) -> Option<String>;
 }
 
+/// Returns a handle to the circuit of a key. `None`: the circuit has ended.
+pub(crate) type WeakHandle = Box<dyn Fn() -> Option<Arc<dyn Handle>>>;
+
 /// Circuits by key.
 pub(crate) trait Keyed: Send + Sync {
     fn name(&self) -> &'static str;
@@ -48,7 +51,7 @@ pub(crate) trait Keyed: Send + Sync {
     ///
     /// The overflow circuit is in the list if it is used. Of several keys with one label, only the
     /// first is.
-    fn keys(&self) -> Vec<(String, Arc<dyn Handle>)>;
+    fn keys(&self) -> Vec<(String, WeakHandle)>;
     /// Returns the circuit of the first key with this label.
     fn key(&self, label: &str) -> Option<Arc<dyn Handle>>;
     /// Adds an observer, and returns what removes it.

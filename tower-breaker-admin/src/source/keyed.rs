@@ -6,10 +6,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tower_breaker::keyed::{KeyedCircuit, KeyedCircuits};
-use tower_breaker::{BreakerConfig, CircuitState, ControlError, Status};
+use tower_breaker::handle::WeakCircuit;
+use tower_breaker::keyed::{KeyedCircuit, KeyedCircuits, Shared};
+use tower_breaker::{BreakerConfig, Circuit, CircuitState, ControlError, Status};
 
-use super::{FleetSource, Handle, Keyed, LocalAction, Remover, TransitionObserver, circuit};
+use super::{FleetSource, Handle, Keyed, LocalAction, Remover, TransitionObserver, WeakHandle, circuit};
 use crate::view::KeyCounts;
 
 /// The label of the overflow circuit.
@@ -63,12 +64,17 @@ where
         }
     }
 
-    fn keys(&self) -> Vec<(String, Arc<dyn Handle>)> {
-        let labelled = self.circuits().into_iter().filter_map(|circuit| {
-            let label = label(circuit.key())?;
-            Some((label, handle(circuit, false)))
+    fn keys(&self) -> Vec<(String, WeakHandle)> {
+        let labelled = weak(self).filter_map(|weak| {
+            let label = label(weak.upgrade()?.key())?;
+            let circuit: WeakHandle = Box::new(move || Some(handle(weak.upgrade()?, false)));
+            Some((label, circuit))
         });
-        let overflow = self.overflow().map(|circuit| (OVERFLOW.to_owned(), handle(circuit, true)));
+        let overflow = self.overflow().map(|circuit| {
+            let circuit = handle(circuit, true);
+            let circuit: WeakHandle = Box::new(move || Some(Arc::clone(&circuit)));
+            (OVERFLOW.to_owned(), circuit)
+        });
         let mut keys: Vec<_> = labelled.chain(overflow).collect();
         // The order of equal labels stays, so that the first of them is kept.
         keys.sort_by(|(one, _), (other, _)| one.cmp(other));
@@ -77,8 +83,10 @@ where
     }
 
     fn key(&self, text: &str) -> Option<Arc<dyn Handle>> {
-        let circuits = self.circuits();
-        let found = circuits.into_iter().find(|circuit| label(circuit.key()).is_some_and(|it| it == text));
+        let found = weak(self).find_map(|weak| {
+            let circuit = weak.upgrade()?;
+            (label(circuit.key())? == text).then_some(circuit)
+        });
         match found {
             Some(circuit) => Some(handle(circuit, false)),
             None if text == OVERFLOW => self.overflow().map(|circuit| handle(circuit, true)),
@@ -93,6 +101,13 @@ where
             let _ = circuits.remove_observer(id);
         })
     }
+}
+
+/// Returns all circuits, without handles that prevent their eviction. Otherwise calls with new keys
+/// would find no space in a full map while the labels of all keys are made.
+fn weak<K>(circuits: &KeyedCircuits<K>) -> impl Iterator<Item = WeakCircuit<Shared<K>>> + use<K> {
+    let circuits: Vec<_> = circuits.circuits().iter().map(Circuit::downgrade).collect();
+    circuits.into_iter()
 }
 
 fn handle<K: Send + Sync + 'static>(circuit: KeyedCircuit<K>, is_overflow: bool) -> Arc<dyn Handle> {

@@ -96,6 +96,7 @@ fn observers_are_removed_with_the_subscription() {
 
 #[cfg(feature = "keyed")]
 mod keyed {
+    use std::cell::RefCell;
     use std::fmt;
 
     use tower_breaker::keyed::{KeyedCircuits, KeyedConfig, Overflow};
@@ -146,6 +147,54 @@ mod keyed {
         assert!(view.local.is_none() && view.keys == Some(counts) && !view.rejects_calls);
     }
 
+    thread_local! {
+        /// The circuits that the next label of a key uses.
+        static USED: RefCell<Option<KeyedCircuits<Using>>> = const { RefCell::new(None) };
+    }
+
+    /// A key whose label is made while another key is used.
+    #[derive(PartialEq, Eq, Hash)]
+    struct Using(u8);
+
+    impl fmt::Debug for Using {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            if let Some(circuits) = USED.take() {
+                circuits.get_or_insert(Self(9));
+            }
+            write!(f, "{}", self.0)
+        }
+    }
+
+    #[test]
+    fn reading_keys_does_not_prevent_their_eviction() {
+        type Read = fn(&KeyedCircuits<Using>);
+        let reads: [Read; 2] = [|circuits| drop(circuits.keys()), |circuits| drop(circuits.key("3"))];
+        for read in reads {
+            let circuits = circuits(2);
+            for key in [1, 2] {
+                circuits.get_or_insert(Using(key)).unwrap();
+            }
+            USED.set(Some(circuits.clone()));
+            read(&circuits);
+            assert!(USED.take().is_none(), "a label was made");
+            assert_eq!((circuits.evicted(), circuits.overflowed()), (1, 0));
+        }
+    }
+
+    #[test]
+    fn list_of_keys_leaves_out_those_that_have_ended() {
+        let circuits: KeyedCircuits<u64> = circuits(10);
+        let listed = circuits.keys();
+        assert!(listed.is_empty());
+        for key in 1..=3 {
+            circuits.circuit(&key);
+        }
+        let mut listed = circuits.keys();
+        circuits.remove(&2);
+        listed.retain(|(_, circuit)| circuit().is_some());
+        assert_eq!(listed.into_iter().map(|(label, _)| label).collect::<Vec<_>>(), ["1", "3"]);
+    }
+
     /// A key whose label is the same for all keys, except for one without a label.
     #[derive(PartialEq, Eq, Hash)]
     struct SameLabel(u8);
@@ -164,7 +213,7 @@ mod keyed {
         held[0].trip().unwrap();
         let keys = circuits.keys();
         assert_eq!(keys.len(), 1);
-        assert_eq!(keys[0].1.status().state, CircuitState::Open);
+        assert_eq!((keys[0].1)().unwrap().status().state, CircuitState::Open);
         assert_eq!(circuits.key("same").unwrap().status().state, CircuitState::Open);
     }
 }
