@@ -207,7 +207,7 @@ impl Inner {
             (name, View::of(&*circuit, fleet))
         };
         attempt.entry.epoch_before = Some(fleet.epoch(&name));
-        let by = user.name().to_owned();
+        let by = audit::text(user.name());
         let Order { reason, lasts_for, expected_epoch, .. } = order;
         let order = FleetOrder { action, by, reason, lasts_for, expected_epoch };
         let record = fleet.operate(&name, order).await?;

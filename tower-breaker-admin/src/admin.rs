@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use tokio::sync::Mutex;
+
 use crate::audit::AuditLog;
 use crate::auth::Authorizer;
 use crate::builder::AdminBuilder;
@@ -25,6 +27,8 @@ pub(crate) struct Inner {
     pub(crate) audit: AuditLog,
     pub(crate) action_rates: Rates,
     pub(crate) read_rates: Rates,
+    /// Held while the store lists its records, so that one list at a time delays the agent.
+    pub(crate) fleet_lists: Mutex<()>,
     pub(crate) hub: Arc<Hub>,
 }
 
@@ -41,8 +45,17 @@ impl Admin {
         if tokio::runtime::Handle::try_current().is_ok() {
             hub.start();
         }
-        let (action_rates, read_rates) = (Rates::of_actions(), Rates::of_reads());
-        Self { inner: Arc::new(Inner { sources, authorizer, audit, action_rates, read_rates, hub }) }
+        Self {
+            inner: Arc::new(Inner {
+                sources,
+                authorizer,
+                audit,
+                action_rates: Rates::of_actions(),
+                read_rates: Rates::of_reads(),
+                fleet_lists: Mutex::default(),
+                hub,
+            }),
+        }
     }
 
     /// Ends all event streams, and refuses new ones with the status 503.

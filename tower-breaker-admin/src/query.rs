@@ -15,6 +15,9 @@ const DEFAULT_LIMIT: usize = 200;
 /// The longest text to search for, in bytes.
 const MAX_SEARCH_BYTES: usize = 200;
 
+/// The longest name in the store of the fleet, in bytes.
+const MAX_NAME_BYTES: usize = 256;
+
 const STATES: [CircuitState; 6] = [
     CircuitState::Closed,
     CircuitState::Open,
@@ -73,6 +76,20 @@ impl<'a> Query<'a> {
     pub(crate) fn after_id(&self) -> Result<u64, Problem> {
         let Some(value) = self.get("after") else { return Ok(0) };
         value.parse().map_err(|_| invalid("after", value, format_args!("0 to {}", u64::MAX)))
+    }
+
+    /// Returns the value of `after`, which is the name of a record in the store of the fleet.
+    ///
+    /// A store may refuse other names, and the agent would then connect again.
+    pub(crate) fn after_name(&self) -> Result<Option<&str>, Problem> {
+        match self.get("after") {
+            Some(name) if name.len() > MAX_NAME_BYTES || name.contains(char::is_control) => Err(invalid(
+                "after",
+                name,
+                format_args!("up to {MAX_NAME_BYTES} bytes without control characters"),
+            )),
+            name => Ok(name),
+        }
     }
 
     pub(crate) fn after(&self) -> Option<&str> {

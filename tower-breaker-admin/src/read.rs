@@ -122,7 +122,9 @@ impl Inner {
     }
 
     async fn fleet(&self, query: &Query<'_>) -> Result<Response, Problem> {
-        json(&self.sources.fleet.list(query.after(), query.limit()?).await?)
+        let (after, limit) = (query.after_name()?, query.limit()?);
+        let _turn = self.fleet_lists.lock().await;
+        json(&self.sources.fleet.list(after, limit).await?)
     }
 
     fn audit_entries(&self, query: &Query<'_>) -> Result<Response, Problem> {

@@ -209,3 +209,49 @@ async fn records_are_listed_in_parts() {
     let view = Call::get(format!("{API}/circuits/search")).ok(&shared.admin).await;
     assert_eq!(view["fleet"]["members"], 2);
 }
+
+#[tokio::test(start_paused = true)]
+async fn name_that_the_store_may_refuse_is_not_sent_to_it() {
+    let shared = Shared::start().await;
+    let messages = shared.fleet.status().messages;
+    for after in ["%00", "a%0Ab", &"x".repeat(257)] {
+        let detail = Call::get(format!("{API}/fleet?after={after}")).fail(&shared.admin, 400).await;
+        assert!(detail.ends_with("; allowed is up to 256 bytes without control characters"), "{detail}");
+    }
+    assert_eq!(shared.fleet.status().messages, messages);
+    Call::get(format!("{API}/fleet?after={}", "x".repeat(256))).ok(&shared.admin).await;
+    assert_eq!(shared.fleet.status().messages, messages + 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn user_with_control_characters_is_safe_for_the_store() {
+    let circuits = Circuits::new();
+    let (fleet, agent) = Fleet::builder(MemoryStore::new()).build().unwrap();
+    fleet.share_registry(&circuits.registry).unwrap();
+    let user = tower_breaker_admin::User::operator("eve\0");
+    let admin = circuits.builder().fleet(&fleet).bearer("token-0123456789ab", user).build().unwrap();
+    tokio::spawn(agent);
+    assert!(fleet.ready(Duration::from_secs(10)).await);
+    let trip = Call::act(action("search", "trip")).token("token-0123456789ab").json(&in_fleet());
+    assert_eq!(trip.ok(&admin).await["fleet"]["record"]["by"], "eve\u{fffd}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn action_does_not_wait_for_many_lists() {
+    let shared = Shared::start().await;
+    shared.store.set_delay(Duration::from_millis(10));
+    let list = Call::get(format!("{API}/fleet")).token(READER);
+    let lists: Vec<_> = (0..100)
+        .map(|_| {
+            let (list, admin) = (list.clone(), shared.admin.clone());
+            tokio::spawn(async move { list.ok(&admin).await })
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    let start = tokio::time::Instant::now();
+    shared.act(action("search", "trip")).await;
+    assert!(start.elapsed() < Duration::from_millis(100), "{:?}", start.elapsed());
+    for list in lists {
+        list.await.unwrap();
+    }
+}
