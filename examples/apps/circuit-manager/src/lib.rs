@@ -7,10 +7,23 @@
 //! | [`stats`] | the statistics of a circuit |
 //! | [`guard`] | calls through a circuit: function wrappers with fallbacks, and guards |
 //! | [`health`] | probes of the agents, whose results open the circuits and let them recover |
+//! | [`config`] | the configuration file |
+//! | [`agents`] | the agents that the server calls: real ones over HTTP, and simulated ones |
+//! | [`server`], [`api`], [`openapi`] | the HTTP server, its routes, and their description |
+//! | [`auth`], [`audit`] | the users and their tokens; every attempt to change a circuit |
+//! | [`events`] | the live events, over a WebSocket or as server-sent events |
 
 mod agent;
+pub mod agents;
+pub mod api;
+pub mod audit;
+pub mod auth;
+pub mod config;
+pub mod events;
 pub mod guard;
 pub mod health;
 pub mod manager;
+pub mod openapi;
+pub mod server;
 pub mod settings;
 pub mod stats;
