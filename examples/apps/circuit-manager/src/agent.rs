@@ -12,6 +12,7 @@ use tower_breaker::{Circuit, CircuitState, Permit, Reason, Status, Verdict};
 
 use crate::settings::CircuitSettings;
 use crate::stats::{CircuitStats, Counts};
+use crate::store::Row;
 
 /// A failed call. Every error of an agent is a failure, so the kind of the error is not known.
 pub(crate) const FAILURE: Verdict =
@@ -54,11 +55,15 @@ struct Memory {
     last_change: OffsetDateTime,
     last_failure: Option<OffsetDateTime>,
     last_success: Option<OffsetDateTime>,
+    /// The successes when the time of the last success was read from the circuit.
+    seen_successes: u64,
 }
 
 /// The state of an agent's circuit that its row stores.
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Saved {
     pub(crate) stats: CircuitStats,
+    pub(crate) last_change: OffsetDateTime,
 }
 
 impl Agent {
@@ -73,6 +78,7 @@ impl Agent {
             last_change: OffsetDateTime::now_utc(),
             last_failure: None,
             last_success: None,
+            seen_successes: 0,
         };
         Self {
             circuit,
@@ -191,7 +197,29 @@ impl Agent {
             last_failure_time: memory.last_failure,
             last_success_time: memory.last_success,
         };
-        Saved { stats: shown }
+        Saved { stats: shown, last_change: memory.last_change }
+    }
+
+    /// Returns the row of the store, and what it contains.
+    pub(crate) fn row(&self) -> Result<(Row, Saved), serde_json::Error> {
+        let saved = self.saved();
+        let row = Row::new(&saved.stats, saved.last_change, &self.circuit.snapshot())?;
+        Ok((row, saved))
+    }
+
+    /// Continues with the statistics of an earlier process, after its circuit was restored.
+    pub(crate) fn restore(&self, saved: Saved) {
+        let Saved { stats, last_change } = saved;
+        let (status, mut memory) = self.status();
+        memory.last_change = last_change;
+        memory.last_failure = stats.last_failure_time;
+        memory.last_success = stats.last_success_time;
+        if status.state.is_open() {
+            memory.successes = stats.stats.successful_requests;
+            memory.failures = stats.stats.failed_requests;
+            memory.restored_run = stats.stats.consecutive_failures;
+            memory.opened_at = stats.opened_at.or(memory.opened_at);
+        }
     }
 
     /// Returns the status, and the memory of the same epoch.
@@ -263,13 +291,23 @@ impl Memory {
             OffsetDateTime::from_unix_timestamp_nanos(i128::from(recorded_millis) * 1_000_000).ok();
         let recorded = recorded.filter(|_| recorded_millis != i64::MIN);
         self.last_success = self.last_success.max(recorded);
-        let counted = status.since_last_success.map(|since| OffsetDateTime::now_utc() - since);
-        // The time is computed from two clocks, so that it is not the same at each reading.
-        if let Some(counted) = counted
-            && self.last_success.is_none_or(|last| counted > last + RESOLUTION)
+        let successes = self.successes(status);
+        if successes != self.seen_successes
+            && let Some(since) = status.since_last_success
         {
-            self.last_success = Some(counted);
+            self.seen_successes = successes;
+            let counted = OffsetDateTime::now_utc() - since;
+            // The time of the method is exact, if it is that of the same call.
+            if self.last_success.is_none_or(|last| counted > last + RESOLUTION) {
+                self.last_success = Some(counted);
+            }
         }
+    }
+
+    /// Returns the successes that are shown.
+    fn successes(&self, status: &Status) -> u64 {
+        let probes = status.half_open.map_or(0, |round| u64::from(round.successes));
+        self.successes + status.window.calls - status.window.failures + probes
     }
 
     fn counts(&self, status: &Status) -> Counts {
@@ -288,7 +326,7 @@ impl Memory {
         Counts {
             consecutive_failures,
             consecutive_successes,
-            ..Counts::of(self.successes + in_window + probes, self.failures + window.failures)
+            ..Counts::of(self.successes(status), self.failures + window.failures)
         }
     }
 }

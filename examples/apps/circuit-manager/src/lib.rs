@@ -5,6 +5,7 @@
 //! | [`settings`] | the limits of a circuit |
 //! | [`manager`] | [`Manager`](manager::Manager): the circuits by agent, manual control, callbacks |
 //! | [`stats`] | the statistics of a circuit |
+//! | [`store`] | the states of the circuits in PostgreSQL or in a file, over restarts |
 //! | [`guard`] | calls through a circuit: function wrappers with fallbacks, and guards |
 //! | [`health`] | probes of the agents, whose results open the circuits and let them recover |
 //! | [`config`] | the configuration file |
@@ -27,3 +28,4 @@ pub mod openapi;
 pub mod server;
 pub mod settings;
 pub mod stats;
+pub mod store;

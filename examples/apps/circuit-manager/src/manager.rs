@@ -4,15 +4,19 @@ use std::collections::{BTreeMap, HashMap};
 use std::error::Error;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, PoisonError, RwLock, Weak};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, Weak};
 
 use futures::{FutureExt, StreamExt};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tower::BoxError;
+use tower_breaker::snapshot::Restored;
 use tower_breaker::{Circuit, CircuitRegistry, CircuitState, Clock, ControlError, HealthReport, Verdict};
 
-use crate::agent::{Agent, FAILURE};
+use crate::agent::{Agent, FAILURE, Saved};
 use crate::settings::{CircuitSettings, SettingsError};
 use crate::stats::{AgentStatus, CircuitStats};
+use crate::store::{Changes, GuardedStore, Row, StateWriter, Store, StoreStatus, WriterSettings};
 
 /// The longest agent id.
 const MAX_ID_LENGTH: usize = 128;
@@ -30,9 +34,17 @@ pub struct Manager {
 
 struct Inner {
     registry: CircuitRegistry,
+    /// Set if there is a store.
+    persistence: OnceLock<Persistence>,
     agents: RwLock<HashMap<&'static str, Arc<Agent>>>,
     default: CircuitSettings,
     own: BTreeMap<String, CircuitSettings>,
+}
+
+/// The connection to the writer of the states.
+struct Persistence {
+    changes: Arc<Changes>,
+    status: watch::Receiver<StoreStatus>,
 }
 
 impl Manager {
@@ -63,6 +75,83 @@ impl Manager {
         Self::build(default, own, Some(clock))
     }
 
+    /// Creates a manager whose circuits continue as they are in the store.
+    ///
+    /// An open circuit stays open for the rest of its cooldown. A half-open circuit is open, and
+    /// its next call is a probe. A closed circuit starts with an empty window. A row that cannot be
+    /// used is logged, and its circuit starts closed.
+    ///
+    /// Spawn [`StateWriter::run`], which writes the changes to the store.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if a setting or an agent id is not valid, or if the store cannot be read.
+    ///
+    /// # Panics
+    ///
+    /// Panics outside of a tokio runtime with an enabled timer.
+    pub async fn with_store(
+        default: CircuitSettings,
+        own: BTreeMap<String, CircuitSettings>,
+        store: Store,
+    ) -> Result<(Self, StateWriter), ManagerError> {
+        Self::new(default, own)?.persist(store, WriterSettings::default()).await
+    }
+
+    /// Continues with the circuits in a store, and returns the writer of their changes.
+    ///
+    /// Call it before the first call of an agent: the state of a circuit that has changed since it
+    /// was created is newer than that in the store. See [`with_store`](Self::with_store).
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the store cannot be read, or if the manager has a store.
+    ///
+    /// # Panics
+    ///
+    /// Panics outside of a tokio runtime with an enabled timer.
+    pub async fn persist(
+        self,
+        store: Store,
+        settings: WriterSettings,
+    ) -> Result<(Self, StateWriter), ManagerError> {
+        let store = GuardedStore::new(store, &settings).map_err(|error| ManagerError::Store(error.into()))?;
+        let rows = store.load().await.map_err(|error| ManagerError::Store(error.into()))?;
+        let changes = Arc::<Changes>::default();
+        let reachable = StoreStatus { reachable: true, ..StoreStatus::default() };
+        let (sender, status) = watch::channel(reachable);
+        let persistence = Persistence { changes: Arc::clone(&changes), status };
+        if self.inner.persistence.set(persistence).is_err() {
+            return Err(ManagerError::HasStore);
+        }
+        let mut writer = StateWriter::new(self.clone(), store, settings, changes, sender);
+        for row in rows {
+            match self.restore(&row) {
+                Ok((id, written)) => writer.add_written(id, written),
+                Err(error) => tracing::warn!(
+                    agent = shortened(&row.agent_id),
+                    "the row of the agent cannot be used, and its circuit starts closed: {error}"
+                ),
+            }
+        }
+        Ok((self, writer))
+    }
+
+    fn restore(&self, row: &Row) -> Result<(&'static str, Saved), BoxError> {
+        let snapshot = row.snapshot()?;
+        let saved = Saved { stats: row.stats()?, last_change: row.last_state_change_at };
+        let agent = self.agent_or_new(&row.agent_id)?;
+        if agent.circuit.restore(&snapshot)? == Restored::Applied {
+            agent.restore(saved.clone());
+        }
+        Ok((agent.circuit.name(), saved))
+    }
+
+    /// Returns what was written to the store, and whether it can be reached. `None`: there is none.
+    pub fn store_status(&self) -> Option<StoreStatus> {
+        Some(self.inner.persistence.get()?.status.borrow().clone())
+    }
+
     fn build(
         default: CircuitSettings,
         own: BTreeMap<String, CircuitSettings>,
@@ -89,7 +178,13 @@ impl Manager {
             };
             registry.configure(config(Some(id), settings)?).map_err(invalid)?;
         }
-        let inner = Arc::new(Inner { registry, agents: RwLock::default(), default, own });
+        let inner = Arc::new(Inner {
+            registry,
+            persistence: OnceLock::new(),
+            agents: RwLock::default(),
+            default,
+            own,
+        });
         Inner::observe(&inner);
         Ok(Self { inner })
     }
@@ -189,7 +284,11 @@ impl Manager {
     ///
     /// Returns an error if the agent is unknown, or if its circuit has a manual override.
     pub fn force_open(&self, id: &str) -> Result<(), ManagerError> {
-        self.known(id)?.force_open()?;
+        let agent = self.known(id)?;
+        // Other changes of the state are transitions, which the writer gets by itself.
+        if agent.force_open()? {
+            self.inner.mark_changed(agent.circuit.name());
+        }
         Ok(())
     }
 
@@ -297,14 +396,16 @@ impl Manager {
         self.agent(id).ok_or_else(|| ManagerError::Unknown { agent_id: shortened(id) })
     }
 
-    fn agent(&self, id: &str) -> Option<Arc<Agent>> {
+    pub(crate) fn agent(&self, id: &str) -> Option<Arc<Agent>> {
         self.inner.agent(id)
     }
 
+    pub(crate) fn agents(&self) -> Vec<Arc<Agent>> {
+        self.inner.agents.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
     fn each<T>(&self, value: impl Fn(&Agent) -> T) -> BTreeMap<String, T> {
-        let agents = self.inner.agents.read().unwrap_or_else(PoisonError::into_inner);
-        let agents: Vec<_> = agents.values().cloned().collect();
-        agents.iter().map(|agent| (agent.circuit.name().to_owned(), value(agent))).collect()
+        self.agents().iter().map(|agent| (agent.circuit.name().to_owned(), value(agent))).collect()
     }
 }
 
@@ -336,6 +437,14 @@ impl Inner {
         let settings = self.own.get(circuit.name()).unwrap_or(&self.default);
         let agent = Arc::new(Agent::new(circuit.clone(), settings));
         self.agents.write().unwrap_or_else(PoisonError::into_inner).insert(circuit.name(), agent);
+        self.mark_changed(circuit.name());
+    }
+
+    /// Makes the writer write the agent, if there is a store.
+    fn mark_changed(&self, agent: &'static str) {
+        if let Some(persistence) = self.persistence.get() {
+            persistence.changes.add(agent);
+        }
     }
 
     fn agent(&self, id: &str) -> Option<Arc<Agent>> {
@@ -393,6 +502,10 @@ pub enum ManagerError {
     },
     /// The circuit refuses the operation, because it has a manual override.
     Control(ControlError),
+    /// The store of the states cannot be used.
+    Store(BoxError),
+    /// The manager has a store already.
+    HasStore,
 }
 
 impl fmt::Display for ManagerError {
@@ -411,6 +524,8 @@ impl fmt::Display for ManagerError {
                 write!(f, "no agent `{}`; check the id, or call the agent first", agent_id.escape_debug())
             }
             Self::Control(error) => error.fmt(f),
+            Self::Store(_) => f.write_str("the states of the circuits cannot be loaded"),
+            Self::HasStore => f.write_str("the manager has a store; create another manager"),
         }
     }
 }
@@ -420,7 +535,8 @@ impl Error for ManagerError {
         match self {
             Self::Settings { source, .. } => Some(source),
             Self::Control(error) => error.source(),
-            Self::AgentId { .. } | Self::Unknown { .. } => None,
+            Self::Store(error) => Some(&**error),
+            Self::AgentId { .. } | Self::Unknown { .. } | Self::HasStore => None,
         }
     }
 }

@@ -4,4 +4,5 @@ mod guard;
 mod health;
 mod machine;
 mod manager;
+mod store;
 mod support;

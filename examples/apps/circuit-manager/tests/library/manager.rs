@@ -16,7 +16,7 @@ use crate::support::{AGENT, changes, fail, manager, manager_with};
 type Failed = Result<(), &'static str>;
 
 #[test]
-fn manager_makes_one_breaker_an_agent() {
+fn manager_creates_one_circuit_per_agent() {
     let own = CircuitSettings { failure_threshold: 2, ..CircuitSettings::default() };
     let (manager, _time) =
         manager_with(CircuitSettings::default(), BTreeMap::from([("fragile".into(), own)]));
@@ -151,7 +151,7 @@ async fn async_callback_continues_after_error_and_panic() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn ten_seconds_are_enough_from_breach_to_open() {
+async fn circuit_opens_within_ten_seconds_of_breach() {
     let manager = Manager::with_clock(CircuitSettings::default(), BTreeMap::new(), Clock::tokio()).unwrap();
     let opened = Arc::new(tokio::sync::Notify::new());
     let notifier = Arc::clone(&opened);

@@ -1,0 +1,214 @@
+//! The store in a table of PostgreSQL.
+
+use std::sync::{Arc, OnceLock};
+
+use rustls::crypto::CryptoProvider;
+use serde_json::Value;
+use time::OffsetDateTime;
+use tokio::sync::{Mutex, MutexGuard};
+use tokio_postgres::config::{Host, SslMode};
+use tokio_postgres::types::{FromSqlOwned, Json, ToSql, Type};
+use tokio_postgres::{Client, Config, NoTls};
+use tokio_postgres_rustls::MakeRustlsConnect;
+use tower_breaker::CircuitState;
+
+use super::{Row, StoreError};
+
+/// Creates the table, and does nothing if it exists. It needs no privilege to create tables then.
+const MIGRATION: &str = "
+    DO $$ BEGIN
+        IF to_regclass('circuit_breaker_state') IS NULL THEN
+            CREATE TABLE IF NOT EXISTS circuit_breaker_state (
+                agent_id text PRIMARY KEY,
+                state text NOT NULL,
+                failure_count bigint NOT NULL,
+                success_count bigint NOT NULL,
+                last_failure_at timestamptz,
+                last_state_change_at timestamptz NOT NULL,
+                metadata jsonb NOT NULL
+            );
+        END IF;
+    END $$";
+
+const LOAD: &str = "
+    SELECT agent_id, state, failure_count, success_count, last_failure_at, last_state_change_at, metadata
+    FROM circuit_breaker_state ORDER BY agent_id COLLATE \"C\"";
+
+const UPSERT: &str = "
+    INSERT INTO circuit_breaker_state
+        (agent_id, state, failure_count, success_count, last_failure_at, last_state_change_at, metadata)
+    SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7)
+    ON CONFLICT (agent_id) DO UPDATE SET
+        state = EXCLUDED.state,
+        failure_count = EXCLUDED.failure_count,
+        success_count = EXCLUDED.success_count,
+        last_failure_at = EXCLUDED.last_failure_at,
+        last_state_change_at = EXCLUDED.last_state_change_at,
+        metadata = EXCLUDED.metadata";
+
+/// The rows in the table `circuit_breaker_state` of a database.
+///
+/// It has one connection, and connects again after a failure. It uses TLS as the URL says, except
+/// on a Unix socket.
+#[derive(Clone, Debug)]
+pub struct PostgresStore {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    config: Config,
+    client: Mutex<Option<Client>>,
+    /// Reading the roots of the system takes some milliseconds.
+    tls: OnceLock<Tls>,
+}
+
+#[derive(Clone)]
+struct Tls(MakeRustlsConnect);
+
+impl std::fmt::Debug for Tls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Tls")
+    }
+}
+
+impl PostgresStore {
+    pub(super) fn new(url: &str) -> Result<Self, StoreError> {
+        let mut config: Config = url.parse().map_err(StoreError::Url)?;
+        if config.get_application_name().is_none() {
+            config.application_name("circuit-manager");
+        }
+        let inner = Inner { config, client: Mutex::default(), tls: OnceLock::new() };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    pub(super) async fn migrate(&self) -> Result<(), StoreError> {
+        self.execute_batch(MIGRATION).await
+    }
+
+    pub(super) async fn check(&self) -> Result<(), StoreError> {
+        self.execute_batch("").await
+    }
+
+    async fn execute_batch(&self, statements: &str) -> Result<(), StoreError> {
+        let (mut kept, client) = self.client().await?;
+        client.batch_execute(statements).await.map_err(StoreError::Postgres)?;
+        *kept = Some(client);
+        Ok(())
+    }
+
+    pub(super) async fn load(&self) -> Result<Vec<Row>, StoreError> {
+        let (mut kept, client) = self.client().await?;
+        let rows = client.query_typed(LOAD, &[]).await.map_err(StoreError::Postgres)?;
+        *kept = Some(client);
+        let rows = rows.iter().map(row).filter(|row| match row {
+            Err(error @ StoreError::Row { .. }) => {
+                tracing::warn!("{error}; its circuit starts closed");
+                false
+            }
+            _ => true,
+        });
+        rows.collect()
+    }
+
+    pub(super) async fn upsert(&self, rows: &[Row]) -> Result<(), StoreError> {
+        let ids: Vec<_> = rows.iter().map(|row| row.agent_id.as_str()).collect();
+        let states: Vec<_> = rows.iter().map(|row| row.state.as_str()).collect();
+        let failures: Vec<_> = rows.iter().map(|row| count(row.failure_count)).collect();
+        let successes: Vec<_> = rows.iter().map(|row| count(row.success_count)).collect();
+        let last_failures: Vec<_> = rows.iter().map(|row| row.last_failure_at).collect();
+        let last_changes: Vec<_> = rows.iter().map(|row| row.last_state_change_at).collect();
+        let metadata: Vec<_> = rows.iter().map(|row| Json(&row.metadata)).collect();
+        let parameters: [(&(dyn ToSql + Sync), Type); 7] = [
+            (&ids, Type::TEXT_ARRAY),
+            (&states, Type::TEXT_ARRAY),
+            (&failures, Type::INT8_ARRAY),
+            (&successes, Type::INT8_ARRAY),
+            (&last_failures, Type::TIMESTAMPTZ_ARRAY),
+            (&last_changes, Type::TIMESTAMPTZ_ARRAY),
+            (&metadata, Type::JSONB_ARRAY),
+        ];
+        let (mut kept, client) = self.client().await?;
+        client.execute_typed(UPSERT, &parameters).await.map_err(StoreError::Postgres)?;
+        *kept = Some(client);
+        Ok(())
+    }
+
+    /// Takes the connection, and connects first if there is none.
+    ///
+    /// It is put back only after a statement that has succeeded. If the future of a statement is
+    /// dropped, its answer would be read by the next statement.
+    async fn client(&self) -> Result<(MutexGuard<'_, Option<Client>>, Client), StoreError> {
+        let mut kept = self.inner.client.lock().await;
+        let client = match kept.take().filter(|client| !client.is_closed()) {
+            Some(client) => client,
+            None => self.connect().await?,
+        };
+        Ok((kept, client))
+    }
+
+    async fn connect(&self) -> Result<Client, StoreError> {
+        let config = &self.inner.config;
+        let is_local = config.get_hosts().iter().all(|host| !matches!(host, Host::Tcp(_)));
+        if is_local || config.get_ssl_mode() == SslMode::Disable {
+            let (client, connection) = config.connect(NoTls).await.map_err(StoreError::Postgres)?;
+            // Its error is also that of the statement that waits for an answer.
+            tokio::spawn(connection);
+            return Ok(client);
+        }
+        let connector = if let Some(Tls(connector)) = self.inner.tls.get() {
+            connector.clone()
+        } else {
+            let connector = connector()?;
+            self.inner.tls.get_or_init(|| Tls(connector)).0.clone()
+        };
+        let (client, connection) = config.connect(connector).await.map_err(StoreError::Postgres)?;
+        tokio::spawn(connection);
+        Ok(client)
+    }
+}
+
+fn connector() -> Result<MakeRustlsConnect, StoreError> {
+    // rustls panics without one.
+    if CryptoProvider::get_default().is_none() {
+        let problem = "rustls has no crypto provider; install one when the process starts, or set \
+                       `sslmode=disable` in the URL";
+        return Err(StoreError::Tls { problem: problem.to_owned() });
+    }
+    match MakeRustlsConnect::with_native_certs() {
+        Ok((connector, _unreadable)) => Ok(connector),
+        Err(errors) => {
+            let problem = format!(
+                "the system has no root certificates ({errors:?}); install them, or set \
+                 `sslmode=disable` in the URL"
+            );
+            Err(StoreError::Tls { problem })
+        }
+    }
+}
+
+/// Reads a row of the table, which any program may have written.
+fn row(row: &tokio_postgres::Row) -> Result<Row, StoreError> {
+    let agent_id: String = row.try_get("agent_id").map_err(StoreError::Postgres)?;
+    let state: String = value(row, "state")?;
+    let state = serde_json::from_value::<CircuitState>(Value::String(state))
+        .map_err(|error| StoreError::Row { agent_id: agent_id.clone(), problem: error.to_string() })?;
+    Ok(Row {
+        state,
+        failure_count: value::<i64>(row, "failure_count")?.try_into().unwrap_or(0),
+        success_count: value::<i64>(row, "success_count")?.try_into().unwrap_or(0),
+        last_failure_at: value(row, "last_failure_at")?,
+        last_state_change_at: value::<OffsetDateTime>(row, "last_state_change_at")?,
+        metadata: value::<Json<Value>>(row, "metadata")?.0,
+        agent_id,
+    })
+}
+
+fn value<T: FromSqlOwned>(row: &tokio_postgres::Row, column: &str) -> Result<T, StoreError> {
+    row.try_get(column).map_err(StoreError::Postgres)
+}
+
+/// Returns a count as a `bigint`.
+fn count(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
