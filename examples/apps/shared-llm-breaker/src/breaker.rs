@@ -80,7 +80,7 @@ impl CircuitBreaker {
     /// Panics outside of a tokio runtime.
     pub fn start(redis_url: &str, name: &str, settings: BreakerSettings) -> Result<Self, SetupError> {
         let circuit = Circuit::new(settings.circuit(name)?);
-        let (fleet, agent) = fleet(redis_url, &settings)?.build()?;
+        let (fleet, agent) = open_store(redis_url, &settings)?.build()?;
         fleet.share(&circuit)?;
         let progress = Arc::new(Progress::default());
         observe(&circuit, &progress);
@@ -300,7 +300,8 @@ impl Drop for Inner {
     }
 }
 
-fn fleet(url: &str, settings: &BreakerSettings) -> Result<FleetBuilder, SetupError> {
+/// Returns the settings of a fleet that shares the store at an address.
+pub(crate) fn open_store(url: &str, settings: &BreakerSettings) -> Result<FleetBuilder, SetupError> {
     Ok(match url.strip_prefix(FILE_SCHEME) {
         // `file:///FOLDER` is the same as `file:/FOLDER`.
         Some(folder) => settings.fleet(FileStore::open(folder.strip_prefix("//").unwrap_or(folder))?),

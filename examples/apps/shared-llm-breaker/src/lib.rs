@@ -23,8 +23,14 @@
 //! ```
 
 mod breaker;
+pub mod cli;
+pub mod commands;
+pub mod config;
+mod demo;
 mod error;
 mod events;
+pub mod llm;
+mod output;
 mod registry;
 mod settings;
 mod state;

@@ -28,6 +28,12 @@ async fn keys(connection: &mut MultiplexedConnection) -> BTreeSet<String> {
     keys.iter().map(|key| key.strip_prefix(prefix).expect(key).to_owned()).collect()
 }
 
+/// Returns the entries of the sorted set of workers. That of a worker ends with its name.
+pub(crate) async fn members(server: &Redis, breaker: &str) -> Vec<String> {
+    let key = format!("tb1:{{circuit_breaker}}:m:{breaker}");
+    query(&mut connect(server).await, &["ZRANGE", &key, "0", "-1"]).await
+}
+
 #[tokio::test]
 async fn state_failures_open_time_and_probes_are_in_the_documented_keys() {
     let server = Redis::start();
@@ -38,8 +44,7 @@ async fn state_failures_open_time_and_probes_are_in_the_documented_keys() {
     fail_times(&breaker, 4).await;
     until("the failures are in the store", || server.command("EXISTS tb1:{circuit_breaker}:f:api") == "1")
         .await;
-    let members: Vec<String> =
-        query(&mut connection, &["ZRANGE", "tb1:{circuit_breaker}:m:api", "0", "-1"]).await;
+    let members = members(&server, "api").await;
     assert!(members.contains(&":a".to_owned()), "{members:?}");
 
     fail_times(&breaker, 1).await;

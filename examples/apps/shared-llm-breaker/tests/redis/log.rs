@@ -1,28 +1,36 @@
 //! The seven log events.
 
 use std::fmt::{self, Write};
-use std::sync::{Arc, Mutex};
+use std::sync::{Mutex, OnceLock};
 
 use shared_llm_breaker::{BreakerSettings, CircuitState};
 use test_servers::Redis;
 use tracing::field::{Field, Visit};
-use tracing::subscriber::set_default;
+use tracing::subscriber::set_global_default;
 use tracing::{Event, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::{Context, SubscriberExt};
 
 use super::support::{fail, fail_times, settings, start, succeed, until_admitted, until_state};
 
-/// Keeps the events of the breaker as lines of text.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<String>>>);
+/// The events of all tests as lines of text.
+static LINES: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
-impl Log {
-    /// Returns the lines so far.
-    fn take(&self) -> Vec<String> {
-        std::mem::take(&mut *self.0.lock().unwrap())
-    }
+/// Collects the events of all breakers of this process, from before the first one.
+///
+/// A subscriber of one thread could miss an event that another thread logs first.
+pub(crate) fn collect() {
+    static COLLECTS: OnceLock<()> = OnceLock::new();
+    COLLECTS.get_or_init(|| set_global_default(tracing_subscriber::registry().with(Log)).unwrap());
 }
+
+/// Returns the events of a breaker since the last call.
+fn take(breaker: &str) -> Vec<String> {
+    let name = format!("breaker={breaker:?}");
+    LINES.lock().unwrap().extract_if(.., |line| line.contains(&name)).collect()
+}
+
+struct Log;
 
 impl<S: Subscriber> Layer<S> for Log {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
@@ -30,7 +38,7 @@ impl<S: Subscriber> Layer<S> for Log {
             let mut line = Line::default();
             event.record(&mut line);
             let line = format!("{} {}{}", event.metadata().level(), line.message, line.fields);
-            self.0.lock().unwrap().push(line);
+            LINES.lock().unwrap().push(line);
         }
     }
 }
@@ -53,38 +61,38 @@ impl Visit for Line {
 
 #[tokio::test]
 async fn each_event_is_logged_once_with_its_fields() {
-    let log = Log::default();
-    let _guard = set_default(tracing_subscriber::registry().with(log.clone()));
     let redis = Redis::start();
     let settings = BreakerSettings { fail_max: 2, ..settings("a") };
-    let breaker = start(&redis.url(), "api", settings).await;
+    let breaker = start(&redis.url(), "seven", settings).await;
 
     succeed(&breaker).await.unwrap();
-    assert_eq!(log.take(), [r#"DEBUG circuit_breaker_success breaker="api""#]);
+    assert_eq!(take("seven"), [r#"DEBUG circuit_breaker_success breaker="seven""#]);
 
     fail_times(&breaker, 2).await;
     let failure = |count| {
-        format!(r#"WARN circuit_breaker_failure breaker="api" fail_counter={count} error=status 503"#)
+        format!(r#"WARN circuit_breaker_failure breaker="seven" fail_counter={count} error=status 503"#)
     };
     let change = |old, new| {
-        format!(r#"WARN circuit_breaker_state_change breaker="api" old_state="{old}" new_state="{new}""#)
+        format!(r#"WARN circuit_breaker_state_change breaker="seven" old_state="{old}" new_state="{new}""#)
     };
-    assert_eq!(log.take(), [failure(1), change("closed", "open"), failure(2)]);
+    assert_eq!(take("seven"), [failure(1), change("closed", "open"), failure(2)]);
 
     until_admitted(async || fail(&breaker).await).await.unwrap_err();
     until_state(&breaker, CircuitState::Open).await;
-    let half_open_failure = r#"WARN circuit_breaker_half_open_failure breaker="api""#.to_owned();
+    let half_open_failure = r#"WARN circuit_breaker_half_open_failure breaker="seven""#.to_owned();
     let expected = [change("open", "half-open"), failure(3), half_open_failure, change("half-open", "open")];
-    assert_eq!(log.take(), expected);
+    assert_eq!(take("seven"), expected);
 
     until_admitted(async || succeed(&breaker).await).await.unwrap();
     until_admitted(async || succeed(&breaker).await).await.unwrap();
     until_state(&breaker, CircuitState::Closed).await;
-    let success = r#"DEBUG circuit_breaker_success breaker="api""#.to_owned();
+    let success = r#"DEBUG circuit_breaker_success breaker="seven""#.to_owned();
     let half_open_success = |count| {
-        format!(r#"DEBUG circuit_breaker_half_open_success breaker="api" success_count={count} threshold=2"#)
+        format!(
+            r#"DEBUG circuit_breaker_half_open_success breaker="seven" success_count={count} threshold=2"#
+        )
     };
-    let closing = r#"INFO circuit_breaker_closing breaker="api""#.to_owned();
+    let closing = r#"INFO circuit_breaker_closing breaker="seven""#.to_owned();
     let expected = [
         change("open", "half-open"),
         success.clone(),
@@ -94,25 +102,23 @@ async fn each_event_is_logged_once_with_its_fields() {
         closing,
         change("half-open", "closed"),
     ];
-    assert_eq!(log.take(), expected);
+    assert_eq!(take("seven"), expected);
 
     breaker.reset().await.unwrap();
-    assert_eq!(log.take(), [r#"INFO circuit_breaker_reset breaker="api""#]);
+    assert_eq!(take("seven"), [r#"INFO circuit_breaker_reset breaker="seven""#]);
 }
 
 #[tokio::test]
 async fn reset_of_open_circuit_logs_reset_and_no_closing() {
-    let log = Log::default();
-    let _guard = set_default(tracing_subscriber::registry().with(log.clone()));
     let redis = Redis::start();
-    let breaker = start(&redis.url(), "api", settings("a")).await;
+    let breaker = start(&redis.url(), "reset", settings("a")).await;
     fail_times(&breaker, 5).await;
     until_admitted(async || succeed(&breaker).await).await.unwrap();
-    log.take();
+    take("reset");
     breaker.reset().await.unwrap();
     let expected = [
-        r#"WARN circuit_breaker_state_change breaker="api" old_state="half-open" new_state="closed""#,
-        r#"INFO circuit_breaker_reset breaker="api""#,
+        r#"WARN circuit_breaker_state_change breaker="reset" old_state="half-open" new_state="closed""#,
+        r#"INFO circuit_breaker_reset breaker="reset""#,
     ];
-    assert_eq!(log.take(), expected);
+    assert_eq!(take("reset"), expected);
 }

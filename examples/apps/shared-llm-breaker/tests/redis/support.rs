@@ -7,6 +7,8 @@ use std::time::Duration;
 use shared_llm_breaker::{BreakerSettings, CircuitBreaker, CircuitBreakerError, CircuitState};
 use tokio::time::{sleep, timeout};
 
+use super::log;
+
 /// The longest wait of a test. A machine under load is slow.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -50,6 +52,7 @@ pub(crate) fn settings(instance: &str) -> BreakerSettings {
 
 /// Returns a breaker that has attached to its store.
 pub(crate) async fn start(url: &str, name: &str, settings: BreakerSettings) -> CircuitBreaker {
+    log::collect();
     let breaker = CircuitBreaker::start(url, name, settings).expect("the settings are valid");
     assert!(breaker.ready().await, "{:?}", breaker.fleet().status());
     breaker
