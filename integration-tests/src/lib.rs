@@ -79,6 +79,9 @@ pub mod echo {
 /// program is the binary `readme`.
 #[cfg(doctest)]
 mod guides {
+    #[doc = include_str!("../../docs/administration.md")]
+    struct Administration;
+
     #[doc = include_str!(concat!(env!("OUT_DIR"), "/compile-errors.md"))]
     struct CompileErrors;
 
