@@ -51,6 +51,7 @@ impl AdminBuilder {
     ///
     /// The API then shows the decisions of the fleet, and applies actions to all processes. An
     /// action in the fleet needs a circuit that this process [shares](tower_breaker_fleet::Fleet::share).
+    /// This method adds no circuits: add them with [`registry`](Self::registry) and the like.
     #[cfg(feature = "fleet")]
     pub fn fleet(mut self, fleet: &tower_breaker_fleet::Fleet) -> Self {
         self.sources.fleet = crate::source::FleetSource(Some(fleet.clone()));
@@ -70,7 +71,8 @@ impl AdminBuilder {
 
     /// Sets a closure that returns the user of a request.
     ///
-    /// For example, it reads an extension that a layer has set, or a header of a trusted proxy.
+    /// For example, it reads an extension that a layer has set, or a header of a trusted proxy. The
+    /// proxy must remove this header from the requests of clients.
     ///
     /// It is called for requests without a [token](Self::bearer) of this builder. `None`, or a
     /// panic, admits no request. A credential that browsers send by themselves, such as a cookie,
@@ -99,7 +101,10 @@ impl AdminBuilder {
     /// Sets an observer of the audit, for example to write it to a database.
     ///
     /// It is called after each attempt to change a circuit, also for a refused one, on the thread
-    /// that decides the attempt. It should be quick. A panic is caught.
+    /// that decides the attempt. It should be quick: to write to a file or a database, pass a clone
+    /// to another thread or task. A panic is caught.
+    ///
+    /// An entry implements [`serde::Serialize`]. It does not have the name of this process.
     pub fn on_audit(mut self, f: impl Fn(&AuditEntry) + Send + Sync + 'static) -> Self {
         self.on_audit = Some(Box::new(f));
         self

@@ -47,6 +47,27 @@
 //! # let _ = serve;
 //! ```
 //!
+//! To serve it below a prefix without a router, remove the prefix from the path of each request:
+//!
+//! ```
+//! use http::Request;
+//!
+//! /// Returns the request for the service. `None`: the path is not below `/breakers`.
+//! fn below_breakers<B>(mut request: Request<B>) -> Option<Request<B>> {
+//!     let path = request.uri().path_and_query()?.as_str();
+//!     let rest = path.strip_prefix("/breakers")?;
+//!     *request.uri_mut() = format!("/{}", rest.trim_start_matches('/')).parse().ok()?;
+//!     Some(request)
+//! }
+//! # let uri = |path: &str| {
+//! #     let request = Request::get(path).body(()).unwrap();
+//! #     below_breakers(request).map(|request| request.uri().to_string())
+//! # };
+//! # assert_eq!(uri("/breakers/api/v1/circuits/a%2Fb?q=c").unwrap(), "/api/v1/circuits/a%2Fb?q=c");
+//! # assert_eq!(uri("/breakers").unwrap(), "/");
+//! # assert_eq!(uri("/other"), None);
+//! ```
+//!
 //! # Circuits
 //!
 //! | method of the builder | adds |
@@ -57,6 +78,7 @@
 //! | `fleet` (feature `fleet`) | the decisions of the fleet, and actions in all its processes |
 //!
 //! Each name must belong to one circuit. No request creates a circuit: an unknown name is an error.
+//! A fleet adds no circuits: add those that it shares with the other methods.
 //!
 //! # Routes
 //!
@@ -75,11 +97,14 @@
 //! | `POST /api/v1/circuits/{name}/keys/{key}/actions/{action}` | the same for one key |
 //! | `GET /api/v1/fleet?after=&limit=` | the decisions of the fleet |
 //! | `GET /api/v1/audit?after=&limit=` | the last 200 attempts to change a circuit |
-//! | `GET /api/v1/events` | server-sent events: what happens from now on |
+//! | `GET /api/v1/events` | server-sent events: what happens from now on, or after the event in `last-event-id` |
 //! | `GET /api/v1/openapi.json` | the OpenAPI document, with all fields and status codes |
 //!
 //! Names and labels of keys are percent-encoded UTF-8. The names `.` and `..` cannot be used in
-//! paths, because clients remove such segments.
+//! paths, because clients remove such segments. `state` is a list, such as `open,half_open`.
+//!
+//! A circuit has its state in this process in `local.state`, and the decision of the fleet in
+//! `fleet.record`.
 //!
 //! An action has a reason, and may end by itself:
 //!
@@ -90,11 +115,21 @@
 //! ```
 //!
 //! With the header `if-match`, an action applies only in one epoch of the circuit. So it does not
-//! undo a change that the user has not seen. In this process, the epoch is compared just before the
-//! action: a transition between the two is not noticed. The store of a fleet compares it exactly.
+//! undo a change that the user has not seen. The scope decides which epoch is compared:
 //!
-//! The scope `fleet` needs the feature `fleet`, and a circuit that this process shares. The status
-//! is 503 if the store did not take the action. After a timeout, the store may still apply it.
+//! | scope | epoch | how it is compared |
+//! |---|---|---|
+//! | `process` | `epoch` | just before the action: a transition between the two is not noticed |
+//! | `fleet` | `fleet.record.epoch`; 0 without a record | exactly, by the store |
+//!
+//! The scope `fleet` needs the feature `fleet`, and a circuit that this process shares.
+//!
+//! | status of an action | meaning |
+//! |---|---|
+//! | 200 | applied; the body is the circuit after the action |
+//! | 409 | not applied: the circuit is forced or disabled, or has another epoch |
+//! | other 4xx | not applied: the problem document in the body says why |
+//! | 503 | the store of the fleet did not apply the action; after a timeout, it may still do so |
 //!
 //! # Users
 //!
