@@ -13,7 +13,7 @@ const THEMES: [&str; 2] = ["dark", "light"];
 const SCREENS: [(u32, u32); 5] = [(320, 640), (360, 740), (768, 1024), (1920, 1080), (3840, 2160)];
 
 /// Starts a server with a circuit in each state, and with keys.
-async fn server_with_each_state() -> Server {
+pub(crate) async fn server_with_each_state() -> Server {
     let config = BreakerConfig::builder().name("tenants").build().unwrap();
     let tenants = KeyedCircuits::<String>::new(KeyedConfig::builder(config).build().unwrap());
     for key in ["a", "b", "c"] {
@@ -76,7 +76,7 @@ impl View {
 const VIEWS: [View; 5] = [View::List, View::Dialog, View::Details, View::Keys, View::Log];
 
 /// Opens the page without animations, so that each view is complete at once.
-async fn log_in_without_motion(server: &Server) -> Page {
+pub(crate) async fn log_in_without_motion(server: &Server) -> Page {
     let page = Page::open(&server.url()).await;
     page.browser.media(&[("prefers-reduced-motion", "reduce")]).await;
     page.fill("dialog input", "Access token", OPERATOR).await;
@@ -103,13 +103,27 @@ async fn page_fits_every_screen() {
             view.open(&page).await;
             for theme in THEMES {
                 set_theme(&page, theme).await;
-                page.save(&format!("{view:?}-{width}-{theme}")).await;
+                page.save(&format!("{view:?}-{width}x{height}-{theme}")).await;
             }
             assert_eq!(page.wide_elements().await, [""; 0], "{view:?} at {width} px");
+            assert_eq!(page.overlaps("#top").await, [""; 0], "{view:?} at {width} px");
             view.close(&page).await;
         }
     }
     assert_eq!(page.errors().await, []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn header_leaves_a_low_screen_to_the_circuits() {
+    let server = server_with_each_state().await;
+    let page = log_in_without_motion(&server).await;
+    let scroll = "scrollTo(0, 500); return document.querySelector('#top').getBoundingClientRect().bottom";
+    // A zoom of 400 % on a screen of 1280 × 1024 px.
+    page.browser.resize(320, 256).await;
+    assert_eq!(page.wide_elements().await, [""; 0]);
+    assert!(page.browser.run(scroll, &[]).await.as_f64() < Some(0.0));
+    page.browser.resize(320, 640).await;
+    assert!(page.browser.run(scroll, &[]).await.as_f64() > Some(0.0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -132,7 +146,7 @@ async fn themes_follow_the_system_until_the_user_chooses() {
 }
 
 /// Returns the violations that axe-core finds: the rule and the elements.
-async fn violations(page: &Page) -> Vec<Value> {
+pub(crate) async fn violations(page: &Page) -> Vec<Value> {
     let script = "
         return axe.run(document, { resultTypes: ['violations'] }).then((result) =>
             result.violations.map(({ id, help, nodes }) =>
@@ -142,7 +156,7 @@ async fn violations(page: &Page) -> Vec<Value> {
     found.as_array().unwrap().clone()
 }
 
-async fn load_axe(page: &Page) {
+pub(crate) async fn load_axe(page: &Page) {
     let axe = std::fs::read_to_string(tool("node_modules/axe-core/axe.min.js")).unwrap();
     page.browser.run(&axe, &[]).await;
 }
@@ -159,7 +173,7 @@ async fn axe_finds_no_violation() {
 
     let page = log_in_without_motion(&server).await;
     load_axe(&page).await;
-    for (width, height) in [(360, 740), (1920, 1080)] {
+    for (width, height) in [(320, 640), (390, 844), (1280, 800), (3840, 2160)] {
         page.browser.resize(width, height).await;
         for view in VIEWS {
             view.open(&page).await;

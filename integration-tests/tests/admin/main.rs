@@ -7,6 +7,7 @@
 
 mod accessibility;
 mod actions;
+mod contrast;
 mod fleet;
 mod fuzz;
 mod hostile;

@@ -99,6 +99,47 @@ impl Page {
         self.wait_until_dialog_is_closed().await;
     }
 
+    /// Sets the focus, as Tab does, to the only visible element that matches the selector and has
+    /// this accessible name.
+    pub(crate) async fn focus(&self, selector: &str, name: &str) {
+        let script = "
+            const found = [...document.querySelectorAll(arguments[0])].filter((element) =>
+                (element.getAttribute('aria-label') ?? element.textContent) === arguments[1]
+                && element.checkVisibility());
+            found[0]?.focus();
+            return found.length === 1 && document.activeElement === found[0];
+        ";
+        self.browser.wait_for(script, &[json!(selector), json!(name)]).await;
+    }
+
+    /// Returns the accessible name of the element that has the focus. `BODY`: no element has it.
+    pub(crate) async fn focused(&self) -> String {
+        let script = "
+            const element = document.activeElement;
+            return element === document.body ? 'BODY'
+                : element.getAttribute('aria-label') ?? (element.id || element.textContent);
+        ";
+        self.browser.run(script, &[]).await.as_str().unwrap().to_owned()
+    }
+
+    /// Presses Tab, with Shift if `back`.
+    pub(crate) async fn tab(&self, back: bool) {
+        for kind in ["rawKeyDown", "keyUp"] {
+            let key = json!({
+                "type": kind, "key": "Tab", "code": "Tab",
+                "windowsVirtualKeyCode": 9, "modifiers": if back { 8 } else { 0 },
+            });
+            self.browser.devtools("Input.dispatchKeyEvent", key).await;
+        }
+    }
+
+    /// Types a text into the focused element.
+    pub(crate) async fn type_keys(&self, text: &str) {
+        for key in text.chars() {
+            self.browser.press(key).await;
+        }
+    }
+
     /// Waits until no dialog is open, and until the page has handled the event of its end.
     pub(crate) async fn wait_until_dialog_is_closed(&self) {
         let script = "
@@ -128,6 +169,30 @@ impl Page {
                 .map((element) => `${element.tagName} ${element.id} ${element.className}`);
         ";
         let found = self.browser.run(script, &[]).await;
+        found.as_array().unwrap().iter().map(|name| name.as_str().unwrap().to_owned()).collect()
+    }
+
+    /// Returns the texts and controls in an element that overlap others, or that leave the window.
+    /// The row of filters may leave it: it scrolls on purpose.
+    pub(crate) async fn overlaps(&self, selector: &str) -> Vec<String> {
+        let script = "
+            const all = [...document.querySelectorAll(`${arguments[0]} :is(h1, p, bdi, button, input, select)`)]
+                .filter((element) => element.checkVisibility() && !element.closest('#chips'))
+                .filter((element) => element.textContent || element.matches('input, button'));
+            const name = (element) => element.id || element.ariaLabel || element.textContent;
+            const box = (element) => element.getBoundingClientRect();
+            const found = all.filter((element) => box(element).left < 0 || box(element).right > innerWidth + 0.5)
+                .map((element) => `${name(element)} leaves the window`);
+            all.forEach((one, index) => all.slice(index + 1).forEach((other) => {
+                const [a, b] = [box(one), box(other)];
+                const wide = Math.min(a.right, b.right) - Math.max(a.left, b.left);
+                const high = Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top);
+                if (!one.contains(other) && wide > 0.5 && high > 0.5)
+                    found.push(`${name(one)} overlaps ${name(other)}`);
+            }));
+            return found;
+        ";
+        let found = self.browser.run(script, &[json!(selector)]).await;
         found.as_array().unwrap().iter().map(|name| name.as_str().unwrap().to_owned()).collect()
     }
 
