@@ -9,6 +9,7 @@ mod accessibility;
 mod actions;
 mod contrast;
 mod fleet;
+mod focus;
 mod fuzz;
 mod hostile;
 mod live;
