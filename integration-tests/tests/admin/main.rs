@@ -8,6 +8,7 @@
 mod accessibility;
 mod actions;
 mod contrast;
+mod dialogs;
 mod fleet;
 mod focus;
 mod fuzz;
