@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use tower_breaker::fault_classify::{Health, Kind, Origin, Retryable};
-use tower_breaker::{Circuit, Fault};
+use tower_breaker::{BreakerConfig, Circuit, Fault};
 
 use crate::page::Page;
 use crate::server::{OPERATOR, Server};
@@ -74,4 +74,43 @@ async fn page_shows_new_circuits_and_why_a_circuit_opened() {
     page.browser.wait_for("return document.querySelectorAll('.card').length === 2", &[]).await;
     assert!(!page.has("billing").await);
     assert_eq!(page.errors().await, []);
+}
+
+/// Keeps each text that the note of the only card has.
+const RECORD_NOTES: &str = "
+    const note = document.querySelector('.card .note');
+    window.notes = [note.textContent];
+    new MutationObserver(() => window.notes.push(note.textContent))
+        .observe(note, { childList: true, characterData: true, subtree: true });
+";
+
+async fn notes_of_openings(page: &Page, circuit: &Circuit, last: &str) -> Vec<String> {
+    circuit.trip().unwrap();
+    circuit.reset().unwrap();
+    page.wait_for_state("search", "closed").await;
+    page.browser.run(RECORD_NOTES, &[]).await;
+    for _ in 0..3 {
+        // The view has arrived, too. It follows the transition within a second.
+        page.wait_for_card("search", "Closed for 1").await;
+        circuit.trip().unwrap();
+        page.wait_for_card("search", last).await;
+        circuit.reset().unwrap();
+    }
+    let notes = page.value("window.notes").await;
+    notes.as_array().unwrap().iter().map(|note| note.as_str().unwrap().to_owned()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn circuit_is_open_until_reset_only_if_configured() {
+    let server = Server::start(&["search"]).await;
+    let page = Page::log_in(&server.url(), OPERATOR).await;
+    let circuit = server.circuit("search");
+    let notes = notes_of_openings(&page, &circuit, "Probe in").await;
+    let wrong: Vec<_> = notes.iter().filter(|note| note.contains("until")).collect();
+    assert!(wrong.is_empty(), "{notes:?}");
+
+    let endless = BreakerConfig::builder().name("search").open_until_reset(true).build().unwrap();
+    circuit.reconfigure(endless).unwrap();
+    let notes = notes_of_openings(&page, &circuit, "Open until it is reset").await;
+    assert!(notes.iter().all(|note| !note.contains("Probe in")), "{notes:?}");
 }
