@@ -110,6 +110,48 @@ async fn undo_reverses_the_action() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn undo_restores_the_override_that_was_replaced() {
+    let server = Server::start(&["search"]).await;
+    let page = Page::log_in(&server.url(), OPERATOR).await;
+    page.begin("Force open", "search").await;
+    page.click("dialog input[type=radio]", "5 min").await;
+    page.submit("Force open", "maintenance").await;
+    page.wait_for_card("search", "left · “maintenance”").await;
+    page.click(".toast button", "Close the message").await;
+
+    page.act("Force closed", "search", "by mistake").await;
+    page.wait_for_card("search", "left · “by mistake”").await;
+    page.click(".toast button", "Undo").await;
+    page.wait_for_card("search", "left · “maintenance (undo: by mistake)”").await;
+    assert_eq!(server.state("search"), CircuitState::ForcedOpen);
+    let audit = server.take_audit();
+    let actions: Vec<_> = audit.iter().map(|entry| entry.action.as_str()).collect();
+    assert_eq!(actions, ["force_open", "force_closed", "force_open"]);
+    // The override has the rest of its five minutes, and not another five.
+    let rest = audit[2].lasts_for.unwrap();
+    assert!(rest <= Duration::from_secs(300) && rest > Duration::from_secs(200), "{rest:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn override_of_the_same_state_shows_the_last_reason_and_can_be_undone() {
+    let server = Server::start(&["search"]).await;
+    let page = Page::log_in(&server.url(), OPERATOR).await;
+    page.begin("Force open", "search").await;
+    page.click("dialog input[type=radio]", "Until released").await;
+    page.submit("Force open", "maintenance").await;
+    page.wait_for_card("search", "until released · “maintenance”").await;
+    page.click(".toast button", "Close the message").await;
+    // Only the details offer the action again.
+    page.click(".card button", "search").await;
+    page.click("#deeds button", "Force open: search").await;
+    page.submit("Force open", "for an hour only").await;
+    page.wait_for_card("search", "left · “for an hour only”").await;
+    page.click(".toast button", "Undo").await;
+    page.wait_for_card("search", "until released · “maintenance (undo: for an hour only)”").await;
+    assert_eq!(server.circuit("search").status().override_ends_in, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn circuit_that_changed_under_the_dialog_is_not_changed() {
     let server = Server::start(&["search"]).await;
     let page = Page::log_in(&server.url(), OPERATOR).await;
