@@ -13,6 +13,7 @@ mod fleet;
 mod focus;
 mod fuzz;
 mod hostile;
+mod keys;
 mod live;
 mod load;
 mod login;
