@@ -23,7 +23,7 @@ use crate::read::unknown_path;
 use crate::response::{Problem, Response, json};
 use crate::route::{Circuit, Route, Segment};
 use crate::service::check_target;
-use crate::source::{FleetSource, Handle, LocalAction, Named, with_record};
+use crate::source::{FleetSource, Found, Handle, LocalAction, Named, with_record};
 use crate::view::{View, epoch};
 
 const MAX_BODY_BYTES: usize = 16 * 1024;
@@ -182,7 +182,13 @@ impl Inner {
     /// Returns the circuit that an action changes.
     fn controlled(&self, name: &str, key: Option<&str>) -> Result<Arc<dyn Handle>, Problem> {
         match (self.named(name)?, key) {
-            (_, Some(key)) => self.key(name, key),
+            (_, Some(key)) => match self.key(name, key)? {
+                Found { circuit, is_only: true } => Ok(circuit),
+                // The user may mean another one than the first.
+                Found { is_only: false, .. } => Err(Problem::conflict(format_args!(
+                    "several keys of circuit `{name}` have the label `{key}`; give each its own `Debug` text"
+                ))),
+            },
             (Named::Single(circuit), None) => Ok(circuit),
             (Named::Keyed(_), None) => Err(Problem::not_found(format_args!(
                 "circuit `{name}` has a circuit for each key; apply the action to a key"

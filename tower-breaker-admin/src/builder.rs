@@ -37,7 +37,7 @@ impl AdminBuilder {
     ///
     /// The API names a key by its label: see
     /// [`KeyedCircuits::new`](tower_breaker::keyed::KeyedCircuits::new). If several keys have the same
-    /// label, it shows the first of them, in no particular order.
+    /// label, it shows the first of them, in no particular order, and refuses actions on them.
     #[cfg(feature = "keyed")]
     pub fn keyed<K>(mut self, circuits: &tower_breaker::keyed::KeyedCircuits<K>) -> Self
     where

@@ -1,7 +1,5 @@
 //! The requests that read.
 
-use std::sync::Arc;
-
 use http::header::{self, HeaderValue};
 use http::request::Parts;
 use http::{Method, StatusCode};
@@ -16,7 +14,7 @@ use crate::rate::{Admission, too_many};
 use crate::response::{Problem, Response, full, json};
 use crate::route::{Circuit, Route, Segment};
 use crate::service::check_target;
-use crate::source::{Handle, Named};
+use crate::source::{Found, Named};
 use crate::view::View;
 
 const OPENAPI: &[u8] = include_bytes!("openapi.json");
@@ -84,7 +82,7 @@ impl Inner {
     fn circuit(&self, circuit: Circuit<'_>) -> Result<Response, Problem> {
         let name = circuit.name.decode()?;
         let mut view = match circuit.key {
-            Some(key) => View::of(&*self.key(&name, &key.decode()?)?, &self.sources.fleet),
+            Some(key) => View::of(&*self.key(&name, &key.decode()?)?.circuit, &self.sources.fleet),
             None => self.sources.view(&name).ok_or_else(|| no_circuit(&name))?,
         };
         if circuit.key.is_none() {
@@ -101,7 +99,7 @@ impl Inner {
         let config = match (self.named(&name)?, circuit.key) {
             (Named::Single(circuit), None) => circuit.config(),
             (Named::Keyed(circuits), None) => circuits.config(),
-            (_, Some(key)) => self.key(&name, &key.decode()?)?.config(),
+            (_, Some(key)) => self.key(&name, &key.decode()?)?.circuit.config(),
         };
         json(&config)
     }
@@ -163,7 +161,7 @@ impl Inner {
     }
 
     /// Returns the circuit of a key.
-    pub(crate) fn key(&self, name: &str, label: &str) -> Result<Arc<dyn Handle>, Problem> {
+    pub(crate) fn key(&self, name: &str, label: &str) -> Result<Found, Problem> {
         let Named::Keyed(circuits) = self.named(name)? else { return Err(not_keyed(name)) };
         circuits.key(label).ok_or_else(|| {
             Problem::not_found(format_args!("circuit `{name}` has no key with the label `{label}`"))

@@ -41,6 +41,13 @@ pub(crate) trait Handle: Send + Sync {
 /// Returns a handle to the circuit of a key. `None`: the circuit has ended.
 pub(crate) type WeakHandle = Box<dyn Fn() -> Option<Arc<dyn Handle>>>;
 
+/// The circuit of a key that was found by its label.
+pub(crate) struct Found {
+    pub(crate) circuit: Arc<dyn Handle>,
+    /// No other key has the label.
+    pub(crate) is_only: bool,
+}
+
 /// Circuits by key.
 pub(crate) trait Keyed: Send + Sync {
     fn name(&self) -> &'static str;
@@ -53,7 +60,7 @@ pub(crate) trait Keyed: Send + Sync {
     /// first is.
     fn keys(&self) -> Vec<(String, WeakHandle)>;
     /// Returns the circuit of the first key with this label.
-    fn key(&self, label: &str) -> Option<Arc<dyn Handle>>;
+    fn key(&self, label: &str) -> Option<Found>;
     /// Adds an observer, and returns what removes it.
     fn on_transition(&self, observer: TransitionObserver) -> Remover;
 }

@@ -10,7 +10,9 @@ use tower_breaker::handle::WeakCircuit;
 use tower_breaker::keyed::{KeyedCircuit, KeyedCircuits, Shared};
 use tower_breaker::{BreakerConfig, Circuit, CircuitState, ControlError, Status};
 
-use super::{FleetSource, Handle, Keyed, LocalAction, Remover, TransitionObserver, WeakHandle, circuit};
+use super::{
+    FleetSource, Found, Handle, Keyed, LocalAction, Remover, TransitionObserver, WeakHandle, circuit,
+};
 use crate::view::KeyCounts;
 
 /// The label of the overflow circuit.
@@ -82,16 +84,15 @@ where
         keys
     }
 
-    fn key(&self, text: &str) -> Option<Arc<dyn Handle>> {
-        let found = weak(self).find_map(|weak| {
+    fn key(&self, text: &str) -> Option<Found> {
+        let labelled = weak(self).filter_map(|weak| {
             let circuit = weak.upgrade()?;
-            (label(circuit.key())? == text).then_some(circuit)
+            (label(circuit.key())? == text).then(|| handle(circuit, false))
         });
-        match found {
-            Some(circuit) => Some(handle(circuit, false)),
-            None if text == OVERFLOW => self.overflow().map(|circuit| handle(circuit, true)),
-            None => None,
-        }
+        let overflow = (text == OVERFLOW).then(|| self.overflow()).flatten();
+        let mut found = labelled.chain(overflow.map(|circuit| handle(circuit, true)));
+        let circuit = found.next()?;
+        Some(Found { circuit, is_only: found.next().is_none() })
     }
 
     fn on_transition(&self, observer: TransitionObserver) -> Remover {

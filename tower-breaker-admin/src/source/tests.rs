@@ -117,7 +117,7 @@ mod keyed {
         let labels: Vec<_> = circuits.keys().into_iter().map(|(label, _)| label).collect();
         assert_eq!(labels, ["a", r#"a/b \"quoted\""#, "b"]);
         for label in labels {
-            let status = circuits.key(&label).unwrap().status();
+            let status = circuits.key(&label).unwrap().circuit.status();
             assert_eq!(status.key.as_deref(), Some(&*label), "the label is the one in the status");
         }
         assert!(circuits.key("c").is_none() && circuits.len() == 3, "a look-up creates no circuit");
@@ -142,7 +142,7 @@ mod keyed {
         assert_eq!(circuits.counts(), counts);
         let labels: Vec<_> = circuits.keys().into_iter().map(|(label, _)| label).collect();
         assert_eq!(labels, ["(overflow)", "1", "2"]);
-        assert_eq!(circuits.key("(overflow)").unwrap().status().state, CircuitState::Open);
+        assert_eq!(circuits.key("(overflow)").unwrap().circuit.status().state, CircuitState::Open);
         let view = View::of_keyed(&circuits);
         assert!(view.local.is_none() && view.keys == Some(counts) && !view.rejects_calls);
     }
@@ -214,6 +214,7 @@ mod keyed {
         let keys = circuits.keys();
         assert_eq!(keys.len(), 1);
         assert_eq!((keys[0].1)().unwrap().status().state, CircuitState::Open);
-        assert_eq!(circuits.key("same").unwrap().status().state, CircuitState::Open);
+        let found = circuits.key("same").unwrap();
+        assert_eq!((found.circuit.status().state, found.is_only), (CircuitState::Open, false));
     }
 }

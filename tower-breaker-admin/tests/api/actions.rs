@@ -220,3 +220,39 @@ async fn attempts_without_a_credential_use_up_no_rate_of_a_user_without_a_name()
     }
     reset.token(token).ok(&admin).await;
 }
+
+/// A key whose `Debug` text has no secret, and so is no label of one key.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Secret(u8);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if self.0 == 0 { "(overflow)" } else { "***" })
+    }
+}
+
+#[tokio::test]
+async fn action_on_one_of_several_keys_with_the_label_is_409() {
+    let secrets = keyed::<Secret>("secrets");
+    let admin = Circuits::new().builder().keyed(&secrets).build().unwrap();
+    secrets.get_or_insert(Secret(1)).unwrap();
+    Call::act(key_action("secrets", "***", "trip")).ok(&admin).await;
+    secrets.circuit(&Secret(2));
+    let detail = Call::act(key_action("secrets", "***", "reset")).fail(&admin, 409).await;
+    let expected = "several keys of circuit `secrets` have the label `***`; give each its own `Debug` text";
+    assert_eq!((detail.as_str(), last_audit(&admin).await["status"].as_u64()), (expected, Some(409)));
+    let path = format!("{API}/circuits/secrets/keys/%2A%2A%2A");
+    Call::get(&path).ok(&admin).await;
+    Call::get(format!("{path}/config")).ok(&admin).await;
+}
+
+#[tokio::test]
+async fn action_on_a_key_with_the_label_of_the_overflow_circuit_is_409() {
+    let secrets = keyed::<Secret>("secrets");
+    let admin = Circuits::new().builder().keyed(&secrets).build().unwrap();
+    let overflow = key_action("secrets", "(overflow)", "trip");
+    let _held = [0, 1].map(|key| secrets.get_or_insert(Secret(key)).unwrap());
+    Call::act(&overflow).ok(&admin).await;
+    secrets.circuit(&Secret(2)).trip().unwrap();
+    Call::act(&overflow).fail(&admin, 409).await;
+}
