@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use circuit_manager::config::{Agents, Config, ConfigError, DatabaseUrl};
 use circuit_manager::health::HealthSettings;
+use circuit_manager::store::WriterSettings;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
@@ -81,6 +82,7 @@ pub(crate) struct ServeSettings {
     pub(crate) agents: Agents,
     pub(crate) health: HealthSettings,
     pub(crate) ping: Duration,
+    pub(crate) writer: WriterSettings,
     pub(crate) json: bool,
 }
 
@@ -130,6 +132,7 @@ impl ServeArgs {
             simulate: self.simulate.or(config.simulate).unwrap_or(0),
             agents: config.agents()?,
             ping: config.ping()?,
+            writer: config.writer()?,
             health: config.health,
             json: self.json,
         })

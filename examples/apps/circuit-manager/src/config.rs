@@ -15,6 +15,7 @@ use tower_fault_classify::BoxError;
 
 use crate::health::HealthSettings;
 use crate::settings::CircuitSettings;
+use crate::store::WriterSettings;
 
 /// The names that the API needs for its streams.
 pub const RESERVED: [&str; 2] = ["events", "ws"];
@@ -41,6 +42,9 @@ pub struct Config {
     pub health: HealthSettings,
     /// The seconds between two pings of a client that follows the events. **Default**: 15.
     ping_seconds: Option<f64>,
+    /// The seconds between two writes of the counts of circuits whose state does not change.
+    /// **Default**: 10.
+    write_counts_seconds: Option<f64>,
     // They are parsed later, because the circuits of agents inherit the settings of `circuit`.
     circuit: Map<String, Value>,
     agents: BTreeMap<String, AgentSection>,
@@ -130,6 +134,19 @@ impl Config {
     /// Returns an error if the time is out of its range.
     pub fn ping(&self) -> Result<Duration, ConfigError> {
         seconds("ping_seconds".to_owned(), self.ping_seconds.unwrap_or(DEFAULT_PING_SECONDS))
+    }
+
+    /// Returns the times of the writer.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if a time is out of its range.
+    pub fn writer(&self) -> Result<WriterSettings, ConfigError> {
+        let mut writer = WriterSettings::default();
+        if let Some(value) = self.write_counts_seconds {
+            writer.counts_interval = seconds("write_counts_seconds".to_owned(), value)?;
+        }
+        Ok(writer)
     }
 }
 

@@ -259,7 +259,9 @@ pub(crate) async fn websocket(
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, Problem> {
     let has_token = state.users().by_headers(&headers)?.is_some();
-    let upgrade = upgrade.map_err(|rejection| Problem::invalid(rejection.body_text()))?;
+    let upgrade = upgrade.map_err(|rejection| {
+        if has_token { Problem::invalid(rejection.body_text()) } else { Problem::unauthorized() }
+    })?;
     let client = Client {
         users: state.users().clone(),
         subscription: state.events().subscribe()?,

@@ -1,7 +1,5 @@
 //! The subcommand `serve`.
 
-use std::collections::BTreeMap;
-
 use anyhow::{Context, Result};
 use circuit_manager::agents::Agents;
 use circuit_manager::audit::Audit;
@@ -10,12 +8,14 @@ use circuit_manager::events::Events;
 use circuit_manager::health::{HealthMonitor, setup_health_integration};
 use circuit_manager::manager::Manager;
 use circuit_manager::server::{self, AppState};
+use circuit_manager::store::Store;
 use reqwest::Client;
 use serde_json::json;
+use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
-use crate::cli::ServeSettings;
+use crate::cli::{ServeSettings, StoreSetting};
 use crate::logs;
 use crate::output::print;
 use crate::signals::cancel_at_signal;
@@ -28,9 +28,11 @@ pub(crate) struct Prepared {
     users: Users,
     audit: Audit,
     monitor: HealthMonitor,
+    store: Store,
+    manager: Manager,
 }
 
-/// Reads the users, and opens the audit file.
+/// Reads the users, opens the audit file, and checks the other settings.
 pub(crate) fn prepare(settings: ServeSettings) -> Result<Prepared> {
     let users = Users::read(&settings.token_file)?;
     let audit = match &settings.audit_file {
@@ -39,7 +41,13 @@ pub(crate) fn prepare(settings: ServeSettings) -> Result<Prepared> {
         None => Audit::default(),
     };
     let monitor = HealthMonitor::new(settings.health.clone())?;
-    Ok(Prepared { settings, users, audit, monitor })
+    let store = match &settings.store {
+        StoreSetting::Database(url) => Store::postgres(url.as_str())?,
+        StoreSetting::Embedded(path) => Store::file(path),
+    };
+    let own = settings.agents.by_name.iter().map(|(name, agent)| (name.clone(), agent.circuit.clone()));
+    let manager = Manager::new(settings.agents.default.clone(), own.collect())?;
+    Ok(Prepared { settings, users, audit, monitor, store, manager })
 }
 
 /// Runs the server until a signal stops it.
@@ -54,41 +62,56 @@ pub(crate) fn run(server: Prepared) -> Result<()> {
 
 impl Prepared {
     async fn serve(self) -> Result<()> {
-        let Self { settings, users, audit, monitor } = self;
+        let Self { settings, users, audit, monitor, store, manager } = self;
+        let listener = server::bind(settings.listen)
+            .with_context(|| format!("address {} cannot be bound; choose another one", settings.listen))?;
         let stopping = CancellationToken::new();
-        let agents = settings.agents;
-        let own: BTreeMap<_, _> =
-            agents.by_name.iter().map(|(name, agent)| (name.clone(), agent.circuit.clone())).collect();
-        tracing::warn!(store = ?settings.store, "the states of circuits are kept in memory only");
-        let manager = Manager::new(agents.default, own)?;
-        for name in agents.by_name.keys() {
+        cancel_at_signal(stopping.clone()).context("signals cannot be handled")?;
+
+        let loading = manager.persist(store, settings.writer);
+        let Some(loaded) = stopping.run_until_cancelled(loading).await else { return Ok(()) };
+        let (manager, writer) = loaded?;
+        for name in settings.agents.by_name.keys() {
             manager.get_or_create(name)?;
         }
         let events = Events::new(settings.ping, stopping.clone());
         let forward = tokio::spawn(events.forward(&manager));
-        let (of_health, by_id) = (events.clone(), manager.clone());
-        // Before the circuit changes, so that clients receive the cause first.
-        monitor.on_transition(move |change| of_health.send_health(&by_id, &change.agent_id, change.to));
-        setup_health_integration(&manager, &monitor);
-        let mut called = Agents::new(manager.clone(), monitor, stopping.clone());
-        called.add_configured(&agents.by_name, &client()?);
-        called.add_simulated(settings.simulate);
-        let calls = tokio::spawn(called.run()?);
-        let state = AppState::new(manager, users, audit, events, stopping.clone());
+        integrate_health(&manager, &monitor, &events);
+        let mut agents = Agents::new(manager.clone(), monitor, stopping.clone());
+        agents.add_configured(&settings.agents.by_name, &client()?);
+        agents.add_simulated(settings.simulate);
+        let agents = agents.run()?;
+        let state = AppState::new(manager, users, audit, events, stopping);
         let router = server::router(state.clone())?;
-        let listener = server::bind(settings.listen)
-            .with_context(|| format!("address {} cannot be bound; choose another one", settings.listen))?;
-        cancel_at_signal(stopping.clone()).context("signals cannot be handled")?;
-        let url = format!("http://{}", listener.local_addr()?);
-        if settings.json {
-            print(json!({ "event": "listening", "url": url }))?;
-        } else {
-            print(format_args!("listening on {url}"))?;
-        }
-        server::serve(listener, router, state).await?;
-        calls.await?;
+
+        // After the other tasks, so that their last changes are written.
+        let flush = CancellationToken::new();
+        let writer = tokio::spawn(writer.run(flush.clone()));
+        let agents = tokio::spawn(agents);
+        print_address(&listener, settings.json)?;
+        let result = server::serve(listener, router, state).await;
+        agents.await?;
         forward.await?;
-        Ok(())
+        flush.cancel();
+        writer.await?;
+        result.context("the server has failed")
+    }
+}
+
+/// Sends the changes of the health of agents to the clients and to the circuits.
+fn integrate_health(manager: &Manager, monitor: &HealthMonitor, events: &Events) {
+    let (events, of_events) = (events.clone(), manager.clone());
+    // Before the circuit changes, so that clients receive the cause first.
+    monitor.on_transition(move |change| events.send_health(&of_events, &change.agent_id, change.to));
+    setup_health_integration(manager, monitor);
+}
+
+fn print_address(listener: &TcpListener, json: bool) -> Result<()> {
+    let url = format!("http://{}", listener.local_addr()?);
+    if json {
+        print(json!({ "event": "listening", "url": url }))
+    } else {
+        print(format_args!("listening on {url}"))
     }
 }
 

@@ -94,6 +94,11 @@ pub struct Readiness {
     /// The agents whose circuits reject calls. It is left out if the request has no valid token.
     #[serde(skip_serializing_if = "Option::is_none")]
     open: Option<Vec<String>>,
+    /// Whether the last write to the store, or the last check of it, has succeeded. It is checked
+    /// every 10 s. `null`: there is no store.
+    store_reachable: Option<bool>,
+    /// The number of agents whose last change is not written to the store.
+    unwritten: usize,
 }
 
 /// Whether the server can work.
@@ -102,6 +107,8 @@ pub struct Readiness {
 enum ReadinessStatus {
     /// Everything works.
     Ready,
+    /// The store cannot be reached. All requests are answered, and changes are written later.
+    Degraded,
     /// The server is stopping.
     Stopping,
 }
@@ -131,13 +138,24 @@ pub(crate) async fn ready(
     let open = circuits.iter().filter(|circuit| circuit.rejects_calls());
     let open: Vec<_> = open.map(|circuit| circuit.circuit.to_owned()).collect();
     let has_token = matches!(state.users().by_headers(&headers), Ok(Some(_)));
-    let status =
-        if state.0.stopping.is_cancelled() { ReadinessStatus::Stopping } else { ReadinessStatus::Ready };
-    let code = match status {
-        ReadinessStatus::Stopping => StatusCode::SERVICE_UNAVAILABLE,
-        ReadinessStatus::Ready => StatusCode::OK,
+    let store = state.manager().store_status();
+    let store_reachable = store.as_ref().map(|store| store.reachable);
+    let (status, code) = if state.0.stopping.is_cancelled() {
+        (ReadinessStatus::Stopping, StatusCode::SERVICE_UNAVAILABLE)
+    } else if store_reachable == Some(false) {
+        // Without the store, everything but the restart of this process works.
+        (ReadinessStatus::Degraded, StatusCode::OK)
+    } else {
+        (ReadinessStatus::Ready, StatusCode::OK)
     };
-    (code, Json(Readiness { status, open_circuits: open.len(), open: has_token.then_some(open) }))
+    let readiness = Readiness {
+        status,
+        open_circuits: open.len(),
+        open: has_token.then_some(open),
+        store_reachable,
+        unwritten: store.map_or(0, |store| store.pending),
+    };
+    (code, Json(readiness))
 }
 
 /// Returns all routes: the API, its documentation, and the administration page.

@@ -57,7 +57,9 @@ async fn used_address_exits_with_1() {
 
 #[tokio::test]
 async fn environment_takes_precedence_over_file_and_flag_over_both() {
-    let files = Files::embedded(&json!({ "embedded": "from-file.json", "audit_file": "from-file" }));
+    let files = Files::embedded(
+        &json!({ "embedded": "from-file.json", "audit_file": "from-file", "agents": { "a": {} } }),
+    );
     let mut command = files.command(&["serve", "--config", "config.json", "--embedded", "from-flag.json"]);
     command.env("CIRCUIT_MANAGER_EMBEDDED", "from-environment.json");
     command.env("CIRCUIT_MANAGER_AUDIT_FILE", "from-environment");
@@ -67,6 +69,7 @@ async fn environment_takes_precedence_over_file_and_flag_over_both() {
     server.stop().await;
     let exists = |name: &str| files.path(name).exists();
     assert!(exists("from-environment") && !exists("from-file"));
+    assert!(exists("from-flag.json") && !exists("from-environment.json") && !exists("from-file.json"));
 }
 
 #[tokio::test]

@@ -3,8 +3,12 @@
 
 mod actions;
 mod audit;
+mod browser;
 mod configuration;
 mod event_stream;
+mod fuzz;
+mod outages;
+mod restarts;
 mod rude_clients;
 mod support;
 mod tokens;

@@ -16,7 +16,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::process::{Child, ChildStderr, ChildStdout, Command};
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{self, Message};
@@ -39,6 +39,11 @@ impl Files {
     /// Creates the files of an embedded server.
     pub(crate) fn embedded(config: &Value) -> Self {
         Self::new(config, None)
+    }
+
+    /// Creates the files of a server with a database.
+    pub(crate) fn with_database(config: &Value, url: String) -> Self {
+        Self::new(config, Some(url))
     }
 
     fn new(config: &Value, database: Option<String>) -> Self {
@@ -183,6 +188,19 @@ impl Server {
         let request = self.client.post(url).bearer_auth(OPERATOR).header("x-tower-breaker", "1");
         let (status, answer) = read(request.json(&body).send().await.unwrap()).await;
         assert_eq!(status, 200, "{answer}");
+    }
+
+    /// Waits until the circuit of an agent is in a state, and returns it.
+    pub(crate) async fn wait_for_state(&self, agent: &str, state: &str) -> Value {
+        let started = Instant::now();
+        loop {
+            let circuit = self.circuit(agent).await;
+            if circuit["state"] == state {
+                return circuit;
+            }
+            assert!(started.elapsed() < DEADLINE, "{state} is expected: {circuit}");
+            sleep(Duration::from_millis(10)).await;
+        }
     }
 
     /// Opens a WebSocket with the token of the reader, and waits for its first message.

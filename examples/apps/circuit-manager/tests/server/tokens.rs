@@ -19,7 +19,7 @@ async fn no_token_401_reader_cannot_post_403() {
     let open = Some(r#"{"action":"open"}"#);
     let unknown = "anna-0123456789abcdeX";
     for token in [None, Some(""), Some(unknown), Some(&OPERATOR[1..])] {
-        for path in ["", "/", "/search", "/other", "/events"] {
+        for path in ["", "/", "/search", "/other", "/events", "/ws"] {
             let path = format!("/api/v1/circuits{path}");
             let (status, answer) = server.send_as(token, Method::GET, &path, None).await;
             assert_eq!(status, 401, "{path}: {answer}");
