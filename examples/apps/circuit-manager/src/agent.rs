@@ -201,9 +201,9 @@ impl Agent {
     }
 
     /// Returns the row of the store, and what it contains.
-    pub(crate) fn row(&self) -> Result<(Row, Saved), serde_json::Error> {
+    pub(crate) fn row(&self, write: u64) -> Result<(Row, Saved), serde_json::Error> {
         let saved = self.saved();
-        let row = Row::new(&saved.stats, saved.last_change, &self.circuit.snapshot())?;
+        let row = Row::new(&saved.stats, saved.last_change, &self.circuit.snapshot(), write)?;
         Ok((row, saved))
     }
 

@@ -126,6 +126,7 @@ impl Manager {
         }
         let mut writer = StateWriter::new(self.clone(), store, settings, changes, sender);
         for row in rows {
+            writer.follow(row.write());
             match self.restore(&row) {
                 Ok((id, written)) => writer.add_written(id, written),
                 Err(error) => tracing::warn!(

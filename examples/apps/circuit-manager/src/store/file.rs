@@ -11,7 +11,7 @@ use tempfile::NamedTempFile;
 use tokio::sync::Mutex;
 use tokio::task::spawn_blocking;
 
-use super::{Row, StoreError};
+use super::{Row, StoreError, upsert_into};
 
 /// The rows in a JSON file, which always contains complete rows: also if the process is killed, or
 /// the machine fails, while they are written.
@@ -54,7 +54,7 @@ impl FileStore {
             Some(rows) => rows.clone(),
             None => self.read().await?,
         };
-        all.extend(new.iter().map(|row| (row.agent_id.clone(), row.clone())));
+        upsert_into(&mut all, new);
         let path = Arc::clone(&self.path);
         blocking(&self.path, move || {
             replace(&path, &Content { circuit_breaker_state: all.values().collect::<Vec<_>>() })?;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::future::pending;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{Row, StoreError};
+use super::{Row, StoreError, upsert_into};
 
 /// A store that exists as long as its handles. It can fail like a real one.
 #[derive(Clone, Debug, Default)]
@@ -62,7 +62,7 @@ impl MemoryStore {
         self.check().await?;
         let mut inner = self.inner();
         inner.statements.push(rows.len());
-        inner.rows.extend(rows.iter().map(|row| (row.agent_id.clone(), row.clone())));
+        upsert_into(&mut inner.rows, rows);
         Ok(())
     }
 

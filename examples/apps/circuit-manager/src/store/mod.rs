@@ -13,6 +13,7 @@ mod memory;
 mod postgres;
 mod writer;
 
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt;
 use std::io;
@@ -56,12 +57,16 @@ pub struct Row {
     /// When the state changed the last time.
     #[serde(with = "rfc3339")]
     pub last_state_change_at: OffsetDateTime,
-    /// [`CircuitStats`], and the circuit's [`CircuitSnapshot`] in the field `snapshot`.
+    /// [`CircuitStats`], the circuit's [`CircuitSnapshot`] in the field `snapshot`, and the number
+    /// of the write in the field `write`.
+    ///
+    /// A row does not replace one with a larger number. A statement that has timed out may run
+    /// later, after newer statements.
     pub metadata: Value,
 }
 
 impl Row {
-    /// Creates the row of an agent.
+    /// Creates the row of an agent, with the number of the write.
     ///
     /// # Errors
     ///
@@ -70,8 +75,10 @@ impl Row {
         stats: &CircuitStats,
         last_state_change_at: OffsetDateTime,
         snapshot: &CircuitSnapshot,
+        write: u64,
     ) -> Result<Self, serde_json::Error> {
         let mut metadata = serde_json::to_value(stats)?;
+        metadata["write"] = write.into();
         metadata["snapshot"] = serde_json::to_value(snapshot)?;
         Ok(Self {
             agent_id: stats.name.clone(),
@@ -82,6 +89,11 @@ impl Row {
             last_state_change_at,
             metadata,
         })
+    }
+
+    /// Returns the number of the write. 0: `metadata` has none.
+    pub fn write(&self) -> u64 {
+        self.metadata["write"].as_u64().unwrap_or(0)
     }
 
     /// Returns the statistics in `metadata`.
@@ -100,6 +112,15 @@ impl Row {
     /// Returns an error if `metadata` has no snapshot.
     pub fn snapshot(&self) -> Result<CircuitSnapshot, serde_json::Error> {
         CircuitSnapshot::deserialize(&self.metadata["snapshot"])
+    }
+}
+
+/// Inserts rows, and replaces those of the same agents that are not newer.
+fn upsert_into(rows: &mut BTreeMap<String, Row>, new: &[Row]) {
+    for row in new {
+        if rows.get(&row.agent_id).is_none_or(|old| old.write() <= row.write()) {
+            rows.insert(row.agent_id.clone(), row.clone());
+        }
     }
 }
 
@@ -156,6 +177,8 @@ impl Store {
     }
 
     /// Inserts rows, or replaces the rows of the same agents, in one statement.
+    ///
+    /// A row does not replace one with a larger number of its [write](Row::write).
     ///
     /// # Errors
     ///

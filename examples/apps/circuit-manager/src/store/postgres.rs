@@ -34,6 +34,7 @@ const LOAD: &str = "
     SELECT agent_id, state, failure_count, success_count, last_failure_at, last_state_change_at, metadata
     FROM circuit_breaker_state ORDER BY agent_id COLLATE \"C\"";
 
+/// The condition compares JSON values, so that no value is an error.
 const UPSERT: &str = "
     INSERT INTO circuit_breaker_state
         (agent_id, state, failure_count, success_count, last_failure_at, last_state_change_at, metadata)
@@ -44,7 +45,8 @@ const UPSERT: &str = "
         success_count = EXCLUDED.success_count,
         last_failure_at = EXCLUDED.last_failure_at,
         last_state_change_at = EXCLUDED.last_state_change_at,
-        metadata = EXCLUDED.metadata";
+        metadata = EXCLUDED.metadata
+    WHERE coalesce(circuit_breaker_state.metadata -> 'write', '0') <= coalesce(EXCLUDED.metadata -> 'write', '0')";
 
 /// The rows in the table `circuit_breaker_state` of a database.
 ///

@@ -181,7 +181,14 @@ pub struct StateWriter {
     written: HashMap<&'static str, Saved>,
     /// When the pending agents are written.
     due: Option<Instant>,
+    /// The number of the last write: the number of the process, and that of the write within it.
+    /// So the writes of this process have larger numbers than all that an earlier one has sent,
+    /// also if they have not arrived yet.
+    last_write: u64,
 }
+
+/// The bits of the number of a write within its process.
+const WRITE_BITS: u32 = 32;
 
 impl StateWriter {
     pub(crate) fn new(
@@ -193,7 +200,14 @@ impl StateWriter {
     ) -> Self {
         let transitions = manager.registry().transitions();
         let (pending, written, due) = Default::default();
-        Self { manager, store, settings, transitions, changes, status, pending, written, due }
+        let last_write = 1 << WRITE_BITS;
+        Self { manager, store, settings, transitions, changes, status, pending, written, due, last_write }
+    }
+
+    /// Continues after a write of an earlier process.
+    pub(crate) fn follow(&mut self, write: u64) {
+        let process = (write >> WRITE_BITS).saturating_add(1);
+        self.last_write = self.last_write.max(process << WRITE_BITS);
     }
 
     /// Remembers a row of the store, so that it is written only after a change.
@@ -310,8 +324,9 @@ impl StateWriter {
     fn next_batch(&mut self) -> Option<Batch> {
         let ids: Vec<_> = self.pending.iter().copied().take(MAX_ROWS).collect();
         let mut batch = Batch::default();
+        self.last_write += 1;
         for id in ids {
-            match self.manager.agent(id).map(|agent| agent.row()) {
+            match self.manager.agent(id).map(|agent| agent.row(self.last_write)) {
                 Some(Ok((row, saved))) => {
                     batch.rows.push(row);
                     batch.saved.push((id, saved));

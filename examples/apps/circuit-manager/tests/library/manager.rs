@@ -1,14 +1,16 @@
 //! The circuits by agent.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use circuit_manager::manager::{Manager, ManagerError};
 use circuit_manager::settings::CircuitSettings;
 use tokio::task::{JoinSet, yield_now};
+use tower::{Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_breaker::CircuitState::{Closed, ForcedOpen, HalfOpen, Open};
-use tower_breaker::{CircuitState, Clock};
+use tower_breaker::{BreakerLayer, CircuitState, Clock};
 
 use crate::support::{AGENT, changes, fail, manager, manager_with};
 
@@ -148,6 +150,27 @@ async fn async_callback_continues_after_error_and_panic() {
         yield_now().await;
     }
     assert_eq!(*seen.lock().unwrap(), [Open, Closed, Open]);
+}
+
+#[tokio::test]
+async fn calls_through_a_layer_are_in_the_statistics() {
+    let (manager, _time) = manager();
+    let layer: BreakerLayer = BreakerLayer::with_circuit(manager.get_or_create(AGENT).unwrap());
+    let agent = service_fn(async |works: bool| {
+        if works {
+            Ok(http::Response::new(()))
+        } else {
+            Err(io::Error::from(io::ErrorKind::ConnectionRefused))
+        }
+    });
+    let mut service = ServiceBuilder::new().layer(layer).service(agent);
+    for works in [true, true, false, true] {
+        let _result = service.ready().await.unwrap().call(works).await;
+    }
+    let stats = manager.stats(AGENT).unwrap();
+    assert_eq!((stats.stats.successful_requests, stats.stats.failed_requests), (3, 1));
+    assert_eq!((stats.stats.consecutive_failures, stats.stats.consecutive_successes), (0, 1));
+    assert!(stats.last_success_time.is_some() && stats.last_failure_time.is_some());
 }
 
 #[tokio::test(start_paused = true)]

@@ -11,6 +11,7 @@ use circuit_manager::store::{MemoryStore, Outage, Row, StateWriter, Store, Store
 use tempfile::TempDir;
 use test_servers::Postgres;
 use tokio::task::{JoinHandle, JoinSet, yield_now};
+use tokio_postgres::NoTls;
 use tokio_util::sync::CancellationToken;
 use tower_breaker::CircuitState::{Closed, ForcedOpen, HalfOpen, Open};
 use tower_breaker::{CircuitState, Clock, ManualClock};
@@ -19,14 +20,20 @@ use crate::support::{AGENT, fail};
 
 /// A store, and what it needs.
 enum Backend {
-    Postgres(Postgres),
+    /// The URL of an empty database.
+    Postgres(String),
     File(TempDir),
     Memory(MemoryStore),
 }
 
 impl Backend {
-    fn postgres() -> Self {
-        Self::Postgres(Postgres::start())
+    /// Creates a database.
+    async fn postgres(server: &Postgres, name: &str) -> Self {
+        let (client, connection) = tokio_postgres::connect(&server.url(), NoTls).await.unwrap();
+        tokio::spawn(connection);
+        client.batch_execute(&format!("CREATE DATABASE {name}")).await.unwrap();
+        let url = server.url();
+        Self::Postgres(format!("{}/{name}", url.strip_suffix("/postgres").unwrap()))
     }
 
     fn file() -> Self {
@@ -40,7 +47,7 @@ impl Backend {
     /// Returns a store as a process that starts opens it.
     fn open(&self) -> Store {
         match self {
-            Self::Postgres(server) => Store::postgres(&server.url()).unwrap(),
+            Self::Postgres(url) => Store::postgres(url).unwrap(),
             Self::File(folder) => Store::file(folder.path().join("states.json")),
             Self::Memory(store) => Store::Memory(store.clone()),
         }
@@ -107,17 +114,13 @@ impl Process {
     }
 }
 
-/// Defines the tests of a scenario: one for each store.
+/// Defines the tests of the scenarios. PostgreSQL has one test for all of them, because its start
+/// takes longer than a scenario.
 macro_rules! scenarios {
     ($($name:ident)+) => {
         $(
             mod $name {
                 use super::Backend;
-
-                #[tokio::test]
-                async fn postgres() {
-                    super::scenarios::$name(Backend::postgres()).await;
-                }
 
                 #[tokio::test]
                 async fn file() {
@@ -130,6 +133,15 @@ macro_rules! scenarios {
                 }
             }
         )+
+
+        #[tokio::test]
+        async fn postgres_passes_all_scenarios() {
+            let server = Postgres::start();
+            $(
+                println!("{}", stringify!($name));
+                scenarios::$name(Backend::postgres(&server, stringify!($name)).await).await;
+            )+
+        }
     };
 }
 
@@ -144,6 +156,8 @@ scenarios! {
     forced_open_again_is_written
     unusable_row_is_skipped
     thousand_rows_are_written_in_few_statements
+    late_write_does_not_replace_newer_row
+    late_write_of_killed_process_does_not_replace_newer_row
 }
 
 mod scenarios {
@@ -324,6 +338,38 @@ mod scenarios {
             assert_eq!(store.statements(), [500, 500]);
         }
     }
+
+    pub(super) async fn late_write_does_not_replace_newer_row(backend: Backend) {
+        let process = Process::start(&backend).await;
+        process.manager.get_or_create(AGENT).unwrap();
+        process.manager.force_open(AGENT).unwrap();
+        process.written().await;
+        let late = backend.row(AGENT).await.unwrap();
+        process.manager.reset(AGENT).unwrap();
+        process.written().await;
+        // A statement that has timed out runs now.
+        backend.open().upsert(&[late]).await.unwrap();
+        assert_eq!(backend.row(AGENT).await.unwrap().state, Closed);
+        process.shut_down().await;
+    }
+
+    pub(super) async fn late_write_of_killed_process_does_not_replace_newer_row(backend: Backend) {
+        let process = Process::start(&backend).await;
+        process.manager.get_or_create(AGENT).unwrap();
+        process.written().await;
+        let mut late = backend.row(AGENT).await.unwrap();
+        process.kill().await;
+        // The last statement of the killed process has not arrived when the next process starts.
+        late.metadata["write"] = (late.write() + 100).into();
+        late.state = HalfOpen;
+
+        let process = Process::start(&backend).await;
+        process.manager.force_open(AGENT).unwrap();
+        process.written().await;
+        backend.open().upsert(&[late]).await.unwrap();
+        assert_eq!(backend.row(AGENT).await.unwrap().state, Open);
+        process.shut_down().await;
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -484,7 +530,7 @@ async fn calls_continue_while_database_is_down() {
 async fn paused_database_is_caught_up_with() {
     let mut server = Postgres::start();
     let store = Store::postgres(&server.url()).unwrap();
-    let settings = WriterSettings { timeout: Duration::from_millis(200), ..WriterSettings::default() };
+    let settings = WriterSettings { timeout: Duration::from_secs(1), ..WriterSettings::default() };
     let process = Process::start_with(store.clone(), settings).await;
     server.pause();
     fail(&process.manager, 5);
