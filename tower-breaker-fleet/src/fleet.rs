@@ -211,6 +211,7 @@ impl Fleet {
         Some(FleetCircuitStatus {
             record: record.map(|record| record.aged(age)),
             members: members.count,
+            open_members: members.open,
             votes: members.votes,
             votes_needed: members.votes_needed,
             voting: vote,

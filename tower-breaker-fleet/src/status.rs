@@ -44,6 +44,12 @@ pub struct FleetCircuitStatus {
     pub record: Option<CircuitRecord>,
     /// The processes that use the circuit.
     pub members: u32,
+    /// The members that are open on their local evidence, as of the last heartbeat.
+    ///
+    /// 0 while the fleet has opened, half-opened or forced the circuit: its decision applies to all
+    /// members. A half-open member does not count. A process that has ended without
+    /// [`Fleet::leave`](crate::Fleet::leave) counts until its membership expires.
+    pub open_members: u32,
     /// The processes that vote to open it.
     pub votes: u32,
     /// The votes that open it.

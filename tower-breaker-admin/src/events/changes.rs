@@ -152,7 +152,8 @@ fn is_changed_in_fleet(old: &View, new: &View) -> bool {
         return old.fleet.is_some() != new.fleet.is_some();
     };
     let counts = |status: &tower_breaker_fleet::FleetCircuitStatus| {
-        (status.members, status.votes, status.votes_needed, status.voting, status.warming_up)
+        let votes = (status.votes, status.votes_needed, status.voting);
+        (status.members, status.open_members, votes, status.warming_up)
     };
     counts(old) != counts(new)
         || match (&old.record, &new.record) {

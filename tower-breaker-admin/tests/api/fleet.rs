@@ -255,3 +255,15 @@ async fn action_does_not_wait_for_many_lists() {
         list.await.unwrap();
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn view_counts_members_open_on_local_evidence() {
+    let shared = Shared::start().await;
+    shared.other.trip_for(Duration::from_secs(60)).unwrap();
+    // Two heartbeats later, this process knows what the other has reported.
+    tokio::time::sleep(Duration::from_secs(15)).await;
+    let view = Call::get(format!("{API}/circuits/search")).ok(&shared.admin).await;
+    assert_eq!((&view["fleet"]["open_members"], &view["fleet"]["members"]), (&1.into(), &2.into()));
+    let view = shared.act(action("search", "trip")).await;
+    assert_eq!((&view["local"]["state"], &view["fleet"]["open_members"]), (&"open".into(), &0.into()));
+}

@@ -126,6 +126,8 @@ pub(crate) enum Action {
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Members {
     pub(crate) count: u32,
+    /// How many are open on their local evidence.
+    pub(crate) open: u32,
     pub(crate) votes: u32,
     pub(crate) votes_needed: u32,
     pub(crate) warming_up: bool,
@@ -325,11 +327,11 @@ impl Follower {
     pub(crate) fn on_synced(&mut self, now: Time, synced: &Synced, local: &Local, actions: &mut Vec<Action>) {
         let is_first = !std::mem::replace(&mut self.answered, true);
         let resync = std::mem::take(&mut self.resync);
-        let Synced { members: count, votes, votes_needed, warming_up, .. } = *synced;
+        let Synced { members: count, open_members: open, votes, votes_needed, warming_up, .. } = *synced;
         if votes_needed != self.members.votes_needed {
             self.check_at = Some(now);
         }
-        self.members = Members { count, votes, votes_needed, warming_up };
+        self.members = Members { count, open, votes, votes_needed, warming_up };
         if let Some(record) = &synced.record {
             self.on_record(now, record, local, actions);
         } else if resync {
@@ -360,6 +362,10 @@ impl Follower {
                 return self.on_slot_free(now, actions);
             }
             Accepted::Known | Accepted::Old => return,
+        }
+        if record.state != FleetState::Closed || record.manual.is_some() {
+            // As the store will reply: the decision applies to all members.
+            self.members.open = 0;
         }
         self.begin_epoch(now, record.state, local, actions);
         let was_unclosed = before.is_some_and(|(state, _)| state != FleetState::Closed);

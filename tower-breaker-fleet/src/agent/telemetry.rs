@@ -78,6 +78,7 @@ pub(crate) fn members(circuit: &'static str, members: Members) {
     #[cfg(feature = "metrics")]
     {
         metrics::gauge!("tower_breaker_fleet_members", "circuit" => circuit).set(members.count);
+        metrics::gauge!("tower_breaker_fleet_open_members", "circuit" => circuit).set(members.open);
         metrics::gauge!("tower_breaker_fleet_votes", "circuit" => circuit).set(members.votes);
     }
     #[cfg(not(feature = "metrics"))]

@@ -37,6 +37,7 @@ struct Counted {
 #[derive(Default)]
 struct Count {
     members: u32,
+    open: u32,
     votes: u32,
     /// The failures since the latest success of a member, and the first of them.
     failures: usize,
@@ -78,6 +79,7 @@ impl CircuitData {
         }
         let synced = Synced {
             members: count.members,
+            open_members: if self.is_closed() { count.open } else { 0 },
             votes: self.count(now).votes,
             votes_needed,
             warming_up,
@@ -119,7 +121,7 @@ impl CircuitData {
         let ballot = &circuit.ballot;
         let time = |age: &Duration| now.saturating_sub(milliseconds(*age));
         self.last_success = self.last_success.max(ballot.since_success.as_ref().map(time));
-        let counts = self.state == FleetState::Closed && self.manual.is_none();
+        let counts = self.is_closed();
         let vote = counts && ballot.vote;
         let failures = ballot.failure_ages.iter().map(time);
         let failed_at: Vec<_> = failures.filter(|at| counts && self.is_since_success(*at)).collect();
@@ -130,6 +132,11 @@ impl CircuitData {
         counted
     }
 
+    /// Whether the circuit is closed without an override. Only then ballots and open members count.
+    fn is_closed(&self) -> bool {
+        self.state == FleetState::Closed && self.manual.is_none()
+    }
+
     /// Whether no member has had a success after this time.
     fn is_since_success(&self, at: u64) -> bool {
         self.last_success.is_none_or(|success| at >= success)
@@ -138,12 +145,13 @@ impl CircuitData {
     fn count(&self, now: u64) -> Count {
         let mut count = Count::default();
         let mut expired = 0;
-        for member in self.members.values() {
+        for (instance, member) in &self.members {
             if member.until.is_over(now) {
                 expired += 1;
                 continue;
             }
             count.members += 1;
+            count.open += u32::from(self.local.contains_key(instance));
             count.votes += u32::from(member.vote);
             for at in member.failed_at.iter().filter(|at| self.is_since_success(**at)) {
                 count.failures += 1;

@@ -71,6 +71,11 @@
 //! after each restart. The store keeps how long the circuit of a process is open on local evidence,
 //! under the name of the process.
 //!
+//! **Open members.** An operator would not see that some processes cannot reach the server while
+//! the others can. So the reply counts the members with such an open time. A process that has ended
+//! keeps its open time, and does not count. While the fleet is open or has an override, the reply
+//! has 0: the decision applies to all members, and the stored open times are older than it.
+//!
 //! **Clock steps** ([`Deadline`]). A deadline also stores its length. If the clock steps back, the
 //! deadline is at most that length ahead, and a success or failure is not later than now. If the
 //! clock steps forward, times end early, which costs one more probe.

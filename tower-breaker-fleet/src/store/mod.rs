@@ -141,6 +141,9 @@ pub enum LocalOpen {
 pub struct Synced {
     /// The processes that use the circuit.
     pub members: u32,
+    /// The members that are open on their local evidence. 0 unless the fleet is closed without an
+    /// override: otherwise its decision applies to all members.
+    pub open_members: u32,
     /// The processes that vote to open it.
     pub votes: u32,
     /// The votes that open it.

@@ -66,6 +66,9 @@ macro_rules! run_scenarios {
             known_override_is_given_back
             known_closed_record_is_lower_bound_of_next_epoch
             local_open_time_outlives_restart
+            members_open_on_local_evidence_are_counted
+            open_member_counts_until_membership_or_open_time_ends
+            open_members_are_zero_unless_fleet_is_closed
             absurd_known_epoch_is_ignored
             record_is_forgotten_after_grace
             trip_and_reset_apply

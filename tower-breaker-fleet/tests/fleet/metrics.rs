@@ -67,6 +67,7 @@ fn metrics_show_the_connection_votes_probes_and_errors() {
         assert_eq!(values.gauge("tower_breaker_fleet_members{circuit=search}"), Some(3.0));
         fleet.all[0].is_good = false;
         fleet.run(seconds(2)).await;
+        assert_eq!(values.gauge("tower_breaker_fleet_open_members{circuit=search}"), Some(1.0));
         sleep(HEARTBEAT * 2).await;
         assert_eq!(values.gauge("tower_breaker_fleet_votes{circuit=search}"), Some(1.0));
         fleet.open().await;

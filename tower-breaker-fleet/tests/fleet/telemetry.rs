@@ -1,5 +1,7 @@
 //! The status, and the metrics.
 
+use tower_breaker_fleet::{FleetAction, FleetOperation};
+
 use super::*;
 
 #[tokio::test(start_paused = true)]
@@ -23,6 +25,34 @@ async fn status_shows_the_connection_and_the_members() {
     assert!(!status.attached && status.errors >= 2);
     assert_eq!(status.last_error.as_deref(), Some("the memory store fails"));
     assert!(status.since_last_reply.unwrap() >= seconds(20));
+}
+
+#[tokio::test(start_paused = true)]
+async fn status_shows_how_many_members_are_open_on_local_evidence() {
+    let mut fleet = Processes::start(3).await;
+    fleet.run(WARM_UP).await;
+    let open_members = |fleet: &Processes| {
+        let views = fleet.all.iter().map(|process| process.fleet.circuit_status(NAME).unwrap());
+        views.map(|view| (view.open_members, view.members)).collect::<Vec<_>>()
+    };
+    assert_eq!(open_members(&fleet), [(0, 3); 3]);
+    fleet.all[0].circuit.trip_for(seconds(600)).unwrap();
+    sleep(HEARTBEAT * 2).await;
+    assert_eq!(open_members(&fleet), [(1, 3); 3]);
+    // A decision of the fleet applies to all members, before the next heartbeat, too.
+    for action in [FleetAction::Trip, FleetAction::Reset, FleetAction::ForceClosed] {
+        fleet.all[1].fleet.operate(NAME, FleetOperation::new(action)).await.unwrap();
+        sleep(millis(10)).await;
+        assert_eq!(open_members(&fleet), [(0, 3); 3], "{action:?}");
+    }
+    fleet.all[1].fleet.operate(NAME, FleetOperation::new(FleetAction::Release)).await.unwrap();
+    sleep(millis(10)).await;
+    fleet.all[0].circuit.trip_for(seconds(600)).unwrap();
+    sleep(HEARTBEAT * 2).await;
+    assert_eq!(open_members(&fleet), [(1, 3); 3]);
+    fleet.all.remove(0).kill();
+    sleep(HEARTBEAT * 4).await;
+    assert_eq!(open_members(&fleet), [(0, 2); 2], "a process that has ended");
 }
 
 #[tokio::test(start_paused = true)]

@@ -42,7 +42,7 @@ enum Event {
 
 #[derive(Clone, Debug)]
 enum Content {
-    Sync { member: bool, ballot: Ballot, quorum: QuorumRule },
+    Sync { member: bool, ballot: Ballot, quorum: QuorumRule, local: LocalOpen },
     Lease { weight: f64 },
     Complete(ProbeOutcome),
     Operate { action: Action, keep_for: Option<Duration>, expects_known: bool },
@@ -63,6 +63,15 @@ fn ballot() -> impl Strategy<Value = Ballot> {
         .prop_map(|(vote, since_success, failure_ages)| Ballot { vote, since_success, failure_ages })
 }
 
+fn local() -> impl Strategy<Value = LocalOpen> {
+    prop_oneof![
+        Just(LocalOpen::Unknown),
+        Just(LocalOpen::No),
+        Just(LocalOpen::UntilReset),
+        (0..40_000_u64).prop_map(|time| LocalOpen::For(Duration::from_millis(time))),
+    ]
+}
+
 fn content() -> impl Strategy<Value = Content> {
     let sum = Quorum::at_least(1).rule(4, Duration::from_secs(5));
     let quorum = prop::sample::select(vec![
@@ -78,8 +87,8 @@ fn content() -> impl Strategy<Value = Content> {
     let keep_for = prop::option::of((0..40_000_u64).prop_map(Duration::from_millis));
     let operation = (prop::sample::select(actions), keep_for, any::<bool>());
     prop_oneof![
-        6 => (prop::bool::weighted(0.9), ballot(), quorum)
-            .prop_map(|(member, ballot, quorum)| Content::Sync { member, ballot, quorum }),
+        6 => (prop::bool::weighted(0.9), ballot(), quorum, local())
+            .prop_map(|(member, ballot, quorum, local)| Content::Sync { member, ballot, quorum, local }),
         6 => weight.prop_map(|weight| Content::Lease { weight }),
         6 => outcome.prop_map(Content::Complete),
         1 => operation.prop_map(|(action, keep_for, expects_known)| Content::Operate { action, keep_for, expects_known }),
@@ -108,6 +117,8 @@ struct Model {
     members: BTreeMap<usize, (u64, bool, Vec<u64>)>,
     /// The latest success since all members were lost.
     last_success: u64,
+    /// Until when each process is open on its local evidence.
+    open_until: BTreeMap<usize, u64>,
     /// When the first member appeared after the start or a loss of data.
     first_member: Option<u64>,
     /// When each lease ends, and its weight.
@@ -203,7 +214,10 @@ impl World {
         }
         self.model.forget_members(self.now);
         let updates = match message.content {
-            Content::Sync { member, ref ballot, quorum } => self.sync(message, member, ballot, quorum),
+            Content::Sync { member, ref ballot, quorum, local } => {
+                let sync = SyncCircuit { member, ballot: ballot.clone(), local, ..circuit(false, quorum) };
+                self.sync(message, sync)
+            }
             Content::Lease { weight } => self.lease(message, weight, &before),
             Content::Complete(outcome) => self.complete(message, outcome, &before),
             Content::Operate { action, keep_for, expects_known } => {
@@ -236,9 +250,9 @@ impl World {
         }));
     }
 
-    fn sync(&mut self, message: &Message, member: bool, ballot: &Ballot, quorum: QuorumRule) -> Vec<Update> {
-        let (known, vote) = (message.known.clone(), ballot.vote);
-        let sync = SyncCircuit { member, known, ballot: ballot.clone(), ..circuit(vote, quorum) };
+    fn sync(&mut self, message: &Message, sync: SyncCircuit) -> Vec<Update> {
+        let sync = SyncCircuit { known: message.known.clone(), ..sync };
+        let SyncCircuit { member, ref ballot, quorum, .. } = sync;
         let mut restored = self.data.clone();
         let observer = SyncCircuit { member: false, ..sync.clone() };
         restored.sync(&request("observer"), &observer, self.now);
@@ -250,11 +264,15 @@ impl World {
         let after = self.data.record(CIRCUIT, self.now);
         let counts = before.state == FleetState::Closed && before.manual.is_none();
         self.model.count(message.process, member, counts, ballot, self.now);
+        self.model.set_open(message.process, sync.local, self.now);
         if !self.steps_back {
             let is_opened = after.epoch > before.epoch;
             self.model.check_quorum(&synced, is_opened, &quorum, self.now);
-            let is_reached = vote && synced.votes_needed <= self.model.votes(self.now);
+            let is_reached = ballot.vote && synced.votes_needed <= self.model.votes(self.now);
             let is_reached = is_reached || self.model.are_failures_enough(message.process, &quorum, self.now);
+            let is_closed = after.state == FleetState::Closed && after.manual.is_none();
+            let open_members = if is_closed { self.model.open_members(self.now) } else { 0 };
+            assert_eq!(synced.open_members, open_members, "{synced:?} {after:?}");
             let may_open = member && counts && is_reached && !synced.warming_up;
             assert_eq!(is_opened, may_open, "{synced:?} {after:?}");
         }
@@ -363,6 +381,22 @@ impl Model {
 
     fn live(&self, now: u64) -> impl Iterator<Item = &(u64, bool, Vec<u64>)> {
         self.members.values().filter(move |(until, ..)| *until > now)
+    }
+
+    fn set_open(&mut self, process: usize, local: LocalOpen, now: u64) {
+        let until = match local {
+            LocalOpen::Unknown => return,
+            LocalOpen::No => 0,
+            LocalOpen::For(time) => now + ms(time),
+            LocalOpen::UntilReset => u64::MAX,
+        };
+        self.open_until.insert(process, until);
+    }
+
+    fn open_members(&self, now: u64) -> u32 {
+        let is_live = |process| self.members.get(process).is_some_and(|(until, ..)| *until > now);
+        let open = self.open_until.iter().filter(|(process, until)| **until > now && is_live(process));
+        open.count() as u32
     }
 
     fn votes(&self, now: u64) -> u32 {

@@ -27,7 +27,7 @@ use super::{Backend, Session, StoreError, StoreFuture};
 use crate::error::FleetError;
 
 /// The version of [`PostgresStore::SCHEMA`].
-const VERSION: i32 = 1;
+const VERSION: i32 = 2;
 
 /// The schema of the database, unless [`PostgresStore::schema`] sets another one.
 const DEFAULT_SCHEMA: &str = "tower_breaker";

@@ -30,16 +30,16 @@ DECLARE version int;
 BEGIN
   IF to_regprocedure('breaker_version()') IS NOT NULL THEN
     EXECUTE 'SELECT breaker_version()' INTO version;
-    IF version > 1 THEN
-      RAISE EXCEPTION 'the schema has version % already, and this is version 1', version
+    IF version > 2 THEN
+      RAISE EXCEPTION 'the schema has version % already, and this is version 2', version
         USING ERRCODE = 'feature_not_supported';
     END IF;
   END IF;
 END $$;
 
--- The version that a process compares when it connects. A change that older processes cannot use
--- increases it.
-CREATE OR REPLACE FUNCTION breaker_version() RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT 1';
+-- The version that a process compares when it connects. A change after which processes of another
+-- version cannot use the functions increases it.
+CREATE OR REPLACE FUNCTION breaker_version() RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT 2';
 
 -- What the fleet has decided.
 CREATE TABLE IF NOT EXISTS breaker_circuit (
@@ -318,6 +318,13 @@ CREATE OR REPLACE FUNCTION breaker_are_failures_enough(
     AND breaker_is_live(b, now_ms) AND failed_at >= coalesce(success, 0)
 $$;
 
+-- How many live members are open on their local evidence.
+CREATE OR REPLACE FUNCTION breaker_open_members(p_namespace text, p_circuit text, now_ms bigint) RETURNS bigint LANGUAGE sql AS $$
+  SELECT count(*)
+  FROM breaker_local_open l JOIN breaker_member b USING (namespace, circuit, instance)
+  WHERE l.namespace = p_namespace AND l.circuit = p_circuit AND l.until_ms > now_ms AND breaker_is_live(b, now_ms)
+$$;
+
 -- One circuit of a heartbeat.
 CREATE OR REPLACE FUNCTION breaker_sync_circuit(p_namespace text, request jsonb, m jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
 DECLARE
@@ -340,6 +347,7 @@ DECLARE
   counts boolean;
   ballot_round bigint;
   members bigint;
+  open_members bigint := 0;
   votes bigint;
   expired bigint;
   success bigint;
@@ -423,8 +431,13 @@ BEGIN
   ELSIF breaker_is_ahead(stored, now_ms) THEN
     PERFORM breaker_store(c);
   END IF;
+  -- Otherwise the fleet decides for all members.
+  IF c.state = 'closed' AND c.manual IS NULL THEN
+    open_members := breaker_open_members(p_namespace, p_circuit, now_ms);
+  END IF;
   RETURN jsonb_build_object(
-    'members', members, 'votes', votes, 'votes_needed', needed, 'warming_up', is_warming_up, 'local', local_open,
+    'members', members, 'open_members', open_members, 'votes', votes, 'votes_needed', needed,
+    'warming_up', is_warming_up, 'local', local_open,
     'record', CASE WHEN c.epoch > known_epoch THEN breaker_record(c, now_ms) END);
 END $$;
 

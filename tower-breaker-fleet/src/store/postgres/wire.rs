@@ -70,6 +70,7 @@ pub(super) struct WireRecord {
 #[derive(Deserialize)]
 pub(super) struct WireSynced {
     members: u32,
+    open_members: u32,
     votes: u32,
     votes_needed: u32,
     warming_up: bool,
@@ -208,6 +209,7 @@ impl WireSynced {
     pub(super) fn read(self) -> Result<Synced, String> {
         Ok(Synced {
             members: self.members,
+            open_members: self.open_members,
             votes: self.votes,
             votes_needed: self.votes_needed,
             warming_up: self.warming_up,

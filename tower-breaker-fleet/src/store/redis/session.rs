@@ -149,10 +149,13 @@ fn circuit_arguments(circuit: &SyncCircuit) -> impl Iterator<Item = String> {
 
 fn synced(circuit: &str, reply: &Value) -> Option<Synced> {
     let Value::Array(fields) = reply else { return None };
-    let [members, votes, votes_needed, warming_up, local, record] = &fields[..] else { return None };
+    let [members, open_members, votes, votes_needed, warming_up, local, record] = &fields[..] else {
+        return None;
+    };
     let has_record = !matches!(record, Value::Array(row) if row.is_empty());
     Some(Synced {
         members: wire::count(members)?,
+        open_members: wire::count(open_members)?,
         votes: wire::count(votes)?,
         votes_needed: wire::count(votes_needed)?,
         warming_up: wire::flag(warming_up)?,

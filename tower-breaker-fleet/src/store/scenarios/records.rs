@@ -166,6 +166,74 @@ pub(crate) async fn local_open_time_outlives_restart(backend: &dyn Backend) {
         .await;
 }
 
+/// A member that is open on its local evidence as `local` says. No number of votes opens the fleet.
+fn open_member(local: LocalOpen) -> SyncCircuit {
+    SyncCircuit { local, ..member(votes(u32::MAX)) }
+}
+
+pub(crate) async fn members_open_on_local_evidence_are_counted(backend: &dyn Backend) {
+    let mut client = connect(backend, &namespace()).await;
+    let observer = SyncCircuit { member: false, ..open_member(LocalOpen::For(LONG)) };
+    assert_eq!(client.sync("observer", observer).await.open_members, 0, "no member");
+    for (instance, local, open_members) in [
+        ("a", LocalOpen::For(LONG), 1),
+        ("b", LocalOpen::UntilReset, 2),
+        ("c", LocalOpen::No, 2),
+        // Repeated messages.
+        ("a", LocalOpen::For(LONG), 2),
+        ("b", LocalOpen::UntilReset, 2),
+        // A restart.
+        ("a", LocalOpen::Unknown, 2),
+        ("b", LocalOpen::Unknown, 2),
+        ("c", LocalOpen::Unknown, 2),
+        ("a", LocalOpen::No, 1),
+    ] {
+        let synced = client.sync(instance, open_member(local)).await;
+        assert_eq!(synced.open_members, open_members, "{instance} {local:?}");
+    }
+    let leave = SyncCircuit { member: false, ..open_member(LocalOpen::UntilReset) };
+    assert_eq!(client.sync("b", leave).await.open_members, 0);
+    let back = client.sync("b", open_member(LocalOpen::Unknown)).await;
+    assert_eq!((back.local, back.open_members), (LocalOpen::UntilReset, 1));
+}
+
+pub(crate) async fn open_member_counts_until_membership_or_open_time_ends(backend: &dyn Backend) {
+    let mut client = connect(backend, &namespace()).await;
+    client.sync_for(SHORT, "dead", open_member(LocalOpen::For(LONG))).await;
+    client.sync_for(SHORT, "dead too", open_member(LocalOpen::UntilReset)).await;
+    client.sync("half-open", open_member(LocalOpen::For(SHORT))).await;
+    client
+        .poll(async |client| {
+            let synced = client.sync("open", open_member(LocalOpen::UntilReset)).await;
+            ((synced.members, synced.open_members) == (2, 1)).then_some(())
+        })
+        .await;
+    let restarted = client.sync("dead", open_member(LocalOpen::Unknown)).await;
+    assert_eq!((restarted.members, restarted.open_members), (3, 2));
+}
+
+pub(crate) async fn open_members_are_zero_unless_fleet_is_closed(backend: &dyn Backend) {
+    let mut client = connect(backend, &namespace()).await;
+    let open = open_member(LocalOpen::For(LONG));
+    assert_eq!(client.sync("a", open.clone()).await.open_members, 1);
+    for (action, open_members) in [
+        (Action::Trip, 0),
+        (Action::Reset, 1),
+        (Action::ForceOpen, 0),
+        (Action::ForceClosed, 0),
+        (Action::Release, 1),
+    ] {
+        client.operate(operation(action)).await;
+        assert_eq!(client.sync("a", open.clone()).await.open_members, open_members, "{action:?}");
+    }
+    client.half_open(lease("a", 3)).await;
+    assert_eq!(client.sync("a", open.clone()).await.open_members, 0);
+    client.operate(operation(Action::Reset)).await;
+    let ballot = Ballot { vote: true, ..Ballot::default() };
+    let deciding = client.sync("a", SyncCircuit { ballot, quorum: votes(1), ..open }).await;
+    assert_eq!((deciding.votes, deciding.open_members), (0, 0));
+}
+
 pub(crate) async fn record_is_forgotten_after_grace(backend: &dyn Backend) {
     let mut client = connect(backend, &namespace()).await;
     let short = Operation { open_for: Some(SHORT), grace: SHORT, ..operation(Action::Trip) };

@@ -67,7 +67,7 @@ async fn invalid_answer_of_each_function_is_an_error() {
     let mut session = connect(&store, "test").await;
     let synced = |record: &str| {
         format!(
-            r#"[{{"members": 1, "votes": 0, "votes_needed": 1, "warming_up": false, "local": "no", "record": {record}}}]"#
+            r#"[{{"members": 1, "open_members": 0, "votes": 0, "votes_needed": 1, "warming_up": false, "local": "no", "record": {record}}}]"#
         )
     };
     let valid = record("", "");
@@ -98,6 +98,8 @@ async fn invalid_answer_of_each_function_is_an_error() {
     for answer in [
         "[]".to_owned(),
         synced(&valid).replace("\"members\": 1", "\"members\": -1"),
+        synced(&valid).replace("\"open_members\": 0, ", ""),
+        synced(&valid).replace("\"open_members\": 0", "\"open_members\": -1"),
         synced(&valid).replace("\"votes\": 0", "\"votes\": 4294967296"),
         synced(&valid).replace("\"no\"", "{\"for_ms\": 315360000001}"),
         synced(&valid).replace("\"no\"", "\"perhaps\""),

@@ -93,23 +93,24 @@ async fn other_version_names_what_to_update() {
             "CREATE OR REPLACE FUNCTION versions.breaker_version() RETURNS int LANGUAGE sql AS 'SELECT {version}'"
         )
     };
-    admin.run(&set(0)).await;
+    // Version 1 replies without the open members.
+    admin.run(&set(1)).await;
     let error = connection_error(&store).await;
     assert_eq!(error.kind, Refused);
     assert!(
-        error.message.contains("has version 0, and this process needs 1; run `Postg"),
+        error.message.contains("has version 1, and this process needs 2; run `Postg"),
         "{}",
         error.message
     );
     store.migrate().await.unwrap();
     connect(&store, "test").await;
 
-    admin.run(&set(2)).await;
+    admin.run(&set(3)).await;
     let error = connection_error(&store).await;
-    assert!(error.message.contains("has version 2, and this process knows only 1"), "{}", error.message);
+    assert!(error.message.contains("has version 3, and this process knows only 2"), "{}", error.message);
     let error = store.migrate().await.unwrap_err().to_string();
-    assert!(error.contains("has version 2 already, and this is version 1; update tower-breaker"), "{error}");
-    assert_eq!(admin.number("SELECT versions.breaker_version()::bigint").await, 2);
+    assert!(error.contains("has version 3 already, and this is version 2; update tower-breaker"), "{error}");
+    assert_eq!(admin.number("SELECT versions.breaker_version()::bigint").await, 3);
 }
 
 #[tokio::test]

@@ -6,14 +6,15 @@
 --   least votes, share, limit of consecutive failures, their span, open time;
 --   local open time ('' unknown, 0 not open, 'until_reset');
 --   the known record: epoch, state, remaining, override, remaining of the override, reason, by.
--- Returns for each circuit: members, votes, votes needed, warming up (0 or 1), local open time, and
--- the record if it is newer than the known one.
+-- Returns for each circuit: members, open members, votes, votes needed, warming up (0 or 1), local open
+-- time, and the record if it is newer than the known one.
 local PER_CIRCUIT_KEYS, PER_CIRCUIT_ARGS = 6, 18
 local instance, lifetime, grace = ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 
--- The sorted set of members has three other entries, with scores that are larger than each time.
--- They are lost together with the members. The names of members begin with a colon.
-local LARGEST_TIME, WARM_UP, CLOCK, SUCCESS = '1e14', 1e15, 2e15, 3e15
+-- The sorted set of members has other entries, with scores that are larger than each time. They are
+-- lost together with the members. The names of members begin with a colon. A member that is open on
+-- its local evidence has another entry, so that the open members are counted without a look at each.
+local LARGEST_TIME, WARM_UP, CLOCK, SUCCESS, OPEN = '1e14', 1e15, 2e15, 3e15, 4e15
 local CLOCK_TOLERANCE = 1000
 
 -- How long an entry without an end is kept: instance names may be random.
@@ -99,8 +100,19 @@ local function update_success(members, a)
   return math.min(latest, now)
 end
 
+-- Returns for how long the process counts as an open member from now on.
+local function open_membership(local_open)
+  return local_open == 'until_reset' and lifetime or math.min(tonumber(local_open), lifetime)
+end
+
+-- Returns how many members are open on their local evidence.
+local function count_open(members)
+  redis.call('ZREMRANGEBYSCORE', members, int(OPEN), int(OPEN + now))
+  return redis.call('ZCOUNT', members, int(OPEN), '+inf')
+end
+
 -- Stores the membership and the ballot. Returns whether the vote counts, and whether failures count.
-local function set_member(record, members, success, a)
+local function set_member(record, members, success, local_open, a)
   local keys = record.keys
   local counts = ARGV[a + 2] == '1' and record.state == 'closed' and record.manual == ''
   local vote, failed_at = counts and ARGV[a + 3] == '1', {}
@@ -110,11 +122,12 @@ local function set_member(record, members, success, a)
     end
   end
   if ARGV[a + 2] == '1' then
-    redis.call('ZADD', members, int(now + lifetime), ':' .. instance, int(CLOCK + now), 'clock')
+    redis.call('ZADD', members, int(now + lifetime), ':' .. instance, int(CLOCK + now), 'clock',
+      int(OPEN + now + open_membership(local_open)), 'open:' .. instance)
     redis.call('ZADD', members, 'NX', int(WARM_UP + now + lifetime), 'warm_up')
     extend(members, 2 * lifetime)
   else
-    redis.call('ZREM', members, ':' .. instance)
+    redis.call('ZREM', members, ':' .. instance, 'open:' .. instance)
   end
   if vote then
     redis.call('ZADD', keys.votes, int(now + lifetime), instance)
@@ -160,7 +173,7 @@ local function sync(k, a)
   expire(keys, members, own)
   local local_open = update_local(own, ARGV[a + 11])
   local success = update_success(members, a)
-  local vote, has_failures = set_member(record, members, success, a)
+  local vote, has_failures = set_member(record, members, success, local_open, a)
 
   local live = redis.call('ZCOUNT', members, '(' .. int(now), LARGEST_TIME)
   local expired = redis.call('ZCOUNT', members, '-inf', int(now))
@@ -189,8 +202,10 @@ local function sync(k, a)
     save(record, name)
   end
   finish(record, name)
+  local is_closed = record.state == 'closed' and record.manual == ''
+  local open = is_closed and count_open(members) or 0
   local reply = record.epoch > known_epoch and row(record) or {}
-  return { live, votes, needed, is_warming_up and 1 or 0, local_open, reply }
+  return { live, open, votes, needed, is_warming_up and 1 or 0, local_open, reply }
 end
 
 local replies = {}
