@@ -206,12 +206,14 @@ impl CircuitBreaker {
     /// Returns an error if the store does not answer. The circuit of this worker is then closed,
     /// and that of the other workers is unchanged.
     pub async fn reset(&self) -> Result<(), ResetError> {
-        self.inner.circuit.reset().map_err(ResetError::Forced)?;
-        events::reset(self.name());
+        self.inner.progress.forget_successes();
         let instance = self.inner.fleet.status().instance;
         let reset = FleetOperation::new(FleetAction::Reset).by(instance).reason("reset");
-        let done = self.inner.fleet.operate(self.name(), reset).await;
-        done.map(drop).map_err(ResetError::Store)
+        let operated = self.inner.fleet.operate(self.name(), reset).await;
+        // After the store: a message from before its reset could open the circuit again.
+        self.inner.circuit.reset().map_err(ResetError::Forced)?;
+        events::reset(self.name());
+        operated.map(drop).map_err(ResetError::Store)
     }
 
     /// Closes the connections to the store. Calls are admitted by the circuit of this worker from

@@ -100,7 +100,7 @@ impl From<FleetError> for SetupError {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ResetError {
-    /// A manual override of this process is in force. Nothing was reset.
+    /// A manual override of this process is in force. The breaker of this process was not reset.
     Forced(ControlError),
     /// The breaker of this process was reset, and that of the other workers was not.
     Store(FleetError),
@@ -109,7 +109,7 @@ pub enum ResetError {
 impl fmt::Display for ResetError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Forced(_) => f.write_str("the breaker was not reset"),
+            Self::Forced(_) => f.write_str("the breaker of this process was not reset"),
             Self::Store(_) => f.write_str("only the breaker of this process was reset; reset it again later"),
         }
     }

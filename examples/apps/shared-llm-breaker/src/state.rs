@@ -82,6 +82,11 @@ impl Progress {
         Some(current.successes)
     }
 
+    /// Forgets the successful probes of this worker.
+    pub(crate) fn forget_successes(&self) {
+        self.current().successes = 0;
+    }
+
     /// Follows a transition. `status` is that of the circuit after it.
     pub(crate) fn on_transition(&self, transition: &Transition, status: &Status) {
         let (old, new, successes) = {
@@ -100,8 +105,8 @@ impl Progress {
         if old == new {
             return;
         }
-        let is_closing = new == CircuitState::Closed && transition.reason != Reason::Reset && successes > 0;
-        if is_closing {
+        // Other workers, or a reset, have closed the circuit of a worker without such a probe.
+        if new == CircuitState::Closed && successes > 0 {
             events::closing(transition.circuit);
         }
         events::state_change(transition.circuit, old, new);

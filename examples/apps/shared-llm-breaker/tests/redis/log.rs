@@ -122,3 +122,18 @@ async fn reset_of_open_circuit_logs_reset_and_no_closing() {
     ];
     assert_eq!(take("reset"), expected);
 }
+
+#[tokio::test]
+async fn worker_without_a_probe_logs_no_closing() {
+    let redis = Redis::start();
+    let probing = start(&redis.url(), "closing", settings("a")).await;
+    let idle = start(&redis.url(), "closing", settings("b")).await;
+    fail_times(&probing, 5).await;
+    until_state(&idle, CircuitState::Open).await;
+    until_admitted(async || succeed(&probing).await).await.unwrap();
+    until_admitted(async || succeed(&probing).await).await.unwrap();
+    until_state(&probing, CircuitState::Closed).await;
+    until_state(&idle, CircuitState::Closed).await;
+    let closing = take("closing").iter().filter(|line| line.contains("circuit_breaker_closing")).count();
+    assert_eq!(closing, 1, "only the worker that has probed logs it");
+}
