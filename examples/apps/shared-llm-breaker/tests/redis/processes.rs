@@ -10,23 +10,22 @@ use super::support::until;
 use super::worker::Worker;
 
 #[tokio::test]
-async fn failures_of_two_processes_add_up_to_one_run() {
+async fn two_workers_add_up_to_one_run_of_failures() {
     let redis = Redis::start();
     let api = CountingApi::start(Answer::Failure).await;
-    let arguments = ["--interval", "3600"];
-    let mut workers = Vec::new();
-    // Five workers with one failed call each. No worker alone reaches five failures.
-    for _ in 0..5 {
-        workers.push(Worker::start(&redis.url(), &api.base_url(), &arguments).await);
-    }
-    for worker in &workers {
-        worker.wait_for_outcome("failed").await;
-        assert_eq!(worker.count("failed"), 1);
-    }
+    // A worker that has made its calls waits for the interval, and is a member until it ends.
+    let first = ["--concurrency", "3", "--calls", "3", "--interval", "3600"];
+    let first = Worker::start(&redis.url(), &api.base_url(), &first).await;
+    until("3 calls fail", || first.count("failed") == 3).await;
+    let second = ["--concurrency", "2", "--calls", "2", "--interval", "3600"];
+    let second = Worker::start(&redis.url(), &api.base_url(), &second).await;
+    until("2 calls fail", || second.count("failed") == 2).await;
+
+    let is_open = || redis.command("EXISTS tb1:{circuit_breaker}:c:claude_api") == "1";
+    until("the circuit opens", is_open).await;
     let late = Worker::start(&redis.url(), &api.base_url(), &["--calls", "1"]).await;
     let rejected = late.wait_for_outcome("rejected").await;
-    assert_eq!(rejected["state"], "open", "{rejected}");
-    assert_eq!(rejected["kind"], "rejected", "{rejected}");
+    assert_eq!((&rejected["state"], &rejected["kind"]), (&"open".into(), &"rejected".into()));
     let text = "Circuit breaker 'claude_api' is open. Service temporarily unavailable.";
     assert_eq!(rejected["text"], text);
     assert_eq!(api.requests(), 5);
