@@ -27,7 +27,7 @@ pub enum Command {
     Status(StatusArgs),
     /// Close the circuit of all workers
     Reset(ResetArgs),
-    /// Watch two workers share a circuit in 15 seconds; needs no Redis, no API and no key
+    /// Watch two workers share a circuit in 10 seconds; needs no Redis, no API and no key
     Demo,
 }
 

@@ -17,6 +17,8 @@ use crate::breaker::CircuitBreaker;
 use crate::llm::{ApiKey, LlmConfig};
 use crate::settings::BreakerSettings;
 
+const BASE_URL_HELP: &str = "The address of the API, with /v1 [default: https://api.openai.com/v1]";
+
 const TIMES: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(86_400);
 
 /// The address of the store, and the namespace of the breakers.
@@ -77,8 +79,8 @@ pub struct Options {
     #[arg(long, value_name = "SECONDS", env = "CIRCUIT_BREAKER_READY_WITHIN", value_parser = seconds::parse)]
     #[serde(deserialize_with = "seconds::read")]
     pub ready_within: Option<Duration>,
-    /// The address of the API, with /v1 [default: https://api.openai.com/v1]
-    #[arg(long, value_name = "URL", env = "OPENAI_BASE_URL")]
+    /// The address of the API, with `/v1`.
+    #[arg(long, value_name = "URL", env = "OPENAI_BASE_URL", help = BASE_URL_HELP)]
     pub base_url: Option<String>,
     /// The key of the API; a file cannot set it
     #[arg(long, value_name = "KEY", env = "OPENAI_API_KEY", hide_env_values = true)]
@@ -124,7 +126,7 @@ struct File {
 }
 
 /// The complete configuration of a worker.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct WorkerConfig {
     /// The address of the store.
     pub redis_url: String,

@@ -23,7 +23,7 @@ use crate::breaker::CircuitBreaker;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The settings of a client.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct LlmConfig {
     /// The address of the API, with `/v1`.
     pub base_url: String,
