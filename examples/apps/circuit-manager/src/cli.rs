@@ -30,6 +30,8 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Serve the API, its documentation at /docs, and the administration page at /admin
     Serve(ServeArgs),
+    /// Show an outage, an operator, a killed server and its restart in 10 seconds
+    Demo(DemoArgs),
     /// Print the OpenAPI document
     Openapi,
 }
@@ -60,6 +62,13 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "N", env = "CIRCUIT_MANAGER_SIMULATE", value_parser = clap::value_parser!(u16).range(..=1000))]
     simulate: Option<u16>,
     /// Print the address and the logs as lines of JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct DemoArgs {
+    /// Print each step and each event as a line of JSON
     #[arg(long)]
     pub(crate) json: bool,
 }

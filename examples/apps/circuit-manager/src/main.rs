@@ -1,6 +1,7 @@
 //! The program `circuit-manager`.
 
 mod cli;
+mod demo;
 mod logs;
 mod output;
 mod serve;
@@ -8,11 +9,12 @@ mod signals;
 
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context, Result, bail};
 use circuit_manager::openapi;
+use tokio::runtime::Runtime;
 use utoipa::OpenApi;
 
-use crate::cli::{Cli, Command, ServeArgs};
+use crate::cli::{Cli, Command, DemoArgs, ServeArgs};
 use crate::output::{print, print_error};
 
 /// The server cannot start, or has failed.
@@ -21,10 +23,13 @@ const FAILED: u8 = 1;
 /// too.
 const INVALID: u8 = 2;
 
+const NO_THREADS: &str = "the threads cannot be started; check the limits of the system";
+
 fn main() -> ExitCode {
     let (cli, matches) = Cli::parse_args();
     let result = match cli.command {
         Command::Serve(args) => return run_server(args, &matches),
+        Command::Demo(args) => run_demo(&args),
         Command::Openapi => print_document(),
     };
     exit_code(result)
@@ -40,6 +45,17 @@ fn run_server(args: ServeArgs, matches: &clap::ArgMatches) -> ExitCode {
             ExitCode::from(INVALID)
         }
     }
+}
+
+fn run_demo(args: &DemoArgs) -> Result<()> {
+    let runtime = Runtime::new().context(NO_THREADS)?;
+    runtime.block_on(async {
+        tokio::select! {
+            result = demo::run(args.json) => result,
+            // The server of the demo is killed when its handle is dropped.
+            _ = tokio::signal::ctrl_c() => bail!("the demo was interrupted"),
+        }
+    })
 }
 
 fn print_document() -> Result<()> {

@@ -15,12 +15,11 @@ use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
+use crate::NO_THREADS;
 use crate::cli::{ServeSettings, StoreSetting};
 use crate::logs;
 use crate::output::print;
 use crate::signals::cancel_at_signal;
-
-const NO_THREADS: &str = "the threads cannot be started; check the limits of the system";
 
 /// A server whose settings are valid.
 pub(crate) struct Prepared {
@@ -116,7 +115,7 @@ fn print_address(listener: &TcpListener, json: bool) -> Result<()> {
 }
 
 /// Returns the client of agents.
-fn client() -> Result<Client> {
+pub(crate) fn client() -> Result<Client> {
     // An error says that a provider is already installed.
     let _ = rustls::crypto::ring::default_provider().install_default();
     Client::builder().build().context("the HTTP client cannot be created; check its proxy variables")

@@ -55,3 +55,16 @@ async fn event_stream_sends_states_and_ends_with_server() {
     assert_eq!(stopped.0, Some(0), "{}", stopped.1);
     assert!(!stopped.1.contains("were cut off"), "{}", stopped.1);
 }
+
+#[tokio::test]
+async fn each_transition_is_logged() {
+    let server = Files::embedded(&json!({ "agents": { "search": {} } })).start().await;
+    server.act("search", "open").await;
+    server.act("search", "close").await;
+    let (_, logs) = server.stop().await;
+    for line in
+        [r#"circuit is open: tripped circuit="search""#, r#"circuit is closed: reset circuit="search""#]
+    {
+        assert!(logs.contains(line), "{logs}");
+    }
+}
