@@ -11,6 +11,10 @@ use crate::view::View;
 /// The number of epochs: 0 follows the last one.
 const EPOCHS: u32 = 1 << 24;
 
+/// How much faster than the time between two samples a remaining time passes at most. More is a
+/// change: for example, an override was replaced by a shorter one.
+const TOLERANCE: Duration = Duration::from_secs(1);
+
 /// The changes between two samples.
 #[derive(Default)]
 pub(super) struct Changes<'a> {
@@ -22,14 +26,19 @@ pub(super) struct Changes<'a> {
 }
 
 impl<'a> Changes<'a> {
-    /// Compares two samples. Both are sorted by name.
+    /// Compares two samples, with the time between them. Both are sorted by name.
     ///
     /// `moved` has the last epoch of each circuit that had a transition since the old sample. The
     /// streams have these transitions, so the circuits are always sent.
     ///
     /// If a circuit's epoch has gone back, another circuit has taken the name. The old one is then
     /// removed first.
-    pub(super) fn between(old: &'a [View], new: &'a [View], moved: &HashMap<&str, u32>) -> Self {
+    pub(super) fn between(
+        old: &'a [View],
+        new: &'a [View],
+        elapsed: Duration,
+        moved: &HashMap<&str, u32>,
+    ) -> Self {
         let mut changes = Self::default();
         let mut old = old.iter().peekable();
         for view in new {
@@ -43,7 +52,7 @@ impl<'a> Changes<'a> {
             if moved_to.is_some_and(has_ended) || old.is_some_and(|old| has_ended(old.epoch)) {
                 changes.removed.push(view.circuit);
             }
-            if moved_to.is_some() || old.is_none_or(|old| is_changed(old, view)) {
+            if moved_to.is_some() || old.is_none_or(|old| is_changed(old, view, elapsed)) {
                 changes.changed.push(view);
             }
             // The view of a new circuit has its counters.
@@ -121,7 +130,7 @@ pub(super) const fn letter(state: CircuitState) -> char {
 }
 
 /// Returns whether a circuit has changed in more than the counters of its row.
-fn is_changed(old: &View, new: &View) -> bool {
+fn is_changed(old: &View, new: &View, elapsed: Duration) -> bool {
     let configuration = |view: &View| {
         let View { mode, failure_rate_limit, minimum_calls, consecutive_failures_limit, .. } = *view;
         (mode, failure_rate_limit, minimum_calls, consecutive_failures_limit)
@@ -130,24 +139,24 @@ fn is_changed(old: &View, new: &View) -> bool {
         || old.rejects_calls != new.rejects_calls
         || old.keys != new.keys
         || configuration(old) != configuration(new)
-        || is_changed_locally(old.local.as_ref(), new.local.as_ref())
-        || is_changed_in_fleet(old, new)
+        || is_changed_locally(old.local.as_ref(), new.local.as_ref(), elapsed)
+        || is_changed_in_fleet(old, new, elapsed)
 }
 
-fn is_changed_locally(old: Option<&Status>, new: Option<&Status>) -> bool {
+fn is_changed_locally(old: Option<&Status>, new: Option<&Status>, elapsed: Duration) -> bool {
     let (Some(old), Some(new)) = (old, new) else { return old.is_some() != new.is_some() };
     let failure = |status: &Status| status.last_failure.as_ref().map(|failure| failure.at);
     let transition = |status: &Status| status.last_transition.as_ref().map(|last| last.at);
     old.state != new.state
         || old.half_open != new.half_open
         || old.slow_start.is_some() != new.slow_start.is_some()
-        || is_extended(old.override_ends_in, new.override_ends_in)
+        || is_moved(old.override_ends_in, new.override_ends_in, elapsed)
         || failure(old) != failure(new)
         || transition(old) != transition(new)
 }
 
 #[cfg(feature = "fleet")]
-fn is_changed_in_fleet(old: &View, new: &View) -> bool {
+fn is_changed_in_fleet(old: &View, new: &View, elapsed: Duration) -> bool {
     let (Some(old), Some(new)) = (&old.fleet, &new.fleet) else {
         return old.fleet.is_some() != new.fleet.is_some();
     };
@@ -159,22 +168,22 @@ fn is_changed_in_fleet(old: &View, new: &View) -> bool {
         || match (&old.record, &new.record) {
             (Some(old), Some(new)) => {
                 old.epoch != new.epoch
-                    || is_extended(old.remaining, new.remaining)
-                    || is_extended(old.manual_remaining, new.manual_remaining)
+                    || is_moved(old.remaining, new.remaining, elapsed)
+                    || is_moved(old.manual_remaining, new.manual_remaining, elapsed)
             }
             (old, new) => old.is_some() != new.is_some(),
         }
 }
 
 #[cfg(not(feature = "fleet"))]
-const fn is_changed_in_fleet(_: &View, _: &View) -> bool {
+const fn is_changed_in_fleet(_: &View, _: &View, _: Duration) -> bool {
     false
 }
 
 /// Returns whether a remaining time has done more than pass.
-fn is_extended(old: Option<Duration>, new: Option<Duration>) -> bool {
+fn is_moved(old: Option<Duration>, new: Option<Duration>, elapsed: Duration) -> bool {
     match (old, new) {
-        (Some(old), Some(new)) => new > old,
+        (Some(old), Some(new)) => new > old || old.saturating_sub(new) > elapsed.saturating_add(TOLERANCE),
         (old, new) => old.is_some() != new.is_some(),
     }
 }

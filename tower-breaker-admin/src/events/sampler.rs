@@ -149,15 +149,23 @@ struct Reading {
     circuits: Vec<View>,
     fleet: Option<Value>,
     at: SystemTime,
+    taken: Instant,
 }
 
 impl Reading {
     fn of(sources: &Sources) -> Self {
-        Self { circuits: sources.views(), fleet: sources.fleet_status(), at: audit::now() }
+        Self {
+            circuits: sources.views(),
+            fleet: sources.fleet_status(),
+            at: audit::now(),
+            taken: Instant::now(),
+        }
     }
 
     fn changes_since(&self, old: &Self, moved: &HashMap<&str, u32>) -> Vec<Bytes> {
-        let Changes { changed, removed, rows } = Changes::between(&old.circuits, &self.circuits, moved);
+        let elapsed = self.taken.saturating_duration_since(old.taken);
+        let Changes { changed, removed, rows } =
+            Changes::between(&old.circuits, &self.circuits, elapsed, moved);
         let mut events = frame::changed_circuits(&changed, &removed);
         if !rows.is_empty() {
             events.push(frame::samples(self.at, &rows));

@@ -1,5 +1,6 @@
 //! Tests of the hub with real circuits, under paused time.
 
+mod changes;
 mod client;
 mod history;
 mod log;
@@ -197,6 +198,23 @@ async fn circuit_that_replaces_another_is_sent_as_new() {
     assert_eq!(events[1].data["removed"], serde_json::json!(["a", "b"]));
     let epochs = events[2].data["circuits"].as_array().unwrap().iter().map(|view| view["epoch"].clone());
     assert_eq!(epochs.collect::<Vec<_>>(), [0, 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn circuit_that_is_replaced_after_several_transitions_is_sent_as_new() {
+    let registry = registry(&["a"]);
+    let hub = hub(&registry, true);
+    let mut client = opened(&hub).await;
+    client.read().await;
+    registry.trip("a").unwrap();
+    registry.reset("a").unwrap();
+    registry.remove("a");
+    registry.circuit("a").trip().unwrap();
+    sleep(SECOND).await;
+    let events = client.read().await;
+    assert_eq!(kinds(&events)[..4], ["transition", "transition", "transition", "circuits"]);
+    assert_eq!(events[3].data["removed"], serde_json::json!(["a"]));
+    assert_eq!(events[4].data["circuits"][0]["epoch"], 1);
 }
 
 #[test]
