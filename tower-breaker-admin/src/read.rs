@@ -140,13 +140,8 @@ impl Inner {
     fn events(&self, request: &Parts, user: &User) -> Result<Response, Problem> {
         // A page of another site cannot read the stream, but it could open many.
         check_site(&request.headers)?;
-        let body = if request.method == Method::HEAD {
-            AdminBody::empty()
-        } else {
-            let last_id = request.headers.get("last-event-id").and_then(|id| id.to_str().ok());
-            AdminBody::events(self.hub.stream(user, last_id)?)
-        };
-        let mut response = Response::new(body);
+        let last_id = request.headers.get("last-event-id").and_then(|id| id.to_str().ok());
+        let mut response = Response::new(AdminBody::events(self.hub.stream(user, last_id)?));
         for (name, value) in
             [(header::CONTENT_TYPE.as_str(), "text/event-stream"), ("x-accel-buffering", "no")]
         {
