@@ -262,6 +262,13 @@ mod tests {
     }
 
     #[test]
+    fn largest_parameters_are_allowed() {
+        let longest = "a".repeat(200);
+        let filter = filter(&format!("limit=1000&q={longest}")).unwrap();
+        assert_eq!((filter.limit, filter.search), (1000, longest));
+    }
+
+    #[test]
     fn query_is_form_encoded() {
         let filter = filter("q=A%2Bb+c&state=open,half_open").unwrap();
         assert_eq!(filter.search, "a+b c");
@@ -306,6 +313,7 @@ mod tests {
                 });
                 prop_assert_eq!(page.total, expected.len());
                 prop_assert!(page.items.len() <= limit);
+                prop_assert!(!page.items.is_empty() || found.is_empty(), "no part is empty");
                 if !only_open {
                     prop_assert_eq!(views.get(), page.items.len(), "a view is only made if it is needed");
                 }

@@ -129,3 +129,17 @@ pub(crate) fn cut(mut text: String, max_bytes: usize) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_is_cut_between_two_characters() {
+        for (text, max_bytes, expected) in
+            [("abc", 3, "abc"), ("abcd", 3, "abc"), ("aäb", 2, "a"), ("aäb", 3, "aä"), ("ä", 1, "")]
+        {
+            assert_eq!(cut(text.to_owned(), max_bytes), expected, "{text} {max_bytes}");
+        }
+    }
+}

@@ -78,6 +78,9 @@ async fn open_to_read_lets_only_reads_through() {
     for path in ACTIONS {
         Call::act(path).without("authorization").fail(&admin, 401).await;
     }
+    for path in READS {
+        Call::new(Method::POST, path).without("authorization").fail(&admin, 401).await;
+    }
     Call::get("/api/v1/circuits").token("a wrong token of a page").fail(&admin, 401).await;
 }
 

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
+use http_body_util::BodyExt;
 use serde_json::{Value, json};
+use tower::ServiceExt;
+use tower_breaker_admin::AdminBody;
 
 use super::harness::*;
 
@@ -169,4 +172,36 @@ async fn control_characters_are_replaced_in_the_audit() {
     let error = observed[1].error.as_deref().unwrap();
     assert!(error.starts_with(&format!("no action is named `{safe}`")), "{error}");
     assert_eq!(observed[2].reason, safe);
+}
+
+/// Returns the text that a stream sends within two seconds.
+async fn read(stream: &mut AdminBody) -> String {
+    let mut text = String::new();
+    let read = async {
+        while let Some(frame) = stream.frame().await {
+            text += std::str::from_utf8(frame.unwrap().data_ref().unwrap()).unwrap();
+        }
+    };
+    assert!(tokio::time::timeout(Duration::from_secs(2), read).await.is_err(), "a stream has no end");
+    text
+}
+
+#[tokio::test(start_paused = true)]
+async fn entries_that_are_kept_are_sent_to_streams() {
+    let (_circuits, admin) = admin();
+    let events = Call::get(format!("{API}/events"));
+    let mut stream = admin.clone().oneshot(events.request()).await.unwrap().into_body();
+    assert!(read(&mut stream).await.contains("event: circuits\n"));
+    Call::act(action("search", "reset")).ok(&admin).await;
+    for _ in 0..30 {
+        Call::act(action("search", "trip")).without("authorization").fail(&admin, 401).await;
+    }
+    let text = read(&mut stream).await;
+    let statuses: Vec<_> = text
+        .split("\n\n")
+        .filter(|event| event.starts_with("event: audit\n"))
+        .map(|event| serde_json::from_str::<Value>(event.split_once("data: ").unwrap().1).unwrap())
+        .map(|entry| entry["status"].as_u64().unwrap())
+        .collect();
+    assert_eq!(statuses, std::iter::once(200).chain(std::iter::repeat_n(401, 20)).collect::<Vec<_>>());
 }

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body::{Body, Frame};
+use http_body::{Body, Frame, SizeHint};
 use serde_json::json;
 use tokio::time::Instant;
 
@@ -202,6 +202,48 @@ async fn body_of_16_kib_is_the_largest() {
         assert_eq!(answer.status, 413, "{answer:?}");
     }
     assert_eq!(last_audit(&admin).await["status"], 413);
+}
+
+#[tokio::test]
+async fn body_of_unknown_length_is_limited() {
+    let (_circuits, admin) = admin();
+    let text = br#"{"reason": "test", "scope": "process"}"#;
+    for (length, status) in [(16 * 1024, 200), (16 * 1024 + 1, 413)] {
+        let mut body = Frames::of([&text[..]]);
+        body.frames.push_back(Frame::data(vec![b' '; length - text.len()].into()));
+        let answer = send(&admin, Call::act(action("search", "trip")).with_body(body)).await;
+        assert_eq!(answer.status, status, "{answer:?}");
+    }
+}
+
+/// A body with a length, of which nothing arrives.
+struct Announced(u64);
+
+impl Body for Announced {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Pending
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.0)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn large_body_is_refused_before_it_arrives() {
+    let (_circuits, admin) = admin();
+    for (length, status, seconds) in [(16 * 1024, 408, 10), (16 * 1024 + 1, 413, 0)] {
+        let start = Instant::now();
+        let body = Announced(length);
+        let answer = send(&admin, Call::act(action("search", "trip")).with_body(body)).await;
+        assert_eq!((answer.status.as_u16(), start.elapsed().as_secs()), (status, seconds));
+    }
 }
 
 #[tokio::test(start_paused = true)]

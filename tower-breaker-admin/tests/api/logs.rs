@@ -44,6 +44,40 @@ impl tracing::Subscriber for Log {
     fn exit(&self, _: &tracing::span::Id) {}
 }
 
+/// A subscriber that fails.
+struct Failing;
+
+impl tracing::Subscriber for Failing {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        metadata.target() == "tower_breaker_admin"
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn event(&self, _: &tracing::Event<'_>) {
+        panic!("the subscriber fails");
+    }
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+#[tokio::test]
+async fn panic_of_the_subscriber_does_not_affect_the_response() {
+    let (_circuits, admin) = admin();
+    let guard = tracing::subscriber::set_default(Failing);
+    Call::act(action("search", "trip")).ok(&admin).await;
+    drop(guard);
+    assert_eq!(last_audit(&admin).await["status"], 200);
+}
+
 #[tokio::test]
 async fn attempts_are_logged_without_raw_text_and_tokens() {
     let (_circuits, admin) = admin();

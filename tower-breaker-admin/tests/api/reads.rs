@@ -262,3 +262,17 @@ async fn rate_of_reads_is_limited_per_user() {
     read.ok(&admin).await;
     read.fail(&admin, 429).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn history_is_shown_if_it_is_asked_for() {
+    let (_circuits, admin) = admin();
+    tokio::time::sleep(std::time::Duration::from_millis(1_500)).await;
+    let search = Call::get(format!("{API}/circuits/search")).ok(&admin).await;
+    assert_eq!(search["history"]["states"], "cc");
+    for (query, states) in
+        [("", Value::Null), ("&history=false", Value::Null), ("&history=true", "cc".into())]
+    {
+        let list = Call::get(format!("{API}/circuits?q=search{query}")).ok(&admin).await;
+        assert_eq!(list["circuits"][0]["history"]["states"], states, "{query}");
+    }
+}

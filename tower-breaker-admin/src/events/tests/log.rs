@@ -2,7 +2,9 @@
 
 use bytes::Bytes;
 
+use super::super::inbox::{Entry, Inbox};
 use super::super::log::{Cursor, Log, Next};
+use super::audit_entry;
 
 fn item(bytes: usize) -> Bytes {
     vec![b'x'; bytes].into()
@@ -81,4 +83,36 @@ fn streams_keep_few_snapshots_alive() {
     assert_eq!(log.written_bytes(), 2_000 + 100);
     log.begin_second(false);
     assert_eq!(log.written_bytes(), 0);
+}
+
+fn inbox(entries: usize) -> Inbox {
+    let mut inbox = Inbox::default();
+    for _ in 0..entries {
+        inbox.push(Entry::Audit(audit_entry("search")));
+    }
+    inbox
+}
+
+#[test]
+fn many_entries_are_sent_in_several_frames() {
+    let mut log = Log::new(1);
+    let mut cursor = log.open(None);
+    log.add_snapshot(vec![Bytes::from_static(b"s")]);
+    log.add_entries(inbox(64), true);
+    log.add_entries(inbox(65), true);
+    assert_eq!(read(&mut log, &mut cursor), "seee");
+}
+
+#[test]
+fn entries_that_a_stream_has_are_not_repeated_after_an_interruption() {
+    let mut log = Log::new(1);
+    let mut cursor = log.open(None);
+    log.add_snapshot(vec![Bytes::from_static(b"s")]);
+    assert_eq!(read(&mut log, &mut cursor), "s");
+    log.add_entries(inbox(1), true);
+    assert_eq!(read(&mut log, &mut cursor), "e");
+    log.interrupt();
+    assert_eq!(read(&mut log, &mut cursor), "!");
+    log.add_snapshot(vec![Bytes::from_static(b"s")]);
+    assert_eq!(read(&mut log, &mut cursor), "s");
 }
