@@ -78,7 +78,7 @@ async fn page_in_fleet(store: &MemoryStore) -> (Server, Page) {
     assert!(fleet.ready(Duration::from_secs(10)).await);
     let page = Page::log_in(&server.url(), OPERATOR).await;
     page.wait_for_text("#fleet", "Fleet shop").await;
-    page.wait_for_text(".card", "1 process vote").await;
+    page.wait_for_text(".card", "0 of 1 vote to open").await;
     (server, page)
 }
 
