@@ -299,8 +299,15 @@ impl Follower {
     }
 
     /// Whether the circuit is open or half-open, and no command of the fleet opened it.
+    ///
+    /// A circuit that is half-open after an override has not been open: its last trip is over.
     fn has_local_evidence(&self, status: &Status) -> bool {
-        let is_unclosed = matches!(status.state, CircuitState::Open | CircuitState::HalfOpen);
+        let was_open = |last: &Transition| last.from == CircuitState::Open;
+        let is_unclosed = match status.state {
+            CircuitState::Open => true,
+            CircuitState::HalfOpen => status.last_transition.as_ref().is_some_and(was_open),
+            _ => false,
+        };
         is_unclosed
             && status
                 .last_trip

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tower_breaker::{Mode, Verdict};
-use tower_breaker_fleet::{FleetState, Quorum};
+use tower_breaker_fleet::{FleetAction, FleetOperation, FleetState, Quorum};
 
 use super::*;
 
@@ -139,6 +139,23 @@ async fn pool_opens_after_the_calls_of_one_tick_and_one_round_trip() {
     let in_flight = (ROUND_TRIP + TICK).as_millis() as u64 / 10;
     let failures = pool.admitted() - before;
     assert!((5..=5 + in_flight).contains(&failures), "{failures}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn released_override_of_a_worker_is_no_vote() {
+    let mut pool = Processes::start_with(3, pool).await;
+    pool.all[0].circuit.trip().unwrap();
+    pool.run(seconds(1)).await;
+    assert_eq!(pool.states(), [CircuitState::Open; 3], "a trip is a vote");
+    pool.all[0].fleet.operate(NAME, FleetOperation::new(FleetAction::Reset)).await.unwrap();
+    pool.settle().await;
+    assert_eq!(pool.states(), [CircuitState::Closed; 3]);
+    // The worker is half-open because of the override, not because of its last trip.
+    pool.all[0].circuit.force_open().unwrap();
+    pool.all[0].circuit.release();
+    // No call decides it.
+    sleep(seconds(20)).await;
+    assert_eq!(pool.states(), [CircuitState::HalfOpen, CircuitState::Closed, CircuitState::Closed]);
 }
 
 #[tokio::test(start_paused = true)]
