@@ -131,6 +131,9 @@ impl Log {
             self.number += inbox.dropped;
             self.replay.clear();
             self.interrupt();
+        } else if !has_streams {
+            // No item has these entries. So a snapshot from before them is not up to date.
+            self.interrupt();
         }
         let mut entries = inbox.entries;
         while !entries.is_empty() {

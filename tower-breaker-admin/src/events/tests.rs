@@ -336,6 +336,23 @@ async fn resumed_stream_gets_no_snapshot_older_than_its_last_event() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn resume_in_the_second_of_a_snapshot_replays_what_was_missed() {
+    let registry = registry(&["search"]);
+    let hub = hub(&registry, true);
+    let client = opened(&hub).await;
+    // This snapshot is of the current second.
+    let mut other = open(&hub, None);
+    sleep(SECOND / 10).await;
+    let last = other.read().await.pop().unwrap();
+    drop((client, other));
+    registry.trip("search").unwrap();
+    sleep(SECOND / 10).await;
+    let mut client = open(&hub, last.id.as_deref());
+    sleep(2 * SECOND).await;
+    assert_eq!(kinds(&client.read().await)[..3], ["hello", "transition", "circuits"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn events_while_no_sampler_runs_are_replayed() {
     let registry = registry(&["search"]);
     let hub = hub(&registry, false);
