@@ -30,7 +30,7 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Serve the API, its documentation at /docs, and the administration page at /admin
     Serve(ServeArgs),
-    /// Show an outage, an operator, a killed server and its restart in 10 seconds
+    /// Show an outage, an operator, a killed server and its restart in 7 seconds
     Demo(DemoArgs),
     /// Print the OpenAPI document
     Openapi,

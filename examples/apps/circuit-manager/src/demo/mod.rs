@@ -57,7 +57,11 @@ impl Story {
         if self.json {
             return print(json!({ "request": request, "status": status, "body": body }));
         }
-        print(format_args!("  {request}\n    {status} {body}"))
+        let (Some(state), Some(opened_at)) = (body["state"].as_str(), body["opened_at"].as_str()) else {
+            return print(format_args!("  {request}\n    {status} {body}"));
+        };
+        let failures = &body["failure_count"];
+        print(format_args!("  {request}\n    {status} {state} since {opened_at}, {failures} failures"))
     }
 
     fn fact(self, text: &str) -> Result<()> {
