@@ -9,6 +9,53 @@ use crate::store::{ProbeOutcome, StoreErrorKind};
 #[cfg(feature = "tracing")]
 const TARGET: &str = "tower_breaker_fleet";
 
+#[cfg(feature = "metrics")]
+mod names {
+    use metrics::Unit;
+
+    pub(super) const ATTACHED: &str = "tower_breaker_fleet_attached";
+    pub(super) const MEMBERS: &str = "tower_breaker_fleet_members";
+    pub(super) const OPEN_MEMBERS: &str = "tower_breaker_fleet_open_members";
+    pub(super) const VOTES: &str = "tower_breaker_fleet_votes";
+    #[cfg(feature = "keyed")]
+    pub(super) const KEYS: &str = "tower_breaker_fleet_keys";
+    pub(super) const ERRORS: &str = "tower_breaker_fleet_errors_total";
+    pub(super) const PROBES: &str = "tower_breaker_fleet_probes_total";
+    pub(super) const SYNC_TIME: &str = "tower_breaker_fleet_sync_seconds";
+
+    /// Describes all metrics to the recorder.
+    pub(super) fn describe() {
+        metrics::describe_gauge!(ATTACHED, "Whether the store of the fleet answers: 1, or 0.");
+        metrics::describe_gauge!(MEMBERS, Unit::Count, "Processes that share the circuit.");
+        metrics::describe_gauge!(
+            OPEN_MEMBERS,
+            Unit::Count,
+            "Processes whose circuit is open on local evidence."
+        );
+        metrics::describe_gauge!(VOTES, Unit::Count, "Processes that vote to open the circuit.");
+        #[cfg(feature = "keyed")]
+        metrics::describe_gauge!(
+            KEYS,
+            Unit::Count,
+            "Keys of the circuits by key that take part in the fleet."
+        );
+        metrics::describe_counter!(ERRORS, Unit::Count, "Errors of the store, by kind.");
+        metrics::describe_counter!(
+            PROBES,
+            Unit::Count,
+            "Probes that this process sent for the fleet, by outcome."
+        );
+        metrics::describe_histogram!(
+            SYNC_TIME,
+            Unit::Seconds,
+            "Time until the store replied to a heartbeat."
+        );
+    }
+}
+
+#[cfg(feature = "metrics")]
+use self::names::*;
+
 /// Records that the connection to the store was lost, once for each loss.
 pub(crate) fn detached(namespace: &str, error: &str) {
     attached(namespace, false);
@@ -58,18 +105,22 @@ pub(crate) fn key_is_local(layer: &str, max_keys: usize, problem: &str) {
 #[cfg(feature = "keyed")]
 pub(crate) fn keys(layer: &'static str, count: usize) {
     #[cfg(feature = "metrics")]
-    metrics::gauge!("tower_breaker_fleet_keys", "circuit" => layer).set(count as f64);
+    metrics::gauge!(KEYS, "circuit" => layer).set(count as f64);
     #[cfg(not(feature = "metrics"))]
     let _ = (layer, count);
 }
 
+/// Records whether the store answers.
+///
+/// A program may install its recorder at any time, so this also describes the metrics. A repeated
+/// description changes nothing.
 pub(crate) fn attached(namespace: &str, attached: bool) {
     #[cfg(feature = "metrics")]
-    metrics::gauge!("tower_breaker_fleet_attached", "namespace" => namespace.to_owned()).set(if attached {
-        1.0
-    } else {
-        0.0
-    });
+    {
+        describe();
+        let value = if attached { 1.0 } else { 0.0 };
+        metrics::gauge!(ATTACHED, "namespace" => namespace.to_owned()).set(value);
+    }
     #[cfg(not(feature = "metrics"))]
     let _ = (namespace, attached);
 }
@@ -77,9 +128,9 @@ pub(crate) fn attached(namespace: &str, attached: bool) {
 pub(crate) fn members(circuit: &'static str, members: Members) {
     #[cfg(feature = "metrics")]
     {
-        metrics::gauge!("tower_breaker_fleet_members", "circuit" => circuit).set(members.count);
-        metrics::gauge!("tower_breaker_fleet_open_members", "circuit" => circuit).set(members.open);
-        metrics::gauge!("tower_breaker_fleet_votes", "circuit" => circuit).set(members.votes);
+        metrics::gauge!(MEMBERS, "circuit" => circuit).set(members.count);
+        metrics::gauge!(OPEN_MEMBERS, "circuit" => circuit).set(members.open);
+        metrics::gauge!(VOTES, "circuit" => circuit).set(members.votes);
     }
     #[cfg(not(feature = "metrics"))]
     let _ = (circuit, members);
@@ -93,7 +144,7 @@ pub(crate) fn error(kind: StoreErrorKind) {
             StoreErrorKind::Refused => "refused",
             StoreErrorKind::Invalid => "invalid",
         };
-        metrics::counter!("tower_breaker_fleet_errors_total", "kind" => kind).increment(1);
+        metrics::counter!(ERRORS, "kind" => kind).increment(1);
     }
     #[cfg(not(feature = "metrics"))]
     let _ = kind;
@@ -107,8 +158,7 @@ pub(crate) fn probe(circuit: &'static str, outcome: ProbeOutcome) {
             ProbeOutcome::Failure => "failure",
             ProbeOutcome::Neutral => "neutral",
         };
-        metrics::counter!("tower_breaker_fleet_probes_total", "circuit" => circuit, "outcome" => outcome)
-            .increment(1);
+        metrics::counter!(PROBES, "circuit" => circuit, "outcome" => outcome).increment(1);
     }
     #[cfg(not(feature = "metrics"))]
     let _ = (circuit, outcome);
@@ -116,7 +166,7 @@ pub(crate) fn probe(circuit: &'static str, outcome: ProbeOutcome) {
 
 pub(crate) fn sync_time(time: Duration) {
     #[cfg(feature = "metrics")]
-    metrics::histogram!("tower_breaker_fleet_sync_seconds").record(time);
+    metrics::histogram!(SYNC_TIME).record(time);
     #[cfg(not(feature = "metrics"))]
     let _ = time;
 }

@@ -1,6 +1,6 @@
 //! The metrics.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -10,19 +10,28 @@ use ::metrics::{
 
 use super::*;
 
-/// A recorder that keeps the values of counters and gauges, and the names of histograms.
+/// A recorder that keeps the values of counters and gauges, the names of histograms, and the names
+/// of all metrics with a description.
 #[derive(Default)]
-struct Values(Mutex<BTreeMap<String, Arc<AtomicU64>>>);
+struct Values {
+    values: Mutex<BTreeMap<String, Arc<AtomicU64>>>,
+    described: Mutex<BTreeSet<String>>,
+}
 
 impl Values {
     fn value(&self, key: &Key) -> Arc<AtomicU64> {
         let labels: Vec<_> = key.labels().map(|label| format!("{}={}", label.key(), label.value())).collect();
         let name = format!("{}{{{}}}", key.name(), labels.join(","));
-        Arc::clone(self.0.lock().unwrap().entry(name).or_default())
+        Arc::clone(self.values.lock().unwrap().entry(name).or_default())
     }
 
     fn load(&self, name: &str) -> Option<u64> {
-        self.0.lock().unwrap().get(name).map(|value| value.load(Ordering::Relaxed))
+        self.values.lock().unwrap().get(name).map(|value| value.load(Ordering::Relaxed))
+    }
+
+    fn describe(&self, name: &KeyName, text: &str) {
+        assert!(!text.is_empty());
+        self.described.lock().unwrap().insert(name.as_str().to_owned());
     }
 
     fn gauge(&self, name: &str) -> Option<f64> {
@@ -31,9 +40,17 @@ impl Values {
 }
 
 impl Recorder for Values {
-    fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
-    fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
-    fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn describe_counter(&self, name: KeyName, _: Option<Unit>, text: SharedString) {
+        self.describe(&name, &text);
+    }
+
+    fn describe_gauge(&self, name: KeyName, _: Option<Unit>, text: SharedString) {
+        self.describe(&name, &text);
+    }
+
+    fn describe_histogram(&self, name: KeyName, _: Option<Unit>, text: SharedString) {
+        self.describe(&name, &text);
+    }
 
     fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
         Counter::from_arc(self.value(key))
@@ -80,6 +97,11 @@ fn metrics_show_the_connection_votes_probes_and_errors() {
         assert_eq!(values.gauge("tower_breaker_fleet_attached{namespace=default}"), Some(0.0));
         let errors = "tower_breaker_fleet_errors_total{kind=unreachable}";
         assert!(values.load(errors).is_some_and(|errors| errors >= 3));
+        let described = values.described.lock().unwrap();
+        for name in values.values.lock().unwrap().keys() {
+            let (name, _) = name.split_once('{').unwrap();
+            assert!(!name.starts_with("tower_breaker_fleet") || described.contains(name), "{name}");
+        }
     });
 }
 
