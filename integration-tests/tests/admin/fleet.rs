@@ -39,7 +39,7 @@ async fn fleet_action_changes_all_processes_and_outage_is_shown() {
 
     let page = Page::log_in(&server.url(), OPERATOR).await;
     page.wait_for_text("#fleet", "Fleet shop").await;
-    page.wait_for_text(".card", "0 of 2").await;
+    page.wait_for_text(".card", "open in 0 of 2 processes").await;
     page.act("Force open", "search", "the provider asked us to stop").await;
     let elsewhere = other.get("search").unwrap();
     wait_for_state(&elsewhere, CircuitState::ForcedOpen).await;
@@ -78,8 +78,30 @@ async fn page_in_fleet(store: &MemoryStore) -> (Server, Page) {
     assert!(fleet.ready(Duration::from_secs(10)).await);
     let page = Page::log_in(&server.url(), OPERATOR).await;
     page.wait_for_text("#fleet", "Fleet shop").await;
-    page.wait_for_text(".card", "0 of 1 vote to open").await;
+    page.wait_for_text(".card", "open in 0 of 1 process").await;
     (server, page)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn card_shows_in_how_many_processes_the_circuit_is_open() {
+    let store = MemoryStore::new();
+    let (_server, page) = page_in_fleet(&store).await;
+    let there = join(&store, "there");
+    let other = registry(&["search"]);
+    there.share_registry(&other).unwrap();
+    page.wait_for_card("search", "open in 0 of 2 processes · 0 of 2 votes").await;
+
+    other.get("search").unwrap().trip_for(Duration::from_secs(5)).unwrap();
+    page.wait_for_card("search", "open in 1 of 2 processes · 1 of 2 votes").await;
+    page.click(".card button", "search").await;
+    page.wait_for_text("#detail", "Open in1 of 2 processes").await;
+    // Its time is over, and no call has probed the server: it still votes.
+    page.wait_for_card("search", "open in 0 of 2 processes · 1 of 2 votes").await;
+    page.wait_for_text("#detail", "Open in0 of 2 processes").await;
+    page.click("#deeds button", "Trip: search").await;
+    page.submit("Trip", "the provider asked us to stop").await;
+    page.wait_for_card("search", "open in all 2 processes").await;
+    assert_eq!(page.errors().await, []);
 }
 
 #[tokio::test(flavor = "multi_thread")]
