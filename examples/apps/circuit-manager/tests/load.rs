@@ -128,14 +128,25 @@ async fn run_phase(manager: &Manager, plan: &Plan) -> Calls {
     calls
 }
 
-/// Waits until the writer has no change left.
-async fn written(manager: &Manager) -> StoreStatus {
+/// Waits until the table has the state of each agent, and nothing is pending.
+///
+/// # Panics
+///
+/// Panics if a state is still missing after a minute.
+async fn written(manager: &Manager, store: &Store) -> StoreStatus {
+    let expected: Vec<_> = manager.get_all_states().into_iter().collect();
+    let end = Instant::now() + Duration::from_secs(60);
     loop {
-        sleep(Duration::from_millis(50)).await;
         let status = manager.store_status().unwrap();
         if status.pending == 0 && status.reachable {
-            return status;
+            let states = states_in(store).await;
+            if states == expected {
+                return status;
+            }
+            assert!(Instant::now() < end, "{states:?} is not {expected:?}");
         }
+        assert!(Instant::now() < end, "{status:?}");
+        sleep(Duration::from_millis(50)).await;
     }
 }
 
@@ -158,19 +169,15 @@ async fn run(plan: &Plan) -> String {
     let writer = tokio::spawn(writer.run(shutdown.clone()));
 
     let with_database = run_phase(&manager, plan).await;
-    let status = written(&manager).await;
-    let expected: Vec<_> = manager.get_all_states().into_iter().collect();
-    assert_eq!(states_in(&store).await, expected);
+    let status = written(&manager, &store).await;
 
     server.kill();
     let without_database = run_phase(&manager, plan).await;
     let pending = manager.store_status().unwrap().pending;
     assert!(pending > 0);
     server.restart();
-    let after = written(&manager).await;
-    let expected: Vec<_> = manager.get_all_states().into_iter().collect();
-    assert_eq!(states_in(&store).await, expected);
-    assert_eq!(expected.len() as u64, plan.agents);
+    let after = written(&manager, &store).await;
+    assert_eq!(manager.get_all_states().len() as u64, plan.agents);
     shutdown.cancel();
     writer.await.unwrap();
 

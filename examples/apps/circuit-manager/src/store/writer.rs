@@ -13,7 +13,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tower_breaker::telemetry::{Missed, Transition, Transitions};
-use tower_breaker::{BreakerConfig, Circuit, Clock, ConfigError, Verdict};
+use tower_breaker::{BreakerConfig, Circuit, Clock, ConfigError, Rejection, Verdict};
 use tower_jitter_retry::RetryPolicy;
 use utoipa::ToSchema;
 
@@ -359,6 +359,10 @@ impl StateWriter {
     /// Updates the status, and logs when the store is lost and when it is back.
     fn report(&self, result: anyhow::Result<()>) {
         let pending = self.pending.len();
+        // The rejection by the store's circuit does not say why the store fails.
+        if result.as_ref().is_err_and(anyhow::Error::is::<Rejection>) {
+            return self.status.send_modify(|status| status.pending = pending);
+        }
         let error = result.err().map(|error| format!("{error:#}"));
         self.status.send_modify(|status| {
             match (&status.last_error, &error) {
