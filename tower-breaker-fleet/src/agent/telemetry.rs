@@ -53,8 +53,10 @@ mod names {
     }
 }
 
+#[cfg(all(feature = "keyed", feature = "metrics"))]
+use self::names::KEYS;
 #[cfg(feature = "metrics")]
-use self::names::*;
+use self::names::{ATTACHED, ERRORS, MEMBERS, OPEN_MEMBERS, PROBES, SYNC_TIME, VOTES, describe};
 
 /// Records that the connection to the store was lost, once for each loss.
 pub(crate) fn detached(namespace: &str, error: &str) {
