@@ -139,11 +139,11 @@ async fn written(manager: &Manager, store: &Store) -> StoreStatus {
     loop {
         let status = manager.store_status().unwrap();
         if status.pending == 0 && status.reachable {
-            let states = states_in(store).await;
-            if states == expected {
+            let stored = states_in(store).await;
+            if stored == expected {
                 return status;
             }
-            assert!(Instant::now() < end, "{states:?} is not {expected:?}");
+            assert!(Instant::now() < end, "{stored:?} is not {expected:?}");
         }
         assert!(Instant::now() < end, "{status:?}");
         sleep(Duration::from_millis(50)).await;
