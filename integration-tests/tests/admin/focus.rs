@@ -99,9 +99,11 @@ async fn focused_control_is_not_covered() {
     let server = Server::start(&names).await;
     let page = Page::log_in(&server.url(), OPERATOR).await;
     page.browser.resize(420, 640).await;
-    // The message at the bottom stays while the test uses the page.
-    page.act("Trip", "circuit-10", "test").await;
-    page.wait_for_text(".toast", "Tripped").await;
+    // The messages at the bottom stay while the test uses the page.
+    for circuit in ["circuit-10", "circuit-11", "circuit-12"] {
+        page.act("Force closed", circuit, "test").await;
+    }
+    page.browser.wait_for("return document.querySelectorAll('.toast').length === 3", &[]).await;
     for (first, last, back) in [("circuit-10", "circuit-21", false), ("circuit-21", "circuit-10", true)] {
         page.focus(".card .name", first).await;
         let mut covered = Vec::new();
