@@ -339,7 +339,9 @@ fn expected_epoch(headers: &HeaderMap) -> Result<Option<u64>, Problem> {
     }
     let text = value.to_str().ok().filter(|_| next.is_none());
     let quoted = text.and_then(|text| text.strip_prefix('"')?.strip_suffix('"'));
-    match quoted.and_then(|epoch| epoch.parse().ok()) {
+    // `parse` accepts a sign.
+    let digits = quoted.filter(|epoch| epoch.bytes().all(|byte| byte.is_ascii_digit()));
+    match digits.and_then(|epoch| epoch.parse().ok()) {
         Some(epoch) => Ok(Some(epoch)),
         None => Err(Problem::bad_request(format_args!(
             "`if-match` is {value:?}; allowed is `*`, or an epoch in quotes, such as `\"7\"`"

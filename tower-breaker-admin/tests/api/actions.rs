@@ -108,7 +108,7 @@ async fn if_match_applies_only_in_its_epoch() {
     let reset = Call::act(action("search", "reset"));
     reset.clone().header("if-match", "*").ok(&admin).await;
     reset.header("if-match", "\"2\"").ok(&admin).await;
-    for wrong in ["2", "W/\"2\"", "\"2\", \"3\"", "\"x\"", "\"-1\"", "\"\"", "", "\""] {
+    for wrong in ["2", "\"+2\"", "W/\"2\"", "\"2\", \"3\"", "\"x\"", "\"-1\"", "\"\"", "", "\""] {
         let detail = trip.clone().header("if-match", wrong).fail(&admin, 400).await;
         assert!(detail.starts_with("`if-match` is \""), "{detail}");
         assert!(detail.ends_with("; allowed is `*`, or an epoch in quotes, such as `\"7\"`"), "{detail}");
