@@ -1,7 +1,7 @@
 //! The commands `status` and `reset`.
 
 use serde_json::{Value, json};
-use test_servers::Redis;
+use test_servers::{Redis, Tls};
 
 use super::support::{Setup, run};
 
@@ -64,6 +64,19 @@ async fn store_that_does_not_answer_exits_with_3() {
         assert_eq!(finished.code, Some(3), "{finished:?}");
         assert!(finished.stderr.contains("error: the store of the fleet is unreachable"), "{finished:?}");
     }
+}
+
+#[tokio::test]
+async fn worker_connects_to_redis_with_tls() {
+    let setup = Setup::new().await;
+    setup.llm.set_faults(|_, _| None);
+    let tls = Tls::new();
+    let redis = Redis::start_tls(&tls);
+    let (url, authority) = (redis.tcp_url(), setup.write("authority.pem", &tls.ca_pem()));
+    let arguments = ["--redis", &url, "--calls", "1", "--ready-within", "60", "--json"];
+    let finished = setup.run(&arguments, &[("SSL_CERT_FILE", &authority)]).await;
+    assert_eq!(finished.code, Some(0), "{finished:?}");
+    assert!(finished.stdout.contains(r#""attached":true"#), "{finished:?}");
 }
 
 #[tokio::test]
