@@ -61,7 +61,7 @@ pub(super) async fn play() -> Result<(), BoxError> {
 
 fn explain(folder: &TempDir, llm: &Llm) {
     line("Two worker processes call an LLM API through one circuit breaker. Five consecutive");
-    line("failures of both together open it for 4 s, and two successful probes close it.");
+    line("failures of both together open it for 6 s, and two successful probes close it.");
     line(format_args!("The API is part of this demo: {}", llm.url()));
     let folder = folder.path().display();
     line(format_args!("The workers share files in {folder}, because the demo needs no Redis."));

@@ -46,7 +46,7 @@ impl Workers {
 
     /// Starts a process, and prints its command line.
     pub(super) fn start(&mut self, name: &'static str) -> Result<(), BoxError> {
-        let words = ["run", "--instance", name, "--reset-timeout", "4", "--interval", "0.4"];
+        let words = ["run", "--instance", name, "--reset-timeout", "6", "--interval", "0.4"];
         line(format_args!("   $ worker {} --max-attempts 1 …", words.join(" ")));
         let mut child = Command::new(env::current_exe()?)
             .args(words)
