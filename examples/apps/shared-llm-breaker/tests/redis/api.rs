@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use shared_llm_breaker::llm::{LlmClient, LlmConfig, LlmError};
 use shared_llm_breaker::{CircuitBreaker, CircuitState};
-use test_servers::{Llm, LlmFault, Redis};
-use tokio::time::Instant;
+use test_servers::{Action, Llm, LlmFault, Redis};
+use tokio::time::{Instant, timeout};
 
-use super::support::{settings, start};
+use super::support::{PATIENCE, fail_times, settings, start};
 
 /// An API that replies to each prompt with `reply`, and a client whose breaker is in Redis.
 struct Setup {
@@ -92,9 +92,17 @@ async fn streams_that_break_off_open_the_circuit() {
 }
 
 #[tokio::test]
+async fn error_event_of_a_stream_is_the_error_of_the_call() {
+    let setup = Setup::new(|_| {}).await;
+    let error = setup.fail(LlmFault::ErrorInStream).await;
+    assert_eq!(error.to_string(), "The server had an error while it processed your request");
+    assert_eq!(error.kind().as_str(), "server");
+}
+
+#[tokio::test]
 async fn stalled_stream_times_out_and_counts_as_failure() {
     let setup = Setup::new(|config| config.timeout = Duration::from_millis(200)).await;
-    let error = setup.fail(LlmFault::StalledBody).await;
+    let error = timeout(PATIENCE, setup.fail(LlmFault::StalledBody)).await.unwrap();
     assert_eq!(error.kind().as_str(), "timeout", "{error}");
     assert_eq!(setup.breaker.fail_counter(), 1);
 }
@@ -151,6 +159,19 @@ async fn each_attempt_counts_and_no_attempt_follows_the_opening() {
 }
 
 #[tokio::test]
+async fn call_that_opens_the_circuit_does_not_wait_for_the_next_attempt() {
+    let setup = Setup::new(|config| {
+        (config.max_attempts, config.max_retry_after) = (2, Duration::from_secs(7200));
+    })
+    .await;
+    fail_times(&setup.breaker, 4).await;
+    setup.llm.http().script([Action::status(503).header("retry-after", "3600")]);
+    let call = timeout(PATIENCE, setup.client.complete("Hello")).await.expect("the call waits for the hint");
+    assert_eq!(call.unwrap_err().kind().as_str(), "unavailable");
+    assert_eq!(setup.breaker.state(), CircuitState::Open);
+}
+
+#[tokio::test]
 async fn errors_of_the_request_are_answers_of_a_healthy_api() {
     let setup = Setup::new(|_| {}).await;
     for fault in [LlmFault::InvalidKey, LlmFault::BadRequest, LlmFault::UnknownModel] {
@@ -166,7 +187,7 @@ async fn errors_of_the_request_are_answers_of_a_healthy_api() {
 #[tokio::test]
 async fn key_is_in_no_error() {
     let setup = Setup::new(|_| {}).await;
-    let action = test_servers::Action::status(401).body(r#"{"error":{"message":"wrong key sk-secret"}}"#);
+    let action = Action::status(401).body(r#"{"error":{"message":"wrong key sk-secret"}}"#);
     setup.llm.http().script([action]);
     let error = setup.client.complete("Hello").await.unwrap_err();
     assert_eq!(error.to_string(), "401 Unauthorized: wrong key ***");

@@ -3,14 +3,18 @@
 use std::future::ready;
 use std::time::Duration;
 
-use shared_llm_breaker::CircuitState;
+use shared_llm_breaker::{CircuitBreaker, CircuitState};
 use test_servers::Redis;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::support::{
     CallError, RESET_TIMEOUT, fail, fail_times, rejection, settings, start, succeed, until_admitted,
     until_state,
 };
+
+type Outcome = Result<&'static str, CallError>;
 
 #[tokio::test]
 async fn starts_closed() {
@@ -93,6 +97,54 @@ async fn failure_in_half_open_reopens() {
     assert_eq!(breaker.state(), CircuitState::HalfOpen);
     until_admitted(async || succeed(&breaker).await).await.unwrap();
     until_state(&breaker, CircuitState::Closed).await;
+}
+
+/// Starts a call whose outcome is sent later.
+async fn slow_call(breaker: &CircuitBreaker) -> (oneshot::Sender<Outcome>, JoinHandle<Outcome>) {
+    let (begun, has_begun) = oneshot::channel();
+    let (finish, finished) = oneshot::channel();
+    let breaker = breaker.clone();
+    let call = tokio::spawn(async move {
+        let call = async {
+            begun.send(()).unwrap();
+            finished.await.unwrap()
+        };
+        breaker.call(call).await
+    });
+    has_begun.await.unwrap();
+    (finish, call)
+}
+
+#[tokio::test]
+async fn outcome_from_before_the_opening_changes_nothing() {
+    let redis = Redis::start();
+    let breaker = start(&redis.url(), "api", settings("a")).await;
+    let (finish_failure, failing) = slow_call(&breaker).await;
+    let (finish_success, succeeding) = slow_call(&breaker).await;
+    fail_times(&breaker, 5).await;
+    until_admitted(async || succeed(&breaker).await).await.unwrap();
+
+    finish_success.send(Ok("late reply")).unwrap();
+    assert_eq!(succeeding.await.unwrap().unwrap(), "late reply");
+    finish_failure.send(Err(CallError::Failed("late error"))).unwrap();
+    assert_eq!(failing.await.unwrap().unwrap_err().to_string(), "late error");
+    // The success is no second probe, and the failure does not open the circuit again.
+    assert_eq!((breaker.state(), breaker.fail_counter()), (CircuitState::HalfOpen, 0));
+    until_admitted(async || succeed(&breaker).await).await.unwrap();
+    until_state(&breaker, CircuitState::Closed).await;
+}
+
+#[tokio::test]
+async fn panic_of_a_call_counts_and_propagates() {
+    let redis = Redis::start();
+    let breaker = start(&redis.url(), "api", settings("a")).await;
+    let panicking = breaker.clone();
+    let call = tokio::spawn(async move {
+        let call = async { panic!("no reply") };
+        let _: Outcome = panicking.call(call).await;
+    });
+    assert!(call.await.unwrap_err().is_panic());
+    assert_eq!(breaker.fail_counter(), 1);
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use super::log;
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How long circuits stay open.
-pub(crate) const RESET_TIMEOUT: Duration = Duration::from_millis(300);
+pub(crate) const RESET_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// An error of a call, or a rejection.
 #[derive(Debug)]
