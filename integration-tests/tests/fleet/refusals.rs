@@ -126,10 +126,17 @@ async fn postgres_names_the_missing_step() {
     .await;
     refused(postgres(&server.url_as("reader", "secret")), "read-only replica").await;
 
-    let version = "CREATE OR REPLACE FUNCTION tower_breaker.breaker_version() RETURNS int \
-         LANGUAGE sql AS 'SELECT 2'";
-    execute(&url, version).await;
-    refused(postgres(&url), "has version 2, and this process knows only 1").await;
+    for (version, advice) in [
+        (1, "has version 1, and this process needs 2; run `PostgresStore::migrate`"),
+        (3, "has version 3, and this process knows only 2"),
+    ] {
+        let function = format!(
+            "CREATE OR REPLACE FUNCTION tower_breaker.breaker_version() RETURNS int \
+             LANGUAGE sql AS 'SELECT {version}'"
+        );
+        execute(&url, &function).await;
+        refused(postgres(&url), advice).await;
+    }
 }
 
 #[tokio::test]
