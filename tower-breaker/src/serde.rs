@@ -13,7 +13,7 @@ pub(crate) mod snapshot;
 
 #[cfg(feature = "schemars")]
 use std::borrow::Cow;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use ::serde::ser::{SerializeMap, SerializeStruct};
 use ::serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -39,8 +39,14 @@ pub(crate) fn optional_seconds<S: Serializer>(duration: &Option<Duration>, to: S
 }
 
 /// Writes a wall-clock time in the format of RFC 3339.
-pub(crate) fn time<S: Serializer>(time: &std::time::SystemTime, to: S) -> Result<S::Ok, S::Error> {
-    to.collect_str(&humantime::format_rfc3339_millis(*time))
+pub(crate) fn time<S: Serializer>(time: &SystemTime, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(&humantime::format_rfc3339_millis(with_four_digits(*time)))
+}
+
+/// Limits a time to the years 1970 to 9999, outside of which `humantime` panics.
+fn with_four_digits(time: SystemTime) -> SystemTime {
+    const LAST: Duration = Duration::from_secs(253_402_300_799);
+    SystemTime::UNIX_EPOCH + time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().min(LAST)
 }
 
 /// Writes a fault as its axes.
@@ -208,6 +214,19 @@ mod tests {
         assert_eq!(from_json(&json).as_ref(), Ok(config), "{json}");
         let toml = toml::to_string(config).unwrap();
         assert_eq!(from_toml(&toml).as_ref(), Ok(config), "{toml}");
+    }
+
+    #[test]
+    fn times_outside_of_the_years_1970_to_9999_are_limited() {
+        let text = |time: SystemTime| {
+            let mut text = Vec::new();
+            super::time(&time, &mut serde_json::Serializer::new(&mut text)).unwrap();
+            String::from_utf8(text).unwrap()
+        };
+        let later = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        assert_eq!(text(SystemTime::UNIX_EPOCH - Duration::from_secs(1)), r#""1970-01-01T00:00:00.000Z""#);
+        assert_eq!(text(later(253_402_300_799)), r#""9999-12-31T23:59:59.000Z""#);
+        assert_eq!(text(later(253_402_300_800)), r#""9999-12-31T23:59:59.000Z""#);
     }
 
     #[test]

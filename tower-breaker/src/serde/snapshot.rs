@@ -99,17 +99,15 @@ fn name(text: &str) -> StrDeserializer<'_, AnyError> {
 
 /// A wall-clock time in the format of RFC 3339, with nanoseconds.
 pub(crate) mod time {
-    use std::time::{Duration, SystemTime};
+    use std::time::SystemTime;
 
     use ::serde::de::Error;
     use ::serde::{Deserialize, Deserializer, Serializer};
 
-    pub(crate) fn serialize<S: Serializer>(time: &SystemTime, to: S) -> Result<S::Ok, S::Error> {
-        // Outside of the years 1970 to 9999, formatting panics.
-        const LAST: Duration = Duration::from_secs(253_402_300_799);
+    use crate::serde::with_four_digits;
 
-        let since_epoch = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().min(LAST);
-        to.collect_str(&humantime::format_rfc3339_nanos(SystemTime::UNIX_EPOCH + since_epoch))
+    pub(crate) fn serialize<S: Serializer>(time: &SystemTime, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(&humantime::format_rfc3339_nanos(with_four_digits(*time)))
     }
 
     pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<SystemTime, D::Error> {
