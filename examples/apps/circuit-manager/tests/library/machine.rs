@@ -50,10 +50,10 @@ fn opens_on_failure_rate_after_enough_calls() {
         manager.record_success(AGENT).unwrap();
         manager.record_failure(AGENT).unwrap();
     }
-    manager.record_success(AGENT).unwrap();
+    manager.record_failure(AGENT).unwrap();
     assert!(manager.is_closed(AGENT), "9 calls are not enough for the rate");
     manager.record_failure(AGENT).unwrap();
-    assert!(manager.is_open(AGENT), "5 of 10 calls have failed");
+    assert!(manager.is_open(AGENT), "6 of 10 calls have failed");
 }
 
 #[test]

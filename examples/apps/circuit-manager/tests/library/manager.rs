@@ -8,6 +8,7 @@ use std::time::Duration;
 use circuit_manager::manager::{Manager, ManagerError};
 use circuit_manager::settings::CircuitSettings;
 use tokio::task::{JoinSet, yield_now};
+use tokio::time::timeout;
 use tower::{Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_breaker::CircuitState::{Closed, ForcedOpen, HalfOpen, Open};
 use tower_breaker::{BreakerLayer, CircuitState, Clock};
@@ -146,9 +147,12 @@ async fn async_callback_continues_after_error_and_panic() {
     fail(&manager, 5);
     manager.reset(AGENT).unwrap();
     fail(&manager, 5);
-    while seen.lock().unwrap().len() < 3 {
-        yield_now().await;
-    }
+    let three_calls = async {
+        while seen.lock().unwrap().len() < 3 {
+            yield_now().await;
+        }
+    };
+    timeout(Duration::from_secs(60), three_calls).await.expect("the task goes on");
     assert_eq!(*seen.lock().unwrap(), [Open, Closed, Open]);
 }
 

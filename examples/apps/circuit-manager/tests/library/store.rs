@@ -11,12 +11,16 @@ use circuit_manager::store::{MemoryStore, Outage, Row, StateWriter, Store, Store
 use tempfile::TempDir;
 use test_servers::Postgres;
 use tokio::task::{JoinHandle, JoinSet, yield_now};
+use tokio::time::timeout;
 use tokio_postgres::NoTls;
 use tokio_util::sync::CancellationToken;
 use tower_breaker::CircuitState::{Closed, ForcedOpen, HalfOpen, Open};
 use tower_breaker::{CircuitState, Clock, ManualClock};
 
 use crate::support::{AGENT, fail};
+
+/// The longest wait for the writer. A machine with other work needs some seconds.
+const TIME_LIMIT: Duration = Duration::from_secs(60);
 
 /// A store, and what it needs.
 enum Backend {
@@ -108,9 +112,12 @@ impl Process {
         for _ in 0..10 {
             yield_now().await;
         }
-        while self.manager.store_status().unwrap().pending > 0 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        let nothing_is_pending = async {
+            while self.manager.store_status().unwrap().pending > 0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(TIME_LIMIT, nothing_is_pending).await.expect("the changes are written in time");
     }
 }
 
@@ -538,9 +545,12 @@ async fn paused_database_is_caught_up_with() {
     let process = Process::start_with(store.clone(), settings).await;
     server.pause();
     fail(&process.manager, 5);
-    while process.manager.store_status().unwrap().reachable {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    let is_lost = async {
+        while process.manager.store_status().unwrap().reachable {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(TIME_LIMIT, is_lost).await.expect("a statement times out");
     process.manager.reset(AGENT).unwrap();
     server.resume();
     process.written().await;
