@@ -50,15 +50,22 @@ async fn audit_has_each_acknowledged_action_after_sigkill() {
     for _ in 0..3 {
         let server = files.start().await;
         let applied = Arc::new(AtomicUsize::new(0));
-        let callers = agents.iter().map(|id| {
-            let url = server.url(&format!("/api/v1/circuits/{id}/action"));
-            let (client, applied) = (client(), Arc::clone(&applied));
+        let callers = agents.iter().enumerate().map(|(number, id)| {
+            let request = if number % 2 == 0 {
+                let url = server.url(&format!("/api/v1/circuits/{id}/action"));
+                client().post(url).json(&json!({ "action": "open" }))
+            } else {
+                let url = server.url(&format!("/admin/api/v1/circuits/{id}/actions/trip"));
+                let body = json!({ "reason": "a test", "scope": "process" });
+                client().post(url).header("x-tower-breaker", "1").json(&body)
+            };
+            let request = request.bearer_auth(OPERATOR);
+            let applied = Arc::clone(&applied);
             tokio::spawn(async move {
-                // Until the server is killed.
-                while let Ok(response) =
-                    client.post(&url).bearer_auth(OPERATOR).body(r#"{"action":"open"}"#).send().await
-                {
-                    assert_eq!(response.status(), 200);
+                // Until the server is killed. The page refuses attempts above a rate, and their
+                // records are in the audit, too.
+                while let Ok(response) = request.try_clone().unwrap().send().await {
+                    assert!([200, 429].contains(&response.status().as_u16()), "{}", response.status());
                     applied.fetch_add(1, Ordering::Relaxed);
                 }
             })

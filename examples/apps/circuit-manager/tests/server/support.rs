@@ -285,11 +285,16 @@ impl Socket {
 
     /// Returns the next frame that is neither ping nor pong.
     pub(crate) async fn next_frame(&mut self) -> Option<tungstenite::Result<Message>> {
-        loop {
-            let next = timeout(DEADLINE, self.0.next()).await.expect("a message arrives");
-            if !matches!(next, Some(Ok(Message::Ping(_) | Message::Pong(_)))) {
-                return next;
+        let is_content =
+            |frame: &tungstenite::Result<Message>| !matches!(frame, Ok(Message::Ping(_) | Message::Pong(_)));
+        let next = async {
+            loop {
+                match self.0.next().await {
+                    Some(frame) if !is_content(&frame) => {}
+                    other => return other,
+                }
             }
-        }
+        };
+        timeout(DEADLINE, next).await.expect("a message arrives")
     }
 }
