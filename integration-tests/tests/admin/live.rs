@@ -114,3 +114,22 @@ async fn circuit_is_open_until_reset_only_if_configured() {
     let notes = notes_of_openings(&page, &circuit, "Open until it is reset").await;
     assert!(notes.iter().all(|note| !note.contains("Probe in")), "{notes:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn override_with_an_end_is_never_shown_without_it() {
+    let server = Server::start(&["search"]).await;
+    let page = Page::log_in(&server.url(), OPERATOR).await;
+    let circuit = server.circuit("search");
+    page.wait_for_state("search", "closed").await;
+    page.browser.run(RECORD_NOTES, &[]).await;
+    for _ in 0..3 {
+        circuit.force_open_for(Duration::from_secs(600)).unwrap();
+        page.wait_for_card("search", "by the program · 9").await;
+        circuit.release();
+        circuit.reset().unwrap();
+        page.wait_for_card("search", "Closed for 1").await;
+    }
+    let notes = page.value("window.notes").await;
+    let has_end = |note: &serde_json::Value| !note.as_str().unwrap().contains("until released");
+    assert!(notes.as_array().unwrap().iter().all(has_end), "{notes}");
+}
