@@ -12,8 +12,6 @@ use tracing_subscriber::EnvFilter;
 fn main() -> io::Result<ExitCode> {
     let cli = Cli::parse();
     log(cli.command.has_json());
-    // Redis and the API may need TLS. It fails if a provider is installed already.
-    let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = Runtime::new()?;
     let exit_code = runtime.block_on(commands::run(cli));
     // A lookup of a host name may still run. It must not delay the end of the program.

@@ -46,6 +46,9 @@ impl Workers {
 
     /// Starts a process, and prints its command line.
     pub(super) fn start(&mut self, name: &'static str) -> Result<(), BoxError> {
+        if self.processes.iter().any(|process| process.name == name) {
+            return Err(format!("the worker {name} still runs").into());
+        }
         let words = ["run", "--instance", name, "--reset-timeout", "6", "--interval", "0.4"];
         line(format_args!("   $ worker {} --max-attempts 1 …", words.join(" ")));
         let mut child = Command::new(env::current_exe()?)

@@ -133,7 +133,7 @@ fn is_server(url: &Url) -> bool {
 }
 
 fn http_client(config: &LlmConfig, url: &Url) -> reqwest::Result<Client> {
-    // It fails if the program has installed a provider already, as `worker` does.
+    // It fails if the program has installed a provider already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let headers: HeaderMap = config.key.header().map(|value| (AUTHORIZATION, value)).into_iter().collect();
     let client = Client::builder()
