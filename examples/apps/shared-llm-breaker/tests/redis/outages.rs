@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use futures::FutureExt;
 use shared_llm_breaker::{BreakerSettings, CircuitBreaker, CircuitState};
 use test_servers::Redis;
 
 use super::support::{
-    PATIENCE, fail, fail_times, rejection, settings, start, succeed, until, until_admitted, until_state,
+    CallError, PATIENCE, fail, fail_times, rejection, settings, start, succeed, until, until_admitted,
+    until_state,
 };
 
 /// How Redis fails.
@@ -112,6 +114,23 @@ async fn redis_away_while_half_open_worker_continues_its_probes() {
         succeed(&breaker).await.unwrap();
         until_state(&breaker, CircuitState::Closed).await;
     }
+}
+
+#[tokio::test]
+async fn call_is_decided_at_its_first_poll_while_redis_is_stopped() {
+    let mut redis = Redis::start();
+    let breaker = start(&redis.url(), "api", short_takeover("a")).await;
+    redis.pause();
+    let at_first_poll = |call: Option<Result<&'static str, CallError>>| call.expect("the call waits");
+    at_first_poll(succeed(&breaker).now_or_never()).unwrap();
+    for _ in 0..5 {
+        at_first_poll(fail(&breaker).now_or_never()).unwrap_err();
+    }
+    rejection(at_first_poll(fail(&breaker).now_or_never()));
+    let probe = async || at_first_poll(succeed(&breaker).now_or_never());
+    until_admitted(probe).await.unwrap();
+    until_admitted(probe).await.unwrap();
+    until_state(&breaker, CircuitState::Closed).await;
 }
 
 #[tokio::test]
