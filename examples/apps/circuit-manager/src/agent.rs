@@ -21,8 +21,11 @@ pub(crate) const FAILURE: Verdict =
 /// The resolution of the time of a success that only the circuit has counted.
 const RESOLUTION: Duration = Duration::from_millis(100);
 
-/// The bit of [`Agent::phase`] for a half-open circuit. The other bits are the epoch.
+/// The state in the two lowest bits of [`Agent::phase`]. The other bits are the epoch.
+const STATE_BITS: u32 = 2;
+const OTHER: u32 = 0;
 const HALF_OPEN: u32 = 1;
+const OPEN: u32 = 2;
 
 /// Epochs have 24 bits, and wrap.
 const EPOCHS: u32 = 1 << 24;
@@ -30,7 +33,7 @@ const EPOCHS: u32 = 1 << 24;
 pub(crate) struct Agent {
     pub(crate) circuit: Circuit,
     pub(crate) cooldown: Duration,
-    /// The epoch of the last transition, and whether the circuit is half-open since.
+    /// The epoch of the last transition, and the state since.
     phase: AtomicU32,
     /// The permits of probes that `can_execute` has admitted and no outcome has ended, each with
     /// its phase.
@@ -95,8 +98,15 @@ impl Agent {
         let Ok(permit) = self.circuit.try_acquire() else {
             return false;
         };
-        let phase = self.phase.load(Ordering::Acquire);
-        if phase & HALF_OPEN == 0 {
+        let mut phase = self.phase.load(Ordering::Acquire);
+        if state(phase) == OPEN {
+            // Another thread has half-opened the circuit, and has not called the observer yet.
+            if let Some(last) = self.circuit.status().last_transition {
+                self.on_transition(&last);
+            }
+            phase = self.phase.load(Ordering::Acquire);
+        }
+        if state(phase) != HALF_OPEN {
             // The circuit is closed. It counts an outcome also without a permit.
             permit.cancel();
             return true;
@@ -131,7 +141,7 @@ impl Agent {
 
     fn running_probe(&self) -> Option<Permit> {
         let phase = self.phase.load(Ordering::Acquire);
-        if phase & HALF_OPEN == 0 {
+        if state(phase) != HALF_OPEN {
             return None;
         }
         let mut probes = self.probes();
@@ -141,11 +151,17 @@ impl Agent {
 
     /// Called after each transition of the circuit, before the other observers.
     pub(crate) fn on_transition(&self, transition: &Transition) {
-        let is_half_open = transition.to == CircuitState::HalfOpen;
-        let phase = transition.epoch << 1 | if is_half_open { HALF_OPEN } else { 0 };
-        // Two threads may report two transitions in the other order.
-        let newer = |last: u32| is_newer(transition.epoch, last >> 1).then_some(phase);
-        let _ = self.phase.fetch_update(Ordering::Release, Ordering::Relaxed, newer);
+        let state = match transition.to {
+            CircuitState::HalfOpen => HALF_OPEN,
+            CircuitState::Open | CircuitState::ForcedOpen => OPEN,
+            _ => OTHER,
+        };
+        let phase = transition.epoch << STATE_BITS | state;
+        // Two threads may report two transitions in the other order, or the same transition.
+        let newer = |last: u32| is_newer(transition.epoch, last >> STATE_BITS).then_some(phase);
+        if self.phase.fetch_update(Ordering::Release, Ordering::Relaxed, newer).is_err() {
+            return;
+        }
         let ended: VecDeque<_> = {
             let mut probes = self.probes();
             let (ended, running) = probes.drain(..).partition(|(of, _)| *of != phase);
@@ -335,6 +351,10 @@ fn cancel(probe: Option<(u32, Permit)>) {
     if let Some((_, permit)) = probe {
         permit.cancel();
     }
+}
+
+const fn state(phase: u32) -> u32 {
+    phase & ((1 << STATE_BITS) - 1)
 }
 
 /// Returns the epoch of the last transition. 0: there was none.

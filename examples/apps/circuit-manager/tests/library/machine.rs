@@ -1,5 +1,7 @@
 //! The states of a circuit, and its limits.
 
+use std::sync::Barrier;
+use std::thread;
 use std::time::Duration;
 
 use circuit_manager::manager::Manager;
@@ -161,6 +163,27 @@ fn outcome_of_earlier_probe_round_frees_no_place() {
     manager.record_success(AGENT).unwrap();
     manager.record_success(AGENT).unwrap();
     assert!(manager.is_closed(AGENT), "both outcomes are those of probes of this round");
+}
+
+#[test]
+fn concurrent_calls_after_cooldown_get_three_places() {
+    const THREADS: usize = 8;
+    let (manager, time) = manager();
+    for round in 0..500 {
+        fail(&manager, 5);
+        time.advance(COOLDOWN);
+        let start = Barrier::new(THREADS);
+        let call = || {
+            start.wait();
+            manager.can_execute(AGENT).unwrap()
+        };
+        let admitted = thread::scope(|scope| {
+            let calls: Vec<_> = (0..THREADS).map(|_| scope.spawn(call)).collect();
+            calls.into_iter().map(|call| call.join().unwrap()).filter(|admitted| *admitted).count()
+        });
+        assert_eq!(admitted, 3, "in round {round}");
+        manager.reset(AGENT).unwrap();
+    }
 }
 
 #[test]
