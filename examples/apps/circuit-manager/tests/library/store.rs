@@ -677,3 +677,14 @@ fn url_error_has_no_password() {
     let text = format!("{error:?}: {error}");
     assert!(matches!(error, StoreError::Url(_)) && !text.contains("secret"), "{text}");
 }
+
+/// rustls would panic in the writer. This process installs no provider.
+#[tokio::test]
+async fn tls_without_crypto_provider_is_an_error() {
+    let store = Store::postgres("postgresql://user@127.0.0.1:1/x").unwrap();
+    let error = store.check().await.unwrap_err();
+    assert!(matches!(error, StoreError::Tls { .. }), "{error}");
+    // Without TLS, the connection is refused.
+    let store = Store::postgres("postgresql://user@127.0.0.1:1/x?sslmode=disable").unwrap();
+    assert!(matches!(store.check().await, Err(StoreError::Postgres(_))));
+}
