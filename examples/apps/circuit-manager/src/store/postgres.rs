@@ -2,7 +2,6 @@
 
 use std::sync::{Arc, OnceLock};
 
-use rustls::crypto::CryptoProvider;
 use serde_json::Value;
 use time::OffsetDateTime;
 use tokio::sync::{Mutex, MutexGuard};
@@ -171,12 +170,6 @@ impl PostgresStore {
 }
 
 fn connector() -> Result<MakeRustlsConnect, StoreError> {
-    // rustls panics without one.
-    if CryptoProvider::get_default().is_none() {
-        let problem = "rustls has no crypto provider; install one when the process starts, or set \
-                       `sslmode=disable` in the URL";
-        return Err(StoreError::Tls { problem: problem.to_owned() });
-    }
     match MakeRustlsConnect::with_native_certs() {
         Ok((connector, _unreadable)) => Ok(connector),
         Err(errors) => {
