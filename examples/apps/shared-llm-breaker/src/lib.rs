@@ -40,3 +40,8 @@ pub use error::{CircuitBreakerError, ResetError, SetupError};
 pub use registry::{get_circuit_breaker, reset_all_breakers};
 pub use settings::BreakerSettings;
 pub use state::CircuitState;
+
+/// Compiles the example of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
