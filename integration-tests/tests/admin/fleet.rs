@@ -54,7 +54,7 @@ async fn fleet_action_changes_all_processes_and_outage_is_shown() {
     page.wait_for_text("#detached", "Detached from the fleet").await;
     page.begin("Release", "search").await;
     page.submit("Release", "it works again").await;
-    page.wait_for_text("dialog [role=alert]", "Nothing was changed").await;
+    page.wait_for_text("dialog [role=alert]", "The store of the fleet is unreachable").await;
     let audit = server.take_audit();
     assert_eq!((audit[0].scope.as_str(), audit[0].status), ("fleet", 503));
     assert_eq!(elsewhere.status().state, CircuitState::ForcedOpen);

@@ -64,10 +64,11 @@ async fn focus_stays_when_cards_move_and_does_not_vanish_with_a_card() {
     server.registry.circuit("delta");
     let first = "return document.querySelector('.card .name').textContent === 'gamma'";
     page.browser.wait_for(first, &[]).await;
+    page.wait_for_state("delta", "closed").await;
     assert_eq!(page.focused().await, "gamma");
 
     server.registry.remove("gamma").unwrap();
-    page.browser.wait_for("return document.querySelectorAll('.card').length === 3", &[]).await;
+    page.wait_until_gone("gamma").await;
     assert_eq!(page.focused().await, "main");
 
     // A card that the filter hides.
@@ -77,7 +78,7 @@ async fn focus_stays_when_cards_move_and_does_not_vanish_with_a_card() {
     page.wait_for_state("beta", "open").await;
     server.registry.circuit("epsilon");
     page.wait_for_state("epsilon", "closed").await;
-    page.browser.wait_for("return document.querySelectorAll('.card').length === 3", &[]).await;
+    page.wait_until_gone("beta").await;
     assert_eq!(page.focused().await, "main");
     assert_eq!(page.errors().await, []);
 }

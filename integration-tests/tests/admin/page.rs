@@ -49,6 +49,12 @@ impl Page {
         self.browser.wait_for(&script, &[json!(circuit), json!(state)]).await;
     }
 
+    /// Waits until the page shows no circuit of this name.
+    pub(crate) async fn wait_until_gone(&self, circuit: &str) {
+        let script = format!("{CARD} return card(arguments[0]) === undefined;");
+        self.browser.wait_for(&script, &[json!(circuit)]).await;
+    }
+
     /// Returns whether the page shows a circuit of this name.
     pub(crate) async fn has(&self, circuit: &str) -> bool {
         let script = format!("{CARD} return card(arguments[0]) !== undefined;");
