@@ -13,9 +13,11 @@
 use std::convert::Infallible;
 use std::error::Error;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::sync::Arc;
 use std::thread::panicking;
 
+use futures::FutureExt;
 use tower_breaker::{Permit, Verdict};
 
 use crate::agent::{Agent, FAILURE};
@@ -42,9 +44,7 @@ impl Manager {
         Fut: Future<Output = Result<T, E>>,
     {
         let guard = self.guard(id).map_err(CallError::with_error)?;
-        let result = function().await;
-        guard.settle(&result);
-        result.map_err(CallError::Failed)
+        guard.run(async { function().await }).await.map_err(CallError::Failed)
     }
 
     /// Calls an async function with arguments through the circuit of an agent, or `fallback` with
@@ -65,11 +65,7 @@ impl Manager {
         Fallback: Future<Output = Result<T, E>>,
     {
         match self.guard(id) {
-            Ok(guard) => {
-                let result = function(arguments).await;
-                guard.settle(&result);
-                result.map_err(CallError::Failed)
-            }
+            Ok(guard) => guard.run(async { function(arguments).await }).await.map_err(CallError::Failed),
             Err(CallError::Open(_)) => fallback(arguments).await.map_err(CallError::Failed),
             Err(error) => Err(error.with_error()),
         }
@@ -148,7 +144,7 @@ impl Manager {
     pub fn guard(&self, id: &str) -> Result<Guard, CallError> {
         let agent = self.agent_or_new(id).map_err(CallError::Agent)?;
         match agent.circuit.try_acquire() {
-            Ok(permit) => Ok(Guard { agent, permit: Some(permit) }),
+            Ok(permit) => Ok(Guard { agent, permit: Some(permit), counts_panics: !panicking() }),
             Err(_) => Err(CallError::Open(CircuitOpenError { agent_id: id.to_owned() })),
         }
     }
@@ -166,9 +162,27 @@ impl Manager {
 pub struct Guard {
     agent: Arc<Agent>,
     permit: Option<Permit>,
+    /// Whether a drop while the thread panics is a failure.
+    counts_panics: bool,
 }
 
 impl Guard {
+    /// Runs a call, and records its outcome.
+    async fn run<T, E>(mut self, call: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+        // The panic of another future of the same task drops this one: then the call is cancelled.
+        self.counts_panics = false;
+        match AssertUnwindSafe(call).catch_unwind().await {
+            Ok(result) => {
+                self.settle(&result);
+                result
+            }
+            Err(panic) => {
+                self.fail();
+                resume_unwind(panic)
+            }
+        }
+    }
+
     /// Records a success.
     pub fn succeed(self) {
         self.agent.note_success();
@@ -197,7 +211,8 @@ impl Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        if panicking()
+        if self.counts_panics
+            && panicking()
             && let Some(permit) = self.permit.take()
         {
             permit.record(FAILURE);

@@ -121,3 +121,28 @@ async fn cancelled_probe_frees_its_place() {
     manager.guard(AGENT).unwrap().succeed();
     assert!(manager.is_closed(AGENT));
 }
+
+/// Counts a call in its destructor, as a cleanup does.
+struct Cleanup<'a>(&'a Manager);
+
+impl Drop for Cleanup<'_> {
+    fn drop(&mut self) {
+        drop(self.0.guard(AGENT));
+    }
+}
+
+#[tokio::test]
+async fn call_cancelled_by_panic_of_other_code_is_no_failure() {
+    let (manager, _time) = manager();
+    let call = manager.call(AGENT, std::future::pending::<Result<(), Infallible>>);
+    let joined = async {
+        tokio::join!(call, async { panic!("not in the call") });
+    };
+    assert!(AssertUnwindSafe(joined).catch_unwind().await.is_err());
+    let cleanup = || {
+        let _cleanup = Cleanup(&manager);
+        panic!("not in the cleanup");
+    };
+    assert!(catch_unwind(AssertUnwindSafe(cleanup)).is_err());
+    assert_eq!(counts(&manager), (0, 0));
+}
