@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;
 use tokio::sync::Mutex;
@@ -20,6 +22,8 @@ use super::{Row, StoreError, upsert_into};
 #[derive(Clone, Debug)]
 pub struct FileStore {
     path: Arc<Path>,
+    /// The locked file.
+    lock: Arc<OnceLock<File>>,
     /// The rows of the file. `None`: the file has not been read.
     rows: Arc<Mutex<Option<BTreeMap<String, Row>>>>,
 }
@@ -32,12 +36,28 @@ struct Content<Rows> {
 
 impl FileStore {
     pub(super) fn new(path: PathBuf) -> Self {
-        Self { path: path.into(), rows: Arc::default() }
+        Self { path: path.into(), lock: Arc::default(), rows: Arc::default() }
     }
 
     pub(super) async fn check(&self) -> Result<(), StoreError> {
         let path = Arc::clone(&self.path);
         blocking(&self.path, move || fs::metadata(folder(&path)).map(drop)).await
+    }
+
+    /// Locks the file, so that no other process replaces its rows.
+    pub(super) async fn lock(&self) -> Result<(), StoreError> {
+        if self.lock.get().is_some() {
+            return self.check().await;
+        }
+        let path = Arc::clone(&self.path);
+        match blocking(&self.path, move || lock(&path)).await? {
+            // Two tasks cannot both get here: the second one has not got the lock.
+            Some(file) => {
+                self.lock.get_or_init(|| file);
+                Ok(())
+            }
+            None => Err(StoreError::Used { path: self.path.to_path_buf() }),
+        }
     }
 
     pub(super) async fn load(&self) -> Result<Vec<Row>, StoreError> {
@@ -88,6 +108,21 @@ async fn blocking<T: Send + 'static>(
 ) -> Result<T, StoreError> {
     let result = spawn_blocking(operation).await.unwrap_or_else(|error| Err(error.into()));
     result.map_err(|source| StoreError::io(path, source))
+}
+
+/// Returns the locked file; `None` if another process has locked it.
+///
+/// It is a file of its own, because a write replaces the file of the rows. It is never removed:
+/// otherwise two processes could each lock a file of this name.
+fn lock(path: &Path) -> io::Result<Option<File>> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    let file = File::options().create(true).truncate(false).write(true).open(name)?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(Some(file)),
+        Err(Errno::WOULDBLOCK) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Replaces the file. A reader sees the old rows or the new ones.

@@ -150,7 +150,10 @@ impl Store {
         Self::File(FileStore::new(path.into()))
     }
 
-    /// Creates the table if it is missing, or checks that the folder of the file exists.
+    /// Creates the table if it is missing, or locks the file for this process.
+    ///
+    /// The lock is in a file of the same name that ends in `.lock`. It ends with the last handle to
+    /// the store, or with the process.
     ///
     /// # Errors
     ///
@@ -158,7 +161,7 @@ impl Store {
     pub async fn migrate(&self) -> Result<(), StoreError> {
         match self {
             Self::Postgres(store) => store.migrate().await,
-            Self::File(store) => store.check().await,
+            Self::File(store) => store.lock().await,
             Self::Memory(store) => store.check().await,
         }
     }
@@ -262,6 +265,12 @@ impl StoreError {
                 code.unwrap_or(UNAVAILABLE)
             }
             _ => UNAVAILABLE,
+    /// Another process uses the file, or another store of this process.
+    #[non_exhaustive]
+    Used {
+        /// The file.
+        path: PathBuf,
+    },
         }
     }
 }
@@ -294,7 +303,12 @@ impl Error for StoreError {
             Self::Url(error) | Self::Postgres(error) => Some(error),
             Self::Io { source, .. } => Some(source),
             Self::Damaged { source, .. } => Some(source),
-            Self::Tls { .. } | Self::Row { .. } | Self::Outage => None,
+            Self::Tls { .. } | Self::Row { .. } | Self::Used { .. } | Self::Outage => None,
         }
     }
 }
+            Self::Used { path } => write!(
+                f,
+                "the file {} is used by another process; stop that process, or choose another file",
+                path.display()
+            ),

@@ -594,6 +594,18 @@ async fn table_has_exactly_the_documented_columns() {
     assert!(matches!(error, StoreError::Postgres(_)));
 }
 
+#[tokio::test]
+async fn file_of_a_running_process_is_refused() {
+    let backend = Backend::file();
+    let process = Process::start(&backend).await;
+    let second = Manager::with_store(CircuitSettings::default(), [].into(), backend.open()).await;
+    let ManagerError::Store(error) = second.unwrap_err() else { panic!("the file is used") };
+    let text = error.to_string();
+    assert!(text.contains("states.json") && text.contains("is used by another process"), "{text}");
+    process.shut_down().await;
+    Process::start(&backend).await.shut_down().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn concurrent_writes_of_a_file_lose_no_row() {
     let folder = TempDir::new().unwrap();
