@@ -116,7 +116,7 @@ impl Manager {
         settings: WriterSettings,
     ) -> Result<(Self, StateWriter), ManagerError> {
         let store = GuardedStore::new(store, &settings).map_err(|error| ManagerError::Store(error.into()))?;
-        let rows = store.load().await.map_err(|error| ManagerError::Store(error.into()))?;
+        let (rows, last_write) = store.load().await.map_err(|error| ManagerError::Store(error.into()))?;
         let changes = Arc::<Changes>::default();
         let reachable = StoreStatus { reachable: true, ..StoreStatus::default() };
         let (sender, status) = watch::channel(reachable);
@@ -125,8 +125,8 @@ impl Manager {
             return Err(ManagerError::HasStore);
         }
         let mut writer = StateWriter::new(self.clone(), store, settings, changes, sender);
+        writer.follow(last_write);
         for row in rows {
-            writer.follow(row.write());
             match self.restore(&row) {
                 Ok((id, written)) => writer.add_written(id, written),
                 Err(error) => tracing::warn!(

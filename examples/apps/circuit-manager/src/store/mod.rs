@@ -40,6 +40,9 @@ use crate::stats::CircuitStats;
 const UNAVAILABLE: Fault =
     Fault::new(Kind::Unavailable, Retryable::IfIdempotent, Health::Unhealthy, Origin::Transport);
 
+/// No process writes a number as large as this one. Larger numbers are those of other programs.
+const WRITE_LIMIT: u64 = 1 << 62;
+
 /// The row of an agent.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Row {
@@ -91,9 +94,9 @@ impl Row {
         })
     }
 
-    /// Returns the number of the write. 0: `metadata` has none.
+    /// Returns the number of the write. 0: `metadata` has none below 2^62.
     pub fn write(&self) -> u64 {
-        self.metadata["write"].as_u64().unwrap_or(0)
+        write_of(&self.metadata)
     }
 
     /// Returns the statistics in `metadata`.
@@ -113,6 +116,10 @@ impl Row {
     pub fn snapshot(&self) -> Result<CircuitSnapshot, serde_json::Error> {
         CircuitSnapshot::deserialize(&self.metadata["snapshot"])
     }
+}
+
+fn write_of(metadata: &Value) -> u64 {
+    metadata["write"].as_u64().filter(|write| *write < WRITE_LIMIT).unwrap_or(0)
 }
 
 /// Inserts rows, and replaces those of the same agents that are not newer.
@@ -179,6 +186,17 @@ impl Store {
         }
     }
 
+    /// Returns the rows, and the largest number of a [write](Row::write), also of rows that cannot
+    /// be used.
+    async fn load_with_last_write(&self) -> Result<(Vec<Row>, u64), StoreError> {
+        if let Self::Postgres(store) = self {
+            return store.load_with_last_write().await;
+        }
+        let rows = self.load().await?;
+        let last_write = rows.iter().map(Row::write).max().unwrap_or(0);
+        Ok((rows, last_write))
+    }
+
     /// Inserts rows, or replaces the rows of the same agents, in one statement.
     ///
     /// A row does not replace one with a larger number of its [write](Row::write).
@@ -223,6 +241,14 @@ pub enum StoreError {
     },
     /// PostgreSQL has refused a statement, or cannot be reached.
     Postgres(tokio_postgres::Error),
+    /// A column of the table has another type.
+    #[non_exhaustive]
+    Column {
+        /// The column.
+        column: String,
+        /// The types.
+        source: tokio_postgres::Error,
+    },
     /// A row of the table has a value that this program does not write.
     #[non_exhaustive]
     Row {
@@ -238,6 +264,12 @@ pub enum StoreError {
         path: PathBuf,
         /// The problem.
         source: io::Error,
+    },
+    /// Another process uses the file, or another store of this process.
+    #[non_exhaustive]
+    Used {
+        /// The file.
+        path: PathBuf,
     },
     /// The file is damaged.
     #[non_exhaustive]
@@ -265,12 +297,6 @@ impl StoreError {
                 code.unwrap_or(UNAVAILABLE)
             }
             _ => UNAVAILABLE,
-    /// Another process uses the file, or another store of this process.
-    #[non_exhaustive]
-    Used {
-        /// The file.
-        path: PathBuf,
-    },
         }
     }
 }
@@ -281,10 +307,22 @@ impl fmt::Display for StoreError {
             Self::Url(_) => f.write_str("the URL of the database is not valid"),
             Self::Tls { problem } => write!(f, "PostgreSQL cannot be used with TLS: {problem}"),
             Self::Postgres(_) => f.write_str("PostgreSQL does not store the states of circuits"),
+            Self::Column { column, .. } => {
+                write!(
+                    f,
+                    "column `{column}` of the table `circuit_breaker_state` has another type; change \
+                     its type, or remove the table"
+                )
+            }
             Self::Row { agent_id, problem } => {
                 write!(f, "the row of agent `{}` cannot be used: {problem}", agent_id.escape_debug())
             }
             Self::Io { path, .. } => write!(f, "the file {} cannot be read or written", path.display()),
+            Self::Used { path } => write!(
+                f,
+                "the file {} is used by another process; stop that process, or choose another file",
+                path.display()
+            ),
             Self::Damaged { path, .. } => {
                 write!(
                     f,
@@ -301,14 +339,10 @@ impl Error for StoreError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
             Self::Url(error) | Self::Postgres(error) => Some(error),
+            Self::Column { source, .. } => Some(source),
             Self::Io { source, .. } => Some(source),
             Self::Damaged { source, .. } => Some(source),
             Self::Tls { .. } | Self::Row { .. } | Self::Used { .. } | Self::Outage => None,
         }
     }
 }
-            Self::Used { path } => write!(
-                f,
-                "the file {} is used by another process; stop that process, or choose another file",
-                path.display()
-            ),

@@ -1,17 +1,18 @@
 //! The store in a table of PostgreSQL.
 
+use std::error::Error;
 use std::sync::{Arc, OnceLock};
 
 use serde_json::Value;
-use time::OffsetDateTime;
 use tokio::sync::{Mutex, MutexGuard};
 use tokio_postgres::config::{Host, SslMode};
-use tokio_postgres::types::{FromSqlOwned, Json, ToSql, Type};
+use tokio_postgres::types::{FromSqlOwned, Json, ToSql, Type, WrongType};
 use tokio_postgres::{Client, Config, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
 use tower_breaker::CircuitState;
+use tower_fault_classify::ErrorChain;
 
-use super::{Row, StoreError};
+use super::{Row, StoreError, write_of};
 
 /// Creates the table, and does nothing if it exists. It needs no privilege to create tables then.
 const MIGRATION: &str = "
@@ -33,7 +34,8 @@ const LOAD: &str = "
     SELECT agent_id, state, failure_count, success_count, last_failure_at, last_state_change_at, metadata
     FROM circuit_breaker_state ORDER BY agent_id COLLATE \"C\"";
 
-/// The condition compares JSON values, so that no value is an error.
+/// The condition compares JSON values, so that no value is an error. A value that is not the number
+/// of a write of this program is smaller than all numbers: see [`Row::write`].
 const UPSERT: &str = "
     INSERT INTO circuit_breaker_state
         (agent_id, state, failure_count, success_count, last_failure_at, last_state_change_at, metadata)
@@ -45,7 +47,10 @@ const UPSERT: &str = "
         last_failure_at = EXCLUDED.last_failure_at,
         last_state_change_at = EXCLUDED.last_state_change_at,
         metadata = EXCLUDED.metadata
-    WHERE coalesce(circuit_breaker_state.metadata -> 'write', '0') <= coalesce(EXCLUDED.metadata -> 'write', '0')";
+    WHERE circuit_breaker_state.metadata -> 'write' IS NULL
+        OR jsonb_typeof(circuit_breaker_state.metadata -> 'write') <> 'number'
+        OR circuit_breaker_state.metadata -> 'write' >= '4611686018427387904'
+        OR circuit_breaker_state.metadata -> 'write' <= coalesce(EXCLUDED.metadata -> 'write', '0')";
 
 /// The rows in the table `circuit_breaker_state` of a database.
 ///
@@ -99,17 +104,32 @@ impl PostgresStore {
     }
 
     pub(super) async fn load(&self) -> Result<Vec<Row>, StoreError> {
+        Ok(self.load_with_last_write().await?.0)
+    }
+
+    /// Returns the rows that can be used, and the largest number of a write of all rows.
+    pub(super) async fn load_with_last_write(&self) -> Result<(Vec<Row>, u64), StoreError> {
         let (mut kept, client) = self.client().await?;
         let rows = client.query_typed(LOAD, &[]).await.map_err(StoreError::Postgres)?;
         *kept = Some(client);
-        let rows = rows.iter().map(row).filter(|row| match row {
-            Err(error @ StoreError::Row { .. }) => {
-                tracing::warn!("{error}; its circuit starts closed");
-                false
+        let mut usable = Vec::with_capacity(rows.len());
+        let mut last_write = 0;
+        for from in &rows {
+            match row(from) {
+                Ok(row) => {
+                    last_write = last_write.max(row.write());
+                    usable.push(row);
+                }
+                Err(error @ StoreError::Row { .. }) => {
+                    tracing::warn!("{error}; its circuit starts closed");
+                    // The next write must replace this row, too.
+                    let metadata = from.try_get("metadata").ok();
+                    last_write = last_write.max(metadata.map_or(0, |Json(metadata)| write_of(&metadata)));
+                }
+                Err(error) => return Err(error),
             }
-            _ => true,
-        });
-        rows.collect()
+        }
+        Ok((usable, last_write))
     }
 
     pub(super) async fn upsert(&self, rows: &[Row]) -> Result<(), StoreError> {
@@ -185,22 +205,40 @@ fn connector() -> Result<MakeRustlsConnect, StoreError> {
 /// Reads a row of the table, which any program may have written.
 fn row(row: &tokio_postgres::Row) -> Result<Row, StoreError> {
     let agent_id: String = row.try_get("agent_id").map_err(StoreError::Postgres)?;
-    let state: String = value(row, "state")?;
+    let value = Columns { row, agent_id: &agent_id };
+    let state: String = value.get("state")?;
     let state = serde_json::from_value::<CircuitState>(Value::String(state))
         .map_err(|error| StoreError::Row { agent_id: agent_id.clone(), problem: error.to_string() })?;
     Ok(Row {
         state,
-        failure_count: value::<i64>(row, "failure_count")?.try_into().unwrap_or(0),
-        success_count: value::<i64>(row, "success_count")?.try_into().unwrap_or(0),
-        last_failure_at: value(row, "last_failure_at")?,
-        last_state_change_at: value::<OffsetDateTime>(row, "last_state_change_at")?,
-        metadata: value::<Json<Value>>(row, "metadata")?.0,
+        failure_count: value.get::<i64>("failure_count")?.try_into().unwrap_or(0),
+        success_count: value.get::<i64>("success_count")?.try_into().unwrap_or(0),
+        last_failure_at: value.get("last_failure_at")?,
+        last_state_change_at: value.get("last_state_change_at")?,
+        metadata: value.get::<Json<Value>>("metadata")?.0,
         agent_id,
     })
 }
 
-fn value<T: FromSqlOwned>(row: &tokio_postgres::Row, column: &str) -> Result<T, StoreError> {
-    row.try_get(column).map_err(StoreError::Postgres)
+/// The columns of a row.
+struct Columns<'a> {
+    row: &'a tokio_postgres::Row,
+    agent_id: &'a str,
+}
+
+impl Columns<'_> {
+    fn get<T: FromSqlOwned>(&self, column: &str) -> Result<T, StoreError> {
+        self.row.try_get(column).map_err(|error| {
+            // A column of another type is a problem of the table. Other values are of this row.
+            if error.source().is_none_or(<dyn Error>::is::<WrongType>) {
+                return StoreError::Column { column: column.to_owned(), source: error };
+            }
+            StoreError::Row {
+                agent_id: self.agent_id.to_owned(),
+                problem: format!("`{column}`: {}", ErrorChain(&error)),
+            }
+        })
+    }
 }
 
 /// Returns a count as a `bigint`.

@@ -121,11 +121,11 @@ impl GuardedStore {
         Ok(Self { store, circuit: Circuit::new(circuit), policy, timeout: settings.timeout })
     }
 
-    /// Creates the table, and returns its rows.
-    pub(crate) async fn load(&self) -> anyhow::Result<Vec<Row>> {
+    /// Creates the table, and returns its rows and the number of the last write.
+    pub(crate) async fn load(&self) -> anyhow::Result<(Vec<Row>, u64)> {
         let load = || async {
             self.store.migrate().await?;
-            self.store.load().await
+            self.store.load_with_last_write().await
         };
         self.run(load).await
     }

@@ -594,6 +594,58 @@ async fn table_has_exactly_the_documented_columns() {
     assert!(matches!(error, StoreError::Postgres(_)));
 }
 
+/// A table that another program has created, and changes of its administrator.
+const ODD_ROWS: &str = "
+    ALTER TABLE circuit_breaker_state ALTER failure_count DROP NOT NULL, ALTER metadata DROP NOT NULL;
+    UPDATE circuit_breaker_state SET last_failure_at = 'infinity' WHERE agent_id = 'time';
+    UPDATE circuit_breaker_state SET failure_count = NULL WHERE agent_id = 'count';
+    UPDATE circuit_breaker_state SET metadata = NULL WHERE agent_id = 'metadata';
+    UPDATE circuit_breaker_state SET metadata = '{\"write\": true}' WHERE agent_id = 'boolean';
+    UPDATE circuit_breaker_state SET metadata = '{\"write\": 1e300}' WHERE agent_id = 'huge';
+    UPDATE circuit_breaker_state SET metadata = '{\"write\": 18446744073709551615}' WHERE agent_id = 'last';
+    UPDATE circuit_breaker_state SET state = 'melted', metadata = '{\"write\": 30064771072}'
+        WHERE agent_id = 'state'";
+
+#[tokio::test]
+async fn odd_rows_are_skipped_and_replaced() {
+    const AGENTS: [&str; 7] = ["boolean", "count", "huge", "last", "metadata", "state", "time"];
+    let server = Postgres::start();
+    let store = Store::postgres(&server.url()).unwrap();
+    let process = Process::start_with(store.clone(), WriterSettings::default()).await;
+    for agent in AGENTS {
+        process.manager.get_or_create(agent).unwrap();
+    }
+    process.shut_down().await;
+    let (client, connection) = tokio_postgres::connect(&server.url(), NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client.batch_execute(ODD_ROWS).await.unwrap();
+
+    let process = Process::start_with(store.clone(), WriterSettings::default()).await;
+    assert!(process.manager.get_all_states().values().all(|state| *state == Closed));
+    for agent in AGENTS {
+        process.manager.get_or_create(agent).unwrap();
+        process.manager.force_open(agent).unwrap();
+    }
+    process.shut_down().await;
+    assert_eq!(states_in(&store).await, AGENTS.map(|agent| (agent.to_owned(), Open)));
+}
+
+#[tokio::test]
+async fn table_of_other_types_is_an_error_at_start() {
+    let server = Postgres::start();
+    let store = Store::postgres(&server.url()).unwrap();
+    let (client, connection) = tokio_postgres::connect(&server.url(), NoTls).await.unwrap();
+    tokio::spawn(connection);
+    let table = "CREATE TABLE circuit_breaker_state (agent_id text PRIMARY KEY, state text,
+        failure_count text, success_count bigint, last_failure_at timestamptz,
+        last_state_change_at timestamptz, metadata jsonb);
+        INSERT INTO circuit_breaker_state VALUES ('a', 'open', '0', 0, now(), now(), '{}')";
+    client.batch_execute(table).await.unwrap();
+    let error = Manager::with_store(CircuitSettings::default(), [].into(), store).await.unwrap_err();
+    let text = format!("{:#}", anyhow::Error::from(error));
+    assert!(text.contains("failure_count") && text.contains("text"), "{text}");
+}
+
 #[tokio::test]
 async fn file_of_a_running_process_is_refused() {
     let backend = Backend::file();
