@@ -18,7 +18,7 @@ const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr
 /// Manages the circuits of agents: persistence, health, an HTTP API and a live page
 ///
 /// Exit codes: 0 if the server was stopped by a signal, 1 if it cannot start or fails, 2 if the
-/// command line, the configuration or the token file is invalid.
+/// command line, the configuration or the token file is invalid, 130 if a second signal ended it.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 100)]
 pub(crate) struct Cli {
@@ -46,19 +46,21 @@ pub(crate) struct ServeArgs {
     /// The address of the server [default: 127.0.0.1:8080]. Port 0: the system picks one
     #[arg(long, value_name = "ADDRESS", env = "CIRCUIT_MANAGER_LISTEN")]
     listen: Option<SocketAddr>,
-    /// The URL of the PostgreSQL database that keeps the circuits
+    /// The database that keeps the circuits, such as `postgres://user:password@host/db`. Prefer the
+    /// variable: other users of the machine can see a flag
     #[arg(long, value_name = "URL", env = "CIRCUIT_MANAGER_DATABASE", hide_env_values = true)]
     database: Option<String>,
     /// The file that keeps the circuits, instead of a database
     #[arg(long, value_name = "FILE", env = "CIRCUIT_MANAGER_EMBEDDED")]
     embedded: Option<PathBuf>,
-    /// The file with the users: a line `reader NAME TOKEN` or `operator NAME TOKEN` for each
+    /// The file with the users: a line `reader NAME TOKEN` or `operator NAME TOKEN` for each. A
+    /// token has 16 to 512 bytes
     #[arg(long, value_name = "FILE", env = "CIRCUIT_MANAGER_TOKEN_FILE")]
     token_file: Option<PathBuf>,
-    /// The file to which each attempt to change a circuit is appended, as a line of JSON
+    /// The file to which each attempt of a user to change a circuit is appended, as a line of JSON
     #[arg(long, value_name = "FILE", env = "CIRCUIT_MANAGER_AUDIT_FILE")]
     audit_file: Option<PathBuf>,
-    /// Call simulated agents, which have outages
+    /// Call simulated agents with outages: simulated-1 and so on, at most 1000
     #[arg(long, value_name = "N", env = "CIRCUIT_MANAGER_SIMULATE", value_parser = clap::value_parser!(u16).range(..=1000))]
     simulate: Option<u16>,
     /// Print the address and the logs as lines of JSON
