@@ -10,6 +10,10 @@ use crate::config::{Options, StoreOptions};
 ///
 /// A flag takes precedence over its environment variable, the variable over the file, and the file
 /// over the default.
+///
+/// Exit codes: 0 if all calls have succeeded, 1 if one has failed or was rejected, 2 if the
+/// arguments or the configuration cannot be used, 3 if the store does not answer (`status`,
+/// `reset`), 130 if the program was interrupted.
 #[derive(Debug, Parser)]
 #[command(name = "worker", version, max_term_width = 100)]
 pub struct Cli {
@@ -76,7 +80,7 @@ pub struct ResetArgs {
     /// The store.
     #[command(flatten)]
     pub store: StoreOptions,
-    /// The name of the breaker
+    /// The name of the breaker; required without --all
     #[arg(long, required_unless_present = "all")]
     pub name: Option<String>,
     /// Reset all breakers of the namespace

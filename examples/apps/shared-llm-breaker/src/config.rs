@@ -64,7 +64,8 @@ pub struct Options {
     #[arg(long, value_name = "SECONDS", env = "CIRCUIT_BREAKER_PROBE_LEASE", value_parser = seconds::parse)]
     #[serde(deserialize_with = "seconds::read")]
     pub probe_lease: Option<Duration>,
-    /// The name of this worker [default: HOSTNAME-PID]
+    /// The name of this worker [default: HOSTNAME-PID; without the variable HOSTNAME a random text
+    /// and the PID]
     #[arg(long, env = "CIRCUIT_BREAKER_INSTANCE")]
     pub instance: Option<String>,
     /// The time between two messages to the store [default: 1]
