@@ -36,6 +36,9 @@ const KEPT: usize = 256;
 /// How many clients may be connected.
 const MAX_CLIENTS: u32 = 1_000;
 
+/// How many clients may be connected that have not sent their token.
+const MAX_WAITING: u32 = 200;
+
 /// The largest message of a client, in bytes. It contains a token.
 const MAX_MESSAGE_BYTES: usize = 4 * 1024;
 
@@ -96,6 +99,8 @@ pub struct TokenMessage {
 pub struct Events {
     sender: Sender<Encoded>,
     clients: Arc<Semaphore>,
+    /// The places of clients without a token. They must not take those of users.
+    waiting: Arc<Semaphore>,
     ping: Duration,
     stopping: CancellationToken,
 }
@@ -125,6 +130,7 @@ impl Events {
         Self {
             sender: Sender::new(KEPT),
             clients: Arc::new(Semaphore::new(MAX_CLIENTS as usize)),
+            waiting: Arc::new(Semaphore::new(MAX_WAITING as usize)),
             ping,
             stopping,
         }
@@ -171,23 +177,29 @@ impl Events {
     /// Waits until all clients have left.
     pub(crate) async fn left(&self) {
         // An error would say that the semaphore is closed, which it never is.
+        let _ = self.waiting.acquire_many(MAX_WAITING).await;
         let _ = self.clients.acquire_many(MAX_CLIENTS).await;
     }
 
     fn subscribe(&self) -> Result<Subscription, Problem> {
-        let client = Arc::clone(&self.clients).try_acquire_owned().map_err(|_| {
-            let detail = format!("{MAX_CLIENTS} clients are connected; try again later");
-            Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail)
-        })?;
-        Ok(Subscription { receiver: self.sender.subscribe(), is_new: true, _client: client })
+        let place = place(&self.clients, MAX_CLIENTS)?;
+        Ok(Subscription { receiver: self.sender.subscribe(), is_new: true, _place: place })
     }
+}
+
+/// Takes one of the places of clients.
+fn place(places: &Arc<Semaphore>, number: u32) -> Result<OwnedSemaphorePermit, Problem> {
+    Arc::clone(places).try_acquire_owned().map_err(|_| {
+        let detail = format!("{number} clients are connected; try again later");
+        Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail)
+    })
 }
 
 /// The events of one client.
 struct Subscription {
     receiver: Receiver<Encoded>,
     is_new: bool,
-    _client: OwnedSemaphorePermit,
+    _place: OwnedSemaphorePermit,
 }
 
 impl Subscription {
@@ -204,11 +216,6 @@ impl Subscription {
             Err(RecvError::Lagged(count)) => Some(EventMessage::Missed(MissedEvent { count }).encode()),
             Err(RecvError::Closed) => None,
         }
-    }
-
-    /// Drops the events that were sent before the client has sent its token.
-    fn restart(&mut self) {
-        self.receiver = self.receiver.resubscribe();
     }
 }
 
@@ -262,26 +269,31 @@ pub(crate) async fn websocket(
     let upgrade = upgrade.map_err(|rejection| {
         if has_token { Problem::invalid(rejection.body_text()) } else { Problem::unauthorized() }
     })?;
-    let client = Client {
-        users: state.users().clone(),
-        subscription: state.events().subscribe()?,
-        ping: state.events().ping,
-        stopping: state.events().stopping.clone(),
+    let events = state.events().clone();
+    let admission = if has_token {
+        Admission::User(events.subscribe()?)
+    } else {
+        Admission::Waiting(place(&events.waiting, MAX_WAITING)?)
     };
+    let client = Client { users: state.users().clone(), events };
     let upgrade = upgrade
         .max_frame_size(MAX_MESSAGE_BYTES)
         .max_message_size(MAX_MESSAGE_BYTES)
         .write_buffer_size(0)
         .max_write_buffer_size(MAX_UNSENT_BYTES);
-    Ok(upgrade.on_upgrade(move |socket| client.run(socket, has_token)))
+    Ok(upgrade.on_upgrade(move |socket| client.run(socket, admission)))
 }
 
 /// A connected WebSocket.
 struct Client {
     users: Users,
-    subscription: Subscription,
-    ping: Duration,
-    stopping: CancellationToken,
+    events: Events,
+}
+
+/// Whether a client has sent a token.
+enum Admission {
+    User(Subscription),
+    Waiting(OwnedSemaphorePermit),
 }
 
 /// Why the server closes a WebSocket: the code and the text that the client receives.
@@ -290,33 +302,45 @@ struct Closed(u16, &'static str);
 const NO_TOKEN: Closed = Closed(close_code::POLICY, "the first message is not a valid token");
 const UNEXPECTED: Closed = Closed(close_code::POLICY, "this stream accepts no messages");
 const NO_PONG: Closed = Closed(close_code::POLICY, "the pings were not answered");
+const TOO_MANY: Closed = Closed(close_code::AGAIN, "too many clients are connected; try again later");
 const STOPPING: Closed = Closed(close_code::AWAY, "the server stops");
 
 impl Client {
-    async fn run(mut self, mut socket: WebSocket, has_token: bool) {
-        let closed = self.serve(&mut socket, has_token).await;
+    async fn run(self, mut socket: WebSocket, admission: Admission) {
+        let closed = match self.admit(&mut socket, admission).await {
+            Ok(subscription) => self.serve(&mut socket, subscription).await,
+            Err(closed) => Some(closed),
+        };
         // `None`: the connection has ended, or the client reads nothing.
         if let Some(Closed(code, reason)) = closed {
             let close = Message::Close(Some(CloseFrame { code, reason: reason.into() }));
-            let _ = timeout(self.ping, socket.send(close)).await;
+            let _ = timeout(self.events.ping, socket.send(close)).await;
         }
     }
 
-    async fn serve(&mut self, socket: &mut WebSocket, has_token: bool) -> Option<Closed> {
-        if !has_token {
-            if !self.receives_token(socket).await {
-                return Some(NO_TOKEN);
-            }
-            self.subscription.restart();
+    /// Returns the events of a user. They begin after the client has sent its token.
+    async fn admit(&self, socket: &mut WebSocket, admission: Admission) -> Result<Subscription, Closed> {
+        let _waiting = match admission {
+            Admission::User(subscription) => return Ok(subscription),
+            Admission::Waiting(place) => place,
+        };
+        match self.events.stopping.run_until_cancelled(self.receives_token(socket)).await {
+            None => Err(STOPPING),
+            Some(false) => Err(NO_TOKEN),
+            Some(true) => self.events.subscribe().map_err(|_| TOO_MANY),
         }
-        let mut pings = interval(self.ping);
+    }
+
+    async fn serve(&self, socket: &mut WebSocket, mut subscription: Subscription) -> Option<Closed> {
+        let Events { ping, stopping, .. } = &self.events;
+        let mut pings = interval(*ping);
         pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut last_received = Instant::now();
         loop {
             let message = tokio::select! {
                 // Answers to pings come first, so that they count after a send that took long.
                 biased;
-                () = self.stopping.cancelled() => return Some(STOPPING),
+                () = stopping.cancelled() => return Some(STOPPING),
                 received = socket.recv() => match received? {
                     Ok(Message::Ping(_) | Message::Pong(_)) => {
                         last_received = Instant::now();
@@ -326,16 +350,16 @@ impl Client {
                     Ok(Message::Close(_)) | Err(_) => return None,
                 },
                 _ = pings.tick() => {
-                    if last_received.elapsed() > self.ping * (UNANSWERED_PINGS + 1) {
+                    if last_received.elapsed() > *ping * (UNANSWERED_PINGS + 1) {
                         return Some(NO_PONG);
                     }
                     Message::Ping(axum::body::Bytes::new())
                 }
-                event = self.subscription.next() => Message::Text(event?.json),
+                event = subscription.next() => Message::Text(event?.json),
             };
             // A client that reads nothing holds up only itself. It also answers no ping.
-            let limit = self.ping * UNANSWERED_PINGS;
-            let sent = timeout(limit, self.stopping.run_until_cancelled(socket.send(message))).await;
+            let limit = *ping * UNANSWERED_PINGS;
+            let sent = timeout(limit, stopping.run_until_cancelled(socket.send(message))).await;
             sent.ok()??.ok()?;
         }
     }

@@ -5,8 +5,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
-use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::{self, Message};
 
 use crate::support::{DEADLINE, Files, READER, Server, Socket};
 
@@ -136,6 +136,21 @@ async fn flood_of_pings_holds_up_no_other_client() {
     for _ in 0..10 {
         assert_others_are_served(&server).await;
     }
+}
+
+#[tokio::test]
+async fn clients_without_token_take_no_place_of_users() {
+    let (_files, server) = start().await;
+    let mut silent = Vec::new();
+    let refused = loop {
+        match Socket::connect(&server, None).await {
+            Ok(socket) => silent.push(socket),
+            Err(tungstenite::Error::Http(response)) => break response.status(),
+            Err(other) => panic!("{other}"),
+        }
+    };
+    assert_eq!(refused, 503, "after {}", silent.len());
+    assert_others_are_served(&server).await;
 }
 
 #[tokio::test]

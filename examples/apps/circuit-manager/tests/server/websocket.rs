@@ -139,8 +139,10 @@ async fn websocket_without_valid_token_is_closed() {
 async fn stopping_server_closes_websockets() {
     let server = Files::embedded(&json!({ "agents": { "search": {} } })).start().await;
     let mut socket = server.websocket().await;
-    let (stopped, closed) = tokio::join!(server.stop(), socket.closed());
+    let mut silent = Socket::connect(&server, None).await.unwrap();
+    let (stopped, closed, silent) = tokio::join!(server.stop(), socket.closed(), silent.closed());
     assert_eq!(closed, (CloseCode::Away, "the server stops".to_owned()));
+    assert_eq!(silent, closed, "also without a token");
     assert_eq!(stopped.0, Some(0), "{}", stopped.1);
     assert!(!stopped.1.contains("were cut off"), "{}", stopped.1);
 }
