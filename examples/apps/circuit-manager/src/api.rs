@@ -193,7 +193,7 @@ pub(crate) async fn act(
     let result = try_act(&state, id, &headers, body, &mut record).await;
     if let Err(problem) = &result {
         record.status = problem.status.as_u16();
-        record.error = Some(problem.detail.clone());
+        record.error = Some(cut(&problem.detail));
     }
     state.audit().write(&record);
     result.map(Json)

@@ -21,6 +21,7 @@ async fn audit_has_each_attempt_of_api_and_admin_page() {
     server.send_as(Some(READER), Method::POST, ACTION, Some(open)).await;
     server.send_as(None, Method::POST, ACTION, Some(open)).await;
     server.administrate("search", "force_closed").await;
+    server.act("search", &"x".repeat(10_000)).await;
     server.stop().await;
 
     let records = files.audit();
@@ -33,11 +34,13 @@ async fn audit_has_each_attempt_of_api_and_admin_page() {
         json!(["api", "anna", "operator", "other", null, 404]),
         json!(["api", "wall", "reader", "search", null, 403]),
         json!(["admin", "anna", "operator", "search", "force_closed", 200]),
+        json!(["api", "anna", "operator", "search", "x".repeat(500), 400]),
     ];
     assert_eq!(json!(records.iter().map(fields).collect::<Vec<_>>()), json!(expected));
     assert_eq!(records[0]["reason"], "the provider\nasked");
     assert_eq!(records[1]["error"], "Unknown action: x");
     assert_eq!(records[4]["reason"], "a test");
+    assert_eq!(records[5]["error"].as_str().map(str::len), Some(500), "a request cannot fill the disk");
     assert!(records.iter().all(|record| record["at"].as_str().unwrap().ends_with('Z')), "{records:?}");
 }
 
