@@ -103,7 +103,8 @@ fn parse_line(line: &str) -> Result<(String, User), LineProblem> {
     let user = match role {
         "reader" => User::reader(name),
         "operator" => User::operator(name),
-        _ => return Err(LineProblem::Role(role.to_owned())),
+        // The fields may be swapped: then it is the token.
+        _ => return Err(LineProblem::Role),
     };
     if !(MIN_TOKEN_BYTES..=MAX_TOKEN_BYTES).contains(&token.len()) {
         return Err(LineProblem::TokenLength(token.len()));
@@ -165,7 +166,7 @@ enum Problems {
 #[derive(Debug, PartialEq)]
 enum LineProblem {
     Fields(usize),
-    Role(String),
+    Role,
     TokenLength(usize),
     TokenCharacters,
     TokenOfAnotherUser,
@@ -199,7 +200,7 @@ impl fmt::Display for LineProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Fields(count) => write!(f, "it has {count} fields; write `ROLE NAME TOKEN`"),
-            Self::Role(role) => write!(f, "role `{role}` is unknown; allowed is `reader` or `operator`"),
+            Self::Role => f.write_str("the role is unknown; allowed is `reader` or `operator`"),
             Self::TokenLength(length) => {
                 write!(f, "the token has {length} bytes; allowed is {MIN_TOKEN_BYTES} to {MAX_TOKEN_BYTES}")
             }
@@ -255,7 +256,7 @@ mod tests {
             ("# only a comment", "has no user"),
             ("operator anna", "in line 1: it has 2 fields"),
             (&format!("operator anna {ANNA} more"), "in line 1: it has 4 fields"),
-            (&format!("\nadmin anna {ANNA}"), "in line 2: role `admin` is unknown"),
+            (&format!("\nadmin anna {ANNA}"), "in line 2: the role is unknown"),
             ("reader wall t\u{f6}ken-0123456789", "in line 1: the token is not ASCII"),
             ("reader wall short", "in line 1: the token has 5 bytes; allowed is 16 to 512"),
             (&format!("operator anna {ANNA}\nreader wall {ANNA}"), "in line 2: the token belongs to another"),

@@ -105,7 +105,7 @@ impl Config {
         let text = std::fs::read_to_string(path)
             .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
         let parsed = match path.extension().and_then(|extension| extension.to_str()) {
-            Some("toml") => toml::from_str(&text).map_err(BoxError::from),
+            Some("toml") => parse_toml(&text),
             Some("json") => parse_json(&text),
             _ => return Err(ConfigError::Format { path: path.to_owned() }),
         };
@@ -231,6 +231,16 @@ impl fmt::Debug for DatabaseUrl {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ConfigError {
+/// Parses TOML. The errors have no line of the file, which may contain a password.
+fn parse_toml(text: &str) -> Result<Config, BoxError> {
+    toml::from_str(text).map_err(|error: toml::de::Error| {
+        let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+        let line = before.split('\n').count();
+        let column = before.chars().rev().take_while(|char| *char != '\n').count() + 1;
+        format!("line {line}, column {column}: {}", error.message()).into()
+    })
+}
+
     /// The file cannot be read.
     Read {
         /// The path of the file.

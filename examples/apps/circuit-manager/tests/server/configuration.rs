@@ -59,6 +59,23 @@ async fn used_address_exits_with_1() {
 async fn environment_takes_precedence_over_file_and_flag_over_both() {
     let files = Files::embedded(
         &json!({ "embedded": "from-file.json", "audit_file": "from-file", "agents": { "a": {} } }),
+#[tokio::test]
+async fn secrets_are_in_no_error() {
+    let files = Files::embedded(&json!({}));
+    files.write("open.toml", "listen = '127.0.0.1:0'\ndatabase = 'postgres://user:secret@host/\n");
+    files.write("list.toml", "database = ['postgres://user:secret@host/']\n");
+    files.write("swapped-tokens", "secret-0123456789abcdef anna operator\n");
+    for (arguments, message) in [
+        (["--config", "open.toml", "--token-file", "tokens"], "line 2, column"),
+        (["--config", "list.toml", "--token-file", "tokens"], "line 1, column 12: invalid type: sequence"),
+        (["--embedded", "a.json", "--token-file", "swapped-tokens"], "in line 1: the role is unknown"),
+    ] {
+        let output = files.run(&[&["serve"][..], &arguments].concat()).await;
+        assert_fails(&output, 2, message);
+        assert!(!text(&output.stderr).contains("secret"), "{}", text(&output.stderr));
+    }
+}
+
     );
     let mut command = files.command(&["serve", "--config", "config.json", "--embedded", "from-flag.json"]);
     command.env("CIRCUIT_MANAGER_EMBEDDED", "from-environment.json");
