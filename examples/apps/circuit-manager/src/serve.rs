@@ -80,7 +80,7 @@ impl Prepared {
         agents.add_configured(&settings.agents.by_name, &client()?);
         agents.add_simulated(settings.simulate);
         let agents = agents.run()?;
-        let state = AppState::new(manager, users, audit, events, stopping);
+        let state = AppState::new(manager, users, audit, events, stopping.clone());
         let router = server::router(state.clone())?;
 
         // After the other tasks, so that their last changes are written.
@@ -89,10 +89,14 @@ impl Prepared {
         let agents = tokio::spawn(agents);
         print_address(&listener, settings.json)?;
         let result = server::serve(listener, router, state).await;
-        agents.await?;
-        forward.await?;
+        // If the server has failed, the other tasks do not know it.
+        stopping.cancel();
+        let (agents, forward) = (agents.await, forward.await);
+        // Also if one of the tasks has panicked.
         flush.cancel();
         writer.await?;
+        agents?;
+        forward?;
         result.context("the server has failed")
     }
 }
