@@ -86,7 +86,7 @@ impl Agents {
         let started = Instant::now();
         for number in 1..=count {
             let simulated = Simulated { started, first_outage: first_outage(number) };
-            self.by_name.insert(format!("simulated-{number}"), Agent::Simulated(simulated));
+            self.by_name.insert(config::simulated_name(number), Agent::Simulated(simulated));
         }
     }
 

@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use circuit_manager::config::{Agents, Config, ConfigError, DatabaseUrl};
+use circuit_manager::config::{Agents, Config, ConfigError, DatabaseUrl, MAX_SIMULATED};
 use circuit_manager::health::HealthSettings;
 use circuit_manager::store::WriterSettings;
 use clap::parser::ValueSource;
@@ -61,7 +61,7 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "FILE", env = "CIRCUIT_MANAGER_AUDIT_FILE")]
     audit_file: Option<PathBuf>,
     /// Call simulated agents with outages: simulated-1 and so on, at most 1000
-    #[arg(long, value_name = "N", env = "CIRCUIT_MANAGER_SIMULATE", value_parser = clap::value_parser!(u16).range(..=1000))]
+    #[arg(long, value_name = "N", env = "CIRCUIT_MANAGER_SIMULATE", value_parser = clap::value_parser!(u16).range(..=i64::from(MAX_SIMULATED)))]
     simulate: Option<u16>,
     /// Print the address and the logs as lines of JSON
     #[arg(long)]
@@ -140,7 +140,7 @@ impl ServeArgs {
                 .or_else(|| config.token_file.clone())
                 .ok_or(InvalidSettings::NoTokens)?,
             audit_file: self.audit_file.or_else(|| config.audit_file.clone()),
-            simulate: self.simulate.or(config.simulate).unwrap_or(0),
+            simulate: config.simulated_agents(self.simulate)?,
             agents: config.agents()?,
             ping: config.ping()?,
             writer: config.writer()?,

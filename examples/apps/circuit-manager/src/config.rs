@@ -17,8 +17,11 @@ use crate::health::HealthSettings;
 use crate::settings::CircuitSettings;
 use crate::store::WriterSettings;
 
-/// The names that the API needs for its streams.
-pub const RESERVED: [&str; 2] = ["events", "ws"];
+/// The names that the API needs for its streams, and those that clients remove from a path.
+pub const RESERVED: [&str; 4] = ["events", "ws", ".", ".."];
+
+/// The largest number of simulated agents.
+pub const MAX_SIMULATED: u16 = 1_000;
 
 const DEFAULT_PING_SECONDS: f64 = 15.0;
 
@@ -127,6 +130,26 @@ impl Config {
         Ok(Agents { default, by_name })
     }
 
+    /// Returns the number of simulated agents; `number` takes precedence over the configuration.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the number is out of its range, or if an agent of the configuration has
+    /// the name of a simulated agent.
+    pub fn simulated_agents(&self, number: Option<u16>) -> Result<u16, ConfigError> {
+        let number = number.or(self.simulate).unwrap_or(0);
+        if number > MAX_SIMULATED {
+            let (field, value) = ("simulate".to_owned(), number.to_string());
+            return Err(ConfigError::Value { field, value, allowed: "0 to 1000" });
+        }
+        let mut simulated = (1..=number).map(simulated_name);
+        if let Some(value) = simulated.find(|name| self.agents.contains_key(name)) {
+            let allowed = "another name; a simulated agent has this one";
+            return Err(ConfigError::Value { field: "agents".to_owned(), value, allowed });
+        }
+        Ok(number)
+    }
+
     /// Returns the time between two pings of a client that follows the events.
     ///
     /// # Errors
@@ -150,10 +173,15 @@ impl Config {
     }
 }
 
+/// Returns the name of a simulated agent. The first number is 1.
+pub(crate) fn simulated_name(number: u16) -> String {
+    format!("simulated-{number}")
+}
+
 impl AgentSection {
     fn build(&self, name: &str, inherited: &Map<String, Value>) -> Result<Agent, ConfigError> {
         if RESERVED.contains(&name) {
-            let allowed = "another name; the API uses `events` and `ws`";
+            let allowed = "another name; `events`, `ws`, `.` and `..` are reserved";
             return Err(ConfigError::Value { field: "agents".to_owned(), value: name.to_owned(), allowed });
         }
         let url = |field: &str, text: &Option<String>| {
@@ -188,11 +216,29 @@ fn seconds(field: String, seconds: f64) -> Result<Duration, ConfigError> {
 }
 
 fn parse_circuit(settings: Map<String, Value>, section: &str) -> Result<CircuitSettings, ConfigError> {
+    // A JSON value cannot be NaN or infinite: it is null then.
+    if let Some((name, _)) = settings.iter().find(|(_, value)| value.is_null()) {
+        return Err(ConfigError::Value {
+            field: format!("{section}.{name}"),
+            value: "null, NaN or infinite".to_owned(),
+            allowed: "a finite number",
+        });
+    }
     let failed = |source: BoxError| ConfigError::Circuit { section: section.to_owned(), source };
     let settings: CircuitSettings =
         serde_path_to_error::deserialize(Value::Object(settings)).map_err(|error| failed(error.into()))?;
     settings.to_config().map_err(|error| failed(error.into()))?;
     Ok(settings)
+}
+
+/// Parses TOML. The errors have no line of the file, which may contain a password.
+fn parse_toml(text: &str) -> Result<Config, BoxError> {
+    toml::from_str(text).map_err(|error: toml::de::Error| {
+        let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+        let line = before.split('\n').count();
+        let column = before.chars().rev().take_while(|char| *char != '\n').count() + 1;
+        format!("line {line}, column {column}: {}", error.message()).into()
+    })
 }
 
 /// Parses JSON. The errors have the path of the field, such as `agents.search.url`.
@@ -231,16 +277,6 @@ impl fmt::Debug for DatabaseUrl {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ConfigError {
-/// Parses TOML. The errors have no line of the file, which may contain a password.
-fn parse_toml(text: &str) -> Result<Config, BoxError> {
-    toml::from_str(text).map_err(|error: toml::de::Error| {
-        let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
-        let line = before.split('\n').count();
-        let column = before.chars().rev().take_while(|char| *char != '\n').count() + 1;
-        format!("line {line}, column {column}: {}", error.message()).into()
-    })
-}
-
     /// The file cannot be read.
     Read {
         /// The path of the file.

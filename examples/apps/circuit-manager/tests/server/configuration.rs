@@ -25,6 +25,10 @@ async fn invalid_settings_exit_with_2_and_name_the_problem() {
     files.write("bad.toml", "[circuit]\nfailure_threshold = 0\n");
     files.write("unknown.json", r#"{ "agents": { "a": { "uri": "http://a/" } } }"#);
     files.write("health.json", r#"{ "health": { "critical_error_rate": 2 } }"#);
+    files.write("nan.toml", "[circuit]\nwindow_seconds = nan\n");
+    files.write("simulate.toml", "simulate = 1001\n");
+    files.write("dots.json", r#"{ "agents": { "..": {} } }"#);
+    files.write("twice.json", r#"{ "simulate": 1, "agents": { "simulated-1": { "url": "http://a/" } } }"#);
     let store = ["--embedded", "circuits.json"];
     let tokens = ["--token-file", "tokens"];
     for (arguments, message) in [
@@ -39,26 +43,22 @@ async fn invalid_settings_exit_with_2_and_name_the_problem() {
         ([&["serve", "--config", "tokens"][..], &store, &tokens].concat(), "has no known format"),
         ([&["serve", "--listen", "here"][..], &store, &tokens].concat(), "--listen"),
         ([&["serve", "--audit-file", "none/audit"][..], &store, &tokens].concat(), "audit file `none/audit`"),
+        (
+            [&["serve", "--config", "nan.toml"][..], &store, &tokens].concat(),
+            "`circuit.window_seconds` is `null, NaN or infinite`",
+        ),
+        (
+            [&["serve", "--config", "simulate.toml"][..], &store, &tokens].concat(),
+            "`simulate` is `1001`; allowed is 0 to 1000",
+        ),
+        ([&["serve", "--config", "dots.json"][..], &store, &tokens].concat(), "`agents` is `..`; allowed is"),
+        ([&["serve", "--config", "twice.json"][..], &store, &tokens].concat(), "`agents` is `simulated-1`"),
         (vec!["sell"], "unrecognized subcommand"),
     ] {
         assert_fails(&files.run(&arguments).await, 2, message);
     }
 }
 
-#[tokio::test]
-async fn used_address_exits_with_1() {
-    let files = Files::embedded(&json!({}));
-    let server = files.start().await;
-    let arguments =
-        ["serve", "--listen", server.address(), "--embedded", "other.json", "--token-file", "tokens"];
-    let output = files.run(&arguments).await;
-    assert_fails(&output, 1, "cannot be bound; choose another one");
-}
-
-#[tokio::test]
-async fn environment_takes_precedence_over_file_and_flag_over_both() {
-    let files = Files::embedded(
-        &json!({ "embedded": "from-file.json", "audit_file": "from-file", "agents": { "a": {} } }),
 #[tokio::test]
 async fn secrets_are_in_no_error() {
     let files = Files::embedded(&json!({}));
@@ -76,6 +76,20 @@ async fn secrets_are_in_no_error() {
     }
 }
 
+#[tokio::test]
+async fn used_address_exits_with_1() {
+    let files = Files::embedded(&json!({}));
+    let server = files.start().await;
+    let arguments =
+        ["serve", "--listen", server.address(), "--embedded", "other.json", "--token-file", "tokens"];
+    let output = files.run(&arguments).await;
+    assert_fails(&output, 1, "cannot be bound; choose another one");
+}
+
+#[tokio::test]
+async fn environment_takes_precedence_over_file_and_flag_over_both() {
+    let files = Files::embedded(
+        &json!({ "embedded": "from-file.json", "audit_file": "from-file", "agents": { "a": {} } }),
     );
     let mut command = files.command(&["serve", "--config", "config.json", "--embedded", "from-flag.json"]);
     command.env("CIRCUIT_MANAGER_EMBEDDED", "from-environment.json");
