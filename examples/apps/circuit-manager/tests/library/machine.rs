@@ -302,12 +302,12 @@ fn stats_serialize_with_names_of_the_original() {
     let fields: Vec<_> = json.as_object().unwrap().keys().map(String::as_str).collect();
     let expected = [
         "agent_id",
-        "consecutive_failures",
-        "failure_count",
-        "failure_rate",
-        "opened_at",
         "state",
+        "failure_count",
         "success_count",
+        "failure_rate",
+        "consecutive_failures",
+        "opened_at",
     ];
     assert_eq!(fields, expected);
 }

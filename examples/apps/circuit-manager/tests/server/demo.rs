@@ -28,7 +28,7 @@ async fn demo_ends_as_it_explains() {
             "0 calls reached billing",
             "2. An operator",
             "403 ",
-            r#"200 {"agent_id":"mail","status":"opened"}"#,
+            r#"200 {"status":"opened","agent_id":"mail"}"#,
             "3. The server is killed",
             "GET /api/v1/circuits/billing",
             "200 open since ",
