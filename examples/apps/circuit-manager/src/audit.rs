@@ -143,6 +143,7 @@ fn log(record: &AuditRecord) {
         return;
     }
     let AuditRecord { user, agent_id, action, reason, status, error, .. } = record;
+    let [user, action, reason] = [user, action, reason].map(|text| text.as_deref().unwrap_or_default());
     match error {
         None => tracing::info!(?user, ?agent_id, ?action, ?reason, status, "an action was applied"),
         Some(error) => {

@@ -188,6 +188,10 @@ impl AgentSection {
             let parse = |text: &String| parse_url(format!("agents.{name}.{field}"), text);
             text.as_ref().map(parse).transpose()
         };
+        if let (None, Some(value)) = (&self.url, &self.health_url) {
+            let (field, allowed) = (format!("agents.{name}.health_url"), "only a URL beside `url`");
+            return Err(ConfigError::Value { field, value: value.clone(), allowed });
+        }
         let seconds = |field, value| seconds(format!("agents.{name}.{field}"), value);
         let mut circuit = inherited.clone();
         circuit.extend(self.circuit.clone());
@@ -378,7 +382,14 @@ mod tests {
                 "[agents.a]\nurl = 'ftp://host/'",
                 "`agents.a.url` is `ftp://host/`; allowed is a URL with http",
             ),
-            ("[agents.a]\nhealth_url = 'nothing'", "`agents.a.health_url` is `nothing`; allowed is a URL"),
+            (
+                "[agents.a]\nurl = 'http://a/'\nhealth_url = 'nothing'",
+                "`agents.a.health_url` is `nothing`; allowed is a URL",
+            ),
+            (
+                "[agents.a]\nhealth_url = 'http://a/'",
+                "`agents.a.health_url` is `http://a/`; allowed is only a URL beside `url`",
+            ),
             ("[agents.a]\ninterval_seconds = 0", "`agents.a.interval_seconds` is `0`; allowed is 0.01"),
             ("[agents.a]\ntimeout_seconds = nan", "`agents.a.timeout_seconds` is `NaN`; allowed is 0.01"),
             ("[circuit]\nfailure_threshold = -1", "section `circuit` is not valid"),

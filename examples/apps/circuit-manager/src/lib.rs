@@ -29,3 +29,8 @@ pub mod server;
 pub mod settings;
 pub mod stats;
 pub mod store;
+
+/// Compiles the example of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

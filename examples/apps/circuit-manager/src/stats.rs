@@ -15,13 +15,13 @@ pub struct AgentStatus {
     /// under a manual override.
     #[schema(value_type = String)]
     pub state: CircuitState,
-    /// See [`Counts::failed_requests`].
+    /// See `failed_requests` of `Counts`.
     pub failure_count: u64,
-    /// See [`Counts::successful_requests`].
+    /// See `successful_requests` of `Counts`.
     pub success_count: u64,
-    /// See [`Counts::failure_rate`].
+    /// See `failure_rate` of `Counts`.
     pub failure_rate: f64,
-    /// See [`Counts::consecutive_failures`].
+    /// See `consecutive_failures` of `Counts`.
     pub consecutive_failures: u64,
     /// When the circuit opened. `None`: it is closed.
     #[serde(with = "rfc3339::option")]
