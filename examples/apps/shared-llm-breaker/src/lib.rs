@@ -33,6 +33,7 @@ pub mod llm;
 mod output;
 mod registry;
 mod settings;
+mod signals;
 mod state;
 
 pub use breaker::CircuitBreaker;

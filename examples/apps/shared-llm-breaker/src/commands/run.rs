@@ -1,10 +1,10 @@
 //! The command `run`.
 
+use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
@@ -15,6 +15,7 @@ use crate::config::WorkerConfig;
 use crate::llm::{LlmClient, LlmError};
 use crate::output::{Call, Console, Event, Outcome};
 use crate::registry::get_circuit_breaker;
+use crate::signals::Signals;
 
 /// The least time after a rejected call, so that a worker without an interval does not spin.
 const AFTER_REJECTION: Duration = Duration::from_millis(100);
@@ -35,10 +36,13 @@ struct Work {
 /// Calls the API until all calls are made, or until a signal interrupts the worker.
 pub(super) async fn run(arguments: RunArgs, console: Console) -> Result<u8, CommandError> {
     let RunArgs { common, options } = arguments;
+    let mut signals = Signals::new();
     let config = options.resolve(common.config.as_deref()).map_err(CommandError::usage)?;
-    let breaker = get_circuit_breaker(&config.redis_url, &config.name, config.breaker.clone())
-        .await
-        .map_err(CommandError::usage)?;
+    let breaker = tokio::select! {
+        breaker = get_circuit_breaker(&config.redis_url, &config.name, config.breaker.clone()) => breaker,
+        () = signals.next() => return Ok(INTERRUPTED),
+    };
+    let breaker = breaker.map_err(CommandError::usage)?;
     let client = LlmClient::new(config.llm.clone(), breaker.clone()).map_err(CommandError::usage)?;
     print_start(&breaker, console);
     let work = Arc::new(Work {
@@ -57,11 +61,16 @@ pub(super) async fn run(arguments: RunArgs, console: Console) -> Result<u8, Comm
         tasks.spawn(async move { work.make_calls().await });
     }
     let is_interrupted = tokio::select! {
-        () = interrupted() => true,
-        () = async { while tasks.join_next().await.is_some() {} } => false,
+        () = signals.next() => true,
+        () = join(&mut tasks) => false,
     };
     tasks.shutdown().await;
-    Ok(work.end(is_interrupted).await)
+    tokio::select! {
+        () = work.breaker.close() => {}
+        // A second signal, or one after the last call.
+        () = signals.next() => {}
+    }
+    Ok(work.end(is_interrupted))
 }
 
 fn print_start(breaker: &CircuitBreaker, console: Console) {
@@ -112,9 +121,8 @@ impl Work {
         self.console.print(&Event::Call(Call { number, outcome, state, kind, retry_after, text: &text }));
     }
 
-    /// Leaves the fleet, prints the counts, and returns the exit code.
-    async fn end(&self, is_interrupted: bool) -> u8 {
-        self.breaker.close().await;
+    /// Prints the counts, and returns the exit code.
+    fn end(&self, is_interrupted: bool) -> u8 {
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let (succeeded, failed) = (count(&self.succeeded), count(&self.failed));
         let rejected = count(&self.rejected);
@@ -130,14 +138,13 @@ impl Work {
     }
 }
 
-/// Waits for SIGINT or SIGTERM. A second one ends the process as without this function.
-async fn interrupted() {
-    let signals = signal(SignalKind::interrupt())
-        .and_then(|interrupt| Ok((interrupt, signal(SignalKind::terminate())?)));
-    // If the system refuses to notify of signals, they end the process.
-    let Ok((mut interrupt, mut terminate)) = signals else { return std::future::pending().await };
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
+/// Waits until all tasks have ended. A panic of a task propagates, so that no call is lost unseen.
+async fn join(tasks: &mut JoinSet<()>) {
+    while let Some(ended) = tasks.join_next().await {
+        if let Err(error) = ended
+            && error.is_panic()
+        {
+            resume_unwind(error.into_panic());
+        }
     }
 }

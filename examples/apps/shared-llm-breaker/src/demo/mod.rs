@@ -8,13 +8,15 @@ use std::io::{self, Write};
 use tower_fault_classify::ErrorChain;
 
 use crate::commands::{FAILED, INTERRUPTED, SUCCESS};
+use crate::signals::Signals;
 
 /// Plays the demo, and returns the exit code.
 pub(crate) async fn run() -> u8 {
+    let mut signals = Signals::new();
     let played = tokio::select! {
         played = story::play() => played,
-        // An error: there is no signal to wait for.
-        Ok(()) = tokio::signal::ctrl_c() => return INTERRUPTED,
+        // The end of the story drops the workers, which kills them, and removes the folder.
+        () = signals.next() => return INTERRUPTED,
     };
     match played {
         Ok(()) => SUCCESS,

@@ -53,6 +53,8 @@ impl Workers {
         line(format_args!("   $ worker {} --max-attempts 1 …", words.join(" ")));
         let mut child = Command::new(env::current_exe()?)
             .args(words)
+            // If the demo itself is killed, its workers end after two minutes.
+            .args(["--calls", "300"])
             .args(["--max-attempts", "1", "--json", "--redis", &self.store, "--base-url", &self.base_url])
             // A key of the user is not for this API.
             .env_remove("OPENAI_API_KEY")

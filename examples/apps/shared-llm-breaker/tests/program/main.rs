@@ -5,4 +5,5 @@ mod commands;
 mod config;
 mod demo;
 mod readme;
+mod signals;
 mod support;

@@ -1,15 +1,15 @@
-//! Runs the program to its end.
+//! Runs the program.
 
 use std::process::Stdio;
 use std::time::Duration;
 
 use tempfile::TempDir;
 use test_servers::{Llm, LlmFault};
-use tokio::process::Command;
+use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
 /// A generous limit: a test that exceeds it hangs.
-const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What a program has printed.
 #[derive(Debug)]
@@ -58,10 +58,18 @@ impl Setup {
         let words = ["run", "--base-url", &base_url, "--max-attempts", "1", "--interval", "0"];
         run(&[&words[..], arguments].concat(), variables).await
     }
+
+    /// Runs `worker run` with arguments that it cannot use.
+    pub(crate) async fn refused(&self, arguments: &[&str], variables: &[(&str, &str)]) -> Finished {
+        let finished = run(&[&["run", "--calls", "1"], arguments].concat(), variables).await;
+        assert_eq!(finished.code, Some(2), "{finished:?}");
+        assert!(self.llm.all_counts().is_empty());
+        finished
+    }
 }
 
-/// Runs the program with only these of the variables that configure it.
-pub(crate) async fn run(arguments: &[&str], variables: &[(&str, &str)]) -> Finished {
+/// Returns the program with only these of the variables that configure it.
+pub(crate) fn command(arguments: &[&str], variables: &[(&str, &str)]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_worker"));
     let prefixes = ["CIRCUIT_BREAKER_", "OPENAI_", "LLM_", "WORKER_", "REDIS_URL", "RUST_LOG"];
     for (name, _) in std::env::vars() {
@@ -70,6 +78,21 @@ pub(crate) async fn run(arguments: &[&str], variables: &[(&str, &str)]) -> Finis
         }
     }
     command.args(arguments).envs(variables.iter().copied()).stdin(Stdio::null()).kill_on_drop(true);
+    command
+}
+
+/// Sends SIGTERM, and waits for the end. Returns the exit code: `None` if the signal ended the
+/// process without its handler.
+pub(crate) async fn terminate(mut child: Child) -> Option<i32> {
+    let id = i32::try_from(child.id().unwrap()).unwrap();
+    let process = rustix::process::Pid::from_raw(id).unwrap();
+    rustix::process::kill_process(process, rustix::process::Signal::TERM).unwrap();
+    timeout(PATIENCE, child.wait()).await.expect("the program hangs").unwrap().code()
+}
+
+/// Runs the program to its end.
+pub(crate) async fn run(arguments: &[&str], variables: &[(&str, &str)]) -> Finished {
+    let mut command = command(arguments, variables);
     let output = timeout(PATIENCE, command.output()).await.expect("the program hangs").unwrap();
     Finished {
         code: output.status.code(),
