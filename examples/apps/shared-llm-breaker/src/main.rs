@@ -26,7 +26,9 @@ fn log(json: bool) {
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(io::stderr().is_terminal())
-        .with_writer(io::stderr);
+        .with_writer(io::stderr)
+        // If stderr is closed, its message about that would panic in the middle of a call.
+        .log_internal_errors(false);
     if json {
         subscriber.json().init();
     } else {

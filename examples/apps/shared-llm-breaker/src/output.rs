@@ -81,7 +81,7 @@ impl Display for Event<'_> {
                 Ok(())
             }
             Self::Call(Call { number, outcome, state, text, .. }) => {
-                write!(f, "call {number} {}, {state}: {}", outcome.as_str(), text.replace('\n', " / "))
+                write!(f, "call {number} {}, {state}: {}", outcome.as_str(), printable(text))
             }
             Self::Ended { calls, succeeded, failed, rejected, .. } => {
                 write!(f, "{calls} calls: {succeeded} succeeded, {failed} failed, {rejected} rejected")
@@ -115,6 +115,12 @@ impl Console {
     pub(crate) fn is_json(self) -> bool {
         self.json
     }
+}
+
+/// Returns a text as one line without control characters, which could change a terminal.
+pub(crate) fn printable(text: &str) -> String {
+    let text = text.replace("\r\n", "\n").replace('\n', " / ").replace('\t', " ");
+    text.replace(char::is_control, "\u{fffd}")
 }
 
 /// Prints a value as one line of JSON on stdout.

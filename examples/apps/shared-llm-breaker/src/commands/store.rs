@@ -9,7 +9,7 @@ use super::{CommandError, SUCCESS};
 use crate::breaker::open_store;
 use crate::cli::{ResetArgs, StatusArgs};
 use crate::config::StoreOptions;
-use crate::output::{Console, json_line, line};
+use crate::output::{Console, json_line, line, printable};
 use crate::settings::BreakerSettings;
 use crate::state::CircuitState;
 
@@ -129,6 +129,7 @@ fn print_table(breakers: &[Breaker]) {
             CircuitState::Closed | CircuitState::HalfOpen => String::new(),
         };
         let cause = if reason.is_empty() { String::new() } else { format!(" ({reason}, by {by})") };
+        let (name, cause) = (printable(name), printable(&cause));
         line(format_args!("{name:width$}  {}{left}{cause}", state.as_str()));
     }
 }

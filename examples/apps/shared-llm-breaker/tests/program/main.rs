@@ -6,4 +6,5 @@ mod config;
 mod demo;
 mod readme;
 mod signals;
+mod streams;
 mod support;
