@@ -4,12 +4,13 @@ use std::cell::Cell;
 use std::fmt::{self, Display};
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, resume_unwind};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::task::JoinHandle;
-use tower_breaker::{Circuit, CircuitState as LocalState, Permit, Verdict};
+use tower_breaker::{Circuit, CircuitState as LocalState, ConfigError, Permit, Verdict};
 use tower_breaker_fleet::{FileStore, Fleet, FleetAction, FleetBuilder, FleetOperation, RedisStore};
 use tower_fault_classify::{Fault, Health, Kind, Origin, Retryable};
 
@@ -107,7 +108,7 @@ impl CircuitBreaker {
     /// # Cancellation
     ///
     /// Dropping the future drops the call, which then counts as cancelled. If ten calls were
-    /// cancelled and none has completed, the circuit opens.
+    /// cancelled within at least 1 s and none has completed meanwhile, the circuit opens.
     ///
     /// # Panics
     ///
@@ -305,8 +306,15 @@ impl Drop for Inner {
 /// Returns the settings of a fleet that shares the store at an address.
 pub(crate) fn open_store(url: &str, settings: &BreakerSettings) -> Result<FleetBuilder, SetupError> {
     Ok(match url.strip_prefix(FILE_SCHEME) {
-        // `file:///FOLDER` is the same as `file:/FOLDER`.
-        Some(folder) => settings.fleet(FileStore::open(folder.strip_prefix("//").unwrap_or(folder))?),
+        Some(folder) => {
+            // `file:///FOLDER` is the same as `file:/FOLDER`.
+            let folder = Path::new(folder.strip_prefix("//").unwrap_or(folder));
+            if !folder.is_absolute() {
+                let allowed = "an absolute folder, such as file:/var/lib/app/circuits";
+                return Err(ConfigError::new("redis", url, allowed).into());
+            }
+            settings.fleet(FileStore::open(folder)?)
+        }
         None => settings.fleet(RedisStore::open(url)?),
     })
 }

@@ -3,18 +3,22 @@
 mod error;
 pub(crate) mod seconds;
 
-use std::fmt::Debug;
+use std::ffi::OsStr;
+use std::fmt::{self, Debug};
 use std::fs;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
+use clap::builder::TypedValueParser;
+use clap::error::ErrorKind;
 use serde::Deserialize;
 
 pub use self::error::ConfigError;
 use crate::breaker::CircuitBreaker;
-use crate::llm::{ApiKey, LlmConfig};
+use crate::llm::address::without_secrets;
+use crate::llm::{ApiKey, InvalidKey, LlmConfig};
 use crate::settings::BreakerSettings;
 
 const BASE_URL_HELP: &str = "The address of the API, with /v1 [default: https://api.openai.com/v1]";
@@ -23,7 +27,7 @@ const TIMES: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::fro
 
 /// The address of the store, and the namespace of the breakers.
 #[expect(clippy::doc_markdown, reason = "the comments are the texts of --help")]
-#[derive(Args, Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Args, Clone, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct StoreOptions {
     /// The store: redis://HOST:PORT/DATABASE, or file:/FOLDER for the workers of one machine
@@ -37,7 +41,7 @@ pub struct StoreOptions {
 
 /// The settings of a worker, from flags and variables, or from a file.
 #[expect(clippy::doc_markdown, reason = "the comments are the texts of --help")]
-#[derive(Args, Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Args, Clone, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Options {
     /// The store.
@@ -81,10 +85,10 @@ pub struct Options {
     #[serde(deserialize_with = "seconds::read")]
     pub ready_within: Option<Duration>,
     /// The address of the API, with `/v1`.
-    #[arg(long, value_name = "URL", env = "OPENAI_BASE_URL", help = BASE_URL_HELP)]
+    #[arg(long, value_name = "URL", env = "OPENAI_BASE_URL", hide_env_values = true, help = BASE_URL_HELP)]
     pub base_url: Option<String>,
     /// The key of the API; a file cannot set it
-    #[arg(long, value_name = "KEY", env = "OPENAI_API_KEY", hide_env_values = true)]
+    #[arg(long, value_name = "KEY", env = "OPENAI_API_KEY", hide_env_values = true, value_parser = KeyParser)]
     #[serde(skip)]
     pub api_key: Option<ApiKey>,
     /// The model [default: gpt-4o-mini]
@@ -119,6 +123,25 @@ pub struct Options {
     pub interval: Option<Duration>,
 }
 
+/// Parses the key. The error of the parser that clap derives would repeat the value.
+#[derive(Clone)]
+struct KeyParser;
+
+impl TypedValueParser for KeyParser {
+    type Value = ApiKey;
+
+    fn parse_ref(
+        &self,
+        command: &clap::Command,
+        _: Option<&clap::Arg>,
+        value: &OsStr,
+    ) -> Result<ApiKey, clap::Error> {
+        value.to_str().ok_or(InvalidKey).and_then(str::parse).map_err(|error| {
+            clap::Error::raw(ErrorKind::ValueValidation, format!("{error}\n")).with_cmd(command)
+        })
+    }
+}
+
 /// A file: the options of the store and of the worker in one table.
 #[derive(Debug, Default)]
 struct File {
@@ -127,7 +150,7 @@ struct File {
 }
 
 /// The complete configuration of a worker.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct WorkerConfig {
     /// The address of the store.
     pub redis_url: String,
@@ -249,6 +272,34 @@ impl Options {
         };
         config.check()?;
         Ok(config)
+    }
+}
+
+// The addresses of the store and of the API can contain passwords.
+impl Debug for StoreOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StoreOptions").field("namespace", &self.namespace).finish_non_exhaustive()
+    }
+}
+
+impl Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl Debug for WorkerConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WorkerConfig")
+            .field("redis_url", &without_secrets(&self.redis_url))
+            .field("name", &self.name)
+            .field("breaker", &self.breaker)
+            .field("llm", &self.llm)
+            .field("prompt", &self.prompt)
+            .field("calls", &self.calls)
+            .field("concurrency", &self.concurrency)
+            .field("interval", &self.interval)
+            .finish()
     }
 }
 

@@ -1,5 +1,6 @@
 //! The settings of a breaker.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use tower_breaker::{BreakerConfig, ConfigError};
@@ -7,6 +8,14 @@ use tower_breaker_fleet::{Fleet, FleetBuilder, FleetStore, Quorum};
 
 /// The longest open time that a record of the store can command.
 const MAX_OPEN: Duration = Duration::from_secs(600);
+
+/// The longest name of a breaker.
+const MAX_NAME_BYTES: usize = 256;
+
+const RESET_TIMEOUTS: RangeInclusive<Duration> =
+    Duration::from_millis(1)..=Duration::from_secs(365 * 24 * 60 * 60);
+
+const READY_WITHIN: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(600);
 
 /// The settings of a breaker. All workers should have the same.
 #[derive(Clone, Debug, PartialEq)]
@@ -34,7 +43,7 @@ pub struct BreakerSettings {
     /// to twice this time. Default: 2 s. Range: 1 ms to 10 min.
     pub takeover: Duration,
     /// How long [`get_circuit_breaker`](crate::get_circuit_breaker) waits for the store. Default:
-    /// 1 s.
+    /// 1 s. Range: 0 to 10 min.
     pub ready_within: Duration,
 }
 
@@ -58,10 +67,16 @@ impl Default for BreakerSettings {
 impl BreakerSettings {
     /// Returns the settings of the local circuit.
     pub(crate) fn circuit(&self, name: &str) -> Result<BreakerConfig, ConfigError> {
+        if name.is_empty() || name.len() > MAX_NAME_BYTES || name.contains(char::is_control) {
+            let allowed = format!("1 to {MAX_NAME_BYTES} bytes without control characters");
+            return Err(ConfigError::new("name", name, allowed));
+        }
         ConfigError::check("fail_max", self.fail_max, 1..=u32::MAX)?;
         ConfigError::check("success_threshold", self.success_threshold, 1..=u32::MAX)?;
         ConfigError::check("probes", self.probes, 1..=self.success_threshold)
             .map_err(|error| error.because("success_threshold", self.success_threshold))?;
+        ConfigError::check("reset_timeout", self.reset_timeout, RESET_TIMEOUTS)?;
+        ConfigError::check("ready_within", self.ready_within, READY_WITHIN)?;
         BreakerConfig::builder()
             .name(name.to_owned())
             .consecutive_failures(self.fail_max)

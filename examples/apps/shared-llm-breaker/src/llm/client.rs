@@ -1,5 +1,6 @@
 //! A call to the API: its attempts, each through the breaker.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use tower_fault_classify::body::{ErrorBodies, LlmErrors};
 use tower_fault_classify::{ClassifiedError, FaultClassifyLayer};
 use tower_jitter_retry::{RetryPolicy, RetrySafety};
 
+use super::address::{without_query, without_secrets};
 use super::error::{ClientError, LlmError};
 use super::key::ApiKey;
 use super::read::read_reply;
@@ -23,7 +25,7 @@ use crate::breaker::CircuitBreaker;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The settings of a client.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct LlmConfig {
     /// The address of the API, with `/v1`.
     pub base_url: String,
@@ -41,8 +43,22 @@ pub struct LlmConfig {
     pub max_retry_after: Duration,
 }
 
+impl fmt::Debug for LlmConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The query of the address can contain a key.
+        f.debug_struct("LlmConfig")
+            .field("base_url", &without_secrets(&self.base_url))
+            .field("model", &self.model)
+            .field("stream", &self.stream)
+            .field("timeout", &self.timeout)
+            .field("max_attempts", &self.max_attempts)
+            .field("max_retry_after", &self.max_retry_after)
+            .finish_non_exhaustive()
+    }
+}
+
 /// A client of the API. Each attempt of a call runs through the breaker.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct LlmClient {
     breaker: CircuitBreaker,
     retry: RetryPolicy,
@@ -75,6 +91,7 @@ impl LlmClient {
             })
             // Classifies responses, by the code in their bodies.
             .layer(FaultClassifyLayer::new().read_error_bodies(ErrorBodies::new(LlmErrors::new())))
+            .map_err(without_query)
             .service(client);
         Ok(Self { breaker, retry, attempts, url, config })
     }
@@ -116,11 +133,20 @@ impl LlmClient {
     }
 }
 
+impl fmt::Debug for LlmClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LlmClient")
+            .field("breaker", &self.breaker)
+            .field("config", &self.config)
+            .finish_non_exhaustive()
+    }
+}
+
 fn url(config: &LlmConfig) -> Result<Url, ClientError> {
     let base = &config.base_url;
     let mut url = match Url::parse(base) {
         Ok(url) if is_server(&url) => url,
-        _ => return Err(ClientError::BaseUrl(base.clone())),
+        _ => return Err(ClientError::BaseUrl(without_secrets(base))),
     };
     let path = format!("{}/chat/completions", url.path().trim_end_matches('/'));
     url.set_path(&path);

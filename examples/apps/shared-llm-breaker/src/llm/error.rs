@@ -72,7 +72,7 @@ impl Error for LlmError {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ClientError {
-    /// The `base_url` is not the address of an HTTP server.
+    /// The `base_url`, here without user, password and query, is not the address of an HTTP server.
     BaseUrl(String),
     /// Another setting is invalid.
     Invalid(BoxError),

@@ -3,9 +3,11 @@
 //! | module | content |
 //! |---|---|
 //! | `client` | a call: its attempts, each through the breaker |
+//! | `address` | addresses without their secrets |
 //! | `read` | one attempt: reads a response to its end |
 //! | `stream` | the events of a streamed reply |
 
+pub(crate) mod address;
 mod client;
 mod error;
 mod key;

@@ -91,3 +91,18 @@ async fn worker_without_redis_makes_its_calls() {
     assert!(finished.stdout.contains("the store does not answer, so this worker decides for itself"));
     assert!(finished.stdout.contains("3 succeeded"), "{finished:?}");
 }
+
+#[tokio::test]
+async fn wrong_password_is_reported_without_it_and_calls_go_on() {
+    let setup = Setup::new().await;
+    setup.llm.set_faults(|_, _| None);
+    let redis = Redis::start();
+    redis.command("CONFIG SET requirepass right");
+    let url = format!("{}?pass=secret", redis.url());
+    let finished = setup.run(&["--redis", &url, "--calls", "2", "--ready-within", "0.5"], &[]).await;
+    assert_eq!(finished.code, Some(0), "{finished:?}");
+    assert!(finished.stdout.contains("the store does not answer"), "{finished:?}");
+    let status = run(&["status", "--redis", &url], &[]).await;
+    assert_eq!(status.code, Some(3), "{status:?}");
+    assert!(!format!("{finished:?} {status:?}").contains("secret"), "{finished:?} {status:?}");
+}

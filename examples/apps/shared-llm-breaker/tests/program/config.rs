@@ -1,5 +1,8 @@
 //! Flags, environment variables and files.
 
+use clap::Parser;
+use shared_llm_breaker::cli::{Cli, Command};
+
 use super::support::{Setup, run};
 
 /// Returns how many calls fail before the circuit opens.
@@ -55,7 +58,7 @@ async fn mistakes_end_the_program_with_their_place_and_the_allowed_values() {
     let broken = setup.write("broken.toml", "fail_max = 4\nfail_max");
     let negative = setup.write("negative.json", r#"{ "interval": -1 }"#);
     let key = setup.write("key.toml", "api_key = \"sk-secret\"");
-    let cases: [(&[&str], &str); 11] = [
+    let cases: [(&[&str], &str); 18] = [
         (&["--config", &unknown], "unknown field `fail_min`"),
         (&["--config", &text], "reset_timeout: invalid type"),
         (&["--config", &broken], "line 2"),
@@ -66,11 +69,17 @@ async fn mistakes_end_the_program_with_their_place_and_the_allowed_values() {
         (&["--concurrency", "0"], "`concurrency` is 0; allowed is 1 to 1000"),
         (&["--fail-max", "0"], "`fail_max` is 0; allowed is 1 to 4294967295"),
         (&["--base-url", "ftp://example.com"], "`base_url` is `ftp://example.com`; it must be an address"),
+        (&["--reset-timeout", "0"], "`reset_timeout` is 0ns; allowed is 1ms to 31536000s"),
+        (&["--heartbeat", "0"], "`heartbeat` is 0ns; allowed is 250ms to 600s"),
+        (&["--ready-within", "1e9"], "`ready_within` is 1000000000s; allowed is 0ns to 600s"),
+        (&["--probes", "3"], "`probes` is 3; allowed is 1 to 2"),
+        (&["--max-attempts", "0"], "`max_attempts` is 0; allowed is 1 to 100"),
+        (&["--name", ""], "`name` is \"\"; allowed is 1 to 256 bytes without control characters"),
+        (&["--name", "a\u{1b}"], "`name` is \"a\\u{1b}\"; allowed is"),
         (&["--interval", "soon"], "it must be a number of seconds, such as 1.5"),
     ];
     for (arguments, expected) in cases {
-        let finished = run(&[&["run", "--calls", "1", "--redis", &store], arguments].concat(), &[]).await;
-        assert_eq!(finished.code, Some(2), "{finished:?}");
+        let finished = setup.refused(&[&["--redis", &store], arguments].concat(), &[]).await;
         assert!(finished.stderr.contains(expected), "{expected}: {finished:?}");
         assert!(!finished.stderr.contains("sk-secret"), "{finished:?}");
     }
@@ -84,4 +93,53 @@ async fn password_of_store_is_in_no_message() {
         assert_eq!(finished.code, Some(2), "{finished:?}");
         assert!(!finished.stderr.contains("secret"), "{finished:?}");
     }
+}
+
+#[tokio::test]
+async fn store_in_a_folder_that_is_not_absolute_is_an_error() {
+    for url in ["file:", "file://", "file:folder"] {
+        let finished = run(&["status", "--redis", url], &[]).await;
+        assert_eq!(finished.code, Some(2), "{finished:?}");
+        assert!(finished.stderr.contains("allowed is an absolute folder"), "{finished:?}");
+    }
+}
+
+#[tokio::test]
+async fn invalid_key_is_in_no_message() {
+    for key in ["sk-secr\u{e9}t", "sk-secr\nt"] {
+        let finished = run(&["run", "--calls", "1"], &[("OPENAI_API_KEY", key)]).await;
+        assert_eq!(finished.code, Some(2), "{finished:?}");
+        assert!(finished.stderr.contains("error: the API key contains"), "{finished:?}");
+        assert!(!finished.stderr.contains("sk-secr"), "{finished:?}");
+    }
+}
+
+#[tokio::test]
+async fn secrets_of_base_url_are_in_no_message() {
+    let setup = Setup::new().await;
+    let store = setup.store("store");
+    let user = ["http://user:secret@localhost/v1", "http://user:secret@local host", "user:secret@localhost"];
+    for url in user {
+        let finished = setup.refused(&["--redis", &store, "--base-url", url], &[]).await;
+        assert!(finished.stderr.contains("`base_url` is"), "{finished:?}");
+        assert!(!finished.stderr.contains("secret"), "{finished:?}");
+    }
+    // Port 1 refuses connections.
+    let arguments = ["--redis", &store, "--calls", "1", "--base-url", "http://127.0.0.1:1/v1?key=secret"];
+    let finished = run(&[&["run", "--max-attempts", "1"][..], &arguments].concat(), &[]).await;
+    assert_eq!(finished.code, Some(1), "{finished:?}");
+    assert!(finished.stdout.contains("(http://127.0.0.1:1/v1/chat/completions)"), "{finished:?}");
+    assert!(!format!("{finished:?}").contains("secret"), "{finished:?}");
+}
+
+#[test]
+fn debug_output_of_configuration_has_no_secret() {
+    let words = ["worker", "run", "--redis", "redis://user:secret@localhost", "--api-key", "sk-secret"];
+    let words = [&words[..], &["--base-url", "http://localhost/v1?key=secret"]].concat();
+    let cli = Cli::try_parse_from(words).unwrap();
+    let debug = format!("{cli:?}");
+    assert!(debug.contains("Options") && !debug.contains("secret"), "{debug}");
+    let Command::Run(arguments) = cli.command else { panic!("{debug}") };
+    let debug = format!("{:?}", arguments.options.resolve(None).unwrap());
+    assert!(debug.contains("http://localhost/v1") && !debug.contains("secret"), "{debug}");
 }
