@@ -15,11 +15,15 @@ use tower_fault_classify::{
     ClassifiedError, Fault, Health, Kind, Origin, Retryable, Verdict, classify_response,
 };
 
+use super::address::without_query;
 use super::key::ApiKey;
 use super::stream::Events;
 
 /// The longest part of a body in a message.
 const EXCERPT: usize = 200;
+
+/// The longest body in bytes. A server that sends without end must not fill the memory.
+const LONGEST: usize = 64 << 20;
 
 /// A response that is not a reply. Its text is the message of the API, or describes the response.
 #[derive(Debug)]
@@ -38,7 +42,7 @@ pub(super) async fn read_reply(key: &ApiKey, response: Response) -> Result<Strin
     let status = response.status();
     if let Verdict::Fault(fault) = classify_response(&response) {
         // The body is a detail of the message. The status and its fault are known.
-        let body = response.bytes().await.unwrap_or_default();
+        let body = read_body(response).await.unwrap_or_default();
         let message = message_in(key, &body).unwrap_or_else(|| excerpt(key, &body));
         let text = if message.is_empty() { status.to_string() } else { format!("{status}: {message}") };
         return Err(ClassifiedError::new(fault, ApiError(text)).into());
@@ -51,7 +55,7 @@ pub(super) async fn read_reply(key: &ApiKey, response: Response) -> Result<Strin
     if content_type.starts_with(b"text/event-stream") {
         return read_stream(key, response).await;
     }
-    let body = response.bytes().await?;
+    let body = read_body(response).await?;
     let reply: Value = serde_json::from_slice(&body).map_err(|_| garbage(key, &body))?;
     if let Some(error) = reported_error(key, &body) {
         return Err(error.into());
@@ -61,11 +65,31 @@ pub(super) async fn read_reply(key: &ApiKey, response: Response) -> Result<Strin
     Ok(text.unwrap_or_default().to_owned())
 }
 
+async fn read_body(mut response: Response) -> Result<Vec<u8>, BoxError> {
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(without_query)? {
+        body.extend_from_slice(&chunk);
+        check_length(body.len())?;
+    }
+    Ok(body)
+}
+
+fn check_length(length: usize) -> Result<(), ClassifiedError> {
+    if length <= LONGEST {
+        return Ok(());
+    }
+    let message = format!("the response is longer than {} MiB; check `base_url`", LONGEST >> 20);
+    Err(not_a_reply(message))
+}
+
 /// Reads the events of a streamed reply up to the last one.
 async fn read_stream(key: &ApiKey, mut response: Response) -> Result<String, BoxError> {
     let mut text = String::new();
     let mut events = Events::default();
-    while let Some(chunk) = response.chunk().await? {
+    let mut length = 0;
+    while let Some(chunk) = response.chunk().await.map_err(without_query)? {
+        length += chunk.len();
+        check_length(length)?;
         for data in events.feed(&chunk) {
             // The server may keep the connection open for longer.
             if data.trim_ascii() == b"[DONE]" {

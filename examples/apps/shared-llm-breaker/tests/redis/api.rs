@@ -193,3 +193,60 @@ async fn key_is_in_no_error() {
     assert_eq!(error.to_string(), "401 Unauthorized: wrong key ***");
     assert!(!format!("{error:?} {:?}", setup.client).contains("sk-secret"));
 }
+
+#[tokio::test]
+async fn replies_in_another_form_are_errors_that_do_not_count() {
+    let setup = Setup::new(|config| (config.stream, config.max_attempts) = (false, 3)).await;
+    let bodies = [
+        "",
+        "null",
+        "[]",
+        r#"{"choices":null}"#,
+        r#"{"choices":[{"message":"#,
+        "<html>login</html>",
+        "\u{0}\u{ff}",
+    ];
+    for (count, body) in (1..).zip(bodies) {
+        setup.llm.http().script([Action::status(200).body(body)]);
+        let error = setup.client.complete("Hello").await.expect_err(body);
+        assert_eq!(error.kind().as_str(), "protocol", "{body}: {error}");
+        assert_eq!(setup.llm.http().requests().len(), count, "{body}");
+    }
+    assert_eq!((setup.breaker.state(), setup.breaker.fail_counter()), (CircuitState::Closed, 0));
+}
+
+#[tokio::test]
+async fn status_200_with_an_error_object_is_an_error() {
+    let setup = Setup::new(|_| {}).await;
+    let error = r#"{"error":{"message":"The server is overloaded","type":"server_error"}}"#;
+    setup.llm.http().script([Action::status(200).header("content-type", "application/json").body(error)]);
+    let error = setup.client.complete("Hello").await.unwrap_err();
+    assert_eq!((error.kind().as_str(), &*error.to_string()), ("server", "The server is overloaded"));
+    assert_eq!(setup.breaker.fail_counter(), 1);
+}
+
+#[tokio::test]
+async fn enormous_retry_after_ends_the_attempts() {
+    let setup = Setup::new(|config| config.max_attempts = 2).await;
+    for hint in ["86400000", "18446744073709551615", "Fri, 31 Dec 9999 23:59:59 GMT"] {
+        let before = setup.llm.http().requests().len();
+        setup.llm.http().script([Action::status(429).header("retry-after", hint)]);
+        let call = timeout(PATIENCE, setup.client.complete("Hello")).await.expect(hint);
+        assert_eq!(call.unwrap_err().kind().as_str(), "throttled", "{hint}");
+        assert_eq!(setup.llm.http().requests().len(), before + 1, "{hint}");
+    }
+    assert_eq!(setup.breaker.fail_counter(), 0);
+}
+
+#[tokio::test]
+async fn reply_without_end_is_cut_off() {
+    let enormous = vec![b' '; 65 << 20];
+    for content_type in ["application/json", "text/event-stream"] {
+        let setup = Setup::new(|_| {}).await;
+        let action = Action::status(200).header("content-type", content_type).body(enormous.clone());
+        setup.llm.http().script([action]);
+        let error = setup.client.complete("Hello").await.unwrap_err();
+        assert!(error.to_string().contains("longer than 64 MiB"), "{content_type}: {error}");
+        assert_eq!(error.kind().as_str(), "protocol");
+    }
+}
