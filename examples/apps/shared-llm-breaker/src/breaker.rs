@@ -251,21 +251,22 @@ impl CircuitBreaker {
         self.inner.agent.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// Returns a permit, and whether the call is a probe.
-    fn admit(&self) -> Result<(Permit, bool), CircuitBreakerError> {
+    /// Returns a permit and, if the call is a probe, the number of the half-open state.
+    fn admit(&self) -> Result<(Permit, Option<u32>), CircuitBreakerError> {
         let circuit = &self.inner.circuit;
         let permit =
             circuit.try_acquire().map_err(|rejection| CircuitBreakerError::new(self.state(), rejection))?;
-        Ok((permit, circuit.status().state == LocalState::HalfOpen))
+        let is_probe = circuit.status().state == LocalState::HalfOpen;
+        Ok((permit, is_probe.then(|| self.inner.progress.round())))
     }
 
     /// Records the outcome of a call, and logs it.
-    fn record(&self, (permit, is_probe): (Permit, bool), verdict: Verdict, error: &dyn Display) {
+    fn record(&self, (permit, round): (Permit, Option<u32>), verdict: Verdict, error: &dyn Display) {
         let name = self.name();
         if verdict.health() == Health::Healthy {
             events::success(name);
             // Before the circuit closes, so that the events are in this order.
-            let successes = if is_probe { self.inner.progress.count_success() } else { None };
+            let successes = round.and_then(|round| self.inner.progress.count_success(round));
             if let Some(successes) = successes {
                 events::half_open_success(name, successes, self.inner.settings.success_threshold);
             }

@@ -63,6 +63,8 @@ struct Current {
     state: CircuitState,
     /// The number of the last transition.
     epoch: u32,
+    /// How often the circuit has half-opened.
+    round: u32,
     /// The probes of this worker that have succeeded since the circuit half-opened.
     successes: u32,
 }
@@ -72,10 +74,16 @@ impl Progress {
         self.current().state
     }
 
-    /// Counts a successful probe of this worker. Returns `None` if the circuit is not half-open.
-    pub(crate) fn count_success(&self) -> Option<u32> {
+    /// Returns how often the circuit has half-opened.
+    pub(crate) fn round(&self) -> u32 {
+        self.current().round
+    }
+
+    /// Counts a successful probe of this worker. Returns `None` if the half-open state in which the
+    /// probe began is over: the circuit then does not count its outcome.
+    pub(crate) fn count_success(&self, round: u32) -> Option<u32> {
         let mut current = self.current();
-        if current.state != CircuitState::HalfOpen {
+        if current.state != CircuitState::HalfOpen || current.round != round {
             return None;
         }
         current.successes += 1;
@@ -99,6 +107,8 @@ impl Progress {
             current.state = state_after(transition, status.retry_after);
             if current.state != CircuitState::HalfOpen {
                 current.successes = 0;
+            } else if old != CircuitState::HalfOpen {
+                current.round = current.round.wrapping_add(1);
             }
             (old, current.state, successes)
         };

@@ -2,16 +2,23 @@
 
 use std::fmt::{self, Write};
 use std::sync::{Mutex, OnceLock};
+use std::time::Duration;
 
-use shared_llm_breaker::{BreakerSettings, CircuitState};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use shared_llm_breaker::{BreakerSettings, CircuitBreaker, CircuitState};
 use test_servers::Redis;
+use tokio::sync::oneshot;
+use tokio::time::sleep;
 use tracing::field::{Field, Visit};
 use tracing::subscriber::set_global_default;
 use tracing::{Event, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::{Context, SubscriberExt};
 
-use super::support::{fail, fail_times, settings, start, succeed, until_admitted, until_state};
+use super::support::{CallError, fail, fail_times, settings, start, succeed, until_admitted, until_state};
+
+type CallResult = Result<&'static str, CallError>;
 
 /// The events of all tests as lines of text.
 static LINES: Mutex<Vec<String>> = Mutex::new(Vec::new());
@@ -136,4 +143,38 @@ async fn worker_without_a_probe_logs_no_closing() {
     until_state(&idle, CircuitState::Closed).await;
     let closing = take("closing").iter().filter(|line| line.contains("circuit_breaker_closing")).count();
     assert_eq!(closing, 1, "only the worker that has probed logs it");
+}
+
+/// Starts a probe whose reply is sent later.
+async fn slow_probe(breaker: &CircuitBreaker) -> (oneshot::Sender<()>, BoxFuture<'static, CallResult>) {
+    loop {
+        let (breaker, (finish, finished)) = (breaker.clone(), oneshot::channel());
+        let reply = async {
+            finished.await.unwrap();
+            Ok("late reply")
+        };
+        let mut call = async move { breaker.call(reply).await }.boxed();
+        match call.as_mut().now_or_never() {
+            None => return (finish, call),
+            Some(_) => sleep(Duration::from_millis(5)).await,
+        }
+    }
+}
+
+#[tokio::test]
+async fn late_success_of_an_earlier_probe_is_not_logged_as_half_open_success() {
+    let redis = Redis::start();
+    let settings = BreakerSettings { probes: 2, ..settings("a") };
+    let breaker = start(&redis.url(), "late", settings).await;
+    fail_times(&breaker, 5).await;
+    let (finish, late) = slow_probe(&breaker).await;
+    until_admitted(async || fail(&breaker).await).await.unwrap_err();
+    until_state(&breaker, CircuitState::Open).await;
+    until_admitted(async || succeed(&breaker).await).await.unwrap();
+    assert_eq!(breaker.state(), CircuitState::HalfOpen);
+    take("late");
+    finish.send(()).unwrap();
+    assert_eq!(late.await.unwrap(), "late reply");
+    assert_eq!(breaker.state(), CircuitState::HalfOpen);
+    assert_eq!(take("late"), [r#"DEBUG circuit_breaker_success breaker="late""#]);
 }
