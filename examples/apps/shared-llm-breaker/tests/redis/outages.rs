@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use shared_llm_breaker::{BreakerSettings, CircuitBreaker, CircuitState};
-use test_servers::Redis;
+use test_servers::{FaultyProxy, ProxyFault, Redis};
 
 use super::support::{
     CallError, PATIENCE, fail, fail_times, rejection, settings, start, succeed, until, until_admitted,
@@ -143,4 +143,49 @@ async fn redis_away_at_start_worker_decides_for_itself_and_attaches_later() {
     succeed(&breaker).await.unwrap();
     redis.restart_with(&[]);
     until_attached(&breaker).await;
+}
+
+#[tokio::test]
+async fn redis_with_full_memory_circuit_opens_and_probes_follow() {
+    let redis = Redis::start();
+    let breaker = start(&redis.url(), "api", settings("a")).await;
+    let other = start(&redis.url(), "api", settings("b")).await;
+    // Redis refuses most writes.
+    redis.command("CONFIG SET maxmemory 1");
+    for _ in 0..5 {
+        fail(&breaker).now_or_never().expect("the call waits").unwrap_err();
+    }
+    assert_eq!(breaker.state(), CircuitState::Open);
+    redis.command("CONFIG SET maxmemory 0");
+    until_state(&other, CircuitState::Open).await;
+    until_admitted(async || succeed(&breaker).await).await.unwrap();
+    until_admitted(async || succeed(&breaker).await).await.unwrap();
+    until_state(&other, CircuitState::Closed).await;
+}
+
+#[tokio::test]
+async fn redis_restarted_empty_gets_the_open_circuit_again() {
+    let mut redis = Redis::start();
+    let long = |instance| BreakerSettings { reset_timeout: 2 * PATIENCE, ..settings(instance) };
+    let breaker = start(&redis.url(), "api", long("a")).await;
+    fail_times(&breaker, 5).await;
+    let has_record = |redis: &Redis| redis.command("EXISTS tb1:{circuit_breaker}:c:api") == "1";
+    until("the decision is in the store", || has_record(&redis)).await;
+    redis.kill();
+    redis.restart_with(&[]);
+    until("the decision is in the store again", || has_record(&redis)).await;
+    let late = start(&redis.url(), "api", long("b")).await;
+    assert_eq!(late.state(), CircuitState::Open);
+}
+
+#[tokio::test]
+async fn redis_that_stalls_delays_no_call() {
+    let server = Redis::start_tcp();
+    let proxy = FaultyProxy::start(server.address()).await;
+    let breaker = start(&format!("redis://{}", proxy.address()), "api", settings("a")).await;
+    proxy.set(ProxyFault::Stall).await;
+    for _ in 0..5 {
+        fail(&breaker).now_or_never().expect("the call waits").unwrap_err();
+    }
+    assert_eq!(breaker.state(), CircuitState::Open);
 }
