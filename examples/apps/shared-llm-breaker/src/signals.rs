@@ -7,7 +7,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 /// The signals that interrupt the program. They no longer end the process once this value exists.
 #[derive(Debug)]
 pub(crate) struct Signals {
-    /// SIGINT and SIGTERM. `None`: the system refuses to notify of signals, and they end the process.
+    /// SIGINT and SIGTERM. `None`: the system refuses to notify of signals, and they end the
+    /// process.
     both: Option<(Signal, Signal)>,
 }
 
