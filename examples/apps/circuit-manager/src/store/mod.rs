@@ -288,6 +288,13 @@ impl StoreError {
         Self::Io { path: path.to_owned(), source }
     }
 
+    /// Returns whether PostgreSQL has rejected a value: a value is too long, or violates a
+    /// constraint of the table.
+    pub(crate) fn is_rejection(&self) -> bool {
+        let Self::Postgres(error) = self else { return false };
+        error.code().is_some_and(|code| code.code().starts_with("22") || code.code().starts_with("23"))
+    }
+
     /// Returns the fault of the error: what it says about the store, and about a retry.
     pub(crate) fn fault(&self) -> Fault {
         match self {

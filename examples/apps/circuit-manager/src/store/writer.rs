@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::mem;
+use std::slice;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -130,8 +131,11 @@ impl GuardedStore {
         self.run(load).await
     }
 
-    async fn upsert(&self, rows: &[Row]) -> anyhow::Result<()> {
-        self.run(|| self.store.upsert(rows)).await
+    async fn upsert(&self, rows: &[Row], attempts: Attempts) -> anyhow::Result<()> {
+        match attempts {
+            Attempts::Many => self.run(|| self.store.upsert(rows)).await,
+            Attempts::One => Ok(self.store.upsert(rows).await?),
+        }
     }
 
     async fn check(&self) -> anyhow::Result<()> {
@@ -149,6 +153,20 @@ impl GuardedStore {
         let attempt = || guard.call_within(self.timeout, operation().map_err(anyhow::Error::from));
         retry.retry(attempt).await
     }
+}
+
+/// How a statement is executed.
+#[derive(Clone, Copy, Debug)]
+enum Attempts {
+    /// With retries, a time limit, and the circuit of the store.
+    Many,
+    /// At shutdown, there is no time to wait for the circuit, which may be open.
+    One,
+}
+
+/// Returns whether the store has rejected a value of a row. Then it accepts other rows.
+fn is_rejected(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<StoreError>().is_some_and(StoreError::is_rejection)
 }
 
 /// Classifies the errors of a store.
@@ -305,11 +323,8 @@ impl StateWriter {
     async fn flush(&mut self) {
         self.due = None;
         while let Some(batch) = self.next_batch() {
-            let result = self.store.upsert(&batch.rows).await;
+            let result = self.write(batch, Attempts::Many).await;
             let is_written = result.is_ok();
-            if is_written {
-                self.add_written_batch(batch);
-            }
             self.report(result);
             if !is_written {
                 let pause = self.store.circuit.status().retry_after.unwrap_or_default();
@@ -317,6 +332,30 @@ impl StateWriter {
                 return;
             }
         }
+    }
+
+    /// Writes a batch. A row that the store rejects keeps no other row from being written.
+    async fn write(&mut self, batch: Batch, attempts: Attempts) -> anyhow::Result<()> {
+        let result = self.store.upsert(&batch.rows, attempts).await;
+        if !result.as_ref().is_err_and(is_rejected) {
+            result?;
+            self.add_written_batch(batch);
+            return Ok(());
+        }
+        for (row, (id, saved)) in batch.rows.into_iter().zip(batch.saved) {
+            match self.store.upsert(slice::from_ref(&row), attempts).await {
+                Err(error) if is_rejected(&error) => {
+                    // It is pending again at the next write of the counts.
+                    tracing::error!(agent = id, "the store rejects the state of the agent: {error:#}");
+                    self.pending.remove(id);
+                }
+                result => {
+                    result?;
+                    self.add_written_batch(Batch { rows: vec![row], saved: vec![(id, saved)] });
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Returns the rows of the first pending agents, with their present state. The agents stay
@@ -388,16 +427,11 @@ impl StateWriter {
         let limit = self.settings.shutdown_limit;
         let writes = async {
             while let Some(batch) = self.next_batch() {
-                // Without the circuit, which may be open: there is no time to wait for it.
-                match self.store.store.upsert(&batch.rows).await {
-                    Ok(()) => {
-                        self.add_written_batch(batch);
-                        self.report(Ok(()));
-                    }
-                    Err(error) => {
-                        self.report(Err(error.into()));
-                        sleep(MIN_PAUSE).await;
-                    }
+                let result = self.write(batch, Attempts::One).await;
+                let is_written = result.is_ok();
+                self.report(result);
+                if !is_written {
+                    sleep(MIN_PAUSE).await;
                 }
             }
         };

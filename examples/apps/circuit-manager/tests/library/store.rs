@@ -647,6 +647,29 @@ async fn table_of_other_types_is_an_error_at_start() {
 }
 
 #[tokio::test]
+#[tokio::test]
+async fn rejected_row_keeps_no_other_row_from_the_table() {
+    let server = Postgres::start();
+    let store = Store::postgres(&server.url()).unwrap();
+    let process = Process::start_with(store.clone(), WriterSettings::default()).await;
+    let (client, connection) = tokio_postgres::connect(&server.url(), NoTls).await.unwrap();
+    tokio::spawn(connection);
+    let shorter = "ALTER TABLE circuit_breaker_state ALTER agent_id TYPE varchar(100)";
+    client.batch_execute(shorter).await.unwrap();
+    let too_long = "a".repeat(101);
+    process.manager.get_or_create(&too_long).unwrap();
+    // More than the rows of a statement.
+    for agent in 0..600 {
+        process.manager.get_or_create(&format!("agent-{agent:03}")).unwrap();
+    }
+    process.written().await;
+    assert_eq!(states_in(&store).await.len(), 600);
+    process.manager.force_open("agent-007").unwrap();
+    process.manager.force_open(&too_long).unwrap();
+    process.shut_down().await;
+    assert_eq!(states_in(&store).await[7], ("agent-007".to_owned(), Open));
+}
+
 async fn file_of_a_running_process_is_refused() {
     let backend = Backend::file();
     let process = Process::start(&backend).await;
