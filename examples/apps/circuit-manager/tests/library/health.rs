@@ -78,6 +78,15 @@ fn slow_probes_degrade() {
 }
 
 #[test]
+fn error_rate_of_zero_is_not_reached_without_errors() {
+    let settings = HealthSettings { degraded_error_rate: 0.0, ..HealthSettings::default() };
+    let monitor = HealthMonitor::new(settings).unwrap();
+    let quick = Some(Duration::from_millis(10));
+    assert!(record(&monitor, &[quick; 2]).is_empty());
+    assert_eq!(record(&monitor, &[None]), ["degraded_from_healthy"]);
+}
+
+#[test]
 fn first_probe_decides_nothing() {
     let monitor = monitor();
     assert!(record(&monitor, &[FAILED]).is_empty());

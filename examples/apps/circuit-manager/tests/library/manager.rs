@@ -70,6 +70,18 @@ fn agent_ids_are_checked() {
 }
 
 #[test]
+fn force_open_lasts_for_the_cooldown_of_the_agent() {
+    let short = CircuitSettings { cooldown_seconds: 10.0, ..CircuitSettings::default() };
+    let (manager, time) = manager_with(CircuitSettings::default(), [("short".to_owned(), short)].into());
+    for agent in ["short", "other"] {
+        manager.get_or_create(agent).unwrap();
+        manager.force_open(agent).unwrap();
+    }
+    time.advance(Duration::from_secs(10));
+    assert!(manager.can_execute("short").unwrap() && !manager.can_execute("other").unwrap());
+}
+
+#[test]
 fn commands_refuse_unknown_agents() {
     let (manager, _time) = manager();
     for result in [manager.force_open("serach"), manager.force_close("serach"), manager.reset("serach")] {

@@ -271,6 +271,7 @@ mod scenarios {
         fail(&process.manager, 1);
         let stats = process.manager.stats(AGENT).unwrap();
         process.shut_down().await;
+        let last_change = backend.row(AGENT).await.unwrap().last_state_change_at;
 
         let process = Process::start(&backend).await;
         let restored = process.manager.stats(AGENT).unwrap();
@@ -278,6 +279,7 @@ mod scenarios {
         assert_eq!(restored.last_failure_time, stats.last_failure_time);
         assert_eq!(restored.last_success_time, stats.last_success_time);
         process.shut_down().await;
+        assert_eq!(backend.row(AGENT).await.unwrap().last_state_change_at, last_change);
     }
 
     pub(super) async fn shutdown_writes_counts(backend: Backend) {
@@ -301,7 +303,9 @@ mod scenarios {
         process.manager.force_open(AGENT).unwrap();
         process.time.advance(Duration::from_secs(60));
         process.written().await;
+        let opened_at = process.manager.stats(AGENT).unwrap().opened_at;
         process.manager.force_open(AGENT).unwrap();
+        assert!(process.manager.stats(AGENT).unwrap().opened_at > opened_at);
         process.written().await;
         process.kill().await;
 
@@ -407,6 +411,17 @@ async fn counts_without_change_are_written_at_interval() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn store_is_checked_while_nothing_changes() {
+    let store = MemoryStore::new();
+    let process = Process::start_with(Store::Memory(store.clone()), WriterSettings::default()).await;
+    for (outage, is_reachable) in [(Some(Outage::Refuses), false), (None, true)] {
+        store.set_outage(outage);
+        tokio::time::sleep(Duration::from_secs(13)).await;
+        assert_eq!(process.manager.store_status().unwrap().reachable, is_reachable);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn missed_transitions_write_all_agents() {
     let store = MemoryStore::new();
     let process = Process::start_with(Store::Memory(store.clone()), WriterSettings::default()).await;
@@ -452,7 +467,8 @@ async fn states_are_caught_up_with_after(outage: Outage) {
     change_randomly(&process.manager, &mut random);
     process.written().await;
     store.set_outage(Some(outage));
-    for _ in 0..60 {
+    // The next write of all counts is 9 s after the end of the outage.
+    for _ in 0..61 {
         change_randomly(&process.manager, &mut random);
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
@@ -465,7 +481,8 @@ async fn states_are_caught_up_with_after(outage: Outage) {
     assert_eq!(status.last_error.as_deref(), Some(expected), "not that its circuit is open");
 
     store.set_outage(None);
-    process.written().await;
+    // A hanging statement ends after 5 s, and the store's circuit is open for 2 s.
+    tokio::time::sleep(Duration::from_secs(8)).await;
     let expected: Vec<_> = process.manager.get_all_states().into_iter().collect();
     assert!(expected.iter().any(|(_, state)| *state == Open));
     assert!(expected.iter().any(|(_, state)| *state == Closed));
@@ -631,23 +648,6 @@ async fn odd_rows_are_skipped_and_replaced() {
 }
 
 #[tokio::test]
-async fn table_of_other_types_is_an_error_at_start() {
-    let server = Postgres::start();
-    let store = Store::postgres(&server.url()).unwrap();
-    let (client, connection) = tokio_postgres::connect(&server.url(), NoTls).await.unwrap();
-    tokio::spawn(connection);
-    let table = "CREATE TABLE circuit_breaker_state (agent_id text PRIMARY KEY, state text,
-        failure_count text, success_count bigint, last_failure_at timestamptz,
-        last_state_change_at timestamptz, metadata jsonb);
-        INSERT INTO circuit_breaker_state VALUES ('a', 'open', '0', 0, now(), now(), '{}')";
-    client.batch_execute(table).await.unwrap();
-    let error = Manager::with_store(CircuitSettings::default(), [].into(), store).await.unwrap_err();
-    let text = format!("{:#}", anyhow::Error::from(error));
-    assert!(text.contains("failure_count") && text.contains("text"), "{text}");
-}
-
-#[tokio::test]
-#[tokio::test]
 async fn rejected_row_keeps_no_other_row_from_the_table() {
     let server = Postgres::start();
     let store = Store::postgres(&server.url()).unwrap();
@@ -670,6 +670,23 @@ async fn rejected_row_keeps_no_other_row_from_the_table() {
     assert_eq!(states_in(&store).await[7], ("agent-007".to_owned(), Open));
 }
 
+#[tokio::test]
+async fn table_of_other_types_is_an_error_at_start() {
+    let server = Postgres::start();
+    let store = Store::postgres(&server.url()).unwrap();
+    let (client, connection) = tokio_postgres::connect(&server.url(), NoTls).await.unwrap();
+    tokio::spawn(connection);
+    let table = "CREATE TABLE circuit_breaker_state (agent_id text PRIMARY KEY, state text,
+        failure_count text, success_count bigint, last_failure_at timestamptz,
+        last_state_change_at timestamptz, metadata jsonb);
+        INSERT INTO circuit_breaker_state VALUES ('a', 'open', '0', 0, now(), now(), '{}')";
+    client.batch_execute(table).await.unwrap();
+    let error = Manager::with_store(CircuitSettings::default(), [].into(), store).await.unwrap_err();
+    let text = format!("{:#}", anyhow::Error::from(error));
+    assert!(text.contains("failure_count") && text.contains("text"), "{text}");
+}
+
+#[tokio::test]
 async fn file_of_a_running_process_is_refused() {
     let backend = Backend::file();
     let process = Process::start(&backend).await;
