@@ -1,7 +1,12 @@
 //! Flags, environment variables and files.
 
+use std::time::Duration;
+
 use clap::Parser;
+use shared_llm_breaker::BreakerSettings;
 use shared_llm_breaker::cli::{Cli, Command};
+use shared_llm_breaker::config::{Options, WorkerConfig};
+use shared_llm_breaker::llm::{ApiKey, LlmConfig};
 
 use super::support::{Setup, run};
 
@@ -47,6 +52,63 @@ async fn variables_name_store_breaker_and_api() {
     assert!(finished.stdout.contains("uses the circuit breaker search: closed"), "{finished:?}");
     assert!(finished.stdout.contains("call 1 succeeded, closed: "), "{finished:?}");
     assert!(finished.stdout.ends_with("1 calls: 1 succeeded, 0 failed, 0 rejected\n"), "{finished:?}");
+}
+
+#[test]
+fn each_setting_of_a_file_is_used() {
+    let text = r#"{
+        "redis": "file:/folder", "namespace": "space", "name": "search", "instance": "first",
+        "fail_max": 6, "reset_timeout": 7, "success_threshold": 8, "probes": 2, "probe_lease": 9,
+        "heartbeat": 0.5, "takeover": 3, "ready_within": 4, "base_url": "http://host/v1",
+        "model": "large", "stream": false, "timeout": 11, "max_attempts": 12, "max_retry_after": 13,
+        "prompt": "Hello", "calls": 14, "concurrency": 15, "interval": 16
+    }"#;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("worker.json");
+    std::fs::write(&file, text).unwrap();
+    let seconds = Duration::from_secs;
+    let expected = WorkerConfig {
+        redis_url: "file:/folder".to_owned(),
+        name: "search".to_owned(),
+        breaker: BreakerSettings {
+            fail_max: 6,
+            reset_timeout: seconds(7),
+            success_threshold: 8,
+            probes: 2,
+            probe_lease: Some(seconds(9)),
+            instance: Some("first".to_owned()),
+            namespace: "space".to_owned(),
+            heartbeat: Duration::from_millis(500),
+            takeover: seconds(3),
+            ready_within: seconds(4),
+        },
+        llm: LlmConfig {
+            base_url: "http://host/v1".to_owned(),
+            key: ApiKey::default(),
+            model: "large".to_owned(),
+            stream: false,
+            timeout: seconds(11),
+            max_attempts: 12,
+            max_retry_after: seconds(13),
+        },
+        prompt: "Hello".to_owned(),
+        calls: Some(14),
+        concurrency: 15,
+        interval: seconds(16),
+    };
+    assert_eq!(Options::default().resolve(Some(&file)).unwrap(), expected);
+}
+
+#[tokio::test]
+async fn proxy_is_not_used_for_an_api_on_loopback() {
+    let setup = Setup::new().await;
+    setup.llm.set_faults(|_, _| None);
+    let store = setup.store("store");
+    // Port 1 refuses connections.
+    let proxy = [("HTTP_PROXY", "http://127.0.0.1:1"), ("http_proxy", "http://127.0.0.1:1")];
+    let proxy = [&proxy[..], &[("NO_PROXY", ""), ("no_proxy", "")]].concat();
+    let finished = setup.run(&["--redis", &store, "--calls", "1"], &proxy).await;
+    assert_eq!(finished.code, Some(0), "{finished:?}");
 }
 
 #[tokio::test]

@@ -216,6 +216,18 @@ async fn replies_in_another_form_are_errors_that_do_not_count() {
 }
 
 #[tokio::test]
+async fn redirect_is_not_followed_and_does_not_count() {
+    let setup = Setup::new(|config| config.max_attempts = 3).await;
+    let other = Llm::start().await;
+    let location = format!("{}/v1/chat/completions", other.url());
+    setup.llm.http().script([Action::status(307).header("location", location)]);
+    let error = setup.client.complete("Hello").await.unwrap_err();
+    assert_eq!(error.to_string(), "the API answered 307 Temporary Redirect; check `base_url`");
+    assert_eq!((setup.llm.http().requests().len(), other.http().requests().len()), (1, 0));
+    assert_eq!(setup.breaker.fail_counter(), 0);
+}
+
+#[tokio::test]
 async fn status_200_with_an_error_object_is_an_error() {
     let setup = Setup::new(|_| {}).await;
     let error = r#"{"error":{"message":"The server is overloaded","type":"server_error"}}"#;
