@@ -40,6 +40,9 @@ use crate::stats::CircuitStats;
 const UNAVAILABLE: Fault =
     Fault::new(Kind::Unavailable, Retryable::IfIdempotent, Health::Unhealthy, Origin::Transport);
 
+/// The fault of a store that only an administrator can correct.
+const UNUSABLE: Fault = Fault::new(Kind::Local, Retryable::Never, Health::Neutral, Origin::Local);
+
 /// No process writes a number as large as this one. Larger numbers are those of other programs.
 const WRITE_LIMIT: u64 = 1 << 62;
 
@@ -303,7 +306,13 @@ impl StoreError {
                 // Errors without a code are those of the connection.
                 code.unwrap_or(UNAVAILABLE)
             }
-            _ => UNAVAILABLE,
+            Self::Io { .. } | Self::Outage => UNAVAILABLE,
+            Self::Url(_)
+            | Self::Tls { .. }
+            | Self::Column { .. }
+            | Self::Row { .. }
+            | Self::Used { .. }
+            | Self::Damaged { .. } => UNUSABLE,
         }
     }
 }

@@ -228,5 +228,6 @@ async fn damaged_file_exits_with_1_and_stays() {
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1), "{stderr}");
     assert!(stderr.contains("circuits.json is damaged; repair it, or remove it"), "{stderr}");
+    assert!(!stderr.contains("circuit is open"), "it is read once: {stderr}");
     assert_eq!(files.read("circuits.json"), "{ damaged");
 }
