@@ -131,6 +131,7 @@ async fn database_and_file_have_the_same_api() {
             circuit["opened_at"] = circuit["opened_at"].is_string().into();
             of_server.push((http::StatusCode::OK, circuit));
         }
+        wait_for_readiness(&server, |readiness| readiness["unwritten"] == 0).await;
         of_server.push(server.get("/ready").await);
         answers.push(of_server);
     }
