@@ -588,7 +588,7 @@ impl Follower {
 
     /// Sends the ballot if it has changed. While a closed circuit has one or may soon have one,
     /// evaluates it again soon, because no signal reports a success.
-    fn check(&mut self, now: Time, local: &Local, actions: &mut Vec<Action>) {
+    pub(crate) fn check(&mut self, now: Time, local: &Local, actions: &mut Vec<Action>) {
         (self.check_at, self.checked_at) = (None, now);
         let ballot = self.evaluate(now, local);
         let has_ballot = ballot.vote || !self.failures.is_empty();

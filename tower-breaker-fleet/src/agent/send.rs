@@ -272,9 +272,14 @@ impl Agent {
         let _ = timeout(limit, self.take_back(session)).await;
     }
 
-    /// Sends the outcomes of probes, and takes back all leases, ballots and memberships.
+    /// Sends the last ballots and the outcomes of probes, and takes back all leases, ballots and
+    /// memberships.
     async fn take_back(&mut self, session: &mut dyn Session) -> Result<(), StoreError> {
         self.process_events();
+        self.check_all();
+        while !self.unsent.is_empty() {
+            self.sync(session).await?;
+        }
         for (id, message) in std::mem::take(&mut self.outbox) {
             // An outcome after the end of the lease counts only if the lease is extended first.
             if !matches!(message, Message::Ask(_)) {
@@ -295,6 +300,18 @@ impl Agent {
             self.exchange(session.sync(&request)).await?;
         }
         Ok(())
+    }
+
+    /// Evaluates the ballots of all circuits. A failure of a moment ago may open a circuit for the
+    /// other processes.
+    fn check_all(&mut self) {
+        let shared = Arc::clone(&self.shared);
+        let now = shared.now();
+        for id in self.slots.keys().copied().collect::<Vec<_>>() {
+            self.run_slot(id, |slot| {
+                slot.run(&shared.settings, |follower, local, actions| follower.check(now, local, actions))
+            });
+        }
     }
 
     /// Waits for a reply, at most for the timeout.

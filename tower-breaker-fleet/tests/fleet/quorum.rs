@@ -142,6 +142,23 @@ async fn pool_opens_after_the_calls_of_one_tick_and_one_round_trip() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn last_failures_of_a_worker_that_leaves_open_the_pool() {
+    let mut pool = Processes::start_with(3, pool).await;
+    let mut worker = pool.all.remove(0);
+    for _ in 0..3 {
+        assert!(pool.all[0].call(false));
+    }
+    pool.settle().await;
+    assert!(worker.call(false));
+    sleep(millis(10)).await;
+    // The ballot was sent a moment ago, so the next one is not due yet.
+    assert!(worker.call(false));
+    worker.fleet.leave().await;
+    pool.settle().await;
+    assert_eq!(pool.states(), [CircuitState::Open; 2]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn released_override_of_a_worker_is_no_vote() {
     let mut pool = Processes::start_with(3, pool).await;
     pool.all[0].circuit.trip().unwrap();
