@@ -61,11 +61,8 @@ impl<K> Default for Creation<K> {
 
 impl<K> ClockHand<K> {
     /// Returns the circuits in the list, without those for which the listeners are being called.
-    pub(super) fn created(&self) -> Vec<SharedCore<K>> {
-        if self.creation.unsettled.is_empty() {
-            return self.circuits.clone();
-        }
-        self.circuits.iter().filter(|core| !self.creation.contains(core)).cloned().collect()
+    pub(super) fn created(&self) -> impl Iterator<Item = &SharedCore<K>> {
+        self.circuits.iter().filter(|core| !self.creation.contains(core))
     }
 }
 

@@ -435,7 +435,7 @@ impl<K> KeyedCircuits<K> {
     ///
     /// While the handles are held, the circuits are not evicted.
     pub fn circuits(&self) -> Vec<KeyedCircuit<K>> {
-        let circuits = self.clock_hand().created();
+        let circuits: Vec<_> = self.clock_hand().created().cloned().collect();
         circuits.into_iter().map(|core| self.handle(core)).collect()
     }
 
@@ -464,8 +464,8 @@ impl<K> KeyedCircuits<K> {
     /// It takes a load for each circuit. So it is much cheaper than the
     /// [`statuses`](Self::statuses).
     pub fn not_closed(&self) -> usize {
-        let circuits = self.clock_hand().created();
-        circuits.iter().filter(|core| !core.store().is_closed()).count()
+        // A clone of a core would prevent its eviction.
+        self.clock_hand().created().filter(|core| !core.store().is_closed()).count()
     }
 
     /// Returns how many circuits have been evicted for new keys.
