@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use serde::Serialize;
 
 use crate::auth::Role;
-use crate::response::cut;
+use crate::problem::cut;
 
 /// How many entries are kept, and how many of them may be refused attempts.
 const MAX_ENTRIES: usize = 200;

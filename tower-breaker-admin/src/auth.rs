@@ -9,7 +9,7 @@ use serde::Serialize;
 use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 use tower_breaker::ConfigError;
 
-use crate::response::Problem;
+use crate::problem::Problem;
 
 /// The shortest token, in bytes.
 const MIN_TOKEN_BYTES: usize = 16;

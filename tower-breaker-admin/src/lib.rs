@@ -221,6 +221,7 @@ mod body;
 mod builder;
 mod events;
 mod page;
+mod problem;
 mod query;
 mod rate;
 mod read;

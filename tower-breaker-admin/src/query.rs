@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use tower_breaker::CircuitState;
 
-use crate::response::Problem;
+use crate::problem::Problem;
 use crate::route::decode;
 use crate::view::View;
 

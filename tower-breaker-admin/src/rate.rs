@@ -8,7 +8,7 @@ use http::{StatusCode, header};
 use tokio::time::Instant;
 
 use crate::auth::User;
-use crate::response::{Problem, cut};
+use crate::problem::{Problem, cut};
 
 /// How many users are known at most, and the longest name of each, in bytes.
 const MAX_USERS: usize = 1024;

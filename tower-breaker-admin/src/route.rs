@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use percent_encoding::percent_decode_str;
 
-use crate::response::Problem;
+use crate::problem::Problem;
 
 /// What a path names. Names are still percent-encoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

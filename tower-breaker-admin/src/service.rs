@@ -15,7 +15,8 @@ use tower_service::Service;
 
 use crate::admin::{Admin, Inner};
 use crate::body::AdminBody;
-use crate::response::{Problem, Response, add_headers, without_body};
+use crate::problem::Problem;
+use crate::response::{Response, add_headers, without_body};
 use crate::route::Route;
 
 /// The longest path and the longest query, in bytes.

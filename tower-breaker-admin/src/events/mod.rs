@@ -36,7 +36,7 @@ use self::inbox::{Entry, Inbox};
 use self::log::Log;
 use crate::audit::AuditEntry;
 use crate::auth::User;
-use crate::response::Problem;
+use crate::problem::Problem;
 use crate::source::{Sources, Subscription, TransitionObserver};
 use crate::view::History;
 

@@ -13,7 +13,7 @@ use tokio::sync::futures::OwnedNotified;
 use super::log::{Cursor, Next};
 use super::{MAX_STREAMS, MAX_STREAMS_OF_READERS, Shared};
 use crate::auth::Role;
-use crate::response::Problem;
+use crate::problem::Problem;
 
 /// The body of a response with server-sent events.
 ///

@@ -7,7 +7,7 @@ use tower_breaker_fleet::{
 
 use super::LocalAction;
 use crate::action::FleetOrder;
-use crate::response::Problem;
+use crate::problem::Problem;
 
 /// The fleet's view of a circuit.
 pub(crate) type FleetView = FleetCircuitStatus;

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::action::FleetOrder;
-use crate::response::Problem;
+use crate::problem::Problem;
 
 #[derive(Clone, Debug, Serialize)]
 pub(crate) enum FleetView {}

@@ -122,7 +122,7 @@ fn invalid_settings_name_the_agent() {
 fn callbacks_are_called_for_each_change() {
     let (manager, time) = manager();
     let changes = changes(&manager);
-    // Also of agents that exist later, and of changes by hand.
+    // Also of agents that exist later, and of manual changes.
     fail(&manager, 5);
     manager.get_or_create("billing").unwrap();
     manager.force_open("billing").unwrap();
