@@ -1,0 +1,121 @@
+//! Measures all variants in one run.
+
+#![expect(clippy::disallowed_methods, reason = "a benchmark reads the real clock")]
+
+use std::time::{Duration, Instant};
+
+use tower_resilience_benchmarks::{BARE, Calls, LOCK, Style, Variant};
+
+use crate::statistics::Quartiles;
+
+/// The duration of a run.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Effort {
+    #[default]
+    Full,
+    Quick,
+}
+
+impl Effort {
+    /// Returns the number of rounds. In each round, every variant runs one batch.
+    fn rounds(self) -> usize {
+        match self {
+            Effort::Full => 500,
+            Effort::Quick => 80,
+        }
+    }
+
+    /// Returns the approximate duration of a batch.
+    fn batch(self) -> Duration {
+        match self {
+            Effort::Full => Duration::from_micros(100),
+            Effort::Quick => Duration::from_micros(50),
+        }
+    }
+}
+
+/// The result of a variant.
+pub(crate) struct Measured {
+    pub(crate) row: &'static str,
+    pub(crate) subject: &'static str,
+    pub(crate) style: Style,
+    pub(crate) nanos: Quartiles,
+    /// The time relative to the lock's time in the same round.
+    pub(crate) locks: Quartiles,
+    /// The time relative to the time of the bare service in the same style and round.
+    pub(crate) bare: Quartiles,
+}
+
+/// A variant that runs.
+struct Running<'a> {
+    variant: &'a Variant,
+    calls: Calls,
+    /// The number of calls in a batch.
+    batch: u32,
+    /// The time of a call, by round.
+    nanos: Vec<f64>,
+}
+
+impl Running<'_> {
+    /// Returns the time of a number of calls.
+    fn time(&mut self, calls: u32) -> Duration {
+        let start = Instant::now();
+        let successes = (self.calls)(calls);
+        let elapsed = start.elapsed();
+        self.variant.check(calls, successes);
+        elapsed
+    }
+
+    /// Warms the variant up and returns the number of calls that take about `time`.
+    fn calibrate(&mut self, time: Duration) -> u32 {
+        let mut calls = 64;
+        loop {
+            let elapsed = self.time(calls);
+            if elapsed >= time {
+                return (f64::from(calls) * time.as_secs_f64() / elapsed.as_secs_f64()) as u32 / 4 * 4 + 4;
+            }
+            calls *= 2;
+        }
+    }
+}
+
+/// Runs the variants in rounds and returns their results in the given order.
+///
+/// In each round every variant runs one batch, and each round begins with another variant. So a
+/// change of the machine's speed affects all variants, and each variant has other predecessors.
+pub(crate) fn interleaved(variants: &[Variant], effort: Effort) -> Vec<Measured> {
+    let mut running: Vec<Running<'_>> = variants
+        .iter()
+        .map(|variant| {
+            let calls = variant.set_up()();
+            let mut running = Running { variant, calls, batch: 0, nanos: Vec::new() };
+            running.batch = running.calibrate(effort.batch());
+            running
+        })
+        .collect();
+    let count = running.len();
+    for round in 0..effort.rounds() {
+        for position in 0..count {
+            let variant = &mut running[(round + position) % count];
+            let batch = variant.batch;
+            let elapsed = variant.time(batch);
+            variant.nanos.push(elapsed.as_secs_f64() * 1e9 / f64::from(batch));
+        }
+    }
+    let reference = |row, style| {
+        let found = |running: &&Running<'_>| running.variant.row == row && running.variant.style == style;
+        &running.iter().find(found).expect("each run has the references").nanos
+    };
+    let lock = reference(LOCK, Style::Raw);
+    running
+        .iter()
+        .map(|Running { variant, nanos, .. }| Measured {
+            row: variant.row,
+            subject: variant.subject,
+            style: variant.style,
+            nanos: Quartiles::of(nanos.clone()),
+            locks: Quartiles::of_ratios(nanos, lock),
+            bare: Quartiles::of_ratios(nanos, reference(BARE, variant.style)),
+        })
+        .collect()
+}
