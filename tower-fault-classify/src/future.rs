@@ -13,14 +13,14 @@ use crate::body::{Peek, Peeked, Track};
 use crate::classify::Classify;
 use crate::error_mode::ErrorMode;
 use crate::fault::{Fault, Verdict};
-use crate::outcome::{CarriedVerdict, Outcome, classify_response};
+use crate::outcome::CarriedVerdict;
 use crate::telemetry::Reporter;
 
 pin_project! {
     /// The response future of [`FaultClassify`](crate::FaultClassify).
     ///
-    /// It resolves to the inner future's response or error. A fault is attached to it, except to an
-    /// error with [`keep_errors`](crate::FaultClassifyLayer::keep_errors).
+    /// It resolves to the inner future's response or error. The layers above read the verdict from
+    /// it, except from an error with [`keep_errors`](crate::FaultClassifyLayer::keep_errors).
     ///
     /// # Cancellation
     ///
@@ -79,7 +79,7 @@ where
                         let outcome = this.classify.outcome(&mut response);
                         let status = outcome.as_ref().and_then(|outcome| outcome.status());
                         if let Some(outcome) = outcome {
-                            attach_verdict(outcome, head);
+                            CarriedVerdict::insert_if_needed(outcome, head);
                         }
                         match peek.peek(response, &head, this.classify, C::classify_end) {
                             Peeked::Done(response) => (response, head, status),
@@ -126,17 +126,6 @@ where
         reporter.emit(fault, None);
     }
     fault
-}
-
-/// Attaches the verdict to the response.
-///
-/// A success is only attached if the layers above would otherwise classify the response as a fault.
-/// So most successes carry nothing, and cost no allocation.
-#[inline]
-fn attach_verdict(outcome: &mut (impl Outcome + ?Sized), verdict: Verdict) {
-    if !verdict.is_success() || !classify_response(outcome).is_success() {
-        CarriedVerdict::insert(outcome, verdict);
-    }
 }
 
 impl<F, C, M, P, B, R> fmt::Debug for ResponseFuture<F, C, M, P, B, R> {

@@ -14,14 +14,15 @@ use crate::telemetry::Reporter;
 
 /// A layer that classifies each outcome once, and passes the verdict to the layers above.
 ///
-/// The layers above read the verdict and do not classify again. They find it in the extensions of a
-/// response ([`CarriedVerdict`]), or in the [`ClassifiedError`] that wraps an error. An error of
-/// the inner service's `poll_ready` is classified like the error of a call.
+/// The layers above read the same verdict. They find it in the extensions of a response
+/// ([`CarriedVerdict`]), or in the [`ClassifiedError`] that wraps an error. A verdict that the
+/// response's status alone gives is not stored: the layers above read it from the status. An error
+/// of the inner service's `poll_ready` is classified like the error of a call.
 ///
 /// | outcome | what the layer does | allocations |
 /// |---|---|---|
-/// | a success | nothing | none |
-/// | a response that is a fault, or a success that the default classifier would classify as a fault | inserts a [`CarriedVerdict`] into its extensions | 3 if the extensions were empty, else 1 |
+/// | a success, or a fault that the status alone gives | nothing | none |
+/// | any other fault, or a success that the default classifier would classify as a fault | inserts a [`CarriedVerdict`] into its extensions | 3 if the extensions were empty, else 1 |
 /// | an error | wraps it in a [`ClassifiedError`], unless it is one already | 1 for a typed error, none for a boxed error |
 /// | an error, with [`keep_errors`](Self::keep_errors) | nothing: each layer above classifies the error again | none |
 ///

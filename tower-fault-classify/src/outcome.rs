@@ -202,9 +202,18 @@ impl<T> Outcome for Option<T> {}
 
 /// A verdict in a response's extensions.
 ///
-/// [`FaultClassifyLayer`](crate::FaultClassifyLayer) inserts it into each response that is a fault.
-/// It also inserts one into a success that [`classify_response`] would classify as a fault, such as
-/// a 503 that a rule classifies as a success. The layers above read it with [`get`](Self::get).
+/// [`FaultClassifyLayer`](crate::FaultClassifyLayer) inserts it into a response that the layers above
+/// would otherwise classify differently, now or later:
+///
+/// | response | inserted |
+/// |---|---|
+/// | a success by its head | no |
+/// | a success that [`classify_response`] would classify as a fault, such as a 503 that a rule classifies as a success | yes |
+/// | a fault that the status alone gives, without a hint in the headers | no |
+/// | a timeout, because its verdict depends on the [upload](crate::upload) | yes |
+/// | any other fault: by a rule, by the body, by a gRPC code, or with a delay | yes |
+///
+/// [`get`](Self::get) returns the verdict on each fault, whether it is inserted or not.
 ///
 /// The verdict is stored together with the response's status. If the status has changed since (a
 /// handler turned a 503 into a 200), the verdict is stale and is ignored.
@@ -215,9 +224,19 @@ pub struct CarriedVerdict {
 }
 
 impl CarriedVerdict {
-    /// Returns the verdict that `response` carries, or `None` if it carries none or a stale one.
+    /// Returns the verdict that `response` carries: the inserted one, or the fault of its status.
+    ///
+    /// The fault of the status is returned if the status alone gives it. This function therefore
+    /// does not tell whether a layer has classified the response. `None`: the response is a success,
+    /// or no layer has classified it.
     #[inline]
     pub fn get(response: &(impl Outcome + ?Sized)) -> Option<Verdict> {
+        Self::inserted(response).or_else(|| Some(fault_by_status(response)?.into()))
+    }
+
+    /// Returns the inserted verdict, or `None` if there is none or a stale one.
+    #[inline]
+    fn inserted(response: &(impl Outcome + ?Sized)) -> Option<Verdict> {
         let carried = response.extensions()?.get::<Self>()?;
         (carried.status == response.status()).then_some(carried.verdict)
     }
@@ -231,13 +250,37 @@ impl CarriedVerdict {
             extensions.insert(Self { verdict, status });
         }
     }
+
+    /// Inserts the verdict of the layer's classifier, unless the layers above read the same verdict
+    /// from the response. Most responses therefore carry nothing, and cost no allocation.
+    #[inline]
+    pub(crate) fn insert_if_needed(response: &mut (impl Outcome + ?Sized), verdict: Verdict) {
+        let is_read = match verdict {
+            Verdict::Success => classify_response(response).is_success(),
+            Verdict::Fault(_) => Self::get(response) == Some(verdict),
+        };
+        if !is_read {
+            Self::insert(response, verdict);
+        }
+    }
+}
+
+/// Returns the fault that the status alone gives, or `None` if anything else can change the verdict:
+/// the response's own verdict, a header, or the state of the request's body.
+fn fault_by_status(response: &(impl Outcome + ?Sized)) -> Option<Fault> {
+    let status = response.status()?;
+    if response.verdict().is_some() || response.headers().is_some_and(has_hint_field) {
+        return None;
+    }
+    let fault = *table::http::classify(status, || None).fault()?;
+    (fault.kind() != Kind::Timeout).then_some(fault)
 }
 
 /// Classifies a response by the verdict it carries, its own verdict, or its status.
 ///
 /// The first of them that exists decides:
 ///
-/// 1. the [`CarriedVerdict`], unless it is stale;
+/// 1. the [`CarriedVerdict`] in the extensions, unless it is stale;
 /// 2. [`Outcome::verdict`];
 /// 3. the code of a trailers-only gRPC response, or else the HTTP status, with the hints in the
 ///    headers.
@@ -247,7 +290,7 @@ impl CarriedVerdict {
 /// ([`upload`](crate::upload)).
 #[inline]
 pub fn classify_response(response: &(impl Outcome + ?Sized)) -> Verdict {
-    CarriedVerdict::get(response).or_else(|| response.verdict()).unwrap_or_else(|| {
+    CarriedVerdict::inserted(response).or_else(|| response.verdict()).unwrap_or_else(|| {
         match classify_head(response) {
             Verdict::Fault(fault) if !response.status().is_some_and(table::http::is_origin_unreachable) => {
                 Verdict::Fault(excuse_stalled_timeout(fault))
@@ -346,6 +389,7 @@ pub(crate) fn add_requested_delay(fault: Fault, delay: impl FnOnce() -> Option<D
 mod tests {
     use super::*;
     use crate::fault::{Health, Origin};
+    use crate::upload::UploadGuard;
 
     const FAULT: Fault = Fault::new(Kind::Quota, Retryable::Never, Health::Neutral, Origin::Remote);
 
@@ -510,6 +554,60 @@ mod tests {
         *response.status_mut() = StatusCode::OK;
         assert_eq!(classify_response(&response), Verdict::Success);
         assert_eq!(CarriedVerdict::get(&response), None);
+    }
+
+    #[test]
+    fn verdict_of_layer_is_read_above_whether_inserted_or_not() {
+        let success = Verdict::Success;
+        let unavailable = classified(503, &[]);
+        let timeout = classified(504, &[]);
+        let delayed = classified(503, &[("retry-after", "3")]);
+        for (status, fields, verdict, inserted) in [
+            (200, &[][..], success, false),
+            (503, &[], success, true),
+            (503, &[], unavailable, false),
+            (503, &[("content-type", "text/plain")], unavailable, false),
+            (503, &[("retry-after", "3")], delayed, true),
+            (503, &[("retry-after", "3")], unavailable, true),
+            (503, &[("x-should-retry", "maybe")], unavailable, true),
+            (503, &[("content-type", "application/grpc"), ("grpc-status", "16")], unavailable, true),
+            (503, &[], FAULT.into(), true),
+            (200, &[], FAULT.into(), true),
+            (504, &[], timeout, true),
+        ] {
+            let mut response = response(status);
+            for &(name, value) in fields {
+                response.headers_mut().insert(name, value.parse().unwrap());
+            }
+            CarriedVerdict::insert_if_needed(&mut response, verdict);
+            assert_eq!(!response.extensions().is_empty(), inserted, "{response:?} {verdict:?}");
+            assert_eq!(classify_response(&response), verdict, "{response:?}");
+            let expected = (inserted || !verdict.is_success()).then_some(verdict);
+            assert_eq!(CarriedVerdict::get(&response), expected, "{response:?}");
+        }
+    }
+
+    #[test]
+    fn verdict_of_inner_layer_is_replaced_if_it_differs() {
+        let mut response = response(503);
+        CarriedVerdict::insert(&mut response, FAULT.into());
+        let unavailable = classified(503, &[]);
+        CarriedVerdict::insert_if_needed(&mut response, unavailable);
+        assert_eq!(classify_response(&response), unavailable);
+    }
+
+    #[test]
+    fn timeout_excused_by_waiting_upload_stays_excused_above_its_guard() {
+        let mut response = response(504);
+        let guard = UploadGuard::enter(true);
+        let excused = classify_response(&response);
+        CarriedVerdict::insert_if_needed(&mut response, excused);
+        drop(guard);
+        assert_eq!(classify_response(&response), excused);
+        let mut counted = self::response(504);
+        CarriedVerdict::insert_if_needed(&mut counted, classified(504, &[]));
+        let _guard = UploadGuard::enter(true);
+        assert_ne!(classify_response(&counted), excused, "the inner layer saw no waiting upload");
     }
 
     #[test]

@@ -82,10 +82,20 @@ fn allocations_success_none() {
 }
 
 #[test]
-fn allocations_fault_three_with_empty_extensions_else_one() {
-    assert_eq!(for_response(|| with_status(503)), 3);
+fn allocations_fault_by_status_none() {
+    for status in [404, 429, 500, 503] {
+        assert_eq!(for_response(|| with_status(status)), 0, "{status}");
+    }
+    assert_eq!(for_response(|| with_fields(503, &[("content-type", "text/plain")])), 0);
+}
+
+#[test]
+fn allocations_other_fault_three_with_empty_extensions_else_one() {
+    let fields = [("retry-after", "3")];
+    assert_eq!(for_response(|| with_fields(503, &fields)), 3);
+    assert_eq!(for_response(|| with_status(504)), 3, "a timeout");
     let extended = || {
-        let mut response = with_status(503);
+        let mut response = with_fields(503, &fields);
         response.extensions_mut().insert(7_u32);
         response
     };
