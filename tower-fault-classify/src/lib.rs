@@ -173,8 +173,8 @@
 //! | an error | [`ClassifiedError`] around the error, found at any depth of `source()` | never |
 //! | an error, with `.keep_errors()` | nowhere: each layer classifies the error again | |
 //!
-//! A success carries nothing. [`CarriedVerdict::get`] and [`classify_response`] read the verdict on a
-//! response. `reqwest::Response` is supported like `http::Response`. The error of
+//! A success carries nothing. [`CarriedVerdict::get`] and [`classify_response`] read the verdict on
+//! a response. `reqwest::Response` is supported like `http::Response`. The error of
 //! reqwest-middleware does not return the client's error from `source()`. With the feature
 //! `reqwest-middleware` the client's error is found nevertheless, and `middleware::TowerMiddleware`
 //! puts tower layers into the chain of reqwest-middleware.

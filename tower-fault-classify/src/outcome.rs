@@ -202,8 +202,8 @@ impl<T> Outcome for Option<T> {}
 
 /// A verdict in a response's extensions.
 ///
-/// [`FaultClassifyLayer`](crate::FaultClassifyLayer) inserts it into a response that the layers above
-/// would otherwise classify differently, now or later:
+/// [`FaultClassifyLayer`](crate::FaultClassifyLayer) inserts it into a response that the layers
+/// above would otherwise classify differently, now or later:
 ///
 /// | response | inserted |
 /// |---|---|
@@ -227,8 +227,8 @@ impl CarriedVerdict {
     /// Returns the verdict that `response` carries: the inserted one, or the fault of its status.
     ///
     /// The fault of the status is returned if the status alone gives it. This function therefore
-    /// does not tell whether a layer has classified the response. `None`: the response is a success,
-    /// or no layer has classified it.
+    /// does not tell whether a layer has classified the response. `None`: the response is a
+    /// success, or no layer has classified it.
     #[inline]
     pub fn get(response: &(impl Outcome + ?Sized)) -> Option<Verdict> {
         Self::inserted(response).or_else(|| Some(fault_by_status(response)?.into()))
@@ -265,8 +265,8 @@ impl CarriedVerdict {
     }
 }
 
-/// Returns the fault that the status alone gives, or `None` if anything else can change the verdict:
-/// the response's own verdict, a header, or the state of the request's body.
+/// Returns the fault that the status alone gives, or `None` if anything else can change the
+/// verdict: the response's own verdict, a header, or the state of the request's body.
 fn fault_by_status(response: &(impl Outcome + ?Sized)) -> Option<Fault> {
     let status = response.status()?;
     if response.verdict().is_some() || response.headers().is_some_and(has_hint_field) {

@@ -430,11 +430,12 @@ impl RetryPolicyBuilder {
 
     /// Sets whether requests that this layer may send again are marked.
     ///
-    /// The mark is an [`Attempt`](crate::request::Attempt) in the request's extensions. An inner
+    /// The mark is in the request's extensions: see [`Attempt`](crate::request::Attempt). An inner
     /// retry layer reads it, and leaves the faults that this layer retries to this layer. Without
     /// marks, three nested layers of three attempts make 27 attempts of one call. **Default**: on.
     ///
-    /// - Off: this layer writes no mark and ignores the marks of other layers.
+    /// - Off: this layer writes no mark and ignores the marks of other layers. Each attempt then
+    ///   needs two allocations less.
     /// - Only requests of `http` and of reqwest can carry marks. For other request types, the
     ///   attempts of nested layers multiply.
     pub fn marker(mut self, on: bool) -> Self {

@@ -185,8 +185,9 @@ where
     // A rule may have created the fault of an error without reading the error's source chain.
     let by_result = || match result {
         Ok(response) => {
-            let answered = classify.outcome(response)?;
-            Some(!is_same_resource(&url()?, &answered.url()?))
+            // The response's URL first, because few responses have one.
+            let answered = classify.outcome(response)?.url()?;
+            Some(!is_same_resource(&url()?, &answered))
         }
         Err(error) => Some(classify_error(classify.error(error)?).maybe_redirected()),
     };

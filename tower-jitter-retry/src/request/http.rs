@@ -2,10 +2,11 @@
 
 use std::borrow::Cow;
 
-use ::http::request::Parts;
 use ::http::{HeaderMap, HeaderName, HeaderValue, Request};
 
 use super::grpc;
+use super::head::SavedHead;
+use super::mark;
 use super::{Attempt, Deadline, Mark, Notes, RequestInfo, RetryRequest};
 use crate::replay::RetryBody;
 
@@ -23,7 +24,7 @@ pub(super) fn has_idempotency_key(headers: &HeaderMap) -> bool {
 /// The saved data of an `http::Request`.
 #[derive(Clone, Debug)]
 pub struct SavedHttp<B> {
-    parts: Parts,
+    head: SavedHead,
     body: B,
 }
 
@@ -56,7 +57,7 @@ impl<B> RequestInfo for Request<B> {
     }
 
     fn unmark(&mut self, header: Option<&HeaderName>) {
-        self.extensions_mut().remove::<Attempt>();
+        mark::remove(self.extensions_mut());
         unmark_headers(self.headers_mut(), header);
     }
 }
@@ -75,10 +76,11 @@ impl<B: RetryBody> RetryRequest for Request<B> {
         Some(request)
     }
 
+    #[inline]
     fn save(self, limit: usize) -> (Self, Option<Self::Saved>) {
         let (parts, body) = self.into_parts();
         let (body, saved) = body.save(limit);
-        let saved = saved.map(|body| SavedHttp { parts: parts.clone(), body });
+        let saved = saved.map(|body| SavedHttp { head: SavedHead::copy(&parts), body });
         (Self::from_parts(parts, body), saved)
     }
 
@@ -91,14 +93,16 @@ impl<B: RetryBody> RetryRequest for Request<B> {
     }
 
     fn saved_url(saved: &Self::Saved) -> Option<Cow<'_, str>> {
-        Some(saved.parts.uri.to_string().into())
+        Some(saved.head.uri()?.to_string().into())
     }
 
     fn replay(saved: Self::Saved, _: Attempt, last: bool) -> Option<(Self, Option<Self::Saved>)> {
-        let SavedHttp { parts, body } = saved;
+        let SavedHttp { head, body } = saved;
         let (body, more) = B::replay(body, last)?;
-        let more = more.map(|body| SavedHttp { parts: parts.clone(), body });
-        Some((Self::from_parts(parts, body), more))
+        Some(match more {
+            Some(more) => (head.to_request(body), Some(SavedHttp { head, body: more })),
+            None => (head.into_request(body), None),
+        })
     }
 }
 
@@ -111,7 +115,7 @@ pub(super) fn read_notes(extensions: &::http::Extensions) -> Notes {
     Notes {
         safety: extensions.get().copied(),
         deadline: extensions.get().copied(),
-        attempt: extensions.get().copied(),
+        attempt: Attempt::of(extensions),
     }
 }
 
@@ -125,7 +129,7 @@ pub(super) fn earliest_deadline(deadline: Option<Deadline>, headers: &HeaderMap)
 
 pub(super) fn mark_extensions(extensions: &mut ::http::Extensions, mark: Mark<'_>) {
     if mark.marker {
-        extensions.insert(mark.attempt);
+        mark::write(extensions, mark.attempt);
     }
     if let Some(remaining) = mark.remaining
         && let Some(deadline) = extensions.get_mut::<Deadline>()
@@ -166,7 +170,7 @@ pub(super) fn unmark_headers(headers: &mut HeaderMap, header: Option<&HeaderName
 /// [`RetryPolicyBuilder::remove_marker`](crate::RetryPolicyBuilder::remove_marker), which removes
 /// all three.
 pub fn remove_marker<B>(request: &mut Request<B>) {
-    request.extensions_mut().remove::<Attempt>();
+    mark::remove(request.extensions_mut());
     unmark_headers(request.headers_mut(), None);
 }
 

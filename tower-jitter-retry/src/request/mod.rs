@@ -12,8 +12,10 @@
 //! | [`Resend`], [`ByTrait`], [`CloneRequests`] | how a layer copies requests |
 
 mod grpc;
+mod head;
 mod http;
 mod info;
+mod mark;
 mod redirect;
 #[cfg(feature = "reqwest")]
 mod reqwest;

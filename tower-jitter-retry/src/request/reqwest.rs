@@ -2,13 +2,14 @@
 
 use std::borrow::Cow;
 
-use ::http::{Extensions, HeaderName};
+use ::http::HeaderName;
 use ::reqwest::Request;
 
 use super::grpc;
 use super::http::{
     earliest_deadline, has_idempotency_key, mark_extensions, mark_headers, read_notes, unmark_headers,
 };
+use super::mark;
 use super::{Attempt, Mark, Notes, RequestExt, RequestInfo, RetryRequest};
 
 impl RequestInfo for Request {
@@ -41,7 +42,7 @@ impl RequestInfo for Request {
     }
 
     fn unmark(&mut self, header: Option<&HeaderName>) {
-        self.edit_extensions(Extensions::remove::<Attempt>);
+        self.edit_extensions(mark::remove);
         unmark_headers(self.headers_mut(), header);
     }
 }

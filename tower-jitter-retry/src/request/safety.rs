@@ -167,9 +167,9 @@ impl ResendAfter {
 
 /// The number of an attempt and the mark of a retry layer; the first attempt has the number 1.
 ///
-/// In the extensions of an `http::Request` or a `reqwest::Request`, it marks a request that an
-/// outer retry layer may send again. The number counts the attempts of all layers. A layer that
-/// does not send the request again does not mark it.
+/// It marks an `http::Request` or a `reqwest::Request` that an outer retry layer may send again.
+/// [`Attempt::of`] reads it from the request's extensions. The number counts the attempts of all
+/// layers. A layer that does not send the request again does not mark it.
 ///
 /// The mark also says:
 ///
@@ -186,8 +186,8 @@ impl ResendAfter {
 /// rule covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Attempt {
-    number: u32,
-    coverage: Coverage,
+    pub(super) number: u32,
+    pub(super) coverage: Coverage,
 }
 
 impl Attempt {

@@ -108,7 +108,7 @@ fn cloned_request_is_marked_and_nested_layers_do_not_multiply() {
     let attempts = sent(immediate().marker_header(header), form(Method::GET), 503);
     let numbers: Vec<_> = attempts.iter().map(|sent| sent.headers()["x-attempt"].clone()).collect();
     assert_eq!(numbers, ["1", "2", "3"]);
-    assert!(attempts.iter().all(|sent| sent.extensions().get::<Attempt>().is_some()));
+    assert!(attempts.iter().all(|sent| Attempt::of(sent.extensions()).is_some()));
     assert!(attempts.iter().all(|sent| *sent.body() == Form("a=b".to_owned())));
 
     let calls = Calls::default();

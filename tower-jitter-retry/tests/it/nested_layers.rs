@@ -51,8 +51,7 @@ fn three_nested_layers_number_attempts_one_to_three() {
         block_on(send(&mut service, request(Method::GET))).unwrap();
     });
     assert_eq!(sent.len(), 3);
-    let numbers: Vec<_> =
-        sent.iter().map(|sent| sent.extensions().get::<Attempt>().unwrap().number()).collect();
+    let numbers: Vec<_> = sent.iter().map(|sent| Attempt::of(sent.extensions()).unwrap().number()).collect();
     assert_eq!(numbers, [1, 2, 3]);
 }
 
@@ -98,7 +97,7 @@ impl<S: Service<Request<B>>, B> Service<Request<B>> for CountUnmarked<'_, S> {
     }
 
     fn call(&mut self, request: Request<B>) -> S::Future {
-        *self.unmarked.lock().unwrap() += usize::from(request.extensions().get::<Attempt>().is_none());
+        *self.unmarked.lock().unwrap() += usize::from(Attempt::of(request.extensions()).is_none());
         self.inner.call(request)
     }
 }
@@ -123,7 +122,7 @@ fn request_not_replayable_in_outer_is_retried_by_inner() {
         .layer(three())
         .service(service_fn(|request: Request<String>| {
             calls.next();
-            assert!(request.extensions().get::<Attempt>().is_some(), "the inner layer marks the request");
+            assert!(Attempt::of(request.extensions()).is_some(), "the inner layer marks the request");
             async { Ok::<_, io::Error>(response(503)) }
         }));
     block_on(send(&mut service, Request::put("/").body(Streaming).unwrap())).unwrap();
@@ -333,7 +332,7 @@ fn attempt_numbers_start_at_outermost_layer() {
             block_on(send(&mut service, request(Method::POST))).unwrap();
         });
         let number = |sent: &Request<String>| {
-            let number = sent.extensions().get::<Attempt>().unwrap().number();
+            let number = Attempt::of(sent.extensions()).unwrap().number();
             assert_eq!(sent.headers()["x-attempt"], number.to_string());
             number
         };
@@ -393,7 +392,7 @@ fn second_attempt_does_not_carry_mark_of_first() {
     let numbers = Mutex::new(Vec::new());
     let mut service = three().layer(service_fn(|request: Request<&'static str>| {
         let mut marks = 0;
-        request.extensions().get::<Attempt>().inspect(|attempt| marks = attempt.number());
+        Attempt::of(request.extensions()).inspect(|attempt| marks = attempt.number());
         numbers.lock().unwrap().push(marks);
         async { Err::<Response<()>, _>(Broken(0)) }
     }));

@@ -113,7 +113,7 @@ fn tower_policy_with_remove_marker_ignores_remote_marks() {
 #[test]
 fn tower_policy_marks_retries_and_respects_marks() {
     let numbers = |sent: Vec<Request<String>>| -> Vec<_> {
-        sent.iter().map(|sent| sent.extensions().get::<Attempt>().map(|attempt| attempt.number())).collect()
+        sent.iter().map(|sent| Attempt::of(sent.extensions()).map(Attempt::number)).collect()
     };
     let first = sent(immediate(), request(Method::GET), 503);
     let second = first[1].clone();

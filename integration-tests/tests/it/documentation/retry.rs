@@ -191,7 +191,7 @@ async fn marker_is_only_on_replayable_http_requests() {
     let marks = Mutex::new(Vec::new());
     let stack = ServiceBuilder::new().layer(retry(retry_at_once())).service(service_fn(
         async |request: http::Request<String>| {
-            marks.lock().unwrap().push(request.extensions().get::<Attempt>().map(|attempt| attempt.number()));
+            marks.lock().unwrap().push(Attempt::of(request.extensions()).map(Attempt::number));
             Ok::<_, io::Error>(http::Response::builder().status(503).body(()).unwrap())
         },
     ));

@@ -1,0 +1,186 @@
+//! A copy of a request's head, from which the head of another attempt is created.
+//!
+//! Most requests are sent once, so a copy must be cheap to make and to move. It is a list of the
+//! headers instead of a map, and it is behind a pointer. Its memory is used again by later requests
+//! on the same thread, so that a copy usually allocates nothing. The parts of the request are
+//! cloned, and may allocate.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::mem;
+
+use ::http::request::Parts;
+use ::http::{Extensions, HeaderName, HeaderValue, Method, Request, Uri, Version};
+
+/// The number of unused heads that a thread keeps.
+const MAX_SPARES: usize = 16;
+
+/// The number of header values up to which the memory of a head is kept. An unused head has at most
+/// 5 KB.
+const MAX_HEADERS: usize = 64;
+
+/// Unused heads, which are empty. Boxes, because their memory is used again.
+type Spares = Vec<Box<Head>>;
+
+thread_local! {
+    static SPARES: RefCell<Spares> = const { RefCell::new(Vec::new()) };
+}
+
+#[derive(Debug, Default)]
+struct Head {
+    method: Method,
+    uri: Uri,
+    version: Version,
+    /// The values in their order, each with its name.
+    headers: Vec<(HeaderName, HeaderValue)>,
+    extensions: Extensions,
+}
+
+/// A copy of a request's head.
+pub(super) struct SavedHead(
+    /// `None` only while it is dropped.
+    Option<Box<Head>>,
+);
+
+impl SavedHead {
+    pub(super) fn copy(parts: &Parts) -> Self {
+        let mut head = spare();
+        head.method.clone_from(&parts.method);
+        head.uri.clone_from(&parts.uri);
+        head.version = parts.version;
+        head.headers.extend(parts.headers.iter().map(|(name, value)| (name.clone(), value.clone())));
+        if !parts.extensions.is_empty() {
+            head.extensions.clone_from(&parts.extensions);
+        }
+        Self(Some(head))
+    }
+
+    pub(super) fn uri(&self) -> Option<&Uri> {
+        self.0.as_ref().map(|head| &head.uri)
+    }
+
+    /// Returns a request for an attempt that may be followed by another one.
+    pub(super) fn to_request<B>(&self, body: B) -> Request<B> {
+        self.clone().into_request(body)
+    }
+
+    /// Returns the request for the last attempt.
+    pub(super) fn into_request<B>(mut self, body: B) -> Request<B> {
+        let mut request = Request::new(body);
+        let Some(head) = &mut self.0 else { return request };
+        *request.method_mut() = mem::take(&mut head.method);
+        *request.uri_mut() = mem::take(&mut head.uri);
+        *request.version_mut() = head.version;
+        *request.extensions_mut() = mem::take(&mut head.extensions);
+        if !head.headers.is_empty() {
+            let headers = request.headers_mut();
+            // With room for the mark of a retry.
+            headers.reserve(head.headers.len() + 1);
+            // `HeaderMap::extend` keeps only the last value of each name.
+            for (name, value) in head.headers.drain(..) {
+                headers.append(name, value);
+            }
+        }
+        request
+    }
+}
+
+/// Returns an empty head.
+fn spare() -> Box<Head> {
+    // The thread-local is gone while the thread ends.
+    let spare = SPARES.try_with(|spares| spares.borrow_mut().pop());
+    spare.ok().flatten().unwrap_or_default()
+}
+
+impl Drop for SavedHead {
+    fn drop(&mut self) {
+        let Some(mut head) = self.0.take() else { return };
+        // Before the borrow, because the drop of an extension is user code.
+        head.method = Method::default();
+        head.uri = Uri::default();
+        head.headers.clear();
+        head.extensions = Extensions::new();
+        if head.headers.capacity() > MAX_HEADERS {
+            return;
+        }
+        let _ = SPARES.try_with(|spares| {
+            let mut spares = spares.borrow_mut();
+            if spares.len() < MAX_SPARES {
+                spares.push(head);
+            }
+        });
+    }
+}
+
+impl Clone for SavedHead {
+    fn clone(&self) -> Self {
+        let mut copy = spare();
+        if let Some(head) = &self.0 {
+            copy.method.clone_from(&head.method);
+            copy.uri.clone_from(&head.uri);
+            copy.version = head.version;
+            copy.headers.extend_from_slice(&head.headers);
+            copy.extensions.clone_from(&head.extensions);
+        }
+        Self(Some(copy))
+    }
+}
+
+impl fmt::Debug for SavedHead {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+#[cfg(all(test, not(loom_models)))]
+mod tests {
+    use super::*;
+
+    fn request(headers: usize) -> Request<()> {
+        let mut request = Request::put("/a?b").version(Version::HTTP_2).extension(7_u8).body(()).unwrap();
+        for number in 0..headers {
+            // Several values of one name.
+            let name: HeaderName = format!("x-{}", number % 3).parse().unwrap();
+            request.headers_mut().append(name, number.into());
+        }
+        request
+    }
+
+    fn spares() -> usize {
+        SPARES.with_borrow(Vec::len)
+    }
+
+    #[test]
+    fn head_is_copied_with_all_values_in_order() {
+        for headers in [0, 1, 5, 100] {
+            let (sent, ()) = request(headers).into_parts();
+            let saved = SavedHead::copy(&sent);
+            for request in [saved.to_request(()), saved.into_request(())] {
+                assert_eq!((request.method(), request.uri()), (&sent.method, &sent.uri));
+                assert_eq!((request.version(), request.headers()), (sent.version, &sent.headers));
+                assert_eq!(request.extensions().get(), Some(&7_u8));
+            }
+        }
+    }
+
+    #[test]
+    fn unused_head_is_empty_and_used_again() {
+        let (sent, ()) = request(5).into_parts();
+        drop(SavedHead::copy(&sent));
+        assert_eq!(spares(), 1);
+        let head = spare();
+        assert!(head.headers.is_empty() && head.headers.capacity() >= 5 && head.extensions.is_empty());
+        assert_eq!((head.method, head.uri), (Method::default(), Uri::default()));
+        assert_eq!(spares(), 0);
+    }
+
+    #[test]
+    fn spares_of_thread_are_bounded() {
+        let (small, ()) = request(1).into_parts();
+        drop((0..2 * MAX_SPARES).map(|_| SavedHead::copy(&small)).collect::<Vec<_>>());
+        assert_eq!(spares(), MAX_SPARES);
+        let (large, ()) = request(2 * MAX_HEADERS).into_parts();
+        drop(SavedHead::copy(&large));
+        assert_eq!(spares(), MAX_SPARES - 1, "a large head is freed");
+    }
+}
