@@ -126,6 +126,6 @@ pub(crate) fn finish<F: Future>(mut future: Pin<&mut F>) -> F::Output {
 /// Keeps the poll of a user's async function out of the measuring loop. Otherwise the compiler
 /// would optimize both together, which it cannot do in a program.
 #[inline(never)]
-fn poll_out_of_line<F: Future>(future: Pin<&mut F>, cx: &mut Context<'_>) -> Poll<F::Output> {
+pub(crate) fn poll_out_of_line<F: Future>(future: Pin<&mut F>, cx: &mut Context<'_>) -> Poll<F::Output> {
     future.poll(cx)
 }

@@ -4,8 +4,8 @@
 mod call;
 mod keys;
 mod ours;
+mod peers;
 mod service;
-mod tower_retry;
 mod variant;
 
 pub use variant::{Calls, Expect, Style, Threads, Variant, Variants};
@@ -25,6 +25,6 @@ pub fn variants() -> Vec<Variant> {
     variants.lock();
     variants.add(BARE, "", Expect::Success, || || service::Bare, |_| false);
     ours::add(&mut variants);
-    tower_retry::add(&mut variants);
+    peers::add(&mut variants);
     variants.into_sorted()
 }

@@ -138,13 +138,35 @@ impl Variants {
         L: Lend<S> + Copy + Send + Sync + 'static,
         Req: 'static,
     {
+        self.add_calls(
+            row,
+            subject,
+            expect,
+            set_up,
+            move |service| call::raw(service, request, lend),
+            move |service| call::awaited(service, request, lend),
+        );
+    }
+
+    /// Adds both styles of a row for services that are not tower's.
+    pub(crate) fn add_calls<S, M>(
+        &mut self,
+        row: &'static str,
+        subject: &'static str,
+        expect: Expect,
+        set_up: impl Fn() -> M + Copy + 'static,
+        raw: impl Fn(S) -> Calls + Copy + Send + Sync + 'static,
+        awaited: impl Fn(S) -> Calls + Copy + Send + Sync + 'static,
+    ) where
+        M: Fn() -> S + Send + Sync + 'static,
+    {
         self.push(row, subject, Style::Raw, expect, move || {
             let service = set_up();
-            Box::new(move || call::raw(service(), request, lend))
+            Box::new(move || raw(service()))
         });
         self.push(row, subject, Style::Await, expect, move || {
             let service = set_up();
-            Box::new(move || call::awaited(service(), request, lend))
+            Box::new(move || awaited(service()))
         });
     }
 

@@ -20,7 +20,7 @@ impl Effort {
     /// Returns the number of rounds. In each round, every variant runs one batch.
     fn rounds(self) -> usize {
         match self {
-            Effort::Full => 500,
+            Effort::Full => 400,
             Effort::Quick => 80,
         }
     }
@@ -81,8 +81,8 @@ impl Running<'_> {
 
 /// Runs the variants in rounds and returns their results in the given order.
 ///
-/// In each round every variant runs one batch, and each round begins with another variant. So a
-/// change of the machine's speed affects all variants, and each variant has other predecessors.
+/// In each round every variant runs one batch, in random order. So a change of the machine's speed
+/// affects all variants, and none always follows the same other variant.
 pub(crate) fn interleaved(variants: &[Variant], effort: Effort) -> Vec<Measured> {
     let mut running: Vec<Running<'_>> = variants
         .iter()
@@ -93,11 +93,15 @@ pub(crate) fn interleaved(variants: &[Variant], effort: Effort) -> Vec<Measured>
             running
         })
         .collect();
-    let count = running.len();
-    for round in 0..effort.rounds() {
-        for position in 0..count {
-            let variant = &mut running[(round + position) % count];
+    let mut order: Vec<usize> = (0..running.len()).collect();
+    let mut random = fastrand::Rng::with_seed(1);
+    for _ in 0..effort.rounds() {
+        random.shuffle(&mut order);
+        for &index in &order {
+            let variant = &mut running[index];
             let batch = variant.batch;
+            // Loads the caches, which the other variants have filled.
+            variant.time(batch);
             let elapsed = variant.time(batch);
             variant.nanos.push(elapsed.as_secs_f64() * 1e9 / f64::from(batch));
         }
