@@ -87,8 +87,29 @@ impl Clock {
             COARSE => system::coarse(),
             PRECISE => system::precise(),
             #[cfg(feature = "__internals-tokio")]
-            TOKIO => since_origin(tokio::time::Instant::now().into_std()),
+            TOKIO if pausable::TOKIO => since_origin(tokio::time::Instant::now().into_std()),
+            #[cfg(feature = "__internals-tokio")]
+            TOKIO => system::precise(),
             number => manual::nanos(number - FIRST_MANUAL).load(Ordering::Relaxed),
+        }
+    }
+
+    /// Returns a time that is not before [`now`](Self::now), by a cheap reading.
+    ///
+    /// For a clock that reads the system's precise time, it is the coarse clock's time plus the
+    /// maximum delay of its reading. For every other clock, it is the time itself.
+    #[inline]
+    pub fn upper_bound(&self) -> u64 {
+        if self.is_precise() { system::upper_bound() } else { self.now() }
+    }
+
+    /// Returns whether the clock always shows the system's precise time, since the same origin.
+    const fn is_precise(self) -> bool {
+        match self.0 {
+            PRECISE => true,
+            #[cfg(feature = "__internals-tokio")]
+            TOKIO => !pausable::TOKIO,
+            _ => false,
         }
     }
 
@@ -304,6 +325,12 @@ mod system {
         read(ClockId::Monotonic)
     }
 
+    /// Returns a time that is not before `precise`.
+    #[inline]
+    pub(super) fn upper_bound() -> u64 {
+        coarse() + COARSE_SLACK.as_nanos() as u64
+    }
+
     #[inline]
     fn read(clock: ClockId) -> u64 {
         let now = clock_gettime(clock);
@@ -325,6 +352,11 @@ mod system {
     pub(super) fn precise() -> u64 {
         super::since_origin(Instant::now())
     }
+
+    /// Returns a time that is not before `precise`. There is no cheaper clock.
+    pub(super) fn upper_bound() -> u64 {
+        precise()
+    }
 }
 
 #[cfg(test)]
@@ -340,6 +372,20 @@ mod tests {
                 assert!(now >= before, "{clock:?}");
                 before = now;
             }
+        }
+    }
+
+    #[test]
+    fn clock_upper_bound_is_not_before_its_time() {
+        let (manual, handle) = Clock::manual();
+        handle.advance(Duration::from_secs(7));
+        assert_eq!(manual.upper_bound(), manual.now());
+        assert!(Clock::precise().is_precise() && !Clock::coarse().is_precise() && !manual.is_precise());
+        let precise = Clock::precise();
+        for _ in 0..10_000 {
+            let (now, bound, later) = (precise.now(), precise.upper_bound(), precise.now());
+            assert!(bound >= now, "{bound} is before {now}");
+            assert!(bound <= later + system::COARSE_SLACK.as_nanos() as u64, "{bound} is long after {later}");
         }
     }
 
