@@ -7,14 +7,13 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use pin_project_lite::pin_project;
 use tokio::task::coop;
 use tokio::time::Sleep;
 use tower_fault_classify::__internals::Clock;
 use tower_fault_classify::classifiers::ResponseCoverage;
 use tower_fault_classify::{ClassifiedError, Classify, Fault, Verdict};
 
-use crate::decision::{Decision, RetryCall};
+use crate::decision::{Decision, Reading, RetryCall};
 use crate::policy::{GiveUp, RetryEvent, RetryPolicy, is_rejection};
 use crate::request::{Attempt, Coverage, Deadline, Mark, OuterMark, ResendAfter};
 use crate::telemetry::{ENABLED, Reporter, Retried};
@@ -40,11 +39,14 @@ impl AttemptState {
         reason = "otherwise the state is built here and then moved, right after the stores that built it"
     )]
     #[inline(always)]
-    pub(crate) fn new(policy: &RetryPolicy, resend_after: ResendAfter, deadline: Option<Duration>) -> Self {
-        let clock = policy.clock;
-        let started = deadline.map(|_| clock.now());
+    pub(crate) fn new(
+        policy: &RetryPolicy,
+        resend_after: ResendAfter,
+        started: Option<u64>,
+        deadline: Option<Duration>,
+    ) -> Self {
         let call = RetryCall::new(policy, resend_after, started, deadline);
-        Self { call, clock, last_sent: None, reporter: policy.reporter }
+        Self { call, clock: policy.clock, last_sent: None, reporter: policy.reporter }
     }
 
     /// Replaces tokio's clock with the system's clock, for a thread that sleeps. Such a thread's
@@ -69,7 +71,7 @@ impl AttemptState {
         self.call.set_deadline(deadline.remaining());
     }
 
-    pub(crate) const fn tracks_uploads(&self) -> bool {
+    pub(crate) fn tracks_uploads(&self) -> bool {
         self.call.limits().track_uploads
     }
 
@@ -95,7 +97,11 @@ impl AttemptState {
     ) -> Result<(Fault, Duration), Option<GiveUp>> {
         self.reporter.attempt();
         let clock = self.clock;
-        let decision = self.call.record_unless(verdict, || clock.now(), blocked);
+        let now = |reading| match reading {
+            Reading::Exact => clock.now(),
+            Reading::UpperBound => clock.upper_bound(),
+        };
+        let decision = self.call.record_unless(verdict, now, blocked);
         let Verdict::Fault(fault) = *verdict else {
             self.last_sent = None;
             return Err(None);
@@ -113,8 +119,9 @@ impl AttemptState {
         }
     }
 
-    /// Records the result of an attempt, for callers that own the result. `kept` is the result of
-    /// the attempt before it, if it is still kept. See [`record_attempt`](Self::record_attempt).
+    /// Records the result of an attempt, for callers that own the result. `last` is the result of
+    /// the attempt before it, if it is still kept. If another attempt follows, `last` is the result
+    /// to keep. See [`record_attempt`](Self::record_attempt).
     ///
     /// # Errors
     ///
@@ -122,25 +129,32 @@ impl AttemptState {
     pub(crate) fn record_result<C, Res, Err>(
         &mut self,
         classify: &C,
-        kept: Option<LastOutcome<Result<Res, Err>>>,
+        last: &mut Option<LastOutcome<Result<Res, Err>>>,
         mut result: Result<Res, Err>,
         verdict: &Verdict,
         blocked: impl FnOnce() -> Option<GiveUp>,
-    ) -> Result<ScheduledRetry<Result<Res, Err>>, Result<Res, Err>>
+    ) -> Result<(Fault, Duration), Result<Res, Err>>
     where
         C: Classify<Res, Err>,
     {
         let after = self.record_attempt(verdict, blocked);
-        let Verdict::Fault(fault) = *verdict else {
-            self.attach_retried(classify, &mut result, None);
-            return Err(result);
+        let kept = match verdict.fault() {
+            Some(fault) => LastOutcome::takes_precedence(last.as_ref(), fault),
+            None => false,
         };
-        let mut last = LastOutcome::or_newer(kept, result, &fault);
         match after {
-            Ok((fault, delay)) => Ok(ScheduledRetry { last, fault, delay }),
+            Ok((fault, delay)) => {
+                if !kept {
+                    *last = Some(LastOutcome { result, fault });
+                }
+                Ok((fault, delay))
+            }
             Err(ended) => {
-                self.attach_retried(classify, &mut last.result, ended);
-                Err(last.result)
+                if let Some(last) = last.take_if(|_| kept) {
+                    result = last.result;
+                }
+                self.attach_retried(classify, &mut result, ended);
+                Err(result)
             }
         }
     }
@@ -187,6 +201,14 @@ impl AttemptState {
     /// Returns the limit that is exceeded.
     pub(crate) fn time_left(&self) -> Result<Option<Duration>, GiveUp> {
         self.call.time_left_at(|| self.clock.now())
+    }
+
+    /// Returns the limit that is exceeded if the scheduled attempt must not start any more.
+    #[inline]
+    pub(crate) fn exceeded_limit(&self) -> Option<GiveUp> {
+        // Most calls have much time left, and the cheaper reading shows that.
+        let may_start = self.call.time_left_at(|| self.clock.upper_bound()).is_ok();
+        if may_start { None } else { self.time_left().err() }
     }
 
     /// Returns the limit that ends the call's time first.
@@ -264,18 +286,21 @@ impl AttemptState {
     where
         C: Classify<Res, Err>,
     {
-        let (attempts, elapsed) = (self.attempts(), self.elapsed());
-        let retried = Retried { attempts, elapsed, ended, last_sent: self.last_sent };
+        // The clock is read only if the result can carry the history.
+        let retried = || {
+            let (attempts, elapsed) = (self.attempts(), self.elapsed());
+            Retried { attempts, elapsed, ended, last_sent: self.last_sent }
+        };
         match result {
             Ok(response) => {
                 let outcome = classify.outcome(response);
                 if let Some(extensions) = outcome.and_then(|outcome| outcome.extensions_mut()) {
-                    extensions.insert(retried);
+                    extensions.insert(retried());
                 }
             }
             Err(error) => {
                 if let Some(classified) = classify.error(error).and_then(ClassifiedError::find) {
-                    classified.set_note(retried);
+                    classified.set_note(retried());
                 }
             }
         }
@@ -293,13 +318,11 @@ pub(crate) struct LastOutcome<R> {
 }
 
 impl<R> LastOutcome<R> {
-    /// Returns the outcome for the caller after another attempt failed. That is the newer outcome,
-    /// unless the newer attempt was rejected on this side and the attempt before it was sent.
-    pub(crate) fn or_newer(kept: Option<Self>, result: R, fault: &Fault) -> Self {
-        match kept {
-            Some(kept) if is_rejection(fault) && kept.was_sent() => kept,
-            _ => Self { result, fault: *fault },
-        }
+    /// Returns whether the caller gets the kept outcome after a newer attempt failed with `fault`:
+    /// the newer attempt was rejected on this side, and the attempt of the kept outcome was sent.
+    #[inline]
+    fn takes_precedence(kept: Option<&Self>, fault: &Fault) -> bool {
+        is_rejection(fault) && kept.is_some_and(Self::was_sent)
     }
 
     pub(crate) fn was_sent(&self) -> bool {
@@ -307,27 +330,17 @@ impl<R> LastOutcome<R> {
     }
 }
 
-/// Another attempt that follows after a delay.
-pub(crate) struct ScheduledRetry<R> {
-    pub(crate) last: LastOutcome<R>,
-    /// The fault of the attempt that has just ended.
-    pub(crate) fault: Fault,
-    pub(crate) delay: Duration,
-}
-
 /// The number of attempts without a delay that follow each other within one poll outside of a tokio
 /// runtime. It equals the number of steps that tokio allows a task in one poll.
 const ATTEMPTS_IN_A_POLL: u32 = 128;
 
-pin_project! {
-    /// The delay before a retry. A delay of zero uses no timer, and yields to the runtime from time
-    /// to time.
-    #[derive(Debug)]
-    #[project = RetryDelayProj]
-    pub(crate) enum RetryDelay {
-        Sleep { #[pin] sleep: Sleep },
-        Immediate { yields: bool },
-    }
+/// The delay before a retry. A delay of zero uses no timer, and yields to the runtime from time to
+/// time.
+#[derive(Debug)]
+pub(crate) enum RetryDelay {
+    // Boxed: few calls sleep, and the future of every call would have the size of a timer.
+    Sleep(Pin<Box<Sleep>>),
+    Immediate { yields: bool },
 }
 
 impl RetryDelay {
@@ -336,7 +349,7 @@ impl RetryDelay {
         if delay.is_zero() {
             Self::Immediate { yields: retry.is_multiple_of(ATTEMPTS_IN_A_POLL) }
         } else {
-            Self::Sleep { sleep: tokio::time::sleep(delay) }
+            Self::Sleep(Box::pin(tokio::time::sleep(delay)))
         }
     }
 }
@@ -345,9 +358,9 @@ impl Future for RetryDelay {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        match self.project() {
-            RetryDelayProj::Sleep { sleep } => sleep.poll(cx),
-            RetryDelayProj::Immediate { yields } => {
+        match self.get_mut() {
+            Self::Sleep(sleep) => sleep.as_mut().poll(cx),
+            Self::Immediate { yields } => {
                 if mem::take(yields) {
                     cx.waker().wake_by_ref();
                     return Poll::Pending;
@@ -386,9 +399,10 @@ mod tests {
             (OPEN, SHED, SHED),
             (SHED, SENT, SENT),
         ] {
-            let last = LastOutcome { result: kept, fault: kept };
-            assert_eq!(LastOutcome::or_newer(Some(last), newer, &newer).result, expected, "{kept} {newer}");
+            let last = LastOutcome { result: (), fault: kept };
+            let kept_first = LastOutcome::takes_precedence(Some(&last), &newer);
+            assert_eq!(if kept_first { kept } else { newer }, expected, "{kept} {newer}");
         }
-        assert_eq!(LastOutcome::or_newer(None, OPEN, &OPEN).result, OPEN);
+        assert!(!LastOutcome::<()>::takes_precedence(None, &OPEN));
     }
 }

@@ -107,8 +107,8 @@ use std::time::Duration;
 use tower_fault_classify::{Fault, Verdict};
 
 use crate::backoff::{Position, nanos};
-use crate::budget::{RetryBudget, Ticket};
-use crate::policy::{CallProgress, ColdConfig, Condition, GiveUp, HotConfig, Limits, RetryPolicy};
+use crate::budget::{BudgetRef, RetryBudget, Ticket};
+use crate::policy::{CallConfig, CallProgress, ColdConfig, Condition, GiveUp, Limits, RetryPolicy};
 use crate::request::{ResendAfter, RetrySafety};
 use crate::rng::Randomness;
 
@@ -261,10 +261,8 @@ pub enum Decision {
 /// the original settles the withdrawal of the retry that is in progress.
 #[derive(Clone)]
 pub struct RetryCall {
-    hot: HotConfig,
-    // The custom budget and the condition. The reference is `None` unless the policy has a setting
-    // that needs one.
-    cold: Option<Arc<ColdConfig>>,
+    config: CallConfig,
+    budget_ref: Option<BudgetRef>,
     randomness: Randomness,
     /// In nanoseconds on the caller's clock. `None`: the time of the call starts when the layer
     /// first reads its clock.
@@ -276,6 +274,14 @@ pub struct RetryCall {
     resend_after: ResendAfter,
     position: Position,
     retry: RetryInProgress,
+}
+
+/// A reading of the clock.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Reading {
+    Exact,
+    /// A time that is not before the exact one, and cheaper to read.
+    UpperBound,
 }
 
 /// The retry that is scheduled or was sent, with its ticket if there is a budget.
@@ -308,10 +314,10 @@ impl RetryCall {
         started: Option<u64>,
         deadline: Option<Duration>,
     ) -> Self {
-        let RetryPolicy { hot, seeds, cold, .. } = policy;
+        let RetryPolicy { config, budget_ref, seeds, .. } = policy;
         Self {
-            hot: *hot,
-            cold: cold.clone(),
+            config: config.clone(),
+            budget_ref: *budget_ref,
             randomness: Randomness::of(seeds.as_ref()),
             started,
             deadline: deadline.map(nanos),
@@ -341,7 +347,7 @@ impl RetryCall {
     ///
     /// A `now` before the beginning of the call counts as its beginning.
     pub fn record(&mut self, verdict: &Verdict, now: Duration) -> Decision {
-        self.record_unless(verdict, || nanos(now), || None)
+        self.record_unless(verdict, |_| nanos(now), || None)
     }
 
     /// Records the outcome of an attempt that no other attempt follows.
@@ -391,7 +397,7 @@ impl RetryCall {
     #[inline]
     pub(crate) fn record_first_success(&self) {
         // Without a budget there is no deposit, and this check saves a call.
-        if self.hot.budget_ref.is_some() || self.cold.is_some() {
+        if self.budget_ref.is_some() || self.cold().is_some() {
             self.deposit(&Verdict::Success);
         }
     }
@@ -404,7 +410,7 @@ impl RetryCall {
     pub(crate) fn record_unless(
         &mut self,
         verdict: &Verdict,
-        now: impl FnOnce() -> u64,
+        now: impl Fn(Reading) -> u64,
         blocked: impl FnOnce() -> Option<GiveUp>,
     ) -> Decision {
         self.settle(verdict);
@@ -431,19 +437,18 @@ impl RetryCall {
     fn schedule_retry(
         &mut self,
         fault: &Fault,
-        now: impl FnOnce() -> u64,
+        now: impl Fn(Reading) -> u64,
         blocked: impl FnOnce() -> Option<GiveUp>,
     ) -> Result<u64, GiveUp> {
-        self.hot.limits.permits(fault, self.attempts, self.resend_after)?;
+        self.limits().permits(fault, self.attempts, self.resend_after)?;
         if let Some(reason) = blocked() {
             return Err(reason);
         }
-        let now = now();
-        let elapsed = now.saturating_sub(*self.started.get_or_insert(now));
+        let elapsed = self.elapsed_at_decision(fault, now);
         let mut progress = CallProgress { elapsed, deadline: self.deadline, position: self.position };
         let randomness = &mut self.randomness;
         let uniform = |range: RangeInclusive<u64>| randomness.uniform(range);
-        let delay = self.hot.limits.delay(fault, &mut progress, uniform)?;
+        let delay = self.config.limits().delay(fault, &mut progress, uniform)?;
         self.position = progress.position;
         if self.condition().is_some_and(|condition| !condition.holds()) {
             return Err(GiveUp::Stopped);
@@ -453,10 +458,28 @@ impl RetryCall {
         Ok(delay)
     }
 
+    /// Returns the nanoseconds since the start, and starts the time if it has not started. The
+    /// return value may be too high if a lower one leads to the same decision.
+    #[inline]
+    fn elapsed_at_decision(&mut self, fault: &Fault, now: impl Fn(Reading) -> u64) -> u64 {
+        let Some(started) = self.started else {
+            self.started = Some(now(Reading::Exact));
+            return 0;
+        };
+        let limits = self.config.limits();
+        if limits.delay_is_zero(fault) {
+            let elapsed = now(Reading::UpperBound).saturating_sub(started);
+            if limits.time_left(elapsed, self.deadline).is_ok_and(|left| left > 0) {
+                return elapsed;
+            }
+        }
+        now(Reading::Exact).saturating_sub(started)
+    }
+
     /// Reports the verdict on the first attempt to the budget.
     #[inline]
     fn deposit(&self, verdict: &Verdict) {
-        if let Some(budget_ref) = self.hot.budget_ref {
+        if let Some(budget_ref) = self.budget_ref {
             budget_ref.deposit(verdict);
         } else {
             self.deposit_custom(verdict);
@@ -472,7 +495,7 @@ impl RetryCall {
 
     /// Withdraws from the budget for a retry.
     fn withdraw(&self, fault: &Fault) -> Result<Option<Ticket>, GiveUp> {
-        let ticket = match (self.hot.budget_ref, self.custom_budget()) {
+        let ticket = match (self.budget_ref, self.custom_budget()) {
             (Some(budget_ref), _) => budget_ref.withdraw(fault),
             (None, Some(budget)) => budget.withdraw(fault),
             (None, None) => return Ok(None),
@@ -481,11 +504,11 @@ impl RetryCall {
     }
 
     fn condition(&self) -> Option<&Condition> {
-        self.cold.as_ref()?.condition.as_ref()
+        self.cold()?.condition.as_ref()
     }
 
     fn custom_budget(&self) -> Option<&Arc<dyn RetryBudget>> {
-        self.cold.as_ref()?.budget.as_ref()
+        self.cold()?.budget.as_ref()
     }
 
     /// Starts the time of the call, unless it has already started.
@@ -509,13 +532,13 @@ impl RetryCall {
 
     /// See [`time_left`](Self::time_left).
     pub(crate) fn time_left_at(&self, now: impl FnOnce() -> u64) -> Result<Option<Duration>, GiveUp> {
-        let left = self.hot.limits.time_left(self.elapsed_at(now), self.deadline)?;
+        let left = self.limits().time_left(self.elapsed_at(now), self.deadline)?;
         Ok((left < u64::MAX).then(|| Duration::from_nanos(left)))
     }
 
     /// Returns the limit that ends the call's time first.
     pub(crate) fn time_limit(&self) -> GiveUp {
-        self.hot.limits.time_limit(self.deadline).limit
+        self.limits().time_limit(self.deadline).limit
     }
 
     /// Returns the deadline, in nanoseconds since the start.
@@ -531,18 +554,65 @@ impl RetryCall {
     }
 
     #[inline]
-    pub(crate) const fn limits(&self) -> &Limits {
-        &self.hot.limits
+    pub(crate) fn limits(&self) -> &Limits {
+        self.config.limits()
     }
 
     #[inline]
     pub(crate) fn cold(&self) -> Option<&ColdConfig> {
-        self.cold.as_deref()
+        self.config.cold()
     }
 }
 
 impl fmt::Debug for RetryCall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RetryCall").field("attempts", &self.attempts).finish_non_exhaustive()
+    }
+}
+
+#[cfg(all(test, not(loom_models)))]
+mod tests {
+    use std::cell::Cell;
+
+    use tower_fault_classify::{Health, Kind, Origin, Retryable};
+
+    use super::*;
+
+    const FAULT: Fault = Fault::new(Kind::Server, Retryable::IfIdempotent, Health::Unhealthy, Origin::Remote);
+
+    /// Fails twice: the time starts at the first failure, and the second failure is at `elapsed`.
+    /// Returns the second decision, and the number of exact readings of the clock.
+    fn second_decision(initial_backoff: u64, fault: Fault, elapsed: u64) -> (bool, u32) {
+        let second = Duration::from_secs(1);
+        let policy = RetryPolicy::builder()
+            .budget(None)
+            .max_elapsed(10 * second)
+            .initial_backoff(Duration::from_nanos(initial_backoff));
+        let mut call = RetryCall::new(&policy.build().unwrap(), ResendAfter::Any, None, None);
+        let (time, exact) = (Cell::new(0), Cell::new(0));
+        let now = |reading| match reading {
+            Reading::Exact => {
+                exact.set(exact.get() + 1);
+                time.get()
+            }
+            Reading::UpperBound => time.get() + nanos(second),
+        };
+        let mut record = || call.record_unless(&Verdict::Fault(fault), now, || None);
+        assert!(matches!(record(), Decision::Retry { .. }));
+        time.set(elapsed);
+        (matches!(record(), Decision::Retry { .. }), exact.get())
+    }
+
+    #[test]
+    fn clock_upper_bound_decides_only_while_much_time_is_left() {
+        let second = 1_000_000_000;
+        assert_eq!(second_decision(0, FAULT, second), (true, 1));
+        assert_eq!(second_decision(0, FAULT, 9 * second - 1), (true, 1));
+        assert_eq!(second_decision(0, FAULT, 9 * second), (true, 2), "the bound is at the end");
+        assert_eq!(second_decision(0, FAULT, 10 * second - 1), (true, 2));
+        assert_eq!(second_decision(0, FAULT, 10 * second), (false, 2));
+        assert_eq!(second_decision(1, FAULT, second), (true, 2), "a delay is cut at the exact time");
+        let hinted = FAULT.with_retry_after(Duration::ZERO);
+        assert_eq!(second_decision(0, hinted, second), (true, 2));
     }
 }

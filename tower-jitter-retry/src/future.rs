@@ -15,14 +15,13 @@ use tower_fault_classify::classifiers::{Auto, ResponseCoverage};
 use tower_fault_classify::{Classify, Verdict};
 use tower_service::Service;
 
-use crate::attempt::{AttemptState, LastOutcome, RetryDelay, ScheduledRetry};
+use crate::attempt::{AttemptState, LastOutcome, RetryDelay};
 use crate::policy::{AttemptOutcome, GiveUp, before_redirect};
 use crate::request::{ByTrait, OuterMark, RequestInfo, Resend};
 
 type InnerResult<S, Req> = Result<<S as Service<Req>>::Response, <S as Service<Req>>::Error>;
 
-/// The result of the attempt before the one that was sent, or the outcome for the caller.
-type SendResult<S, Req> = Result<LastOutcome<InnerResult<S, Req>>, InnerResult<S, Req>>;
+type InnerRetry<S, Req> = PendingRetry<Req, InnerResult<S, Req>>;
 
 pin_project! {
     /// A future that resolves to the outcome of the last attempt that was sent.
@@ -81,7 +80,7 @@ pin_project! {
         Q: Resend<Req>,
     {
         #[pin]
-        state: State<S::Future, PendingRetry<Req, InnerResult<S, Req>>>,
+        state: State<S::Future, InnerRetry<S, Req>>,
         replayable: Replayable<S, Q::Saved>,
         call: AttemptState,
         classify: C,
@@ -97,8 +96,7 @@ pin_project! {
             let mut this = this.project();
             // A breaker below does not count a call that is dropped while its upload waits.
             if let Some(_guard) = upload_guard::<_, Req, _>(this.replayable, this.resend, this.call) {
-                let wait = Wait::Readiness { timer: None };
-                this.state.set(State::Waiting { next: None, wait });
+                this.state.set(State::Waiting { next: None, wait: Wait::Readiness(None) });
             }
         }
     }
@@ -108,24 +106,27 @@ pin_project! {
     #[project = StateProj]
     enum State<F, N> {
         Calling { #[pin] attempt: F },
-        Waiting { next: Option<N>, #[pin] wait: Wait },
+        // `None` while the future is polled: a retry that need not wait is never moved here.
+        Waiting { next: Option<N>, wait: Wait },
     }
 }
 
-pin_project! {
-    #[project = WaitProj]
-    enum Wait {
-        Delay { #[pin] pause: RetryDelay },
-        // Waits for the inner service's readiness, with a timer if the wait is pending and limited.
-        Readiness { #[pin] timer: Option<Sleep> },
-    }
+enum Wait {
+    Delay(RetryDelay),
+    // Waits for the inner service's readiness, with a timer if the wait is pending and limited.
+    Readiness(Option<Pin<Box<Sleep>>>),
 }
 
-/// An attempt that waits to be sent.
+/// A retry, from the decision until its attempt is pending or has ended.
 struct PendingRetry<Req, R> {
-    request: Req,
+    /// `None`: the request was sent.
+    request: Option<Req>,
     /// The outcome of the attempt before it.
-    last: LastOutcome<R>,
+    last: Option<LastOutcome<R>>,
+}
+
+impl<Req, R> PendingRetry<Req, R> {
+    const NONE: Self = Self { request: None, last: None };
 }
 
 /// The data that further attempts need.
@@ -188,34 +189,30 @@ where
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.as_mut().project();
-        if let StateProj::Calling { attempt } = this.state.project() {
-            // The guard covers the poll and the classification, so that this layer and the layers
-            // below classify the attempt with it.
-            let guard = upload_guard::<_, Req, _>(this.replayable, this.resend, this.call);
-            let scope = (this.call.attempts() > 1).then(RetryScope::enter);
-            let polled = attempt.poll(cx);
-            drop(scope);
-            let Poll::Ready(result) = polled else {
-                this.call.start_time();
-                return Poll::Pending;
-            };
-            let verdict = this.classify.classify(result.as_ref());
-            drop(guard);
-            // Most calls end here. The response is moved alone, because the whole result would be
-            // copied through memory.
-            let result = match result {
-                Ok(response) if verdict.is_success() && this.call.attempts() == 1 => {
-                    this.call.record_first_success();
-                    this.replayable.drop_saved();
-                    return Poll::Ready(Ok(response));
-                }
-                result => result,
-            };
-            if let Err(result) = self.as_mut().schedule_retry(result, verdict, None) {
-                return Poll::Ready(result);
+        let StateProj::Calling { attempt } = this.state.project() else { return self.poll_waiting(cx) };
+        // The guard covers the poll and the classification, so that this layer and the layers below
+        // classify the attempt with it.
+        let guard = upload_guard::<_, Req, _>(this.replayable, this.resend, this.call);
+        let scope = (this.call.attempts() > 1).then(RetryScope::enter);
+        let polled = attempt.poll(cx);
+        drop(scope);
+        let Poll::Ready(result) = polled else {
+            this.call.start_time();
+            return Poll::Pending;
+        };
+        let verdict = this.classify.classify(result.as_ref());
+        drop(guard);
+        // Most calls end here. The response is moved alone, because the whole result would be
+        // copied through memory.
+        let result = match result {
+            Ok(response) if verdict.is_success() && this.call.attempts() == 1 => {
+                this.call.record_first_success();
+                this.replayable.drop_saved();
+                return Poll::Ready(Ok(response));
             }
-        }
-        self.poll_retries(cx)
+            result => result,
+        };
+        self.poll_retries(result, verdict, cx)
     }
 }
 
@@ -226,52 +223,50 @@ where
     Q: Resend<Req>,
     Req: RequestInfo,
 {
-    /// Decides what follows an attempt. `kept` is the failed result of the attempt before it.
-    ///
-    /// # Errors
-    ///
-    /// Returns the outcome for the caller if no other attempt follows.
+    /// Decides what follows an attempt, and sends further attempts until one has to wait or no
+    /// attempt follows.
     // Out of line, because most calls succeed on their first attempt.
     #[inline(never)]
-    fn schedule_retry(
-        self: Pin<&mut Self>,
-        mut result: InnerResult<S, Req>,
+    fn poll_retries(
+        mut self: Pin<&mut Self>,
+        result: InnerResult<S, Req>,
         verdict: Verdict,
-        kept: Option<LastOutcome<InnerResult<S, Req>>>,
-    ) -> Result<(), InnerResult<S, Req>> {
-        let mut this = self.project();
-        let (replayable, resend) = (&*this.replayable, &*this.resend);
-        let (follows, url) = (this.call.follows_redirects(), || saved_url::<_, Req, _>(replayable, resend));
-        let verdict = before_redirect(verdict, follows, this.classify, &mut result, url);
-        let outcome = AttemptOutcome::new(this.classify, &mut result, &verdict);
-        let blocked = || {
-            let blocked = outcome.blocked(replayable.outer());
-            blocked.or_else(|| not_replayable::<_, Req, _>(replayable, resend))
-        };
-        let retry = this.call.record_result(this.classify, kept, result, outcome.verdict, blocked);
-        let ScheduledRetry { mut last, fault, delay } =
-            retry.inspect_err(|_| this.replayable.drop_saved())?;
-        let Some(request) =
-            next_request(this.replayable, this.resend, this.call, this.classify.response_coverage())
-        else {
-            let ended = this.call.cancel_retry(&fault);
-            this.call.attach_retried(this.classify, &mut last.result, Some(ended));
-            return Err(last.result);
-        };
-        let wait = Wait::Delay { pause: RetryDelay::new(delay, this.call.retries()) };
-        this.call.report_retry(&fault, delay);
-        this.state.set(State::Waiting { next: Some(PendingRetry { request, last }), wait });
-        Ok(())
+        cx: &mut Context<'_>,
+    ) -> Poll<InnerResult<S, Req>> {
+        let mut retry = PendingRetry::NONE;
+        if let Err(result) = self.as_mut().schedule_retry(result, verdict, &mut retry) {
+            return Poll::Ready(result);
+        }
+        self.poll_retry(retry, cx)
     }
 
-    /// Sends further attempts, until an attempt is pending or no attempt follows.
+    /// Continues a retry that has waited.
     #[inline(never)]
-    fn poll_retries(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<InnerResult<S, Req>> {
+    fn poll_waiting(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<InnerResult<S, Req>> {
+        let next = match self.as_mut().project().state.project() {
+            StateProj::Waiting { next, .. } => next.take(),
+            StateProj::Calling { .. } => None,
+        };
+        self.poll_retry(next.unwrap_or_else(|| polled_after_completion()), cx)
+    }
+
+    /// Sends a retry and further attempts until one has to wait or no attempt follows.
+    fn poll_retry(
+        mut self: Pin<&mut Self>,
+        mut retry: InnerRetry<S, Req>,
+        cx: &mut Context<'_>,
+    ) -> Poll<InnerResult<S, Req>> {
         loop {
-            let last = match ready!(self.as_mut().poll_send(cx)) {
-                Ok(last) => last,
-                Err(result) => return Poll::Ready(result),
-            };
+            match self.as_mut().poll_send(&mut retry, cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(result)) => return Poll::Ready(result),
+                Poll::Pending => {
+                    if let StateProj::Waiting { next, .. } = self.project().state.project() {
+                        *next = Some(retry);
+                    }
+                    return Poll::Pending;
+                }
+            }
             let this = self.as_mut().project();
             let StateProj::Calling { attempt } = this.state.project() else { polled_after_completion() };
             let guard = upload_guard::<_, Req, _>(this.replayable, this.resend, this.call);
@@ -282,54 +277,98 @@ where
                 drop(guard);
                 // The attempt may wait for a resource that the last response holds: a stream or a
                 // permit.
-                drop(last);
+                drop(retry);
                 return Poll::Pending;
             };
             let verdict = this.classify.classify(result.as_ref());
             drop(guard);
-            if let Err(result) = self.as_mut().schedule_retry(result, verdict, Some(last)) {
+            if let Err(result) = self.as_mut().schedule_retry(result, verdict, &mut retry) {
                 return Poll::Ready(result);
             }
         }
     }
 
+    /// Decides what follows an attempt. `retry` has the kept outcome of the attempt before it, and
+    /// becomes the retry that follows.
+    ///
+    /// # Errors
+    ///
+    /// Returns the outcome for the caller if no other attempt follows.
+    fn schedule_retry(
+        self: Pin<&mut Self>,
+        mut result: InnerResult<S, Req>,
+        verdict: Verdict,
+        retry: &mut InnerRetry<S, Req>,
+    ) -> Result<(), InnerResult<S, Req>> {
+        let mut this = self.project();
+        let (replayable, resend) = (&*this.replayable, &*this.resend);
+        let (follows, url) = (this.call.follows_redirects(), || saved_url::<_, Req, _>(replayable, resend));
+        let verdict = before_redirect(verdict, follows, this.classify, &mut result, url);
+        let outcome = AttemptOutcome::new(this.classify, &mut result, &verdict);
+        let blocked = || {
+            let blocked = outcome.blocked(replayable.outer());
+            blocked.or_else(|| not_replayable::<_, Req, _>(replayable, resend))
+        };
+        let PendingRetry { request, last } = retry;
+        let (fault, delay) = this
+            .call
+            .record_result(this.classify, last, result, outcome.verdict, blocked)
+            .inspect_err(|_| this.replayable.drop_saved())?;
+        *request = next_request(this.replayable, this.resend, this.call, this.classify.response_coverage());
+        if request.is_none()
+            && let Some(LastOutcome { mut result, .. }) = last.take()
+        {
+            let ended = this.call.cancel_retry(&fault);
+            this.call.attach_retried(this.classify, &mut result, Some(ended));
+            return Err(result);
+        }
+        let wait = Wait::Delay(RetryDelay::new(delay, this.call.retries()));
+        this.call.report_retry(&fault, delay);
+        this.state.set(State::Waiting { next: None, wait });
+        Ok(())
+    }
+
     /// Waits for the delay and for the inner service's readiness, and sends the next attempt.
-    /// Returns the result of the attempt before it.
     ///
     /// # Errors
     ///
     /// Returns the outcome for the caller if the attempt is not sent.
-    fn poll_send(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<SendResult<S, Req>> {
+    fn poll_send(
+        self: Pin<&mut Self>,
+        retry: &mut InnerRetry<S, Req>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), InnerResult<S, Req>>> {
         let mut this = self.project();
-        let StateProj::Waiting { next, mut wait } = this.state.as_mut().project() else {
+        let StateProj::Waiting { wait, .. } = this.state.as_mut().project() else {
             polled_after_completion()
         };
         let Replayable::Yes { service, outer, .. } = this.replayable else { polled_after_completion() };
-        if let WaitProj::Delay { pause } = wait.as_mut().project() {
-            ready!(pause.poll(cx));
-            wait.set(Wait::Readiness { timer: None });
+        if let Wait::Delay(delay) = wait {
+            ready!(Pin::new(delay).poll(cx));
+            *wait = Wait::Readiness(None);
         }
         // Inner layers see that the attempt is a retry.
         let scope = RetryScope::enter();
         let polled = service.poll_ready(cx);
         drop(scope);
         let ready = match polled {
-            Poll::Ready(ready) => ready.map(|()| this.call.time_left().err()),
+            Poll::Ready(ready) => ready.map(|()| this.call.exceeded_limit()),
             Poll::Pending => Ok(Some(ready!(wait.poll_limit(this.call, cx)))),
         };
-        let PendingRetry { mut request, last } = next.take().unwrap_or_else(|| polled_after_completion());
         let (reason, last) = match ready {
             Ok(None) => {
+                let mut request = retry.request.take().unwrap_or_else(|| polled_after_completion());
                 let mark = this.call.mark(*outer, this.classify.response_coverage());
                 request.mark(mark);
                 let scope = RetryScope::enter();
                 let attempt = service.call(request);
                 drop(scope);
                 this.state.set(State::Calling { attempt });
-                return Poll::Ready(Ok(last));
+                return Poll::Ready(Ok(()));
             }
-            Ok(Some(limit)) => (limit, last),
+            Ok(Some(limit)) => (limit, retry.last.take().unwrap_or_else(|| polled_after_completion())),
             Err(error) => {
+                let last = retry.last.take().unwrap_or_else(|| polled_after_completion());
                 let fault = this.classify.classify(Err(&error)).fault().copied();
                 let fault = fault.unwrap_or(last.fault);
                 let result = if last.was_sent() { last.result } else { Err(error) };
@@ -344,18 +383,18 @@ where
 
 impl Wait {
     /// Waits until the call's time is over. Returns the limit that ended it.
-    fn poll_limit(self: Pin<&mut Self>, call: &AttemptState, cx: &mut Context<'_>) -> Poll<GiveUp> {
-        let WaitProj::Readiness { mut timer } = self.project() else { return Poll::Pending };
+    fn poll_limit(&mut self, call: &AttemptState, cx: &mut Context<'_>) -> Poll<GiveUp> {
+        let Self::Readiness(timer) = self else { return Poll::Pending };
         let left = match call.time_left() {
             Ok(None) => return Poll::Pending,
             Ok(Some(left)) => left,
             Err(limit) => return Poll::Ready(limit),
         };
         if timer.is_none() && Handle::try_current().is_ok() {
-            timer.set(Some(tokio::time::sleep(left)));
+            *timer = Some(Box::pin(tokio::time::sleep(left)));
         }
-        match timer.as_pin_mut() {
-            Some(timer) => timer.poll(cx).map(|()| call.time_limit()),
+        match timer {
+            Some(timer) => timer.as_mut().poll(cx).map(|()| call.time_limit()),
             None => Poll::Pending,
         }
     }

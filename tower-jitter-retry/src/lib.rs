@@ -348,6 +348,7 @@
 //! | two threads that share policy and budget | 1.0 of the inner service's scaling | |
 //! | a retry without delay, in addition to its two attempts: it reads the clock and uses no timer | 44 | 0 |
 //! | the same, paid from a window whose reserve is used up: it sums the counts of its threads until they suffice | 66 | 0 |
+//! | the delay before a retry: its timer | | 1 |
 //! | an HTTP request that may be sent again | | those of its clone; 3 for the mark in empty extensions, 1 in others; 1 for a stream |
 //! | the same, with the marker off, or sent once | | those of its clone, or 0 |
 //!

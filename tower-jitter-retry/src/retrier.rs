@@ -12,7 +12,7 @@ use tower_fault_classify::__internals::RetryScope;
 use tower_fault_classify::Classify;
 use tower_fault_classify::classifiers::{Auto, ErrorsOnly, RuleFirst};
 
-use crate::attempt::{AttemptState, LastOutcome, RetryDelay, ScheduledRetry};
+use crate::attempt::{AttemptState, LastOutcome, RetryDelay};
 use crate::policy::{Condition, RetryPolicy};
 use crate::request::Deadline;
 
@@ -312,7 +312,7 @@ impl<C> Retrier<C> {
 
 /// Returns the state of a call. Its deadline is set when the call begins.
 fn new_state(policy: &RetryPolicy, options: Options) -> AttemptState {
-    AttemptState::new(policy, policy.resend_if(None, options.idempotent), None)
+    AttemptState::new(policy, policy.resend_if(None, options.idempotent), None, None)
 }
 
 /// Marks the current attempt for breakers in the closure, unless it is the first one.
@@ -338,27 +338,28 @@ fn blocking<T, E, C: Classify<T, E>>(
         // No poll shows when a blocking call first waits.
         None => call.start_time(),
     }
-    let mut kept = None;
+    let mut last = None;
     loop {
         let scope = retry_scope(&call);
         let result = attempt();
         drop(scope);
         let verdict = classify.classify(result.as_ref());
-        let retry = match call.record_result(classify, kept.take(), result, &verdict, || None) {
+        let (fault, delay) = match call.record_result(classify, &mut last, result, &verdict, || None) {
             Ok(retry) => retry,
             Err(result) => return result,
         };
-        let ScheduledRetry { last, fault, delay } = retry;
         call.report_retry(&fault, delay);
         if !delay.is_zero() {
             sleep(delay);
         }
-        if let Err(limit) = call.time_left() {
+        if let Some(limit) = call.exceeded_limit()
+            && let Some(last) = last.take()
+        {
             return call.stop(limit, classify, last);
         }
         // The next attempt may block this thread until it gets a resource that a response holds: a
         // connection or a permit.
-        kept = Some(last).filter(|last| last.result.is_err());
+        last.take_if(|last| last.result.is_ok());
     }
 }
 
@@ -414,7 +415,7 @@ where
                     if let Some(deadline) = this.deadline.take() {
                         this.call.start_with_deadline(deadline);
                     }
-                    if let Err(limit) = this.call.time_left()
+                    if let Some(limit) = this.call.exceeded_limit()
                         && let Some(last) = this.last.take()
                     {
                         return Poll::Ready(this.call.stop(limit, this.classify, last));
@@ -435,15 +436,13 @@ where
                         return Poll::Pending;
                     };
                     let verdict = this.classify.classify(result.as_ref());
-                    let kept = this.last.take();
-                    let after = this.call.record_result(this.classify, kept, result, &verdict, || None);
-                    let ScheduledRetry { last, fault, delay } = match after {
+                    let after = this.call.record_result(this.classify, this.last, result, &verdict, || None);
+                    let (fault, delay) = match after {
                         Ok(retry) => retry,
                         Err(result) => return Poll::Ready(result),
                     };
                     let pause = RetryDelay::new(delay, this.call.retries());
                     this.call.report_retry(&fault, delay);
-                    *this.last = Some(last);
                     this.state.set(State::Waiting { pause });
                 }
                 StateProj::Waiting { pause } => {

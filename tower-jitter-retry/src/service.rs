@@ -67,17 +67,19 @@ where
         self.inner.poll_ready(cx)
     }
 
-    #[inline]
+    #[expect(clippy::inline_always, reason = "otherwise the future is built here and then moved")]
+    #[inline(always)]
     fn call(&mut self, mut request: Req) -> Self::Future {
         let Self { inner, policy, classify, resend } = self;
         let policy = policy.current();
-        let limits = &policy.hot.limits;
+        let limits = policy.config.limits();
         if policy.remove_marker {
             request.unmark(policy.marker_header());
         }
         let notes = request.notes();
         let resend_after = policy.resend_after(&request, notes.safety);
         let deadline = notes.deadline.map(Deadline::remaining);
+        let started = deadline.map(|_| policy.clock.now());
         let outer = policy.outer(&notes);
         let own = Coverage::of(resend_after, classify.response_coverage());
         let once = if limits.max_attempts == 1 || resend_after == ResendAfter::Nothing || outer.contains(own)
@@ -86,24 +88,30 @@ where
         } else {
             None
         };
-        let replayable = match once {
-            Some(reason) => Replayable::No(reason),
+        let saved = match once {
+            Some(reason) => Err(reason),
             None => match resend.save(request, policy.replay_limit) {
                 (saved_request, Some(saved)) => {
                     request = saved_request;
                     request.mark(policy.first_mark(outer.attempt(1, own), deadline));
-                    Replayable::Yes { service: inner.clone(), saved: Some(saved), outer }
+                    Ok(saved)
                 }
                 (saved_request, None) => {
                     request = saved_request;
-                    Replayable::No(GiveUp::NotReplayable)
+                    Err(GiveUp::NotReplayable)
                 }
             },
         };
         let attempt = inner.call(request);
-        // Built in its final place: it is large, and a move costs more than everything else.
-        let call = AttemptState::new(policy, resend_after, deadline);
-        ResponseFuture::new(attempt, call, replayable, classify.clone(), resend.clone())
+        let (classify, resend) = (classify.clone(), resend.clone());
+        let replayable = match saved {
+            // Cloned after the call: a clone before it would have to be dropped if the call panics.
+            Ok(saved) => Replayable::Yes { service: inner.clone(), saved: Some(saved), outer },
+            Err(reason) => Replayable::No(reason),
+        };
+        // Last, because it cannot unwind: every part is then built in its final place.
+        let call = AttemptState::new(policy, resend_after, started, deadline);
+        ResponseFuture::new(attempt, call, replayable, classify, resend)
     }
 }
 

@@ -152,7 +152,7 @@ where
             return resend.duplicate(request, policy.last().replay_limit);
         }
         let policy = policy.current();
-        if policy.hot.limits.max_attempts == 1 {
+        if policy.config.limits().max_attempts == 1 {
             return None;
         }
         let mut request = resend.duplicate(request, policy.replay_limit)?;
@@ -161,7 +161,9 @@ where
         }
         let notes = request.notes();
         let resend_after = policy.resend_after(&request, notes.safety);
-        let running = AttemptState::new(policy, resend_after, notes.deadline.map(Deadline::remaining));
+        let deadline = notes.deadline.map(Deadline::remaining);
+        let started = deadline.map(|_| policy.clock.now());
+        let running = AttemptState::new(policy, resend_after, started, deadline);
         *call = Some(Running { call: running, outer: policy.outer(&notes), begun: false });
         Some(request)
     }

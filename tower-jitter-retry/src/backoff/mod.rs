@@ -107,7 +107,7 @@ impl Backoff {
 
     /// Returns whether every delay is zero: the initial ceiling is zero, and the jitter adds
     /// nothing.
-    const fn is_zero(&self) -> bool {
+    pub(crate) const fn is_zero(&self) -> bool {
         self.initial == 0 && !matches!(self.jitter, Jitter::Additive(_) | Jitter::TenacityAdditive(_))
     }
 

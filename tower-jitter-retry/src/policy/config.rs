@@ -7,11 +7,12 @@ use http::HeaderName;
 use tower_fault_classify::__internals::Clock;
 
 use super::builder::UNLIMITED_ATTEMPTS;
-use super::callbacks::{Condition, Observer};
-use super::decide::{GiveUp, Limits};
+use super::call_config::CallConfig;
+use super::callbacks::Condition;
+use super::decide::GiveUp;
 use super::grpc_methods::GrpcMethods;
 use crate::backoff::Backoff;
-use crate::budget::{Budget, BudgetRef, RetryBudget};
+use crate::budget::{Budget, BudgetRef};
 use crate::request::{Attempt, Mark, NonIdempotent, Notes, OuterMark, RequestInfo, ResendAfter, RetrySafety};
 use crate::rng::Seeds;
 use crate::telemetry::Reporter;
@@ -98,7 +99,10 @@ use crate::telemetry::Reporter;
 pub struct RetryPolicy {
     pub(crate) name: &'static str,
     pub(crate) reporter: Reporter,
-    pub(crate) hot: HotConfig,
+    pub(crate) config: CallConfig,
+    /// The policy's budget, if it is a built-in one. A call copies this reference, and `budget`
+    /// keeps the budget alive.
+    pub(crate) budget_ref: Option<BudgetRef>,
     pub(crate) clock: Clock,
     /// Whether the clock was set. A policy without one takes over the clock of the policy that it
     /// replaces.
@@ -112,36 +116,6 @@ pub struct RetryPolicy {
     pub(crate) non_idempotent: NonIdempotent,
     pub(crate) remove_marker: bool,
     pub(crate) methods: Option<Arc<GrpcMethods>>,
-    /// Settings that cost each call a reference count. `None` if the policy uses none of them.
-    pub(crate) cold: Option<Arc<ColdConfig>>,
-}
-
-/// The part of the policy that every call copies, so that a call holds no reference to its policy:
-/// a copy is cheaper than a reference count. It has no clock, because the decision has none.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct HotConfig {
-    pub(crate) limits: Limits,
-    /// The policy's budget, if it is a built-in one. The policy's own handle keeps the budget
-    /// alive.
-    pub(crate) budget_ref: Option<BudgetRef>,
-}
-
-/// The settings that few policies use.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct ColdConfig {
-    pub(crate) budget: Option<Arc<dyn RetryBudget>>,
-    pub(crate) observer: Option<Observer>,
-    pub(crate) condition: Option<Condition>,
-    pub(crate) header: Option<HeaderName>,
-}
-
-impl ColdConfig {
-    /// Returns `None` if no setting is used.
-    pub(super) fn into_shared(self) -> Option<Arc<Self>> {
-        let Self { budget, observer, condition, header } = &self;
-        let any = budget.is_some() || observer.is_some() || condition.is_some() || header.is_some();
-        any.then(|| Arc::new(self))
-    }
 }
 
 impl RetryPolicy {
@@ -153,8 +127,8 @@ impl RetryPolicy {
     /// Returns how many times a request is sent at most, including the first attempt.
     ///
     /// `None`: only time limits the number of attempts.
-    pub const fn max_attempts(&self) -> Option<u32> {
-        match self.hot.limits.max_attempts {
+    pub fn max_attempts(&self) -> Option<u32> {
+        match self.config.limits().max_attempts {
             UNLIMITED_ATTEMPTS => None,
             attempts => Some(attempts),
         }
@@ -162,12 +136,12 @@ impl RetryPolicy {
 
     /// Returns the time after which no retry starts, or `None` if there is no limit.
     pub fn max_elapsed(&self) -> Option<Duration> {
-        self.hot.limits.max_elapsed.map(Duration::from_nanos)
+        self.config.limits().max_elapsed.map(Duration::from_nanos)
     }
 
     /// Returns the longest delay that a server may ask for.
-    pub const fn max_retry_after(&self) -> Duration {
-        Duration::from_nanos(self.hot.limits.max_retry_after)
+    pub fn max_retry_after(&self) -> Duration {
+        Duration::from_nanos(self.config.limits().max_retry_after)
     }
 
     /// Returns whether requests may be sent more than once.
@@ -181,8 +155,8 @@ impl RetryPolicy {
     }
 
     /// Returns whether a client below follows redirects, or `None` if that is not set.
-    pub const fn follows_redirects(&self) -> Option<bool> {
-        self.hot.limits.follows_redirects
+    pub fn follows_redirects(&self) -> Option<bool> {
+        self.config.limits().follows_redirects
     }
 
     /// Returns the clock of [`max_elapsed`](Self::max_elapsed) and of deadlines.
@@ -201,8 +175,8 @@ impl RetryPolicy {
     }
 
     /// Returns whether streaming bodies that are kept for a replay are tracked.
-    pub const fn track_uploads(&self) -> bool {
-        self.hot.limits.track_uploads
+    pub fn track_uploads(&self) -> bool {
+        self.config.limits().track_uploads
     }
 
     /// Returns the gRPC methods that may be sent more than once, sorted.
@@ -211,13 +185,13 @@ impl RetryPolicy {
     }
 
     /// Returns whether requests are marked with their attempt.
-    pub const fn marker(&self) -> bool {
-        self.hot.limits.marker
+    pub fn marker(&self) -> bool {
+        self.config.limits().marker
     }
 
     /// Returns the header that carries the number of the attempt.
     pub fn marker_header(&self) -> Option<&HeaderName> {
-        self.cold.as_ref()?.header.as_ref()
+        self.config.cold()?.header.as_ref()
     }
 
     /// Returns whether the marks of other retry layers are removed.
@@ -226,8 +200,8 @@ impl RetryPolicy {
     }
 
     /// Returns the backoff: how the delays grow and how they are drawn.
-    pub const fn backoff(&self) -> Backoff {
-        self.hot.limits.backoff
+    pub fn backoff(&self) -> Backoff {
+        self.config.limits().backoff
     }
 
     /// Returns the budget that retries are paid from, or `None` if retries have no budget.
@@ -241,25 +215,25 @@ impl RetryPolicy {
 impl RetryPolicy {
     /// Adds a condition to the policy's own.
     pub(crate) fn with_condition(mut self, condition: Condition) -> Self {
-        let mut cold = self.cold.as_deref().cloned().unwrap_or_default();
+        let mut cold = self.config.cold().cloned().unwrap_or_default();
         cold.condition = Some(match cold.condition {
             Some(own) => own.and(condition),
             None => condition,
         });
-        self.cold = cold.into_shared();
+        self.config = self.config.with_cold(cold);
         self
     }
 
     /// Returns the mark for the request of a first attempt.
     #[inline]
     pub(crate) fn first_mark(&self, attempt: Attempt, remaining: Option<Duration>) -> Mark<'_> {
-        Mark { attempt, remaining, marker: self.hot.limits.marker, header: self.marker_header() }
+        Mark { attempt, remaining, marker: self.config.limits().marker, header: self.marker_header() }
     }
 
     /// Returns why a request that cannot be retried is sent only once.
     #[cold]
     pub(crate) fn single_attempt_reason(&self, resend_after: ResendAfter) -> GiveUp {
-        match (self.hot.limits.max_attempts, resend_after) {
+        match (self.config.limits().max_attempts, resend_after) {
             (1, _) => GiveUp::Attempts,
             (_, ResendAfter::Nothing) => GiveUp::NotIdempotent,
             _ => GiveUp::Nested,
@@ -269,7 +243,7 @@ impl RetryPolicy {
     /// Returns the mark of the outer layers, unless this policy ignores marks.
     #[inline]
     pub(crate) fn outer(&self, notes: &Notes) -> OuterMark {
-        OuterMark::new(if self.hot.limits.marker { notes.attempt } else { None })
+        OuterMark::new(if self.config.limits().marker { notes.attempt } else { None })
     }
 
     /// Returns the faults after which a call without a request may be repeated. `own` is the call's

@@ -13,7 +13,7 @@ use tower_fault_classify::{
 use crate::backoff::{Backoff, Position, nanos};
 use crate::request::{OuterMark, ResendAfter, is_same_resource};
 
-/// The settings that decide on a retry. Every call copies them. Times are in nanoseconds.
+/// The settings that decide on a retry. Times are in nanoseconds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Limits {
     pub(crate) max_attempts: u32,
@@ -214,6 +214,12 @@ impl Limits {
             _ if is_rejection(fault) => Err(GiveUp::Rejected),
             _ => Err(GiveUp::NotRetryable),
         }
+    }
+
+    /// Returns whether the delay after this fault is zero, if any time is left.
+    #[inline]
+    pub(crate) fn delay_is_zero(&self, fault: &Fault) -> bool {
+        self.backoff.is_zero() && fault.retry_after().is_none()
     }
 
     /// Returns the delay before a retry, in nanoseconds.

@@ -124,13 +124,13 @@ impl RetryPolicy {
         if !shared && settings(&self).is_some() && settings(&self) == settings(current) {
             self.budget.clone_from(&current.budget);
             self.has_given_budget = current.has_given_budget;
-            self.hot.budget_ref = current.hot.budget_ref;
+            self.budget_ref = current.budget_ref;
         }
-        if let Some(current) = current.cold.as_deref() {
-            let mut cold = self.cold.as_deref().cloned().unwrap_or_default();
+        if let Some(current) = current.config.cold() {
+            let mut cold = self.config.cold().cloned().unwrap_or_default();
             cold.observer = cold.observer.or_else(|| current.observer.clone());
             cold.condition = cold.condition.or_else(|| current.condition.clone());
-            self.cold = cold.into_shared();
+            self.config = self.config.with_cold(cold);
         }
         self
     }

@@ -122,7 +122,7 @@ fn error(fault: Fault) -> ClassifiedError {
 }
 
 fn limits(builder: RetryPolicyBuilder) -> Limits {
-    builder.build().unwrap().hot.limits
+    *builder.build().unwrap().config.limits()
 }
 
 /// The timer tick that a cut keeps free.
@@ -331,7 +331,7 @@ fn policy_to_builder_keeps_every_setting() {
         let methods: Vec<_> = policy.idempotent_methods().collect();
         assert_eq!(methods, ["shop.Orders/Get", "shop.Stock/*"]);
         assert_eq!(policy.marker_header(), Some(&name));
-        assert!(policy.cold.as_ref().is_some_and(|cold| cold.observer.is_some() && cold.condition.is_some()));
+        assert!(policy.config.cold().is_some_and(|cold| cold.observer.is_some() && cold.condition.is_some()));
     }
     assert_eq!(policy.to_builder().build().unwrap().budget(), policy.budget(), "the budget is shared");
 }
@@ -340,9 +340,9 @@ fn policy_to_builder_keeps_every_setting() {
 fn default_policy_to_builder_builds_the_default() {
     let policy = RetryPolicy::default();
     let rebuilt = policy.to_builder().build().unwrap();
-    assert_eq!(rebuilt.hot.limits, policy.hot.limits);
+    assert_eq!(rebuilt.config.limits(), policy.config.limits());
     assert_eq!((rebuilt.clock(), rebuilt.budget()), (policy.clock(), policy.budget()));
-    assert!(rebuilt.cold.is_none() && rebuilt.methods.is_none() && rebuilt.seed().is_none());
+    assert!(rebuilt.config.cold().is_none() && rebuilt.methods.is_none() && rebuilt.seed().is_none());
 }
 
 #[test]
@@ -355,7 +355,7 @@ fn gateway_policy_differs_from_default_in_four_settings() {
     assert_eq!(default.safety(), RetrySafety::ByRequest);
     assert_eq!(default.non_idempotent(), NonIdempotent::UnsentOrRefused);
     assert!(!default.remove_marker());
-    assert_eq!(gateway.hot.limits, default.hot.limits);
+    assert_eq!(gateway.config.limits(), default.config.limits());
     let tokens = |capacity| {
         Some(BudgetSettings::Tokens { capacity, initial: capacity, per_success: 0.2, timeout_cost: 6.0 })
     };
@@ -384,7 +384,7 @@ fn policy_returns_the_budget_it_was_given() {
 fn observer_condition_header_and_custom_budget_are_each_kept_alone() {
     let kept = |builder: RetryPolicyBuilder| {
         let policy = builder.build().unwrap();
-        let cold = policy.cold.as_deref();
+        let cold = policy.config.cold();
         let has = |part: fn(&ColdConfig) -> bool| cold.is_some_and(part);
         (
             has(|cold| cold.observer.is_some()),
@@ -401,7 +401,7 @@ fn observer_condition_header_and_custom_budget_are_each_kept_alone() {
         (false, false, true, false)
     );
     assert_eq!(kept(builder().budget(Budget::custom(Budget::default()))), (false, false, false, true));
-    assert!(RetryPolicy::default().cold.is_none(), "a policy without them allocates nothing");
+    assert!(RetryPolicy::default().config.cold().is_none(), "a policy without them allocates nothing");
 }
 
 #[test]

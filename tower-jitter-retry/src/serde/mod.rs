@@ -29,8 +29,8 @@ use self::budgets::BudgetTable;
 use self::budgets::default_budgets;
 use crate::backoff::{Backoff, Jitter};
 use crate::policy::{
-    ATTEMPT_RANGE, ColdConfig, HotConfig, Limits, MAX_DURATION, MULTIPLIER_RANGE, REPLAY_LIMIT_RANGE,
-    RetryPolicy, RetryPolicyBuilder, SHARE_RANGE,
+    ATTEMPT_RANGE, ColdConfig, Limits, MAX_DURATION, MULTIPLIER_RANGE, REPLAY_LIMIT_RANGE, RetryPolicy,
+    RetryPolicyBuilder, SHARE_RANGE,
 };
 use crate::request::{NonIdempotent, RetrySafety};
 
@@ -317,7 +317,8 @@ impl Serialize for RetryPolicy {
         let Self {
             name,
             reporter: _,
-            hot,
+            config,
+            budget_ref: _,
             clock: _,
             has_own_clock: _,
             budget,
@@ -328,9 +329,7 @@ impl Serialize for RetryPolicy {
             non_idempotent,
             remove_marker,
             methods,
-            cold,
         } = self;
-        let HotConfig { limits, budget_ref: _ } = hot;
         let Limits {
             max_attempts: _,
             backoff,
@@ -339,10 +338,10 @@ impl Serialize for RetryPolicy {
             follows_redirects,
             max_elapsed,
             max_retry_after,
-        } = limits;
+        } = config.limits();
         let Backoff { initial, multiplier, max, jitter } = backoff;
-        let header = cold
-            .as_deref()
+        let header = config
+            .cold()
             .and_then(|ColdConfig { budget: _, observer: _, condition: _, header }| header.as_ref());
         let seed = seeds.as_ref().map(|seeds| WrittenSeed(seeds.first()));
         let methods: Vec<_> = methods.iter().flat_map(|methods| methods.names()).collect();

@@ -34,7 +34,7 @@ impl Parts {
     fn of(policy: &RetryPolicy) -> Self {
         Self {
             name: policy.name,
-            limits: policy.hot.limits,
+            limits: *policy.config.limits(),
             budget: policy.budget.as_ref().map(|budget| budget.settings().unwrap()),
             seed: policy.seeds.as_ref().map(crate::rng::Seeds::first),
             replay_limit: policy.replay_limit,
