@@ -49,7 +49,11 @@ fn drain<B: Body<Data = Bytes> + Unpin>(mut body: B) -> usize {
 fn main() {
     let source = vec![7_u8; FRAME];
     let stream = || Stream { source: &source, left: FRAMES };
-    let saved = || ReplayBody::new(stream()).save(LIMIT);
+    let saved = || {
+        let mut body = ReplayBody::new(stream());
+        let saved = body.save(LIMIT);
+        (body, saved)
+    };
     let mut nanos = [Vec::new(), Vec::new()];
     for round in 0..9 {
         for (variant, nanos) in nanos.iter_mut().enumerate() {

@@ -90,16 +90,12 @@ where
         };
         let saved = match once {
             Some(reason) => Err(reason),
-            None => match resend.save(request, policy.replay_limit) {
-                (saved_request, Some(saved)) => {
-                    request = saved_request;
+            None => match resend.save(&mut request, policy.replay_limit) {
+                Some(saved) => {
                     request.mark(policy.first_mark(outer.attempt(1, own), deadline));
                     Ok(saved)
                 }
-                (saved_request, None) => {
-                    request = saved_request;
-                    Err(GiveUp::NotReplayable)
-                }
+                None => Err(GiveUp::NotReplayable),
             },
         };
         let attempt = inner.call(request);

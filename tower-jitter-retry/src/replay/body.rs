@@ -1,6 +1,7 @@
 //! A streaming body that can be sent again.
 
 use std::fmt;
+use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -157,17 +158,15 @@ where
 {
     type Saved = SavedStream<B>;
 
-    fn save(self, limit: usize) -> (Self, Option<SavedStream<B>>) {
-        match self.0 {
-            State::PassThrough { body, .. } => {
-                let (buffer, reader) = ReplayBuffer::record(body, limit);
-                (Self(State::Recorded(reader)), Some(SavedStream { buffer, owns: true }))
-            }
-            State::Recorded(reader) => {
-                let saved = reader.share().map(|owns| SavedStream { buffer: reader.buffer(), owns });
-                (Self(State::Recorded(reader)), saved)
-            }
+    fn save(&mut self, limit: usize) -> Option<SavedStream<B>> {
+        if let State::Recorded(reader) = &self.0 {
+            return reader.share().map(|owns| SavedStream { buffer: reader.buffer(), owns });
         }
+        let (buffer, reader) = ReplayBuffer::record(limit);
+        if let State::PassThrough { body, .. } = mem::replace(&mut self.0, State::Recorded(reader)) {
+            buffer.set_source(body);
+        }
+        Some(SavedStream { buffer, owns: true })
     }
 
     fn can_replay(saved: &SavedStream<B>) -> bool {

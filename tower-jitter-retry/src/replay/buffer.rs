@@ -137,11 +137,12 @@ where
     B::Data: Into<Bytes>,
     B::Error: Into<BoxError>,
 {
-    /// Creates the buffer, and the reader of the first attempt.
-    pub(super) fn record(body: B, limit: usize) -> (Arc<Self>, Reader<B>) {
+    /// Creates the buffer, and the reader of the first attempt. The body follows with
+    /// [`set_source`](Self::set_source), before any read.
+    pub(super) fn record(limit: usize) -> (Arc<Self>, Reader<B>) {
         let state = BufferState {
             holder: 1,
-            source: Source::Available(body),
+            source: Source::Gone,
             recorded: RecordedBytes::new(limit),
             trailers: None,
             position: ReadPosition::default(),
@@ -153,6 +154,11 @@ where
         let buffer = Arc::new(Self { waits: AtomicBool::new(false), state: Mutex::new(state) });
         let reader = Reader { buffer: Arc::clone(&buffer), attempt: 1 };
         (buffer, reader)
+    }
+
+    /// Sets the body of a new buffer.
+    pub(super) fn set_source(&self, body: B) {
+        lock(&self.state).source = Source::Available(body);
     }
 
     /// Returns whether another attempt would have the whole body.
@@ -503,10 +509,21 @@ mod models {
         }
     }
 
+    fn recorded<B>(body: B, limit: usize) -> (Arc<ReplayBuffer<B>>, Reader<B>)
+    where
+        B: Body + Unpin,
+        B::Data: Into<Bytes>,
+        B::Error: Into<BoxError>,
+    {
+        let (buffer, reader) = ReplayBuffer::record(limit);
+        buffer.set_source(body);
+        (buffer, reader)
+    }
+
     #[test]
     fn loom_new_holder_waits_only_after_its_own_read() {
         loom::model(|| {
-            let (buffer, first) = ReplayBuffer::record(Stalled, 10);
+            let (buffer, first) = recorded(Stalled, 10);
             let thread = thread::spawn(move || {
                 let _ = first.read(&mut Context::from_waker(Waker::noop()));
             });
@@ -527,7 +544,7 @@ mod models {
             }
         }
         loom::model(|| {
-            let (buffer, first) = ReplayBuffer::record(Countdown(2), 10);
+            let (buffer, first) = recorded(Countdown(2), 10);
             let thread = thread::spawn(move || read(&first));
             let second = ReplayBuffer::take_over(&buffer, false).unwrap();
             let woken = Arc::new(Woken(false.into()));
@@ -542,7 +559,7 @@ mod models {
     #[test]
     fn loom_body_taken_over_is_whole_or_truncated_for_each() {
         loom::model(|| {
-            let (buffer, first) = ReplayBuffer::record(Countdown(2), 10);
+            let (buffer, first) = recorded(Countdown(2), 10);
             let thread = thread::spawn(move || read(&first));
             let second = read(&ReplayBuffer::take_over(&buffer, false).unwrap());
             assert_eq!(second, (vec![1, 0], true), "the retry has the whole body");

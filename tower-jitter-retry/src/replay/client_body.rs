@@ -1,5 +1,7 @@
 //! Support for the body types of HTTP clients.
 
+use std::mem;
+
 use bytes::Bytes;
 
 use super::body::{ReplayBody, SavedStream};
@@ -30,12 +32,15 @@ macro_rules! client_body {
             impl RetryBody for $body {
                 type Saved = SavedBody<Self>;
 
-                fn save(mut self, limit: usize) -> (Self, Option<SavedBody<Self>>) {
-                    if let Some(data) = $take(&mut self) {
-                        return ($from(data.clone()), Some(SavedBody(SavedKind::Whole(data))));
+                fn save(&mut self, limit: usize) -> Option<SavedBody<Self>> {
+                    if let Some(data) = $take(self) {
+                        *self = $from(data.clone());
+                        return Some(SavedBody(SavedKind::Whole(data)));
                     }
-                    let (body, saved) = ReplayBody::new(self).save(limit);
-                    ($wrap(body), saved.map(|saved| SavedBody(SavedKind::Stream(saved))))
+                    let mut body = ReplayBody::new(mem::take(self));
+                    let saved = body.save(limit);
+                    *self = $wrap(body);
+                    saved.map(|saved| SavedBody(SavedKind::Stream(saved)))
                 }
 
                 fn duplicate(&self, limit: usize) -> Option<Self> {

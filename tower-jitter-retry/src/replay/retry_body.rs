@@ -19,11 +19,13 @@ pub trait RetryBody: Sized {
     /// The data that is kept so that the body can be sent again.
     type Saved;
 
-    /// Returns the body to send now, and the data that is needed to send it again.
+    /// Returns the data that is needed to send the body again. The body itself is sent now.
     ///
     /// At most `limit` bytes may be copied or kept. Data that is shared with the body that is sent
-    /// does not count. Without the second part (`None`), the body is sent unchanged and only once.
-    fn save(self, limit: usize) -> (Self, Option<Self::Saved>);
+    /// does not count. `None`: the body is sent unchanged and only once.
+    ///
+    /// A streaming body may replace itself, with a body that keeps what is read from it.
+    fn save(&mut self, limit: usize) -> Option<Self::Saved>;
 
     /// Returns whether [`replay`](Self::replay) will succeed.
     ///
@@ -69,11 +71,12 @@ macro_rules! in_memory {
             impl<$($generics)*> RetryBody for $body {
                 type Saved = Self;
 
-                fn save(self, limit: usize) -> (Self, Option<Self>) {
-                    let saved = self.duplicate(limit);
-                    (self, saved)
+                #[inline]
+                fn save(&mut self, limit: usize) -> Option<Self> {
+                    self.duplicate(limit)
                 }
 
+                #[inline]
                 fn duplicate(&self, limit: usize) -> Option<Self> {
                     let copied: fn(&Self) -> usize = $copied;
                     (copied(self) <= limit).then(|| self.clone())

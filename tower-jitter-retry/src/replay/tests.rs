@@ -134,7 +134,12 @@ fn data(data: &[u8]) -> Step {
 type Saved = Option<SavedStream<ScriptedBody>>;
 
 fn save(body: ScriptedBody, limit: usize) -> (ReplayBody<ScriptedBody>, Saved) {
-    ReplayBody::new(body).save(limit)
+    keep(ReplayBody::new(body), limit)
+}
+
+fn keep<B: RetryBody>(mut body: B, limit: usize) -> (B, Option<B::Saved>) {
+    let saved = body.save(limit);
+    (body, saved)
 }
 
 fn replay(saved: Saved) -> (ReplayBody<ScriptedBody>, Saved) {
@@ -143,7 +148,7 @@ fn replay(saved: Saved) -> (ReplayBody<ScriptedBody>, Saved) {
 
 #[test]
 fn body_in_memory_is_sent_again_whole() {
-    let (body, saved) = Full::new(Bytes::from_static(b"text")).save(0);
+    let (body, saved) = keep(Full::new(Bytes::from_static(b"text")), 0);
     let (second, saved) = Full::replay(saved.unwrap(), false).unwrap();
     let (third, nothing) = Full::replay(saved.unwrap(), true).unwrap();
     assert!(nothing.is_none());
@@ -341,7 +346,7 @@ fn retry_takes_over_body_held_by_first_attempt() {
         }
     }
 
-    let (mut first, saved) = ReplayBody::new(Hung).save(100);
+    let (mut first, saved) = keep(ReplayBody::new(Hung), 100);
     let woken = Arc::new(Woken(AtomicUsize::new(0)));
     let waker = Waker::from(Arc::clone(&woken));
     assert!(Pin::new(&mut first).poll_frame(&mut Context::from_waker(&waker)).is_pending());
@@ -386,7 +391,7 @@ fn replayed_body_error_is_not_classified_as_connection_error() {
         }
     }
     let unsaved = ReplayBody::new(Refused);
-    let (saved, _) = ReplayBody::new(Refused).save(100);
+    let (saved, _) = keep(ReplayBody::new(Refused), 100);
     for mut body in [unsaved, saved] {
         let polled = Pin::new(&mut body).poll_frame(&mut Context::from_waker(Waker::noop()));
         let Poll::Ready(Some(Err(error))) = polled else { panic!("the body fails") };
@@ -409,7 +414,7 @@ fn panicked_body_is_not_sent_again() {
             panic!("intended panic");
         }
     }
-    let (first, saved) = ReplayBody::new(Panics).save(100);
+    let (first, saved) = keep(ReplayBody::new(Panics), 100);
     let mut held = std::panic::AssertUnwindSafe(first);
     let panicked = std::panic::catch_unwind(move || all(&mut held.0));
     assert!(panicked.is_err());
@@ -420,7 +425,7 @@ fn panicked_body_is_not_sent_again() {
 #[test]
 fn body_kept_by_outer_layer_is_sent_again_by_both() {
     let (first, outer) = save(scripted([data(b"ab"), data(b"cd")]), 100);
-    let (mut first, inner) = first.save(100);
+    let (mut first, inner) = keep(first, 100);
     read(&mut first, 1, &mut Seen::default());
     let (mut second, inner) = ReplayBody::replay(inner.unwrap(), true).unwrap();
     assert_eq!(all(&mut second), whole(b"abcd", None));
@@ -428,7 +433,7 @@ fn body_kept_by_outer_layer_is_sent_again_by_both() {
     drop((second, inner));
     assert!(ReplayBody::can_replay(outer.as_ref().unwrap()));
     let (third, outer) = replay(outer);
-    let (mut third, inner) = third.save(100);
+    let (mut third, inner) = keep(third, 100);
     assert_eq!(all(&mut third), whole(b"abcd", None));
     drop(outer);
     assert!(!ReplayBody::can_replay(&inner.unwrap()), "the call of the layer that keeps it has ended");
@@ -438,7 +443,7 @@ fn body_kept_by_outer_layer_is_sent_again_by_both() {
 fn body_of_outer_last_attempt_is_kept_by_inner_layer() {
     let (_, outer) = save(scripted([data(b"ab"), data(b"cd"), Step::Trailers]), 100);
     let (second, outer) = ReplayBody::replay(outer.unwrap(), true).unwrap();
-    let (mut second, inner) = second.save(100);
+    let (mut second, inner) = keep(second, 100);
     read(&mut second, 1, &mut Seen::default());
     // The outer layer drops its saved body when it has its response. The inner layer still sends
     // the body.
@@ -457,18 +462,18 @@ fn body_read_without_recording_is_not_saved() {
         read(&mut first, 2, &mut Seen::default());
         let (mut second, _outer) = ReplayBody::replay(outer.unwrap(), true).unwrap();
         read(&mut second, frames, &mut Seen::default());
-        let (_, nothing) = second.save(100);
+        let (_, nothing) = keep(second, 100);
         assert!(nothing.is_none(), "after {frames} frames");
     }
     let (mut first, outer) = save(scripted([data(b"ab"), data(b"cd")]), 100);
     read(&mut first, 1, &mut Seen::default());
     drop(outer);
-    assert!(first.save(100).1.is_none(), "the data that was read has been released");
+    assert!(first.save(100).is_none(), "the data that was read has been released");
 }
 
 #[test]
 fn ended_body_reports_end_of_stream() {
-    let (first, saved) = ReplayBody::new(Full::new(Bytes::new())).save(100);
+    let (first, saved) = keep(ReplayBody::new(Full::new(Bytes::new())), 100);
     assert!(first.is_end_stream());
     let (mut second, _) = ReplayBody::replay(saved.unwrap(), true).unwrap();
     assert!(second.is_end_stream() && second.size_hint().exact() == Some(0));
@@ -531,7 +536,7 @@ fn body_taken_over_during_read_is_whole_in_next_attempt() {
             next: Rc::clone(&next),
             seen: Rc::clone(&seen),
         };
-        let (mut first, kept) = ReplayBody::new(body).save(100);
+        let (mut first, kept) = keep(ReplayBody::new(body), 100);
         saved.set(kept);
         let error = all(&mut first).end.unwrap().unwrap_err();
         assert!(error.contains("another attempt"), "{script:?}: {error}");
@@ -698,7 +703,7 @@ fn take_over_during_read(make: fn(ReadsSizeOnDrop) -> Result<Frame<Bytes>, Reads
             second.size_hint();
         })))
     });
-    let (mut first, kept) = ReplayBody::new(body).save(100);
+    let (mut first, kept) = keep(ReplayBody::new(body), 100);
     *saved.lock().unwrap() = kept;
     read(&mut first, 1, &mut Seen::default());
 }
@@ -711,7 +716,7 @@ fn release_trailers() {
         dropped_body.lock().unwrap().as_ref().map(Body::size_hint);
     };
     let trailers = trailers_owned_by(ReadsSizeOnDrop(Box::new(read_size)));
-    let (mut first, saved) = ReplayBody::new(OneFrame::new(|| Ok(Frame::trailers(trailers)))).save(100);
+    let (mut first, saved) = keep(ReplayBody::new(OneFrame::new(|| Ok(Frame::trailers(trailers)))), 100);
     read(&mut first, 1, &mut Seen::default());
     *kept_body.lock().unwrap() = Some(first);
     drop(saved);

@@ -77,11 +77,9 @@ impl<B: RetryBody> RetryRequest for Request<B> {
     }
 
     #[inline]
-    fn save(self, limit: usize) -> (Self, Option<Self::Saved>) {
-        let (parts, body) = self.into_parts();
-        let (body, saved) = body.save(limit);
-        let saved = saved.map(|body| SavedHttp { head: SavedHead::copy(&parts), body });
-        (Self::from_parts(parts, body), saved)
+    fn save(&mut self, limit: usize) -> Option<Self::Saved> {
+        let body = self.body_mut().save(limit)?;
+        Some(SavedHttp { head: SavedHead::copy(self), body })
     }
 
     fn can_replay(saved: &Self::Saved) -> bool {
@@ -209,7 +207,7 @@ mod tests {
     fn http_request_is_sent_again_unchanged() {
         let mut request = Request::put("/a?b").header("x", "y").body("text".to_owned()).unwrap();
         request.extensions_mut().insert(7_u8);
-        let (_, saved) = request.save(1_024);
+        let saved = request.save(1_024);
         let (second, saved) = RetryRequest::replay(saved.unwrap(), Attempt::new(2), false).unwrap();
         let (third, nothing) =
             <Request<String> as RetryRequest>::replay(saved.unwrap(), Attempt::new(3), true).unwrap();

@@ -60,11 +60,11 @@ pub trait RetryRequest: RequestInfo + Sized {
         None
     }
 
-    /// Returns the request to send now, and the data that is needed to send it again.
+    /// Returns the data that is needed to send the request again. The request itself is sent now.
     ///
-    /// At most `limit` bytes of the body may be copied or kept. Without the second part (`None`),
-    /// the request is sent unchanged and only once.
-    fn save(self, limit: usize) -> (Self, Option<Self::Saved>);
+    /// At most `limit` bytes of the body may be copied or kept. `None`: the request is sent
+    /// unchanged and only once.
+    fn save(&mut self, limit: usize) -> Option<Self::Saved>;
 
     /// Returns whether [`replay`](Self::replay) will succeed.
     ///
@@ -122,8 +122,8 @@ pub trait Resend<Req>: sealed::Sealed {
         None
     }
 
-    /// Returns the request and the data to send it again; see [`RetryRequest::save`].
-    fn save(&self, request: Req, limit: usize) -> (Req, Option<Self::Saved>);
+    /// Returns the data to send the request again; see [`RetryRequest::save`].
+    fn save(&self, request: &mut Req, limit: usize) -> Option<Self::Saved>;
 
     /// Returns whether [`replay`](Self::replay) will succeed; see [`RetryRequest::can_replay`].
     fn can_replay(&self, saved: &Self::Saved) -> bool;
@@ -163,7 +163,7 @@ impl<Req: RetryRequest> Resend<Req> for ByTrait {
     }
 
     #[inline]
-    fn save(&self, request: Req, limit: usize) -> (Req, Option<Req::Saved>) {
+    fn save(&self, request: &mut Req, limit: usize) -> Option<Req::Saved> {
         request.save(limit)
     }
 
@@ -202,9 +202,8 @@ impl<Req: RequestInfo + Clone> Resend<Req> for CloneRequests {
     }
 
     #[inline]
-    fn save(&self, request: Req, _: usize) -> (Req, Option<Req>) {
-        let saved = request.clone();
-        (request, Some(saved))
+    fn save(&self, request: &mut Req, _: usize) -> Option<Req> {
+        Some(request.clone())
     }
 
     #[inline]
@@ -232,7 +231,7 @@ macro_rules! cloned {
             }
 
             #[inline]
-            fn save(self, limit: usize) -> (Self, Option<Self>) {
+            fn save(&mut self, limit: usize) -> Option<Self> {
                 CloneRequests.save(self, limit)
             }
 

@@ -55,9 +55,8 @@ impl RetryRequest for Request {
         self.try_clone()
     }
 
-    fn save(self, _: usize) -> (Self, Option<Self>) {
-        let saved = self.try_clone();
-        (self, saved)
+    fn save(&mut self, _: usize) -> Option<Self> {
+        self.try_clone()
     }
 
     fn saved_url(saved: &Self) -> Option<Cow<'_, str>> {

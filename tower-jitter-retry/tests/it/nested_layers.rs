@@ -108,8 +108,8 @@ fn request_not_replayable_in_outer_is_retried_by_inner() {
     struct Streaming;
     impl tower_jitter_retry::replay::RetryBody for Streaming {
         type Saved = ();
-        fn save(self, _: usize) -> (Self, Option<()>) {
-            (self, None)
+        fn save(&mut self, _: usize) -> Option<()> {
+            None
         }
         fn replay((): (), _: bool) -> Option<(Self, Option<()>)> {
             None

@@ -146,8 +146,8 @@ fn inner_service_is_not_cloned_for_request_sent_once() {
     struct Once;
     impl RetryBody for Once {
         type Saved = std::convert::Infallible;
-        fn save(self, _: usize) -> (Self, Option<Self::Saved>) {
-            (self, None)
+        fn save(&mut self, _: usize) -> Option<Self::Saved> {
+            None
         }
         fn replay(saved: Self::Saved, _: bool) -> Option<(Self, Option<Self::Saved>)> {
             match saved {}

@@ -192,8 +192,8 @@ struct Once(u32);
 impl RetryBody for Once {
     type Saved = Infallible;
 
-    fn save(self, _: usize) -> (Self, Option<Infallible>) {
-        (self, None)
+    fn save(&mut self, _: usize) -> Option<Infallible> {
+        None
     }
 
     fn replay(saved: Infallible, _: bool) -> Option<(Self, Option<Infallible>)> {
@@ -233,10 +233,9 @@ impl RequestInfo for ObservedHook {}
 impl RetryRequest for ObservedHook {
     type Saved = Self;
 
-    fn save(self, limit: usize) -> (Self, Option<Self>) {
+    fn save(&mut self, limit: usize) -> Option<Self> {
         self.note(format!("save {limit}"));
-        let saved = self.twin();
-        (self, Some(saved))
+        Some(self.twin())
     }
 
     fn can_replay(saved: &Self) -> bool {
@@ -521,8 +520,8 @@ impl RequestInfo for ReplayFails {}
 impl RetryRequest for ReplayFails {
     type Saved = ();
 
-    fn save(self, _: usize) -> (Self, Option<()>) {
-        (self, Some(()))
+    fn save(&mut self, _: usize) -> Option<()> {
+        Some(())
     }
 
     fn replay((): (), _: Attempt, _: bool) -> Option<(Self, Option<()>)> {

@@ -106,8 +106,8 @@ fn metrics_count_attempts_retries_delays_and_give_ups() {
     impl tower_jitter_retry::RequestInfo for ReplayFails {}
     impl tower_jitter_retry::request::RetryRequest for ReplayFails {
         type Saved = ();
-        fn save(self, _: usize) -> (Self, Option<()>) {
-            (self, Some(()))
+        fn save(&mut self, _: usize) -> Option<()> {
+            Some(())
         }
         fn replay((): (), _: tower_jitter_retry::request::Attempt, _: bool) -> Option<(Self, Option<()>)> {
             None
