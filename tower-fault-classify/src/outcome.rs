@@ -305,8 +305,8 @@ pub fn classify_response(response: &(impl Outcome + ?Sized)) -> Verdict {
 /// The reader may have received a part of such a response. gRFC A6 calls the call committed: it
 /// must not be sent again.
 pub fn is_grpc_committed(response: &(impl Outcome + ?Sized)) -> bool {
-    let grpc = response.headers().filter(|headers| grpc::is_grpc(headers));
-    response.status() == Some(StatusCode::OK) && grpc.is_some_and(|headers| grpc::code_in(headers).is_none())
+    let is_incomplete = |headers| grpc::is_grpc(headers) && grpc::code_in(headers).is_none();
+    response.status() == Some(StatusCode::OK) && response.headers().is_some_and(is_incomplete)
 }
 
 /// Classifies a response by its head alone.

@@ -25,7 +25,9 @@ const UNITS: [(char, u128); 6] = [
 
 /// Returns whether the content type is `application/grpc` or one of its variants by message format.
 pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
-    let media_type = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+    // One pass over the few names is faster than hashing the name.
+    let content_type = headers.iter().find(|(name, _)| **name == CONTENT_TYPE);
+    let media_type = content_type.map(|(_, value)| value.as_bytes()).unwrap_or_default();
     let prefix = media_type.get(..16).is_some_and(|prefix| prefix.eq_ignore_ascii_case(b"application/grpc"));
     prefix && matches!(media_type.get(16), None | Some(b'+' | b';' | b' '))
 }

@@ -9,7 +9,7 @@ use std::cell::RefCell;
 use std::fmt;
 use std::mem;
 
-use ::http::{Extensions, HeaderName, HeaderValue, Method, Request, Uri, Version};
+use ::http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version};
 
 /// The number of unused heads that a thread keeps.
 const MAX_SPARES: usize = 16;
@@ -32,6 +32,8 @@ struct Head {
     version: Version,
     /// The values in their order, each with its name.
     headers: Vec<(HeaderName, HeaderValue)>,
+    /// The map of the headers, once the request is sent again.
+    map: Option<HeaderMap>,
     extensions: Extensions,
 }
 
@@ -60,28 +62,48 @@ impl SavedHead {
     }
 
     /// Returns a request for an attempt that may be followed by another one.
-    pub(super) fn to_request<B>(&self, body: B) -> Request<B> {
-        self.clone().into_request(body)
+    pub(super) fn next_request<B>(&mut self, body: B) -> Request<B> {
+        let mut request = Request::new(body);
+        if let Some(head) = &mut self.0 {
+            request.method_mut().clone_from(&head.method);
+            request.uri_mut().clone_from(&head.uri);
+            *request.version_mut() = head.version;
+            *request.headers_mut() = head.map().clone();
+            request.extensions_mut().clone_from(&head.extensions);
+        }
+        request
     }
 
     /// Returns the request for the last attempt.
-    pub(super) fn into_request<B>(mut self, body: B) -> Request<B> {
+    pub(super) fn innext_request<B>(mut self, body: B) -> Request<B> {
         let mut request = Request::new(body);
-        let Some(head) = &mut self.0 else { return request };
-        *request.method_mut() = mem::take(&mut head.method);
-        *request.uri_mut() = mem::take(&mut head.uri);
-        *request.version_mut() = head.version;
-        *request.extensions_mut() = mem::take(&mut head.extensions);
-        if !head.headers.is_empty() {
-            let headers = request.headers_mut();
-            // With room for the mark of a retry.
-            headers.reserve(head.headers.len() + 1);
-            // `HeaderMap::extend` keeps only the last value of each name.
-            for (name, value) in head.headers.drain(..) {
-                headers.append(name, value);
-            }
+        if let Some(head) = &mut self.0 {
+            *request.method_mut() = mem::take(&mut head.method);
+            *request.uri_mut() = mem::take(&mut head.uri);
+            *request.version_mut() = head.version;
+            *request.headers_mut() = mem::take(head.map());
+            *request.extensions_mut() = mem::take(&mut head.extensions);
         }
         request
+    }
+}
+
+impl Head {
+    /// Returns the map of the headers. The first call moves the list into it.
+    fn map(&mut self) -> &mut HeaderMap {
+        let list = &mut self.headers;
+        self.map.get_or_insert_with(|| {
+            let mut map = HeaderMap::new();
+            if !list.is_empty() {
+                // With room for the mark of a retry.
+                map.reserve(list.len() + 1);
+                // `HeaderMap::extend` keeps only the last value of each name.
+                for (name, value) in list.drain(..) {
+                    map.append(name, value);
+                }
+            }
+            map
+        })
     }
 }
 
@@ -99,6 +121,7 @@ impl Drop for SavedHead {
         head.method = Method::default();
         head.uri = Uri::default();
         head.headers.clear();
+        head.map = None;
         head.extensions = Extensions::new();
         if head.headers.capacity() > MAX_HEADERS {
             return;
@@ -109,20 +132,6 @@ impl Drop for SavedHead {
                 spares.push(head);
             }
         });
-    }
-}
-
-impl Clone for SavedHead {
-    fn clone(&self) -> Self {
-        let mut copy = spare();
-        if let Some(head) = &self.0 {
-            copy.method.clone_from(&head.method);
-            copy.uri.clone_from(&head.uri);
-            copy.version = head.version;
-            copy.headers.extend_from_slice(&head.headers);
-            copy.extensions.clone_from(&head.extensions);
-        }
-        Self(Some(copy))
     }
 }
 
@@ -154,8 +163,9 @@ mod tests {
     fn head_is_copied_with_all_values_in_order() {
         for headers in [0, 1, 5, 100] {
             let sent = request(headers);
-            let saved = SavedHead::copy(&sent);
-            for request in [saved.to_request(()), saved.into_request(())] {
+            let mut saved = SavedHead::copy(&sent);
+            let requests = [saved.next_request(()), saved.next_request(()), saved.innext_request(())];
+            for request in requests.into_iter().chain([SavedHead::copy(&sent).innext_request(())]) {
                 assert_eq!((request.method(), request.uri()), (sent.method(), sent.uri()));
                 assert_eq!((request.version(), request.headers()), (sent.version(), sent.headers()));
                 assert_eq!(request.extensions().get(), Some(&7_u8));
@@ -165,10 +175,11 @@ mod tests {
 
     #[test]
     fn unused_head_is_empty_and_used_again() {
-        drop(SavedHead::copy(&request(5)));
+        SavedHead::copy(&request(5)).next_request(());
         assert_eq!(spares(), 1);
         let head = spare();
-        assert!(head.headers.is_empty() && head.headers.capacity() >= 5 && head.extensions.is_empty());
+        assert!(head.headers.is_empty() && head.headers.capacity() >= 5);
+        assert!(head.map.is_none() && head.extensions.is_empty());
         assert_eq!((head.method, head.uri), (Method::default(), Uri::default()));
         assert_eq!(spares(), 0);
     }

@@ -22,7 +22,7 @@ pub(super) fn has_idempotency_key(headers: &HeaderMap) -> bool {
 }
 
 /// The saved data of an `http::Request`.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct SavedHttp<B> {
     head: SavedHead,
     body: B,
@@ -51,6 +51,7 @@ impl<B> RequestInfo for Request<B> {
         grpc::is_grpc(self.headers()).then(|| self.uri().path())
     }
 
+    #[inline]
     fn mark(&mut self, mark: Mark<'_>) {
         mark_extensions(self.extensions_mut(), mark);
         mark_headers(self.headers_mut(), mark);
@@ -95,11 +96,11 @@ impl<B: RetryBody> RetryRequest for Request<B> {
     }
 
     fn replay(saved: Self::Saved, _: Attempt, last: bool) -> Option<(Self, Option<Self::Saved>)> {
-        let SavedHttp { head, body } = saved;
+        let SavedHttp { mut head, body } = saved;
         let (body, more) = B::replay(body, last)?;
         Some(match more {
-            Some(more) => (head.to_request(body), Some(SavedHttp { head, body: more })),
-            None => (head.into_request(body), None),
+            Some(more) => (head.next_request(body), Some(SavedHttp { head, body: more })),
+            None => (head.innext_request(body), None),
         })
     }
 }
@@ -125,6 +126,7 @@ pub(super) fn earliest_deadline(deadline: Option<Deadline>, headers: &HeaderMap)
     if earlier { deadline } else { Some(Deadline::within(timeout)) }
 }
 
+#[inline]
 pub(super) fn mark_extensions(extensions: &mut ::http::Extensions, mark: Mark<'_>) {
     if mark.marker {
         mark::write(extensions, mark.attempt);
@@ -136,6 +138,7 @@ pub(super) fn mark_extensions(extensions: &mut ::http::Extensions, mark: Mark<'_
     }
 }
 
+#[inline]
 pub(super) fn mark_headers(headers: &mut HeaderMap, mark: Mark<'_>) {
     let Mark { attempt, remaining, marker, header } = mark;
     if marker && let Some(name) = header {
