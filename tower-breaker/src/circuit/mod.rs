@@ -80,7 +80,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tower_fault_classify::__internals::{ConfigError, PoolHandle, StripedCounter};
+use tower_fault_classify::__internals::{ConfigError, PerThread, PoolHandle};
 use tower_fault_classify::Verdict;
 
 use crate::config::{BreakerConfig, DURATIONS};
@@ -128,7 +128,7 @@ impl Circuit {
     #[allow(clippy::needless_pass_by_value, reason = "a configuration is given away, as everywhere in tower")]
     pub fn new(config: BreakerConfig) -> Self {
         let owner =
-            PoolHandle::acquire(|| Core::with_stripes(config.fitted_clock(), StripedCounter::new(), &config));
+            PoolHandle::acquire(|| Core::with_parts(config.fitted_clock(), PerThread::new(), &config));
         owner.adopt(&config);
         Self { owner, name: config.name() }
     }

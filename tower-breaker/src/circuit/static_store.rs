@@ -6,18 +6,18 @@ use std::mem;
 use std::sync::Arc;
 
 use tower_fault_classify::__internals::sync::{AtomicU64, Mutex, Ordering, lock};
-use tower_fault_classify::__internals::{Clock, Pool, PoolItem, StripedCounter, StripedTotal};
+use tower_fault_classify::__internals::{Clock, PerThread, Pool, PoolItem};
 
 use super::core::{Core, FailureTime, Store, next_epoch, wake};
 use super::hot_config::{Events, Flags, HotConfig, Limits};
 use super::locked::Locked;
 use super::state_word::StateWord;
-use super::window::{StripedWindow, Window, WindowSpan};
-use crate::config::BreakerConfig;
+use super::window::{Part, StripedWindow, Window, WindowSpan};
+use crate::config::{BreakerConfig, Mode};
 use crate::control::Signal;
 use crate::label::Label;
 use crate::machine::{Machine, State, WindowShape};
-use crate::rng::JitterStream;
+use crate::rng::{JitterStream, Seeds};
 use crate::telemetry::{Instruments, Observers, Transition, instruments, register};
 
 /// The core of a circuit that shares nothing with other circuits.
@@ -34,19 +34,34 @@ pub struct StaticStore {
     last_failure_time: AtomicU64,
     hot_config: HotConfig,
     window: StripedWindow,
-    rejections: StripedTotal,
     locked: Mutex<Locked>,
-    /// The current configuration. Changed under the lock of `locked`.
-    config: Mutex<BreakerConfig>,
+    /// The rest of the current configuration. Changed under the lock of `locked`.
+    rest: Mutex<ConfigRest>,
+}
+
+/// The values of a configuration that neither [`HotConfig`] nor [`Locked`] holds.
+#[derive(Debug)]
+struct ConfigRest {
+    name: Option<&'static str>,
+    mode: Mode,
+    clock: Option<Clock>,
+    seeds: Option<Seeds>,
+}
+
+impl ConfigRest {
+    fn of(config: &BreakerConfig) -> Self {
+        let BreakerConfig { name, mode, clock, ref seeds, .. } = *config;
+        Self { name, mode, clock, seeds: seeds.clone() }
+    }
 }
 
 impl StaticStore {
-    /// Creates the storage of a new circuit, which counts its successes in `stripes`.
-    pub(crate) fn new(clock: Clock, stripes: StripedCounter, config: &BreakerConfig) -> Self {
+    /// Creates the storage of a new circuit, which counts its calls in `parts`.
+    pub(crate) fn new(clock: Clock, parts: PerThread<Part>, config: &BreakerConfig) -> Self {
         // No instruments and no stream yet: `adopt` sets them.
         let hot_config = HotConfig::new(clock, config, StripedWindow::PARTS, 0);
         let locked = Locked::new(config, clock, JitterStream::of(None), Arc::default());
-        let window = StripedWindow::new(stripes, hot_config.bucket());
+        let window = StripedWindow::new(parts, hot_config.bucket());
         Self {
             state_word: AtomicU64::new(StateWord::initial(config.is_disabled()).word()),
             deadline: AtomicU64::new(0),
@@ -55,9 +70,8 @@ impl StaticStore {
             last_failure_time: AtomicU64::new(FailureTime::NONE),
             hot_config,
             window,
-            rejections: StripedTotal::new(),
             locked: Mutex::new(locked),
-            config: Mutex::new(config.clone()),
+            rest: Mutex::new(ConfigRest::of(config)),
         }
     }
 }
@@ -156,15 +170,27 @@ impl Store for StaticStore {
 
     #[inline]
     fn count_rejection(&self) {
-        self.rejections.add_one();
+        self.window.count_rejection();
     }
 
     fn rejections(&self) -> u64 {
-        self.rejections.sum()
+        self.window.rejections()
     }
 
     fn config(&self) -> BreakerConfig {
-        lock(&self.config).clone()
+        // A configuration is written under this lock.
+        let locked = lock(&self.locked);
+        let ConfigRest { name, mode, clock, ref seeds } = *lock(&self.rest);
+        BreakerConfig {
+            name,
+            trip: self.hot_config.limits().trip,
+            recovery: locked.limits,
+            window: locked.shape,
+            mode,
+            count_failed_retries: self.hot_config.flags().counts_failed_retries(),
+            clock,
+            seeds: seeds.clone(),
+        }
     }
 
     fn key(&self) -> Option<Arc<str>> {
@@ -179,8 +205,8 @@ impl Store for StaticStore {
 
 impl StaticCore {
     /// Creates a core. `adopt` must be called before it is used.
-    pub(crate) fn with_stripes(clock: Clock, stripes: StripedCounter, config: &BreakerConfig) -> Self {
-        Self::new(StaticStore::new(clock, stripes, config))
+    pub(crate) fn with_parts(clock: Clock, parts: PerThread<Part>, config: &BreakerConfig) -> Self {
+        Self::new(StaticStore::new(clock, parts, config))
     }
 
     /// Starts a new circuit in this core, on any clock.
@@ -201,7 +227,7 @@ impl StaticCore {
         locked.rejections_at_transition = locked.rejections_before;
         locked.jitter = JitterStream::of(config.seeds.as_ref());
         self.hot_config().set_events(Events::ALL, false);
-        lock(&self.store().config).clone_from(config);
+        *lock(&self.store().rest) = ConfigRest::of(config);
         self.write(&mut locked, config, None, index, clock);
         // The state is published without a notification: this is the initial state, not a
         // transition.
@@ -241,10 +267,10 @@ impl StaticCore {
             self.keep_last_times(&mut locked, state, now);
         }
         self.write(&mut locked, config, Some(shape), index, clock);
-        let mut kept = lock(&self.store().config);
-        let (name, clock) = (config.name.or(kept.name), config.clock.or(kept.clock));
-        *kept = BreakerConfig { name, clock, ..config.clone() };
-        drop(kept);
+        let mut rest = lock(&self.store().rest);
+        let (name, clock) = (config.name.or(rest.name), config.clock.or(rest.clock));
+        *rest = ConfigRest { name, clock, ..ConfigRest::of(config) };
+        drop(rest);
         locked.jitter.reconfigure(config.seeds.as_ref());
         let change = locked.machine.set_disabled(config.is_disabled());
         // Wake the tasks even if the state has not changed: the circuit may now only observe, or

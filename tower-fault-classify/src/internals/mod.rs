@@ -24,7 +24,7 @@ pub use config_error::ConfigError;
 pub use pool::{Pool, PoolHandle, PoolItem, WeakHandle};
 pub use retry_scope::RetryScope;
 pub use striped::{
-    BucketRing, CellUpdate, PaddedRing, StripedCounter, StripedTotal, TAGS_PER_EPOCH, TimeBuckets,
+    BucketRing, CellUpdate, PaddedRing, PerThread, StripedCounter, TAGS_PER_EPOCH, ThreadPart, TimeBuckets,
     is_in_window,
 };
 #[cfg(feature = "__internals-test-util")]

@@ -31,58 +31,154 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 
 use super::sync::{AtomicU64, Ordering};
 
+/// A value for each thread's number, and one for the threads without a number.
+///
+/// A value is allocated when a thread first uses it, and is kept. So a call allocates only if it is
+/// the first one that a thread, or the former owner of its number, makes here.
+#[derive(Debug)]
+pub struct PerThread<T> {
+    owned: Box<[OnceLock<Box<T>>]>,
+    shared: OnceLock<Box<T>>,
+}
+
+/// The value that the calling thread uses.
+#[derive(Debug)]
+pub enum ThreadPart<'a, T> {
+    /// No other thread writes to this value, so that a load and a store change a number.
+    Owned(&'a T),
+    /// Other threads may write to this value, too.
+    Shared(&'a T),
+}
+
+impl<T> ThreadPart<'_, T> {
+    /// Adds `count` to the bucket `tag` of a ring in the value.
+    ///
+    /// A thread whose sum includes the addition also sees the caller's earlier writes.
+    #[inline]
+    pub fn add<const N: usize>(self, ring: impl FnOnce(&T) -> &BucketRing<N>, tag: u64, count: u32) {
+        match self {
+            Self::Owned(value) => ring(value).add_exclusive(tag, count),
+            Self::Shared(value) => ring(value).add(tag, count),
+        }
+    }
+
+    /// Replaces a word of the value, unless `new` returns `None`.
+    ///
+    /// A thread that loads the new word with Acquire also sees the caller's earlier writes.
+    #[inline]
+    pub fn update(self, word: impl FnOnce(&T) -> &AtomicU64, new: impl Fn(u64) -> Option<u64>) {
+        match self {
+            Self::Owned(value) => {
+                let word = word(value);
+                // Relaxed: no other thread writes the word. The lock of the list of numbers orders
+                // the writes of successive owners.
+                if let Some(new) = new(word.load(Ordering::Relaxed)) {
+                    word.store(new, Ordering::Release);
+                }
+            }
+            // Relaxed: a failed exchange is repeated with the value that it found.
+            Self::Shared(value) => {
+                _ = word(value).fetch_update(Ordering::Release, Ordering::Relaxed, new);
+            }
+        }
+    }
+}
+
+impl<T: Default> PerThread<T> {
+    /// Creates the places of the values for each number of a thread.
+    pub fn new() -> Self {
+        Self::with_slots(slot_count())
+    }
+
+    /// Creates the places of the values for the numbers below `slots`.
+    ///
+    /// A thread with a larger number uses the shared value.
+    pub fn with_slots(slots: usize) -> Self {
+        let parts = Self { owned: (0..slots).map(|_| OnceLock::new()).collect(), shared: OnceLock::new() };
+        if cfg!(loom_models) {
+            // Loom rejects an atomic whose creation it cannot order before the uses. It knows
+            // nothing of std's `OnceLock`, which orders them, so the values are created now.
+            parts.places().for_each(|place| _ = place.get_or_init(Box::default));
+        }
+        parts
+    }
+
+    /// Returns the value that the calling thread owns. `None`: see [`part`](Self::part).
+    #[inline]
+    pub fn own(&self) -> Option<&T> {
+        // `UNASSIGNED` and `NONE` are outside of the slice, too, so one comparison is enough.
+        self.owned.get(SLOT.get())?.get().map(|value| &**value)
+    }
+
+    /// Returns the calling thread's value in every case, also in those that [`own`](Self::own)
+    /// leaves out: the thread's first use, and a thread without a number.
+    pub fn part(&self) -> ThreadPart<'_, T> {
+        self.part_of(thread_slot())
+    }
+
+    /// Returns the value of a thread with this number.
+    fn part_of(&self, slot: Option<usize>) -> ThreadPart<'_, T> {
+        match slot.and_then(|slot| self.owned.get(slot)) {
+            Some(place) => ThreadPart::Owned(place.get_or_init(Box::default)),
+            None => ThreadPart::Shared(self.shared.get_or_init(Box::default)),
+        }
+    }
+
+    /// Returns all values. They include the value of every use that happened before.
+    pub fn iter(&self) -> impl Iterator<Item = &T> {
+        self.places().filter_map(OnceLock::get).map(|value| &**value)
+    }
+
+    fn places(&self) -> impl Iterator<Item = &OnceLock<Box<T>>> {
+        self.owned.iter().chain([&self.shared])
+    }
+}
+
+impl<T: Default> Default for PerThread<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 /// A counter with one ring for each thread's number, and one ring for the threads without a number.
 ///
 /// An addition is a load and a store in the thread's own ring. A sum reads all rings. It includes
 /// every addition that happened before it, in the order that the caller's own synchronisation
 /// establishes. It may miss concurrent additions.
-#[derive(Debug)]
-pub struct StripedCounter {
-    owned: Box<[PaddedRing]>,
-    shared: PaddedRing,
-}
+#[derive(Debug, Default)]
+pub struct StripedCounter(PerThread<PaddedRing>);
 
 impl StripedCounter {
     /// Creates an empty counter with a ring for each number of a thread.
     pub fn new() -> Self {
-        Self::with_stripes(slot_count())
+        Self::default()
     }
 
     /// Creates an empty counter with `stripes` owned rings.
     ///
     /// A thread with a larger number uses the shared ring.
     pub fn with_stripes(stripes: usize) -> Self {
-        Self { owned: (0..stripes).map(|_| PaddedRing::default()).collect(), shared: PaddedRing::default() }
+        Self(PerThread::with_slots(stripes))
     }
 
     /// Adds `count` to the bucket `tag`.
     #[inline]
     pub fn add(&self, tag: u64, count: u32) {
-        match part_of_thread(&self.owned) {
+        match self.0.own() {
             Some(ring) => ring.add_exclusive(tag, count),
-            None => self.add_to(thread_slot(), tag, count),
+            None => self.add_slowly(tag, count),
         }
     }
 
-    /// Adds to the ring of a thread with this number.
     #[cold]
     #[inline(never)]
-    fn add_to(&self, slot: Option<usize>, tag: u64, count: u32) {
-        match slot.and_then(|slot| self.owned.get(slot)) {
-            Some(ring) => ring.add_exclusive(tag, count),
-            None => self.shared.add(tag, count),
-        }
+    fn add_slowly(&self, tag: u64, count: u32) {
+        self.0.part().add(Deref::deref, tag, count);
     }
 
     /// Returns the sum over the window that ends with the bucket `tag`.
     pub fn sum(&self, tag: u64) -> u64 {
-        self.rings().map(|ring| ring.sum(tag)).sum()
-    }
-
-    /// Returns the age of the newest bucket with a count: see
-    /// [`BucketRing::newest_age`](super::BucketRing::newest_age).
-    pub fn newest_age(&self, tag: u64) -> Option<u32> {
-        self.rings().filter_map(|ring| ring.newest_age(tag)).min()
+        self.0.iter().map(|ring| ring.sum(tag)).sum()
     }
 
     /// Returns whether the sum over the window that ends with the bucket `tag` is `enough`.
@@ -91,7 +187,7 @@ impl StripedCounter {
     /// rings are not read once a partial sum is accepted.
     pub fn sum_satisfies(&self, tag: u64, enough: impl Fn(u64) -> bool) -> bool {
         let mut sum = 0;
-        let mut rings = self.rings();
+        let mut rings = self.0.iter();
         loop {
             if enough(sum) {
                 return true;
@@ -106,77 +202,7 @@ impl StripedCounter {
     /// `None` clears all cells. See
     /// [`BucketRing::clear_expired`](super::BucketRing::clear_expired).
     pub fn clear_expired(&self, keep: Option<u64>) {
-        self.rings().for_each(|ring| ring.clear_expired(keep));
-    }
-
-    fn rings(&self) -> impl Iterator<Item = &PaddedRing> {
-        self.owned.iter().chain([&self.shared])
-    }
-}
-
-impl Default for StripedCounter {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-/// A total that many threads increase without writing to the same cache line.
-#[derive(Debug)]
-pub struct StripedTotal {
-    owned: Box<[PaddedTotal]>,
-    shared: PaddedTotal,
-}
-
-#[derive(Debug, Default)]
-#[repr(align(128))]
-struct PaddedTotal(AtomicU64);
-
-impl PaddedTotal {
-    /// Adds one with a load and a store. Only the thread that owns the part may call it.
-    #[inline]
-    fn add_one_exclusive(&self) {
-        // Relaxed: the lock of the list of numbers orders the writes of successive owners.
-        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
-    }
-}
-
-impl StripedTotal {
-    /// Creates a total of 0 with a part for each number of a thread.
-    pub fn new() -> Self {
-        let owned = (0..slot_count()).map(|_| PaddedTotal::default()).collect();
-        Self { owned, shared: PaddedTotal::default() }
-    }
-
-    /// Adds one.
-    #[inline]
-    pub fn add_one(&self) {
-        match part_of_thread(&self.owned) {
-            Some(own) => own.add_one_exclusive(),
-            None => self.add_one_slowly(),
-        }
-    }
-
-    /// Adds one in the cases that `add_one` leaves out: the thread's first addition, and a thread
-    /// without a number.
-    #[cold]
-    #[inline(never)]
-    fn add_one_slowly(&self) {
-        match thread_slot().and_then(|slot| self.owned.get(slot)) {
-            Some(own) => own.add_one_exclusive(),
-            None => _ = self.shared.0.fetch_add(1, Ordering::Relaxed),
-        }
-    }
-
-    /// Returns the total. It may miss concurrent additions.
-    pub fn sum(&self) -> u64 {
-        let parts = self.owned.iter().chain([&self.shared]);
-        parts.fold(0, |sum, part| sum.wrapping_add(part.0.load(Ordering::Relaxed)))
-    }
-}
-
-impl Default for StripedTotal {
-    fn default() -> Self {
-        Self::new()
+        self.0.iter().for_each(|ring| ring.clear_expired(keep));
     }
 }
 
@@ -216,13 +242,6 @@ fn slot_count() -> usize {
 fn free() -> &'static Mutex<Vec<usize>> {
     static FREE: OnceLock<Mutex<Vec<usize>>> = OnceLock::new();
     FREE.get_or_init(|| Mutex::new((0..slot_count()).rev().collect()))
-}
-
-/// Returns the part of the calling thread. `None`: the thread has no number yet, or no part.
-#[inline]
-fn part_of_thread<T>(owned: &[T]) -> Option<&T> {
-    // `UNASSIGNED` and `NONE` are outside of the slice, too, so one comparison is enough.
-    owned.get(SLOT.get())
 }
 
 /// Returns the calling thread's number, which no other living thread has. `None`: all are in use.
@@ -313,7 +332,7 @@ impl<const N: usize> BucketRing<N> {
     /// Only the thread that owns the ring may call it. A thread whose sum includes the addition
     /// also sees the caller's earlier writes.
     #[inline]
-    pub(super) fn add_exclusive(&self, tag: u64, count: u32) {
+    pub fn add_exclusive(&self, tag: u64, count: u32) {
         let cell = self.cell(tag);
         // Relaxed: no other thread adds. If another thread clears the cell between the load and the
         // store, it clears only the value that the store replaces.
@@ -529,21 +548,31 @@ mod striped_tests {
     use super::*;
 
     #[test]
-    fn striped_total_counts_concurrent_additions() {
-        let total = StripedTotal::new();
+    fn thread_part_is_owned_once_and_shared_without_number() {
+        let parts: PerThread<AtomicU64> = PerThread::new();
+        assert_eq!(parts.iter().count(), 0, "nothing is allocated before the first use");
         // More threads than numbers, and all run at the same time.
         let threads = slot_count() + 3;
         let barrier = Barrier::new(threads);
+        let add_one_exclusive = |number: &AtomicU64| {
+            number.store(number.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        };
         thread::scope(|scope| {
             for _ in 0..threads {
                 scope.spawn(|| {
                     thread_slot();
                     barrier.wait();
-                    (0..10_000).for_each(|_| total.add_one());
+                    for _ in 0..10_000 {
+                        match parts.own().map_or_else(|| parts.part(), ThreadPart::Owned) {
+                            ThreadPart::Owned(number) => add_one_exclusive(number),
+                            ThreadPart::Shared(number) => _ = number.fetch_add(1, Ordering::Relaxed),
+                        }
+                    }
                 });
             }
         });
-        assert_eq!(total.sum(), threads as u64 * 10_000);
+        let total: u64 = parts.iter().map(|number| number.load(Ordering::Relaxed)).sum();
+        assert_eq!(total, threads as u64 * 10_000);
     }
 
     #[test]
@@ -556,7 +585,7 @@ mod striped_tests {
                     // Four threads own a stripe, four share.
                     let slot = (thread < 4).then_some(thread);
                     for _ in 0..10_000 {
-                        striped.add_to(slot, 7, 1);
+                        striped.0.part_of(slot).add(Deref::deref, 7, 1);
                     }
                 });
             }
@@ -574,7 +603,6 @@ mod striped_models {
     use loom::thread;
 
     use super::*;
-    use crate::__internals::sync::{AtomicU64, Ordering};
     use loom::sync::Arc;
 
     /// One thread uses the shared ring, one owns a stripe.
@@ -587,7 +615,7 @@ mod striped_models {
             let add = |slot: Option<usize>| {
                 let striped = Arc::clone(&striped);
                 thread::spawn(move || {
-                    striped.0.add_to(slot, 7, 1);
+                    striped.0.0.part_of(slot).add(Deref::deref, 7, 1);
                     striped.1.fetch_add(1, Ordering::AcqRel) == 1
                 })
             };
@@ -616,7 +644,7 @@ mod striped_models {
                     }
                 });
                 striped.1.store(7, Ordering::Relaxed);
-                striped.0.add_to(slot, 7, 1);
+                striped.0.0.part_of(slot).add(Deref::deref, 7, 1);
                 reader.join().unwrap();
             });
         }
@@ -626,10 +654,10 @@ mod striped_models {
     fn loom_striped_bucket_replaced_keeps_concurrent_add() {
         loom::model(|| {
             let striped = Arc::new(StripedCounter::with_stripes(0));
-            striped.add_to(None, 3, 9);
+            striped.0.part_of(None).add(Deref::deref, 3, 9);
             let clone = Arc::clone(&striped);
-            let other = thread::spawn(move || clone.add_to(None, 19, 1));
-            striped.add_to(None, 19, 1);
+            let other = thread::spawn(move || clone.0.part_of(None).add(Deref::deref, 19, 1));
+            striped.0.part_of(None).add(Deref::deref, 19, 1);
             other.join().unwrap();
             assert_eq!(striped.sum(19), 2);
         });

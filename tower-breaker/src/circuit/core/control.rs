@@ -173,8 +173,8 @@ impl<S: Store> Core<S> {
             lasted: now.saturating_sub(locked.since),
             since_last_success: self.last_success_at(&locked, locked.machine.state(), now).map(elapsed),
             since_last_failure,
-            last_transition: locked.last_transition.clone(),
-            last_trip: locked.last_trip.clone(),
+            last_transition: locked.last_transition.as_deref().cloned(),
+            last_trip: locked.last_trip.as_deref().cloned(),
             last_failure: locked.last_failure.clone(),
         }
     }

@@ -124,7 +124,7 @@ use crate::telemetry::{Instruments, Observers, Transition, is_recording};
 ///
 /// | storage | memory | |
 /// |---|---|---|
-/// | `StaticStore` | 2.5 KB | faster; shares nothing with other circuits |
+/// | `StaticStore` | about 1.3 KB, and 256 bytes for each thread that uses it; see the crate's documentation | faster; shares nothing with other circuits |
 /// | `KeyedStore` | about 220 bytes | for keyed circuits, which share their configuration; allocates most of the rest when it is first needed |
 pub trait Store {
     /// The window of calls.

@@ -18,7 +18,7 @@ impl<S: Store> Core<S> {
             return (Saved { state: self.state_word().initial_state(), ..Saved::default() }, None);
         };
         let locked = lock(locked);
-        (locked.machine.save(now), locked.last_trip.as_ref().map(SnapshotTrip::of))
+        (locked.machine.save(now), locked.last_trip.as_deref().map(SnapshotTrip::of))
     }
 
     /// Restores the state of a snapshot; see [`Machine::restore`]. Returns `false`, and changes
@@ -45,7 +45,7 @@ impl<S: Store> Core<S> {
         let change = machine.restore(saved, now, limits);
         let pending = change.map(|change| self.apply(&mut locked, change, None, None, now));
         if let Some(trip) = last_trip {
-            locked.last_trip = Some(trip.transition(locked.name));
+            locked.last_trip = Some(Box::new(trip.transition(locked.name)));
         }
         (true, pending)
     }

@@ -77,9 +77,9 @@ impl<S: Store> Core<S> {
         let cleared = if reason == Reason::Reset { locked.clear_last_calls() } else { None };
         if to == CircuitState::Open {
             locked.jitter.advance();
-            locked.last_trip = Some(transition.clone());
+            locked.last_trip = Some(Box::new(transition.clone()));
         }
-        locked.last_transition = Some(transition.clone());
+        locked.last_transition = Some(Box::new(transition.clone()));
         let (wakers, observers) = (locked.wakers.drain(), Arc::clone(&locked.observers));
         let flags = self.hot_config().flags();
         PendingNotification { wakers, observers, flags, transition, _cleared: cleared }

@@ -16,12 +16,15 @@
 
 #[cfg(feature = "keyed")]
 mod packed;
+mod striped;
 
 #[cfg(feature = "keyed")]
 pub(crate) use packed::PackedCells;
+pub(crate) use striped::Part;
+pub(super) use striped::StripedWindow;
 
 use tower_fault_classify::__internals::sync::{AtomicU64, Mutex, Ordering, lock};
-use tower_fault_classify::__internals::{PaddedRing, StripedCounter, TAGS_PER_EPOCH, TimeBuckets};
+use tower_fault_classify::__internals::{TAGS_PER_EPOCH, TimeBuckets};
 
 use super::state_word::LAST_EPOCH;
 use crate::machine::{CountWindow, Counts, WindowShape};
@@ -107,7 +110,7 @@ pub trait Window: Sized {
     ///
     /// They are behind a lock, because only a lock gives all outcomes one order. `None`: this
     /// window is always a time window.
-    fn last(&self) -> Option<&Mutex<Option<LastCalls>>>;
+    fn last(&self) -> Option<&Mutex<Option<Box<LastCalls>>>>;
 
     /// Returns whether `span` is the span of a time window.
     #[inline]
@@ -262,7 +265,7 @@ pub trait Window: Sized {
                 last.ring.clear();
                 last
             }
-            other => other.insert(LastCalls::new(epoch, span.calls as usize)),
+            other => other.insert(Box::new(LastCalls::new(epoch, span.calls as usize))),
         };
         change(last);
         if last.ring.is_at_start() {
@@ -394,107 +397,6 @@ const fn compare(tag: u64, newest: u64) -> BucketOrder {
         BucketOrder::Reached
     } else {
         BucketOrder::Over
-    }
-}
-
-/// The window of a circuit that is not keyed.
-///
-/// It has a ring of successes for each thread, and one ring for each of the other counts.
-#[derive(Debug)]
-pub struct StripedWindow {
-    newest: NewestBucket,
-    successes: StripedCounter,
-    failures: PaddedRing,
-    slow: PaddedRing,
-    cancelled: PaddedRing,
-    upkeep: Mutex<()>,
-    last: Mutex<Option<LastCalls>>,
-}
-
-impl StripedWindow {
-    /// Creates an empty window that begins at the bucket `tag`.
-    pub(crate) fn new(successes: StripedCounter, tag: u64) -> Self {
-        Self {
-            newest: NewestBucket::new(tag),
-            successes,
-            failures: PaddedRing::default(),
-            slow: PaddedRing::default(),
-            cancelled: PaddedRing::default(),
-            upkeep: Mutex::new(()),
-            last: Mutex::new(None),
-        }
-    }
-}
-
-impl Window for StripedWindow {
-    const PARTS: u64 = 15;
-
-    #[inline]
-    fn add_success(&self, tag: u64) {
-        self.successes.add(tag, 1);
-    }
-
-    #[inline]
-    fn add_failure(&self, tag: u64) {
-        self.failures.add(tag, 1);
-    }
-
-    fn add_slow(&self, tag: u64) {
-        self.slow.add(tag, 1);
-    }
-
-    fn add_cancelled(&self, tag: u64) {
-        self.cancelled.add(tag, 1);
-    }
-
-    #[inline]
-    fn failures(&self, tag: u64) -> u64 {
-        self.failures.sum(tag)
-    }
-
-    fn slow(&self, tag: u64) -> u64 {
-        self.slow.sum(tag)
-    }
-
-    fn sums(&self, tag: u64) -> Counts {
-        // Each numerator is read before its denominator, and each call is written to the
-        // denominator first. The Release of `add_slow`, with the Acquire of `sum`, keeps this
-        // order. So a call that is recorded concurrently may be missing in a numerator, but it is
-        // never in a numerator without its denominator. The Release of `add_failure` likewise
-        // ensures that a sum with a failure contains the successes that happened before it.
-        let (slow, cancelled) = (self.slow.sum(tag), self.cancelled.sum(tag));
-        let failures = self.failures.sum(tag);
-        let calls = failures + self.successes.sum(tag);
-        Counts { calls, failures, slow, cancelled }
-    }
-
-    fn last_success_age(&self, tag: u64) -> Option<u32> {
-        self.successes.newest_age(tag)
-    }
-
-    fn last_failure_age(&self, tag: u64) -> Option<u32> {
-        self.failures.newest_age(tag)
-    }
-
-    #[inline]
-    fn newest(&self) -> &NewestBucket {
-        &self.newest
-    }
-
-    fn clear_expired(&self, keep: Option<u64>) {
-        self.successes.clear_expired(keep);
-        self.failures.clear_expired(keep);
-        self.slow.clear_expired(keep);
-        self.cancelled.clear_expired(keep);
-    }
-
-    fn upkeep(&self) -> &Mutex<()> {
-        &self.upkeep
-    }
-
-    #[inline]
-    fn last(&self) -> Option<&Mutex<Option<LastCalls>>> {
-        Some(&self.last)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tower_fault_classify::__internals::{Clock, StripedCounter};
+use tower_fault_classify::__internals::{Clock, PerThread};
 
 use proptest::prelude::*;
 
@@ -17,7 +17,7 @@ fn record(window: &StripedWindow, span: &WindowSpan, clock: Clock, epoch: u32, f
 }
 
 fn window() -> StripedWindow {
-    StripedWindow::new(StripedCounter::with_stripes(1), 0)
+    StripedWindow::new(PerThread::with_slots(1), 0)
 }
 
 const fn counts(calls: u64, failures: u64) -> Counts {

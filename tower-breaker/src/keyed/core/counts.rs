@@ -163,7 +163,7 @@ impl<K> Window for KeyedStore<K> {
     }
 
     #[inline]
-    fn last(&self) -> Option<&Mutex<Option<LastCalls>>> {
+    fn last(&self) -> Option<&Mutex<Option<Box<LastCalls>>>> {
         None
     }
 }
