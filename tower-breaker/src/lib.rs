@@ -372,7 +372,7 @@
 //! | admitted, closed | 2 loads in `poll_ready`, 2 in `call` | |
 //! | a success, no failure counted | 7 loads, 1 store in the thread's own cell | clock |
 //! | a success after failures | the same, and 1 compare-and-swap | clock |
-//! | a failure | 11 loads, 2 compare-and-swaps, 1 store of its time, and the 16 cells of the failures; all cells if the failures may reach the rate | clock |
+//! | a failure | 13 loads, 1 store in the thread's own cell, 1 compare-and-swap, 1 store of its time; all cells, but only at the next failure that can reach the failure rate | clock |
 //! | rejected | 4 loads, 1 store in the thread's own count | clock |
 //! | a success by a key | the map's read lock, a reference count up and down, 10 loads, 1 compare-and-swap | hash, clock |
 //! | half-open, in a slow start, a transition, the first outcome after a transition | a lock | clock |

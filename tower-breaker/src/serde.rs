@@ -192,7 +192,9 @@ mod tests {
     use super::breaker::AT_LEAST_ONE;
     use super::*;
     use crate::circuit::Circuit;
-    use crate::config::{DURATIONS, GROWTH, Mode, PROBES, SHARES, SLOW_START_SUCCESSES, WINDOW_CALLS};
+    use crate::config::{
+        CONSECUTIVE_FAILURES, DURATIONS, GROWTH, Mode, PROBES, SHARES, SLOW_START_SUCCESSES, WINDOW_CALLS,
+    };
 
     /// The names of all settings in files.
     fn fields() -> Vec<&'static str> {
@@ -298,12 +300,8 @@ mod tests {
     /// Values in JSON, which are also valid TOML, and how the error begins.
     const WRONG: [(&str, &str, &str); 47] = [
         ("name", "5", "`name` is 5; allowed is a string"),
-        (
-            "consecutive_failures",
-            "-1",
-            "`consecutive_failures` is -1; allowed is 0 to 4294967295, or \"none\"",
-        ),
-        ("consecutive_failures", "4294967296", "`consecutive_failures` is 4294967296; allowed is 0 to"),
+        ("consecutive_failures", "-1", "`consecutive_failures` is -1; allowed is 0 to 1000000, or \"none\""),
+        ("consecutive_failures", "1000001", "`consecutive_failures` is 1000001; allowed is 0 to"),
         (
             "consecutive_failures_span",
             "\"1us\"",
@@ -488,7 +486,7 @@ mod tests {
         /// Any valid configuration on the default clock.
         fn config()(
             name in proptest::option::of(".*"),
-            (consecutive_failures, failure_rate) in (any::<u32>(), proptest::option::of(SHARES)),
+            (consecutive_failures, failure_rate) in (CONSECUTIVE_FAILURES, proptest::option::of(SHARES)),
             failures_span in prop_oneof![Just(Duration::ZERO), duration()],
             (window, minimum_calls) in window(),
             slow in proptest::option::of((duration(), SHARES)),

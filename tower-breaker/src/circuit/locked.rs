@@ -40,10 +40,10 @@ pub struct Locked {
     pub(crate) rejections_before: u64,
     /// The number of rejections that it showed at the last transition.
     pub(crate) rejections_at_transition: u64,
-    // Boxes, because most circuits never have a transition.
-    pub(crate) last_transition: Option<Box<Transition>>,
+    // Allocated, because most circuits never have a transition. The two are often the same one.
+    pub(crate) last_transition: Option<Arc<Transition>>,
     /// The last transition that opened the circuit.
-    pub(crate) last_trip: Option<Box<Transition>>,
+    pub(crate) last_trip: Option<Arc<Transition>>,
     pub(crate) last_failure: Option<Arc<LastFailure>>,
     /// The time of the last success before the window began, or of the last successful probe.
     pub(crate) last_success: Option<u64>,

@@ -1,12 +1,12 @@
 //! The word that every call reads: the state, its epoch, and its payload.
 //!
 //! ```text
-//!  63           40 39     37   36         35          34          0
-//! ┌───────────────┬─────────┬────────────┬───────────┬──────────────┐
-//! │ epoch         │ closed  │ slow start │ cancelled │ failures     │
-//! │               │ open    │ milliseconds of the coordinator       │
-//! │               │ others  │ 0                                     │
-//! └───────────────┴─────────┴────────────┴───────────┴──────────────┘
+//!  63           40 39     37   36         35        34     20 19       0
+//! ┌───────────────┬─────────┬────────────┬───────────┬────────┬──────────┐
+//! │ epoch         │ closed  │ slow start │ cancelled │ number │ failures │
+//! │               │ open    │ milliseconds of the coordinator            │
+//! │               │ others  │ 0                                          │
+//! └───────────────┴─────────┴────────────┴───────────┴────────┴──────────┘
 //! ```
 //!
 //! The payload of an open circuit is the time before its deadline that belongs to its coordinator,
@@ -16,13 +16,16 @@
 //! see [`Core::open_for`](super::Core::open_for). The deadline of a circuit that is forced closed
 //! is in a third word, so that a call that has read an older state word never confuses the two.
 //!
-//! The bit "cancelled" is set while calls have been cancelled since the last completed call. The
-//! failures are those since the last success.
+//! - The bit "cancelled" is set while calls have been cancelled since the last completed call.
+//! - The failures are those since the last success. Their count saturates at 2²⁰ − 1, which is more
+//!   than the largest limit of consecutive failures.
+//! - The number is that of the last failure in this epoch. It wraps around. A success keeps it. It
+//!   shows whether a failure can open the circuit: see [`Due`](super::window::Due).
 //!
 //! A permit holds the state word of its admission, with an empty payload. For a fast success, one
-//! comparison of this word with the current state word usually suffices. If they are equal, the
-//! state has not changed, no failure and no cancelled call is counted, and the circuit is not in a
-//! slow start.
+//! comparison of this word with the current state word, without the number, usually suffices. If
+//! they are equal, the state has not changed, no failure and no cancelled call is counted, and the
+//! circuit is not in a slow start.
 //!
 //! A call that holds a slot of a slow start has a separate state in its permit, which is never the
 //! state of a circuit. So its outcome takes another path, which releases the slot.
@@ -30,7 +33,7 @@
 //! Epochs wrap around after 2²⁴ transitions of a circuit. An outcome is recorded in a wrong epoch
 //! only if exactly a multiple of 2²⁴ transitions happens during its call.
 
-use crate::machine::{CircuitState, State};
+use crate::machine::{CircuitState, State, TripLimits};
 
 const PAYLOAD_BITS: u32 = 37;
 const STATE_BITS: u32 = 3;
@@ -40,7 +43,13 @@ const STATE: u64 = (1 << STATE_BITS) - 1;
 const SLOW_START: u64 = 1 << (PAYLOAD_BITS - 1);
 /// Set while calls have been cancelled since the last completed call.
 const CANCELLED: u64 = SLOW_START >> 1;
-const FAILURES: u64 = CANCELLED - 1;
+const FAILURES_BITS: u32 = PAYLOAD_BITS - 2 - NUMBER_BITS;
+const FAILURES: u64 = (1 << FAILURES_BITS) - 1;
+const NUMBER: u64 = CANCELLED - 1 - FAILURES;
+/// The number of bits of a failure's number.
+pub(crate) const NUMBER_BITS: u32 = 15;
+/// The count reaches every limit.
+const _: () = assert!(TripLimits::MAX_CONSECUTIVE_FAILURES as u64 <= FAILURES);
 
 /// The largest epoch.
 pub(crate) const LAST_EPOCH: u32 = (1 << (64 - PAYLOAD_BITS - STATE_BITS)) - 1;
@@ -152,6 +161,19 @@ impl StateWord {
         Self(self.0 & !PAYLOAD)
     }
 
+    /// Returns whether this word is the `stamp` of a call, apart from the number of the last failure:
+    /// the epoch is the same, there was no failure and no cancelled call since the last success, and
+    /// no slow start is in progress.
+    #[inline]
+    pub(crate) const fn is_unchanged_since(self, stamp: Self) -> bool {
+        self.0 & !NUMBER == stamp.0
+    }
+
+    /// Returns the number of the last failure in this epoch. The word must be a closed one.
+    pub(crate) const fn number(self) -> u64 {
+        (self.0 & NUMBER) >> FAILURES_BITS
+    }
+
     /// Returns the failures since the last success. The word must be a closed one.
     pub(crate) const fn consecutive_failures(self) -> u64 {
         self.0 & FAILURES
@@ -182,10 +204,14 @@ impl StateWord {
         Self(self.0 & !SLOW_START)
     }
 
-    /// Returns the word after one more failure, without cancelled calls. The count saturates.
+    /// Returns the word after one more failure, without cancelled calls. The count saturates, and the
+    /// number wraps around.
+    #[inline]
     pub(crate) const fn with_failure(self) -> Self {
-        let Self(word) = self.with_answer();
-        if self.consecutive_failures() == FAILURES { Self(word) } else { Self(word + 1) }
+        let Self(word) = self;
+        let number = (word + (1 << FAILURES_BITS)) & NUMBER;
+        let failures = (word & FAILURES) + (word & FAILURES != FAILURES) as u64;
+        Self(word & !(CANCELLED | NUMBER | FAILURES) | number | failures)
     }
 
     /// Returns how many nanoseconds before the deadline belong to the coordinator, rounded down to
@@ -255,11 +281,30 @@ mod tests {
             let word = StateWord::of(State::Closed { slow_start }, 7);
             let failed = word.with_failure().with_failure();
             assert_eq!((failed.consecutive_failures(), failed.epoch(), failed.is_closed()), (2, 7, true));
-            assert_eq!((failed.with_success(), failed.stamp()), (word, StateWord::closed(7)));
-            assert_eq!(failed.without_slow_start().with_success(), StateWord::closed(7));
+            assert_eq!((failed.number(), failed.stamp()), (2, StateWord::closed(7)));
+            let success = failed.with_success();
+            assert_eq!((success.consecutive_failures(), success.number()), (0, 2));
+            assert_eq!(success.admits_all(), !slow_start);
+            assert_eq!(success.is_unchanged_since(StateWord::closed(7)), !slow_start);
+            assert!(failed.without_slow_start().with_success().is_unchanged_since(StateWord::closed(7)));
+            assert!(!success.is_unchanged_since(StateWord::closed(8)));
             let full = StateWord(word.word() | FAILURES);
-            assert_eq!((full.with_failure(), full.with_cancelled().with_failure()), (full, full));
-            assert!(!full.has_cancelled());
+            for full in [full, full.with_cancelled()] {
+                let failed = full.with_failure();
+                assert_eq!((failed.consecutive_failures(), failed.number()), (FAILURES, 1));
+                assert!(!failed.has_cancelled() && !failed.is_unchanged_since(StateWord::closed(7)));
+            }
+        }
+    }
+
+    #[test]
+    fn failure_number_wraps_and_keeps_the_rest() {
+        for slow_start in [false, true] {
+            let word = StateWord::of(State::Closed { slow_start }, LAST_EPOCH);
+            let last = StateWord(word.word() | NUMBER).with_failure();
+            assert_eq!((last.number(), last.consecutive_failures()), (0, 1));
+            assert_eq!((last.with_success(), last.has_cancelled()), (word, false));
+            assert_eq!(word.with_failure().number(), 1);
         }
     }
 
@@ -271,7 +316,7 @@ mod tests {
             let cancelled = failed.with_cancelled();
             assert!(cancelled.has_cancelled() && !word.has_cancelled());
             assert_eq!((cancelled.with_cancelled(), cancelled.consecutive_failures()), (cancelled, 1));
-            assert_eq!((cancelled.with_answer(), cancelled.with_success()), (failed, word));
+            assert_eq!((cancelled.with_answer(), cancelled.with_success()), (failed, failed.with_success()));
             assert_eq!(cancelled.with_failure(), failed.with_failure());
             assert_eq!((cancelled.stamp(), cancelled.admits_all()), (word.stamp(), !slow_start));
         }

@@ -307,6 +307,8 @@ impl StaticCore {
             self.window().newest().discard_before(span.buckets.tag(now, locked.epoch));
         }
         hot_config.write(clock, &Limits { span, trip: config.trip });
+        // After the limits are written: a failure that loads the discarded promise reads them.
+        self.window().discard_promise();
         if before != Some(config.window) {
             self.window().clear_count_window();
         }

@@ -22,6 +22,7 @@ pub(crate) const SHARES: RangeInclusive<f64> = 0.0..=1.0;
 
 /// The allowed numbers of calls in a count window.
 pub(crate) const WINDOW_CALLS: RangeInclusive<u32> = 1..=1_000_000;
+pub(crate) const CONSECUTIVE_FAILURES: RangeInclusive<u32> = 0..=TripLimits::MAX_CONSECUTIVE_FAILURES;
 
 /// The allowed numbers of concurrent probes.
 pub(crate) const PROBES: RangeInclusive<u32> = 1..=10_000;
@@ -139,7 +140,7 @@ impl BreakerConfigBuilder {
 
     /// Sets how many failures in a row open the circuit.
     ///
-    /// **Range**: any number; 0 turns the limit off. **Default**: 5.
+    /// **Range**: 0 to 1,000,000; 0 turns the limit off. **Default**: 5.
     ///
     /// A success between two failures restarts the count. The failures of retries do not count: see
     /// [`count_failed_retries`](Self::count_failed_retries).
@@ -546,7 +547,11 @@ impl BreakerConfigBuilder {
                 .map_err(|error| error.because("count_window", calls))?,
         };
         let trip = TripLimits {
-            consecutive_failures: self.consecutive_failures,
+            consecutive_failures: ConfigError::check(
+                "consecutive_failures",
+                self.consecutive_failures,
+                CONSECUTIVE_FAILURES,
+            )?,
             consecutive_failures_span: failures_span,
             failure_rate: self.failure_rate,
             slow,

@@ -17,9 +17,11 @@ mod getters;
 mod keyed;
 
 pub use builder::BreakerConfigBuilder;
-pub(crate) use builder::{DEFAULT_NAME, DURATIONS};
 #[cfg(feature = "serde")]
-pub(crate) use builder::{GROWTH, PROBES, RETRY_AFTER, SHARES, SLOW_START_SUCCESSES, WINDOW_CALLS};
+pub(crate) use builder::{
+    CONSECUTIVE_FAILURES, GROWTH, PROBES, RETRY_AFTER, SHARES, SLOW_START_SUCCESSES, WINDOW_CALLS,
+};
+pub(crate) use builder::{DEFAULT_NAME, DURATIONS};
 #[cfg(feature = "keyed")]
 pub(crate) use keyed::of_key;
 #[cfg(all(feature = "keyed", feature = "serde"))]
@@ -43,7 +45,7 @@ pub use crate::machine::CancelledPolicy;
 /// | setting | default | range | meaning |
 /// |---|---|---|---|
 /// | [`name`](BreakerConfigBuilder::name) | `"breaker"` | any text | the name in rejections, status, logs and metrics |
-/// | [`consecutive_failures`](BreakerConfigBuilder::consecutive_failures) | 5 | 0 (off) or more | failures in a row that open the circuit |
+/// | [`consecutive_failures`](BreakerConfigBuilder::consecutive_failures) | 5 | 0 (off) to 1,000,000 | failures in a row that open the circuit |
 /// | [`consecutive_failures_span`](BreakerConfigBuilder::consecutive_failures_span) | 1 s; zero if `consecutive_failures` is 1 | 1 ms to 365 days, or zero | time that the failures in a row must span |
 /// | [`failure_rate`](BreakerConfigBuilder::failure_rate) | 0.5 | 0 to 1, or `None` (off) | share of failed calls that opens the circuit |
 /// | [`slow_call_rate`](BreakerConfigBuilder::slow_call_rate) | off | threshold 1 ms to 365 days; rate 0 to 1 | share of slow calls that opens the circuit |

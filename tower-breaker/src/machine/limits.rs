@@ -97,6 +97,9 @@ impl fmt::Display for CancelledPolicy {
 }
 
 impl TripLimits {
+    /// The largest limit of consecutive failures. The state word of a circuit counts that far.
+    pub(crate) const MAX_CONSECUTIVE_FAILURES: u32 = 1_000_000;
+
     /// Returns whether the limits need the duration of a call.
     pub(crate) const fn needs_duration(&self) -> bool {
         self.slow.is_some() || matches!(self.cancelled, CancelledPolicy::FailureAfter(_))

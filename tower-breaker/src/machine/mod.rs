@@ -42,7 +42,9 @@ pub use limits::CancelledPolicy;
 pub(crate) use limits::{RecoveryLimits, SlowCallLimits, SlowStartKind, TripLimits, WindowShape};
 pub(crate) use open_duration::{OpenDuration, SavedStreak};
 pub(crate) use snapshot::Saved;
-pub(crate) use trip::{CancelledRun, Sample, may_reach_slow_rate, min_failures_for_rate, trip_reason};
+pub(crate) use trip::{
+    CancelledRun, Sample, failures_until_rate, may_reach_slow_rate, min_failures_for_rate, trip_reason,
+};
 
 pub use state::{CircuitState, Counts, HalfOpen, HealthReport, Reason};
 

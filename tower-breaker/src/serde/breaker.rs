@@ -9,8 +9,8 @@ use tower_fault_classify::__internals::settings::{
 };
 
 use crate::config::{
-    BreakerConfig, BreakerConfigBuilder, CancelledPolicy, DURATIONS, GROWTH, Mode, PROBES, RETRY_AFTER,
-    SHARES, SLOW_START_SUCCESSES, WINDOW_CALLS,
+    BreakerConfig, BreakerConfigBuilder, CONSECUTIVE_FAILURES, CancelledPolicy, DURATIONS, GROWTH, Mode,
+    PROBES, RETRY_AFTER, SHARES, SLOW_START_SUCCESSES, WINDOW_CALLS,
 };
 
 pub(super) const MODES: Choice<Mode> = Choice(&[
@@ -18,9 +18,6 @@ pub(super) const MODES: Choice<Mode> = Choice(&[
     (Mode::ObserveOnly.as_str(), Mode::ObserveOnly),
     (Mode::Disabled.as_str(), Mode::Disabled),
 ]);
-
-/// Any count; 0 is off.
-const COUNTS: RangeInclusive<u32> = 0..=u32::MAX;
 
 pub(super) const AT_LEAST_ONE: RangeInclusive<u32> = 1..=u32::MAX;
 
@@ -74,7 +71,7 @@ fn visit_trip_limits(to: &mut impl Visit<BreakerConfigBuilder>) {
     to.setting(
         "consecutive_failures",
         "opens after this number of failures without a success in between, if they span the next setting; 0 turns it off",
-        OrNone(Integer(COUNTS)),
+        OrNone(Integer(CONSECUTIVE_FAILURES)),
         |builder, failures| builder.consecutive_failures(failures.unwrap_or(0)),
     );
     to.setting(

@@ -7,21 +7,22 @@ use crate::circuit::state_word::StateWord;
 use crate::machine::Sample;
 
 impl<S: Store> Core<S> {
-    /// ② Counts a failure in the state word. Returns the run of failures, without the window.
-    /// `None`: the epoch is over.
+    /// ② Counts a failure in the state word. Returns the run of failures, without the window, and the
+    /// failure's number. `None`: the epoch is over.
     ///
     /// `span` is the time that a run must span, or 0.
     #[inline]
-    pub(super) fn count_failure(&self, stamp: StateWord, span: u64, now: u64) -> Option<Sample> {
+    pub(super) fn count_failure(&self, stamp: StateWord, span: u64, now: u64) -> Option<(Sample, u64)> {
         let before = self.update_state_word(stamp, |word| {
             if span > 0 && word.consecutive_failures() == 0 {
                 self.begin_run(now);
             }
             word.with_failure()
         })?;
-        let consecutive_failures = before.with_failure().consecutive_failures();
+        let counted = before.with_failure();
         let failing_for = if span > 0 { self.failing_for(now) } else { 0 };
-        Some(Sample { consecutive_failures, failing_for, window: None })
+        let consecutive_failures = counted.consecutive_failures();
+        Some((Sample { consecutive_failures, failing_for, window: None }, counted.number()))
     }
 
     /// Stores the time of the first failure of a run, before the failure is counted.

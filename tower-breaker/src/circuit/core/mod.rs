@@ -17,7 +17,8 @@
 //! | admitted, closed | 2 loads: state word, flags | the retry mark of the thread |
 //! | a success, no failure counted | 7 loads: state word, sequence number, 3 words, sequence number, newest bucket; 1 load and 1 store in the thread's own cell | the clock |
 //! | a success after failures or cancelled calls, or in a slow start by time | the same, and 1 compare-and-swap that resets them | the clock |
-//! | a failure | 12 loads: state word, sequence number, 6 words, sequence number, newest bucket, state word, events; 1 compare-and-swap in the window, 1 on the state word, 1 store of its time, 16 loads of the failures | the clock |
+//! | a failure | 13 loads: state word, sequence number, 6 words, sequence number, newest bucket, state word, promise, events; 1 load and 1 store in the thread's own cell, 1 compare-and-swap on the state word, 1 store of its time | the clock |
+//! | a failure that is not covered by the promise | the same; all limits; 16 loads for each thread with failures, and, if the failures can reach the rate, for each thread with successes; 1 compare-and-swap that stores the next promise | |
 //! | with `consecutive_failures_span` | 1 load more; 1 maximum (`fetch_max`) for the first failure after a success | |
 //! | a failure that is kept as the last one | those of a failure, and the lock | the texts of the failure |
 //! | rejected while open | 4 loads: state word, deadline, flags, events; 1 load and 1 store in the thread's own count | the clock |
@@ -29,7 +30,9 @@
 //!
 //! - ① It is recorded in the window.
 //! - ② It is counted in the state word, with an atomic exchange.
-//! - ③ The window is summed.
+//! - ③ The window is summed, unless an earlier sum has shown that this failure cannot open the
+//!   circuit. `window/due.rs` proves that no failure that must open the circuit is left out. A keyed
+//!   circuit always sums the failures.
 //!
 //! All exchanges of the state word have one order. A failure's exchange is `AcqRel`: it sees what
 //! was done before the earlier Release exchanges. The Relaxed exchange that ends a slow start keeps
@@ -343,7 +346,7 @@ impl<S: Store> Core<S> {
     /// Records a success that was not a probe.
     #[inline]
     fn record_success(&self, stamp: StateWord) {
-        if self.state_word() == stamp || self.reset_failures(stamp) {
+        if self.state_word().is_unchanged_since(stamp) || self.reset_failures(stamp) {
             let span = self.span();
             self.window().record_success(&span, || self.hot_config().now(), stamp.epoch());
         }

@@ -2,6 +2,7 @@
 
 mod cancelled;
 mod commands;
+mod due;
 mod failure_span;
 mod overrides;
 mod slow_start;

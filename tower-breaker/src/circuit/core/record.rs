@@ -15,12 +15,21 @@ use super::{Admission, CallDuration, Core, Store, nanos};
 use crate::circuit::hot_config::HotConfig;
 use crate::circuit::locked::Locked;
 use crate::circuit::state_word::StateWord;
-use crate::circuit::window::{Recorded, Window};
+use crate::circuit::window::{Due, Recorded, Window, WindowSpan};
 use crate::machine::{
-    Change, Machine, Moment, Outcome, Reason, Sample, State, Ticket, TripLimits, may_reach_slow_rate,
-    min_failures_for_rate, trip_reason,
+    Change, Machine, Moment, Outcome, Reason, Sample, State, Ticket, TripLimits, failures_until_rate,
+    may_reach_slow_rate, min_failures_for_rate, trip_reason,
 };
 use crate::telemetry::{LastFailure, is_recording};
+
+/// The decision on a failed or slow call.
+struct Evaluation {
+    /// Why the circuit opens. `None`: it does not open.
+    reason: Option<Reason>,
+    sample: Sample,
+    /// The failures in the window.
+    failed: u64,
+}
 
 impl<S: Store> Core<S> {
     /// Records the outcome of a call whose answer arrived earlier, `duration` after its start.
@@ -168,7 +177,11 @@ impl<S: Store> Core<S> {
             // ② This exchange also resets the failures.
             if self.reset_failures(stamp) {
                 let sample = Sample { consecutive_failures: 0, failing_for: 0, window: None };
-                self.trip_if_limit_reached(stamp, &limits.trip, sample, Some(seen), None, now);
+                let evaluation = self.evaluate(&limits.trip, sample, &mut Some(seen)); // ③
+                let Evaluation { reason, sample, .. } = evaluation;
+                if let Some(reason) = reason {
+                    self.trip(stamp.epoch(), reason, None, now, sample);
+                }
             }
         }
     }
@@ -185,17 +198,53 @@ impl<S: Store> Core<S> {
         let thresholds = self.store().read_config(HotConfig::trip_thresholds);
         let seen = self.window().record_failure(&thresholds.span, now, stamp.epoch(), false); // ①
         let counted = self.count_failure(stamp, thresholds.consecutive_failures_span, now); // ②
-        let Some(sample) = counted else { return };
+        let Some((sample, number)) = counted else { return };
         self.store_failure_time(stamp, now);
         // ③
-        if thresholds.may_open_after(&sample) || self.window().failures_in(seen) >= thresholds.failures {
-            let limits = self.limits();
-            // If the configured window has changed since `thresholds` was read, the new window
-            // starts empty, without this failure.
-            let seen = (limits.span == thresholds.span).then_some(seen);
-            self.trip_if_limit_reached(stamp, &limits.trip, sample, seen, Some(fault), now);
+        let may_open = thresholds.may_open_after(&sample)
+            || match (seen, self.window().due()) {
+                (Recorded::Bucket(tag), Some(due)) => !due.load().covers(tag, number),
+                _ => self.window().failures_in(seen) >= thresholds.failures,
+            };
+        if may_open {
+            self.evaluate_failure(stamp, &thresholds.span, sample, number, seen, fault, now);
         }
         self.emit_failure(stamp, fault, sample.consecutive_failures);
+    }
+
+    /// ③ Opens the circuit if the failure reaches a limit. Otherwise, stores how many more failures
+    /// the failure rate allows: see [`Due`](crate::circuit::window::Due).
+    ///
+    /// `failures` is the sample without the window. The failure was recorded in the place `seen` of
+    /// a window with this span.
+    #[inline(never)]
+    #[expect(clippy::too_many_arguments, reason = "the state of one call, with one caller in each case")]
+    fn evaluate_failure(
+        &self,
+        stamp: StateWord,
+        span: &WindowSpan,
+        failures: Sample,
+        number: u64,
+        seen: Recorded,
+        fault: &Fault,
+        now: u64,
+    ) {
+        // In this order: see `Due::load`.
+        let promise = self.window().due().map(|due| (due, due.load()));
+        let limits = self.limits();
+        // If the configured window has changed since the failure was recorded, the new window starts
+        // empty, without this failure.
+        let mut seen = (limits.span == *span).then_some(seen);
+        let Evaluation { reason, sample, failed } = self.evaluate(&limits.trip, failures, &mut seen);
+        if let Some(reason) = reason {
+            return self.trip(stamp.epoch(), reason, Some(fault), now, sample);
+        }
+        let (Some((due, promise)), Some(Recorded::Bucket(tag))) = (promise, seen) else { return };
+        if limits.trip.slow.is_none() && self.window().newest().other_than(tag).is_none() {
+            // Without a sum, there are at least as many calls as failures.
+            let (failed, calls) = sample.window.map_or((failed, failed), |sum| (sum.failures, sum.calls));
+            due.replace(promise, tag, number, failures_until_rate(&limits.trip, failed, calls, Due::MOST));
+        }
     }
 
     #[inline(never)]
@@ -207,38 +256,31 @@ impl<S: Store> Core<S> {
         self.emit_slow(stamp, slow);
         let seen = self.window().record_failure(&limits.span, now, stamp.epoch(), slow); // ①
         let counted = self.count_failure(stamp, limits.trip.consecutive_failures_span, now); // ②
-        if let Some(sample) = counted {
+        if let Some((sample, number)) = counted {
             self.store_failure_time(stamp, now);
-            self.trip_if_limit_reached(stamp, &limits.trip, sample, Some(seen), Some(fault), now);
+            self.evaluate_failure(stamp, &limits.span, sample, number, seen, fault, now); // ③
             self.emit_failure(stamp, fault, sample.consecutive_failures);
         }
     }
 
-    /// ③ Opens the circuit if a limit is reached.
+    /// Decides whether the circuit opens after a failed or slow call.
     ///
     /// `failures` is the sample without the window. `seen` is the place in which the call was
-    /// recorded. `None`: the window has been replaced.
-    #[inline(never)]
-    fn trip_if_limit_reached(
-        &self,
-        stamp: StateWord,
-        trip: &TripLimits,
-        failures: Sample,
-        mut seen: Option<Recorded>,
-        fault: Option<&Fault>,
-        now: u64,
-    ) {
-        let may_reach = |seen: &Recorded| {
-            self.window().failures_in(*seen) >= min_failures_for_rate(trip)
-                || (trip.slow.is_some() && may_reach_slow_rate(trip, self.window().slow_in(*seen)))
-        };
+    /// recorded, and changes to the last bucket of the sum. `None`: the window has been replaced.
+    fn evaluate(&self, trip: &TripLimits, failures: Sample, seen: &mut Option<Recorded>) -> Evaluation {
+        let window = self.window();
         loop {
-            let window = seen.filter(may_reach).map(|seen| self.window().counts(seen));
-            let sample = Sample { window, ..failures };
-            let Some(reason) = trip_reason(trip, &sample) else { return };
-            match window.and(seen).and_then(|seen| self.newer_bucket(seen)) {
-                None => return self.trip(stamp.epoch(), reason, fault, now, sample),
-                later => seen = later,
+            let failed = seen.map_or(0, |seen| window.failures_in(seen));
+            let may_reach = |seen: &Recorded| {
+                failed >= min_failures_for_rate(trip)
+                    || (trip.slow.is_some() && may_reach_slow_rate(trip, window.slow_in(*seen)))
+            };
+            let counts = seen.filter(may_reach).map(|seen| window.counts(seen));
+            let sample = Sample { window: counts, ..failures };
+            let reason = trip_reason(trip, &sample);
+            match reason.and(counts).and(*seen).and_then(|seen| self.newer_bucket(seen)) {
+                None => return Evaluation { reason, sample, failed },
+                later => *seen = later,
             }
         }
     }

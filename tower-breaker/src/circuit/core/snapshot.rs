@@ -1,5 +1,7 @@
 //! Snapshots of a circuit, and their restore.
 
+use std::sync::Arc;
+
 use tower_fault_classify::__internals::sync::lock;
 
 use super::{Core, PendingNotification, Store};
@@ -45,7 +47,7 @@ impl<S: Store> Core<S> {
         let change = machine.restore(saved, now, limits);
         let pending = change.map(|change| self.apply(&mut locked, change, None, None, now));
         if let Some(trip) = last_trip {
-            locked.last_trip = Some(Box::new(trip.transition(locked.name)));
+            locked.last_trip = Some(Arc::new(trip.transition(locked.name)));
         }
         (true, pending)
     }

@@ -75,11 +75,12 @@ impl<S: Store> Core<S> {
         locked.since = now;
         locked.rejections_at_transition = self.store.rejections();
         let cleared = if reason == Reason::Reset { locked.clear_last_calls() } else { None };
+        let last = Arc::new(transition.clone());
         if to == CircuitState::Open {
             locked.jitter.advance();
-            locked.last_trip = Some(Box::new(transition.clone()));
+            locked.last_trip = Some(Arc::clone(&last));
         }
-        locked.last_transition = Some(Box::new(transition.clone()));
+        locked.last_transition = Some(last);
         let (wakers, observers) = (locked.wakers.drain(), Arc::clone(&locked.observers));
         let flags = self.hot_config().flags();
         PendingNotification { wakers, observers, flags, transition, _cleared: cleared }

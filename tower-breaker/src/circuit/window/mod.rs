@@ -14,10 +14,12 @@
 //! [`NewestBucket`] begins the eras. It also ensures that no call is counted in an old bucket when
 //! a clock runs back.
 
+mod due;
 #[cfg(feature = "keyed")]
 mod packed;
 mod striped;
 
+pub(crate) use due::Due;
 #[cfg(feature = "keyed")]
 pub(crate) use packed::PackedCells;
 pub(crate) use striped::Part;
@@ -101,8 +103,11 @@ pub trait Window: Sized {
     /// Returns the newest bucket.
     fn newest(&self) -> &NewestBucket;
     /// Clears the cells that are not in the window that ends with the bucket `keep`. `None`: clears
-    /// all cells.
+    /// all cells. Discards the promise of [`due`](Self::due).
     fn clear_expired(&self, keep: Option<u64>);
+    /// Returns the number of the next failure that may open the circuit. `None`: the window is summed
+    /// at every failure.
+    fn due(&self) -> Option<&Due>;
     /// Returns the lock that is held while cells are cleared.
     fn upkeep(&self) -> &Mutex<()>;
 

@@ -10,7 +10,7 @@ use std::sync::OnceLock;
 use tower_fault_classify::__internals::sync::{AtomicU64, Mutex, Ordering};
 use tower_fault_classify::__internals::{BucketRing, PaddedRing, PerThread, ThreadPart};
 
-use super::{LastCalls, NewestBucket, Window};
+use super::{Due, LastCalls, NewestBucket, Window};
 use crate::machine::Counts;
 
 /// The window of a circuit that is not keyed.
@@ -20,6 +20,7 @@ use crate::machine::Counts;
 #[derive(Debug)]
 pub struct StripedWindow {
     newest: NewestBucket,
+    due: Due,
     parts: PerThread<Part>,
     slow: LazyRing,
     cancelled: LazyRing,
@@ -61,7 +62,10 @@ impl LazyRing {
     /// Returns the ring, which is allocated if necessary.
     #[inline]
     fn get(&self) -> &PaddedRing {
-        self.0.get().map_or_else(|| self.allocate(), |ring| ring)
+        match self.0.get() {
+            Some(ring) => ring,
+            None => self.allocate(),
+        }
     }
 
     #[cold]
@@ -90,12 +94,18 @@ impl StripedWindow {
     pub(crate) fn new(parts: PerThread<Part>, tag: u64) -> Self {
         Self {
             newest: NewestBucket::new(tag),
+            due: Due::default(),
             parts,
             slow: LazyRing::default(),
             cancelled: LazyRing::default(),
             upkeep: Mutex::new(()),
             last: Mutex::new(None),
         }
+    }
+
+    /// Discards the promise that the next failures cannot open the circuit.
+    pub(crate) fn discard_promise(&self) {
+        self.due.discard();
     }
 
     /// Counts a rejected call.
@@ -191,7 +201,13 @@ impl Window for StripedWindow {
         &self.newest
     }
 
+    #[inline]
+    fn due(&self) -> Option<&Due> {
+        Some(&self.due)
+    }
+
     fn clear_expired(&self, keep: Option<u64>) {
+        self.due.discard();
         for part in self.parts.iter() {
             part.successes.clear_expired(keep);
             part.failures.clear_expired(keep);

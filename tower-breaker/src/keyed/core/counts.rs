@@ -10,7 +10,7 @@ use tower_fault_classify::__internals::BucketRing;
 use tower_fault_classify::__internals::sync::{Mutex, Ordering, fence, lock};
 
 use super::{Common, KeyedStore};
-use crate::circuit::{LastCalls, NewestBucket, PackedCells, Window};
+use crate::circuit::{Due, LastCalls, NewestBucket, PackedCells, Window};
 use crate::machine::Counts;
 
 /// The counts outside of the circuit's own cells.
@@ -163,6 +163,10 @@ impl<K> Window for KeyedStore<K> {
     }
 
     #[inline]
+    fn due(&self) -> Option<&Due> {
+        None
+    }
+
     fn last(&self) -> Option<&Mutex<Option<Box<LastCalls>>>> {
         None
     }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::machine::trip::reaches;
 
@@ -165,4 +167,27 @@ fn counts_return_failure_rate_and_slow_rate() {
     assert_eq!(rates(Counts { calls: 8, failures: 2, slow: 6, cancelled: 3 }), [0.25, 0.75]);
     assert_eq!(rates(Counts { calls: 3, failures: 3, slow: 0, cancelled: 0 }), [1.0, 0.0]);
     assert_eq!(rates(Counts { cancelled: 3, ..Counts::default() }), [0.0, 0.0], "no calls");
+}
+
+proptest! {
+    /// Compares the search with every number of failures in turn, with or without more successes.
+    #[test]
+    fn failures_until_rate_is_first_number_that_can_trip(
+        percent in proptest::option::of(0_u32..=100),
+        minimum_calls in 1_u32..300,
+        failures in 0_u64..200,
+        successes in 0_u64..200,
+        most in 1_u64..300,
+    ) {
+        let failure_rate = percent.map(|percent| f64::from(percent) / 100.0);
+        let limits = TripLimits { consecutive_failures: 0, failure_rate, minimum_calls, ..TRIP };
+        let trips = |more: u64| {
+            let failures = failures + more;
+            // So many successes that the minimum is reached, if that is necessary.
+            let calls = (failures + successes).max(minimum_calls.into());
+            rate(&limits, failures, calls).is_some()
+        };
+        let expected = (1..most).find(|more| trips(*more)).unwrap_or(most);
+        prop_assert_eq!(failures_until_rate(&limits, failures, failures + successes, most), expected);
+    }
 }

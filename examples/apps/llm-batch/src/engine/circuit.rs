@@ -25,12 +25,13 @@ pub struct JobCircuit {
 }
 
 impl JobCircuit {
-    /// Creates a closed circuit. With a threshold of 0 it never opens.
+    /// Creates a closed circuit. With a threshold of 0 it never opens. A threshold above 1,000,000
+    /// has the effect of 1,000,000.
     #[expect(clippy::missing_panics_doc, reason = "every threshold is allowed")]
     pub fn new(threshold: u32) -> Self {
         let config = BreakerConfig::single_flight()
             .name("job")
-            .consecutive_failures(threshold)
+            .consecutive_failures(threshold.min(1_000_000))
             // A dropped call says nothing about the key or the requests.
             .cancelled(CancelledPolicy::Ignore)
             .build()

@@ -139,7 +139,7 @@ fn loom_failure_of_former_owner_delays_next_circuit_by_one_span() {
             let (clock, time) = Clock::manual();
             time.set(after);
             core.adopt(&BreakerConfig { clock: Some(clock), ..with_span(2, SECOND) });
-            let failing_for = || count(&core, core.state_word().stamp()).unwrap().failing_for;
+            let failing_for = || count(&core, core.state_word().stamp()).unwrap().0.failing_for;
             assert_eq!(failing_for(), 0);
             time.advance(Duration::from_nanos(SECOND - 1));
             assert!(failing_for() < SECOND);
