@@ -46,18 +46,23 @@ fn loom_promises_of_concurrent_failures_allow_next_to_open() {
     });
 }
 
+/// Runs a model in which the main thread is preempted once, so that another thread reconfigures the
+/// circuit meanwhile. A configuration is many words, so more preemptions would take minutes.
+fn model_with_reconfigure(run: impl Fn() + Send + Sync + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(1);
+    builder.max_branches = 4_000;
+    builder.check(run);
+}
+
 #[test]
 fn loom_promise_does_not_outlast_its_limits() {
-    let mut builder = loom::model::Builder::new();
-    // A configuration is many words, so more preemptions would take minutes.
-    builder.preemption_bound = Some(2);
-    builder.max_branches = 4_000;
-    builder.check(|| {
+    model_with_reconfigure(|| {
         let (core, _time) = promised(20, 1);
         let admissions = [core.admit().unwrap(), core.admit().unwrap()];
         let other = Arc::clone(&core);
-        let thread = thread::spawn(move || other.record(admissions[1], &FAILURE));
-        core.reconfigure(&config(4));
+        let thread = thread::spawn(move || other.reconfigure(&config(4)));
+        core.record(admissions[1], &FAILURE);
         thread.join().unwrap();
         assert_eq!(consistent_state(&core), CircuitState::Closed);
         core.record(admissions[0], &FAILURE);
@@ -67,17 +72,14 @@ fn loom_promise_does_not_outlast_its_limits() {
 
 #[test]
 fn loom_evaluation_during_reconfigure_makes_no_promise() {
-    let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = Some(2);
-    builder.max_branches = 4_000;
-    builder.check(|| {
+    model_with_reconfigure(|| {
         // There is no promise yet, so that the failure evaluates the limits.
         let (core, _time) = core_with(&config(20));
         (0..2).for_each(|_| core.record(core.admit().unwrap(), &Verdict::Success));
         let admissions = [core.admit().unwrap(), core.admit().unwrap()];
         let other = Arc::clone(&core);
-        let thread = thread::spawn(move || other.record(admissions[1], &FAILURE));
-        core.reconfigure(&config(4));
+        let thread = thread::spawn(move || other.reconfigure(&config(4)));
+        core.record(admissions[1], &FAILURE);
         thread.join().unwrap();
         assert_eq!(consistent_state(&core), CircuitState::Closed);
         core.record(admissions[0], &FAILURE);
