@@ -259,8 +259,8 @@
 //! | [`call_blocking`](Circuit::call_blocking) | a closure, on this thread |
 //! | [`protect`](Circuit::protect) | nothing: it returns a function that guards an async function |
 //!
-//! These methods change how outcomes are classified. They return a [`Guard`](call::Guard), which has
-//! the methods above:
+//! These methods change how outcomes are classified. They return a [`Guard`](call::Guard), which
+//! has the methods above:
 //!
 //! | method | use |
 //! |---|---|
@@ -400,8 +400,8 @@
 //! | each thread with a failed call | 128 | 256 for two threads | 8,192 for 64 threads |
 //!
 //! At most `2 × cores + 4` threads at a time have counts of their own. The other threads share one
-//! more set of counts. The first slow and the first cancelled call add 128 bytes each. A transition,
-//! an observer, a count window and a waiting task add what they store.
+//! more set of counts. The first slow and the first cancelled call add 128 bytes each. A
+//! transition, an observer, a count window and a waiting task add what they store.
 //!
 //! # Named types
 //!

@@ -161,9 +161,9 @@ impl StateWord {
         Self(self.0 & !PAYLOAD)
     }
 
-    /// Returns whether this word is the `stamp` of a call, apart from the number of the last failure:
-    /// the epoch is the same, there was no failure and no cancelled call since the last success, and
-    /// no slow start is in progress.
+    /// Returns whether this word is the `stamp` of a call, apart from the number of the last
+    /// failure: the epoch is the same, there was no failure and no cancelled call since the last
+    /// success, and no slow start is in progress.
     #[inline]
     pub(crate) const fn is_unchanged_since(self, stamp: Self) -> bool {
         self.0 & !NUMBER == stamp.0
@@ -204,8 +204,8 @@ impl StateWord {
         Self(self.0 & !SLOW_START)
     }
 
-    /// Returns the word after one more failure, without cancelled calls. The count saturates, and the
-    /// number wraps around.
+    /// Returns the word after one more failure, without cancelled calls. The count saturates, and
+    /// the number wraps around.
     #[inline]
     pub(crate) const fn with_failure(self) -> Self {
         let Self(word) = self;

@@ -28,15 +28,15 @@ pub(crate) fn min_failures_for_rate(limits: &TripLimits) -> u64 {
     (first..=first + 3).find(|&failures| reaches(failures, minimum, rate)).unwrap_or(u64::MAX)
 }
 
-/// Returns after how many more failures at the earliest the failure rate can be reached: at least 1,
-/// and at most `most`.
+/// Returns after how many more failures at the earliest the failure rate can be reached: at least
+/// 1, and at most `most`.
 ///
 /// `failures` of the `calls` in the window have failed. Both stay in the window.
 pub(crate) fn failures_until_rate(limits: &TripLimits, failures: u64, calls: u64, most: u64) -> u64 {
     let (Some(rate), minimum) = (limits.failure_rate, u64::from(limits.minimum_calls)) else { return most };
     let reached = |more: u64| reaches(failures + more, (calls + more).max(minimum), rate);
-    // Each more failure raises the share, or keeps it at 1. So the first one that reaches the rate is
-    // between the two bounds.
+    // Each more failure raises the share, or keeps it at 1. So the first one that reaches the rate
+    // is between the two bounds.
     let (mut first, mut last) = (1, most);
     while first < last {
         let middle = u64::midpoint(first, last);

@@ -7,8 +7,8 @@ use crate::circuit::state_word::StateWord;
 use crate::machine::Sample;
 
 impl<S: Store> Core<S> {
-    /// ② Counts a failure in the state word. Returns the run of failures, without the window, and the
-    /// failure's number. `None`: the epoch is over.
+    /// ② Counts a failure in the state word. Returns the run of failures, without the window, and
+    /// the failure's number. `None`: the epoch is over.
     ///
     /// `span` is the time that a run must span, or 0.
     #[inline]

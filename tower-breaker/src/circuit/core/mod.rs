@@ -31,8 +31,8 @@
 //! - ① It is recorded in the window.
 //! - ② It is counted in the state word, with an atomic exchange.
 //! - ③ The window is summed, unless an earlier sum has shown that this failure cannot open the
-//!   circuit. `window/due.rs` proves that no failure that must open the circuit is left out. A keyed
-//!   circuit always sums the failures.
+//!   circuit. `window/due.rs` proves that no failure that must open the circuit is left out. A
+//!   keyed circuit always sums the failures.
 //!
 //! All exchanges of the state word have one order. A failure's exchange is `AcqRel`: it sees what
 //! was done before the earlier Release exchanges. The Relaxed exchange that ends a slow start keeps

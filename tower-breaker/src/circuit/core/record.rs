@@ -232,8 +232,8 @@ impl<S: Store> Core<S> {
         // In this order: see `Due::load`.
         let promise = self.window().due().map(|due| (due, due.load()));
         let limits = self.limits();
-        // If the configured window has changed since the failure was recorded, the new window starts
-        // empty, without this failure.
+        // If the configured window has changed since the failure was recorded, the new window
+        // starts empty, without this failure.
         let mut seen = (limits.span == *span).then_some(seen);
         let Evaluation { reason, sample, failed } = self.evaluate(&limits.trip, failures, &mut seen);
         if let Some(reason) = reason {

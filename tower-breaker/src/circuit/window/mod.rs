@@ -105,8 +105,8 @@ pub trait Window: Sized {
     /// Clears the cells that are not in the window that ends with the bucket `keep`. `None`: clears
     /// all cells. Discards the promise of [`due`](Self::due).
     fn clear_expired(&self, keep: Option<u64>);
-    /// Returns the number of the next failure that may open the circuit. `None`: the window is summed
-    /// at every failure.
+    /// Returns the number of the next failure that may open the circuit. `None`: the window is
+    /// summed at every failure.
     fn due(&self) -> Option<&Due>;
     /// Returns the lock that is held while cells are cleared.
     fn upkeep(&self) -> &Mutex<()>;

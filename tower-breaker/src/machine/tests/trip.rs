@@ -183,7 +183,7 @@ proptest! {
         let limits = TripLimits { consecutive_failures: 0, failure_rate, minimum_calls, ..TRIP };
         let trips = |more: u64| {
             let failures = failures + more;
-            // So many successes that the minimum is reached, if that is necessary.
+            // With the successes that the minimum needs.
             let calls = (failures + successes).max(minimum_calls.into());
             rate(&limits, failures, calls).is_some()
         };
