@@ -1,43 +1,54 @@
-//! Runs one path a given number of times, so that callgrind can count its instructions.
-//! `.ci/instructions` compares the counts with the recorded ones.
+//! The calls of the breaker that `.ci/instructions` counts.
 
-use std::env::args;
-use std::hint::black_box;
+use std::time::Duration;
 
-use tower::Layer;
-use tower_breaker::keyed::{KeyedBreakerLayer, KeyedConfig, KeyedConfigBuilder};
-use tower_breaker::{BreakerConfig, BreakerLayer, Clock};
+use tower::{Layer, Service};
+use tower_breaker::keyed::{KeyedBreakerLayer, KeyedConfig};
+use tower_breaker::{Breaker, BreakerConfig, BreakerConfigBuilder, BreakerLayer, Clock};
 
 mod bare;
+mod counted;
 
 use bare::{Bare, call};
+use counted::Rows;
 
 fn main() {
-    let (Some(path), Some(calls)) = (args().nth(1), args().nth(2)) else { return };
-    // `cargo test` and `cargo bench` pass other arguments.
-    let Ok(calls) = calls.parse::<u32>() else { return };
-    let default = || BreakerConfig::builder().clock(Clock::manual().0);
-    let layer = |config: tower_breaker::BreakerConfigBuilder| {
-        BreakerLayer::new(config.build().expect("valid configuration")).layer(Bare)
-    };
-    let mut service = match &*path {
-        "failure" => layer(default().consecutive_failures(0).minimum_calls(u32::MAX)),
-        _ => layer(default()),
-    };
-    while path == "rejected" && service.circuit().status().retry_after.is_none() {
-        call(&mut service, true);
+    let rows = Rows::from_arguments();
+    let succeeds = |_| false;
+    rows.add("bare", || Bare, succeeds);
+    rows.add("success", || breaker(default()), succeeds);
+    rows.add_cloned("clone", || breaker(default()), succeeds);
+    rows.add("failure", || breaker(default().consecutive_failures(0).minimum_calls(u32::MAX)), |_| true);
+    rows.add("every-fourth-fails", || breaker(default()), |call| call % 4 == 0);
+    rows.add("rejected", open_breaker, succeeds);
+    rows.add("count-window", || breaker(default().count_window(100)), succeeds);
+    rows.add("slow-calls", || breaker(default().slow_call_rate(Duration::from_secs(1), 0.5)), succeeds);
+    rows.add("keyed", || keyed_breaker(1), |_| 0);
+    rows.add("keyed-1000", || keyed_breaker(1_000), |call| u64::from(call % 1_000));
+}
+
+/// The default configuration, with a clock that runs under valgrind.
+fn default() -> BreakerConfigBuilder {
+    BreakerConfig::builder().clock(Clock::manual().0)
+}
+
+fn breaker(config: BreakerConfigBuilder) -> Breaker<Bare> {
+    BreakerLayer::new(config.build().expect("the configuration is valid")).layer(Bare)
+}
+
+fn open_breaker() -> Breaker<Bare> {
+    let service = breaker(default());
+    service.circuit().trip().expect("the circuit is not forced");
+    service
+}
+
+/// Returns a breaker with a circuit for each of `keys` keys.
+fn keyed_breaker(keys: u64) -> impl Service<u64> + Clone + Send {
+    let each = default().build().expect("the configuration is valid");
+    let config = KeyedConfig::builder(each).build().expect("the configuration is valid");
+    let mut service = KeyedBreakerLayer::<_, _>::new(config, |key: &u64| *key).layer(Bare);
+    for key in 0..keys {
+        call(&mut service, key);
     }
-    let config = default().build().map(KeyedConfig::builder).and_then(KeyedConfigBuilder::build);
-    let mut keyed =
-        KeyedBreakerLayer::new(config.expect("valid configuration"), |key: &u64| *key).layer(Bare);
-    let mut bare = Bare;
-    for _ in 0..calls {
-        black_box(match &*path {
-            "bare" => call(&mut bare, false),
-            "failure" => call(&mut service, true),
-            "keyed" => call(&mut keyed, 7_u64),
-            "clone" => call(&mut service.clone(), false),
-            _ => call(&mut service, false),
-        });
-    }
+    service
 }

@@ -1,5 +1,6 @@
 //! A service that does nothing, and a function that calls a service.
 
+use std::cell::Cell;
 use std::future::Future;
 use std::hint::black_box;
 use std::io;
@@ -38,6 +39,40 @@ impl<Req: Fails> Service<Req> for Bare {
 
     fn call(&mut self, request: Req) -> Self::Future {
         Answer { fails: black_box(request.fails()) }
+    }
+}
+
+/// A service whose calls fail twice and then succeed once.
+#[allow(dead_code, reason = "used only by programs with retries")]
+#[derive(Clone)]
+pub(crate) struct FailsTwice;
+
+#[allow(dead_code, reason = "used only by programs with retries")]
+impl FailsTwice {
+    /// Returns whether the next call of this thread fails.
+    pub(crate) fn next_fails() -> bool {
+        thread_local! {
+            /// The number of calls since the last success. A count in the service would be cloned
+            /// with it.
+            static FAILURES: Cell<u32> = const { Cell::new(0) };
+        }
+        let failures = FAILURES.get();
+        FAILURES.set((failures + 1) % 3);
+        failures < 2
+    }
+}
+
+impl<Req> Service<Req> for FailsTwice {
+    type Response = u32;
+    type Error = io::Error;
+    type Future = Answer;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), io::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Req) -> Answer {
+        Answer { fails: black_box(Self::next_fails()) }
     }
 }
 
