@@ -76,13 +76,14 @@ impl AttemptState {
     }
 
     /// Records that the first attempt was a success.
-    #[inline]
+    #[expect(clippy::inline_always, reason = "a call without a budget then makes no function call")]
+    #[inline(always)]
     pub(crate) fn record_first_success(&self) {
         self.reporter.attempt();
         self.call.record_first_success();
     }
 
-    /// Records the verdict on an attempt. Returns its fault, and the delay before the next attempt.
+    /// Records the verdict on an attempt. Returns the delay before the next attempt.
     ///
     /// `blocked` returns why a retry that the policy allows cannot be made. It is called before the
     /// withdrawal from the budget.
@@ -94,7 +95,7 @@ impl AttemptState {
         &mut self,
         verdict: &Verdict,
         blocked: impl FnOnce() -> Option<GiveUp>,
-    ) -> Result<(Fault, Duration), Option<GiveUp>> {
+    ) -> Result<Duration, Option<GiveUp>> {
         self.reporter.attempt();
         let clock = self.clock;
         let now = |reading| match reading {
@@ -102,17 +103,17 @@ impl AttemptState {
             Reading::UpperBound => clock.upper_bound(),
         };
         let decision = self.call.record_unless(verdict, now, blocked);
-        let Verdict::Fault(fault) = *verdict else {
+        let Verdict::Fault(fault) = verdict else {
             self.last_sent = None;
             return Err(None);
         };
-        if !is_rejection(&fault) {
-            self.last_sent = Some(fault);
+        if !is_rejection(fault) {
+            self.last_sent = Some(*fault);
         }
         match decision {
-            Decision::Retry { delay } => Ok((fault, delay)),
+            Decision::Retry { delay } => Ok(delay),
             Decision::GiveUp(reason) => {
-                self.reporter.give_up(reason, &fault, self.call.attempts());
+                self.reporter.give_up(reason, fault, self.call.attempts());
                 Err(Some(reason))
             }
             Decision::Done => Err(None),
@@ -133,7 +134,7 @@ impl AttemptState {
         mut result: Result<Res, Err>,
         verdict: &Verdict,
         blocked: impl FnOnce() -> Option<GiveUp>,
-    ) -> Result<(Fault, Duration), Result<Res, Err>>
+    ) -> Result<Duration, Result<Res, Err>>
     where
         C: Classify<Res, Err>,
     {
@@ -143,11 +144,13 @@ impl AttemptState {
             None => false,
         };
         match after {
-            Ok((fault, delay)) => {
-                if !kept {
-                    *last = Some(LastOutcome { result, fault });
+            Ok(delay) => {
+                if let Some(fault) = verdict.fault()
+                    && !kept
+                {
+                    *last = Some(LastOutcome { result, fault: *fault });
                 }
-                Ok((fault, delay))
+                Ok(delay)
             }
             Err(ended) => {
                 if let Some(last) = last.take_if(|_| kept) {
@@ -160,18 +163,23 @@ impl AttemptState {
     }
 
     /// Reports the scheduled retry, before its delay begins.
-    pub(crate) fn report_retry(&self, fault: &Fault, delay: Duration) {
+    #[inline]
+    pub(crate) fn report_retry(&self, verdict: &Verdict, delay: Duration) {
         let observer = self.call.cold().and_then(|cold| cold.observer.as_ref());
-        if ENABLED || observer.is_some() {
+        if let Some(fault) = verdict.fault()
+            && (ENABLED || observer.is_some())
+        {
             let (attempt, elapsed) = (self.retries(), self.elapsed());
             self.reporter.retry(&RetryEvent { attempt, fault: *fault, delay, elapsed }, observer);
         }
     }
 
     /// Records that the request of the scheduled retry cannot be created. Returns the reason.
-    pub(crate) fn cancel_retry(&mut self, fault: &Fault) -> GiveUp {
+    pub(crate) fn cancel_retry(&mut self, verdict: &Verdict) -> GiveUp {
         self.call.cancel_retry();
-        self.reporter.give_up(GiveUp::NotReplayable, fault, self.call.attempts());
+        if let Some(fault) = verdict.fault() {
+            self.reporter.give_up(GiveUp::NotReplayable, fault, self.call.attempts());
+        }
         GiveUp::NotReplayable
     }
 
@@ -207,7 +215,7 @@ impl AttemptState {
     #[inline]
     pub(crate) fn exceeded_limit(&self) -> Option<GiveUp> {
         // Most calls have much time left, and the cheaper reading shows that.
-        let may_start = self.call.time_left_at(|| self.clock.upper_bound()).is_ok();
+        let may_start = self.call.may_start_at(|| self.clock.upper_bound());
         if may_start { None } else { self.time_left().err() }
     }
 
@@ -217,11 +225,13 @@ impl AttemptState {
     }
 
     /// Returns the scheduled attempt, and whether it is the last.
+    #[inline]
     pub(crate) fn scheduled_attempt(&self, outer: OuterMark, responses: ResponseCoverage) -> (Attempt, bool) {
         let last = self.attempts() == self.call.limits().max_attempts;
         (self.attempt(outer, responses), last)
     }
 
+    #[inline]
     pub(crate) fn follows_redirects(&self) -> Option<bool> {
         self.call.limits().follows_redirects
     }
@@ -237,6 +247,7 @@ impl AttemptState {
         self.attempts() - 1
     }
 
+    #[inline]
     fn attempt(&self, outer: OuterMark, responses: ResponseCoverage) -> Attempt {
         outer.attempt(self.attempts(), Coverage::of(self.call.resend_after(), responses))
     }
@@ -325,6 +336,7 @@ impl<R> LastOutcome<R> {
         is_rejection(fault) && kept.is_some_and(Self::was_sent)
     }
 
+    #[inline]
     pub(crate) fn was_sent(&self) -> bool {
         !is_rejection(&self.fault)
     }
@@ -345,6 +357,7 @@ pub(crate) enum RetryDelay {
 
 impl RetryDelay {
     /// Creates the delay before the retry with the given number, from 1.
+    #[inline]
     pub(crate) fn new(delay: Duration, retry: u32) -> Self {
         if delay.is_zero() {
             Self::Immediate { yields: retry.is_multiple_of(ATTEMPTS_IN_A_POLL) }

@@ -394,7 +394,8 @@ impl RetryCall {
 // The layer reads its clock only when the time is needed. It therefore passes functions.
 impl RetryCall {
     /// Records that the first attempt was a success.
-    #[inline]
+    #[expect(clippy::inline_always, reason = "a call without a budget then makes no function call")]
+    #[inline(always)]
     pub(crate) fn record_first_success(&self) {
         // Without a budget there is no deposit, and this check saves a call.
         if self.budget_ref.is_some() || self.cold().is_some() {
@@ -433,7 +434,6 @@ impl RetryCall {
     }
 
     /// Schedules a retry. Returns its delay in nanoseconds.
-    #[inline]
     fn schedule_retry(
         &mut self,
         fault: &Fault,
@@ -444,12 +444,11 @@ impl RetryCall {
         if let Some(reason) = blocked() {
             return Err(reason);
         }
-        let elapsed = self.elapsed_at_decision(fault, now);
-        let mut progress = CallProgress { elapsed, deadline: self.deadline, position: self.position };
-        let randomness = &mut self.randomness;
-        let uniform = |range: RangeInclusive<u64>| randomness.uniform(range);
-        let delay = self.config.limits().delay(fault, &mut progress, uniform)?;
-        self.position = progress.position;
+        let delay = if self.limits().delay_is_zero(fault) && self.may_retry_now(&now) {
+            0
+        } else {
+            self.draw_delay(fault, &now)?
+        };
         if self.condition().is_some_and(|condition| !condition.holds()) {
             return Err(GiveUp::Stopped);
         }
@@ -458,22 +457,30 @@ impl RetryCall {
         Ok(delay)
     }
 
-    /// Returns the nanoseconds since the start, and starts the time if it has not started. The
-    /// return value may be too high if a lower one leads to the same decision.
+    /// Returns whether a cheap reading of the clock shows that a retry may start now. Starts the
+    /// time if it has not started.
     #[inline]
-    fn elapsed_at_decision(&mut self, fault: &Fault, now: impl Fn(Reading) -> u64) -> u64 {
-        let Some(started) = self.started else {
+    fn may_retry_now(&mut self, now: &impl Fn(Reading) -> u64) -> bool {
+        let elapsed = if let Some(started) = self.started {
+            now(Reading::UpperBound).saturating_sub(started)
+        } else {
             self.started = Some(now(Reading::Exact));
-            return 0;
+            0
         };
-        let limits = self.config.limits();
-        if limits.delay_is_zero(fault) {
-            let elapsed = now(Reading::UpperBound).saturating_sub(started);
-            if limits.time_left(elapsed, self.deadline).is_ok_and(|left| left > 0) {
-                return elapsed;
-            }
-        }
-        now(Reading::Exact).saturating_sub(started)
+        self.limits().time_left(elapsed, self.deadline).is_ok_and(|left| left > 0)
+    }
+
+    /// Draws the delay before a retry, in nanoseconds.
+    #[inline(never)]
+    fn draw_delay(&mut self, fault: &Fault, now: &impl Fn(Reading) -> u64) -> Result<u64, GiveUp> {
+        let now = now(Reading::Exact);
+        let elapsed = now.saturating_sub(*self.started.get_or_insert(now));
+        let mut progress = CallProgress { elapsed, deadline: self.deadline, position: self.position };
+        let randomness = &mut self.randomness;
+        let uniform = |range: RangeInclusive<u64>| randomness.uniform(range);
+        let delay = self.config.limits().delay(fault, &mut progress, uniform)?;
+        self.position = progress.position;
+        Ok(delay)
     }
 
     /// Reports the verdict on the first attempt to the budget.
@@ -528,6 +535,12 @@ impl RetryCall {
     #[inline]
     pub(crate) fn elapsed_at(&self, now: impl FnOnce() -> u64) -> u64 {
         self.started.map_or(0, |started| now().saturating_sub(started))
+    }
+
+    /// Returns whether a retry may start.
+    #[inline]
+    pub(crate) fn may_start_at(&self, now: impl FnOnce() -> u64) -> bool {
+        self.limits().time_left(self.elapsed_at(now), self.deadline).is_ok()
     }
 
     /// See [`time_left`](Self::time_left).

@@ -310,7 +310,7 @@ where
             blocked.or_else(|| not_replayable::<_, Req, _>(replayable, resend))
         };
         let PendingRetry { request, last } = retry;
-        let (fault, delay) = this
+        let delay = this
             .call
             .record_result(this.classify, last, result, outcome.verdict, blocked)
             .inspect_err(|_| this.replayable.drop_saved())?;
@@ -318,12 +318,12 @@ where
         if request.is_none()
             && let Some(LastOutcome { mut result, .. }) = last.take()
         {
-            let ended = this.call.cancel_retry(&fault);
+            let ended = this.call.cancel_retry(outcome.verdict);
             this.call.attach_retried(this.classify, &mut result, Some(ended));
             return Err(result);
         }
         let wait = Wait::Delay(RetryDelay::new(delay, this.call.retries()));
-        this.call.report_retry(&fault, delay);
+        this.call.report_retry(outcome.verdict, delay);
         this.state.set(State::Waiting { next: None, wait });
         Ok(())
     }

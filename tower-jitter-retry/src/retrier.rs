@@ -344,11 +344,11 @@ fn blocking<T, E, C: Classify<T, E>>(
         let result = attempt();
         drop(scope);
         let verdict = classify.classify(result.as_ref());
-        let (fault, delay) = match call.record_result(classify, &mut last, result, &verdict, || None) {
+        let delay = match call.record_result(classify, &mut last, result, &verdict, || None) {
             Ok(retry) => retry,
             Err(result) => return result,
         };
-        call.report_retry(&fault, delay);
+        call.report_retry(&verdict, delay);
         if !delay.is_zero() {
             sleep(delay);
         }
@@ -437,12 +437,12 @@ where
                     };
                     let verdict = this.classify.classify(result.as_ref());
                     let after = this.call.record_result(this.classify, this.last, result, &verdict, || None);
-                    let (fault, delay) = match after {
+                    let delay = match after {
                         Ok(retry) => retry,
                         Err(result) => return Poll::Ready(result),
                     };
                     let pause = RetryDelay::new(delay, this.call.retries());
-                    this.call.report_retry(&fault, delay);
+                    this.call.report_retry(&verdict, delay);
                     this.state.set(State::Waiting { pause });
                 }
                 StateProj::Waiting { pause } => {

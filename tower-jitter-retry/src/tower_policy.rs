@@ -132,7 +132,7 @@ where
         let verdict = before_redirect(verdict, follows, classify, result, || request.url());
         let outcome = AttemptOutcome::new(classify, result, &verdict);
         let blocked = || outcome.blocked(*outer);
-        let (fault, delay) = match call.record_attempt(outcome.verdict, blocked) {
+        let delay = match call.record_attempt(outcome.verdict, blocked) {
             Ok(retry) => retry,
             Err(ended) => {
                 call.attach_retried(classify, result, ended);
@@ -140,7 +140,7 @@ where
             }
         };
         let pause = RetryDelay::new(delay, call.retries());
-        call.report_retry(&fault, delay);
+        call.report_retry(outcome.verdict, delay);
         // The mark carries the time that will be left after the delay.
         request.mark(call.mark_after(*outer, classify.response_coverage(), delay));
         Some(Delay { pause })

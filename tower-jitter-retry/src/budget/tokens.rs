@@ -132,6 +132,24 @@ impl TokenCore {
     /// the word is not written.
     #[inline]
     pub(crate) fn record(&self, verdict: &Verdict, owner: TokenOwner, paid: Option<u64>) {
+        // The usual case: in every scheme, a success leaves a full bucket full.
+        if !(verdict.is_success() && self.is_full()) {
+            self.change(verdict, owner, paid);
+        }
+    }
+
+    /// Returns whether the bucket is full, provided that its owner is that of the call.
+    #[inline]
+    fn is_full(&self) -> bool {
+        let [capacity, ..] = &self.rules;
+        // Relaxed: a call of the current owner reads words of that owner, or of a later owner that
+        // is just adopting the core. Then it matters no more whether the call changes the bucket,
+        // and a call of a former owner changes nothing anyway.
+        self.word.load(Ordering::Relaxed) & MAX_TOKENS == capacity.load(Ordering::Relaxed)
+    }
+
+    #[inline(never)]
+    fn change(&self, verdict: &Verdict, owner: TokenOwner, paid: Option<u64>) {
         let rules = self.rules();
         let settled = |word: u64| {
             let tokens = word & MAX_TOKENS;

@@ -6,6 +6,7 @@
 //! and withdraws, under a lock. Two concurrent withdrawals therefore cannot both take the last
 //! retry, not even across the edge of a bucket.
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use tower_fault_classify::__internals::sync::{AtomicU64, Mutex, Ordering, fence, lock};
@@ -36,6 +37,18 @@ pub(crate) struct WindowCore {
 struct Withdrawals {
     rules: WindowRules,
     retries: PaddedRing,
+    newest: Option<BucketSums>,
+}
+
+/// The sums of the last withdrawal, for the next one in the same bucket.
+///
+/// No withdrawal of another bucket has been made since, so the retries are exact. The requests are
+/// a lower bound: none leaves the window while the bucket is the same, and the sum stops early.
+#[derive(Clone, Copy, Debug)]
+struct BucketSums {
+    tag: u64,
+    requests: u64,
+    retries: u64,
 }
 
 /// The owner of the storage when a call began. A call keeps it.
@@ -59,7 +72,11 @@ impl WindowCore {
             buckets: TimeBuckets::new(u64::MAX).to_words().map(AtomicU64::new),
             clock: AtomicClock::new(clock),
             epoch: AtomicU64::new(0),
-            withdrawals: Mutex::new(Withdrawals { rules: WindowRules::NONE, retries: PaddedRing::default() }),
+            withdrawals: Mutex::new(Withdrawals {
+                rules: WindowRules::NONE,
+                retries: PaddedRing::default(),
+                newest: None,
+            }),
         }
     }
 
@@ -84,6 +101,7 @@ impl WindowCore {
         self.requests.clear_expired(None);
         withdrawals.retries.clear_expired(None);
         withdrawals.rules = rules;
+        withdrawals.newest = None;
         WindowOwner { epoch, grants_first: rules.grants(1, 0) }
     }
 
@@ -100,7 +118,7 @@ impl WindowCore {
     /// Returns the status at `now`, which the caller has read before.
     fn status_at(&self, now: u64, owner: WindowOwner) -> BudgetStatus {
         let withdrawals = lock(&self.withdrawals);
-        let Withdrawals { rules, retries } = &*withdrawals;
+        let Withdrawals { rules, retries, .. } = &*withdrawals;
         let tag = self.buckets().tag(now, owner.epoch);
         let (deposits, withdrawals) = (self.requests.sum(tag), retries.sum(tag));
         BudgetStatus {
@@ -147,19 +165,30 @@ impl WindowCore {
 
     /// Withdraws at `now`, which the caller has read before.
     fn withdraw_at(&self, now: u64, owner: WindowOwner) -> bool {
-        let withdrawals = lock(&self.withdrawals);
+        let mut withdrawals = lock(&self.withdrawals);
         if self.epoch() != owner.epoch {
             return owner.grants_first;
         }
-        let Withdrawals { rules, retries } = &*withdrawals;
+        let Withdrawals { rules, retries, newest } = &mut *withdrawals;
         let tag = self.buckets().tag(now, owner.epoch);
-        let withdrawn = retries.sum(tag);
-        // The sum stops early: if the reserve or a part of the deposits is enough, the other cells
-        // are not read.
-        let granted = self.requests.sum_satisfies(tag, |requests| rules.grants(requests, withdrawn));
+        let known = newest.filter(|known| known.tag == tag);
+        let mut sums = known.unwrap_or_else(|| BucketSums { tag, requests: 0, retries: retries.sum(tag) });
+        let granted = rules.grants(sums.requests, sums.retries) || {
+            // The sum stops early: if a part of the deposits is enough, the other cells are not
+            // read.
+            let read = Cell::new(0);
+            let granted = self.requests.sum_satisfies(tag, |requests| {
+                read.set(requests);
+                rules.grants(requests, sums.retries)
+            });
+            sums.requests = read.get();
+            granted
+        };
         if granted {
             retries.add(tag, 1);
+            sums.retries += 1;
         }
+        *newest = Some(sums);
         granted
     }
 

@@ -200,6 +200,7 @@ where
 
 impl Limits {
     /// Checks whether another attempt is allowed, regardless of time and budget.
+    #[inline]
     pub(crate) fn permits(&self, fault: &Fault, attempts: u32, resend: ResendAfter) -> Result<(), GiveUp> {
         match fault.retryable() {
             Retryable::Unsent | Retryable::Refused | Retryable::IfIdempotent => {
@@ -263,6 +264,7 @@ impl Limits {
     /// # Errors
     ///
     /// Returns the limit that is exceeded if no retry may start any more.
+    #[inline]
     pub(crate) fn time_left(&self, elapsed: u64, deadline: Option<u64>) -> Result<u64, GiveUp> {
         let TimeLimit { latest, limit } = self.time_limit(deadline);
         match latest {
@@ -275,6 +277,7 @@ impl Limits {
     ///
     /// A retry may start at the very end of `max_elapsed`, but not at the deadline: it would have
     /// no time left.
+    #[inline]
     pub(crate) fn time_limit(&self, deadline: Option<u64>) -> TimeLimit {
         let latest = self.max_elapsed.unwrap_or(u64::MAX);
         match deadline {
@@ -287,6 +290,7 @@ impl Limits {
 }
 
 /// Returns whether a layer on this side rejected the request without sending it.
+#[inline]
 pub(crate) fn is_rejection(fault: &Fault) -> bool {
     let unsent = fault.kind() == Kind::Rejected || fault.retryable() == Retryable::Unsent;
     unsent && fault.origin() == Origin::Local
