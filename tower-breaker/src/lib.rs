@@ -158,6 +158,7 @@
 //! | [Databases](https://github.com/OWNER/tower-resilience-layers/blob/main/docs/databases.md) | circuits around pools and connections |
 //! | [Streaming bodies](https://github.com/OWNER/tower-resilience-layers/blob/main/docs/streaming.md) | response bodies, uploads, gRPC streams |
 //! | [Configuration files](https://github.com/OWNER/tower-resilience-layers/blob/main/docs/configuration.md) | settings in TOML and JSON |
+//! | [Performance](https://github.com/OWNER/tower-resilience-layers/blob/main/docs/performance.md) | what a call costs, which settings change that, how it scales |
 //! | [Testing](https://github.com/OWNER/tower-resilience-layers/blob/main/docs/testing.md) | tests of code that uses these layers |
 //! | [Compile errors](https://github.com/OWNER/tower-resilience-layers/blob/main/docs/compile-errors.md) | what to do if a stack does not compile |
 //! | [Migrating](https://github.com/OWNER/tower-resilience-layers/blob/main/docs/migrating.md) | the equivalent of another crate's configuration |

@@ -368,6 +368,7 @@
 //! | [Databases](https://github.com/OWNER/tower-resilience-layers/blob/main/docs/databases.md) | rules for the drivers of PostgreSQL and Redis |
 //! | [Streaming bodies](https://github.com/OWNER/tower-resilience-layers/blob/main/docs/streaming.md) | response bodies, uploads, gRPC streams |
 //! | [Observability](https://github.com/OWNER/tower-resilience-layers/blob/main/docs/observability.md) | logs and metrics |
+//! | [Performance](https://github.com/OWNER/tower-resilience-layers/blob/main/docs/performance.md) | what a call costs, which settings change that, how it scales |
 //! | [Testing](https://github.com/OWNER/tower-resilience-layers/blob/main/docs/testing.md) | tests of code that reads verdicts |
 //! | [Compile errors](https://github.com/OWNER/tower-resilience-layers/blob/main/docs/compile-errors.md) | what to do if a stack does not compile |
 //! | [Migrating](https://github.com/OWNER/tower-resilience-layers/blob/main/docs/migrating.md) | the equivalent of another crate's configuration |
