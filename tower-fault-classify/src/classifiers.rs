@@ -15,7 +15,6 @@ use std::marker::PhantomData;
 
 use crate::body::end::{BodyEnd, EndReason, classify_end_by_tables};
 use crate::classify::{Classify, Rule};
-use crate::error_chain::classify_error;
 use crate::fault::Verdict;
 use crate::outcome::{Outcome, classify_response};
 
@@ -95,7 +94,7 @@ where
     fn classify(&self, outcome: Result<&Res, &Err>) -> Verdict {
         match outcome {
             Ok(response) => classify_response(response),
-            Err(error) => classify_error(error.as_error()).into(),
+            Err(error) => error.classify_chain().into(),
         }
     }
 
@@ -118,7 +117,7 @@ where
     fn classify(&self, outcome: Result<&Res, &Err>) -> Verdict {
         match outcome {
             Ok(_) => Verdict::Success,
-            Err(error) => classify_error(error.as_error()).into(),
+            Err(error) => error.classify_chain().into(),
         }
     }
 
@@ -149,8 +148,8 @@ where
     fn classify(&self, outcome: Result<&Result<T, E>, &Err>) -> Verdict {
         match outcome {
             Ok(Ok(_)) => Verdict::Success,
-            Ok(Err(error)) => classify_error(error.as_error()).into(),
-            Err(error) => classify_error(error.as_error()).into(),
+            Ok(Err(error)) => error.classify_chain().into(),
+            Err(error) => error.classify_chain().into(),
         }
     }
 

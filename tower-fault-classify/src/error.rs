@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 #[cfg(feature = "tonic")]
 use crate::duration::DisplayDuration;
+use crate::error_chain::{classify_error, classify_typed};
 use crate::fault::Fault;
 #[cfg(feature = "tonic")]
 use crate::fault::{Kind, Retryable};
@@ -53,6 +54,11 @@ pub trait AsError<K>: sealed::Sealed<K> {
     /// error is boxed.
     #[doc(hidden)]
     fn error_type() -> Option<&'static str>;
+
+    /// Classifies the error, as [`classify_error`](crate::classify_error) does. Some known types
+    /// need no walk.
+    #[doc(hidden)]
+    fn classify_chain(&self) -> Fault;
 }
 
 impl<E> AsError<TypedError> for E
@@ -67,6 +73,11 @@ where
     fn error_type() -> Option<&'static str> {
         Some(type_name::<E>())
     }
+
+    #[inline]
+    fn classify_chain(&self) -> Fault {
+        classify_typed(self)
+    }
 }
 
 impl<E> AsError<BoxedError> for E
@@ -80,6 +91,11 @@ where
 
     fn error_type() -> Option<&'static str> {
         None
+    }
+
+    #[inline]
+    fn classify_chain(&self) -> Fault {
+        classify_error(self.as_error())
     }
 }
 

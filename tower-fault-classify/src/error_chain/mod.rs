@@ -16,6 +16,7 @@
 mod inspectors;
 mod text;
 
+use std::any::Any;
 use std::error::Error;
 use std::io;
 use std::iter::successors;
@@ -56,6 +57,35 @@ pub(crate) const MAX_CHAIN_LENGTH: usize = 128;
 /// ```
 pub fn classify_error(error: &(dyn Error + 'static)) -> Fault {
     classify_chain(error, Phase::Unknown)
+}
+
+/// Classifies an error whose type is known, as [`classify_error`] does.
+///
+/// The compiler decides which branch a type takes. A type that is known to end the chain needs no
+/// walk, which calls several functions through pointers.
+#[inline]
+pub(crate) fn classify_typed<E: Error + 'static>(error: &E) -> Fault {
+    let any: &dyn Any = error;
+    if let Some(error) = any.downcast_ref::<io::Error>()
+        && error.get_ref().is_none()
+    {
+        return classify_plain_io(error);
+    }
+    if let Some(classified) = any.downcast_ref::<ClassifiedError>() {
+        return *classified.fault();
+    }
+    classify_error(error)
+}
+
+/// Classifies an I/O error without a payload, as the walk does.
+#[inline]
+fn classify_plain_io(error: &io::Error) -> Fault {
+    if upload::upload_failed() {
+        return table::REQUEST_BODY;
+    }
+    let fault = excuse_stalled_disconnect(*table::io::classify(error, false).unwrap_or(&table::UNKNOWN));
+    // An error number means that the operating system reported the error.
+    if error.raw_os_error().is_some() { fault } else { excuse_stalled_timeout(fault) }
 }
 
 /// Classifies an error that broke the body of a response. `grpc`: it is a gRPC response.
@@ -272,6 +302,7 @@ mod tests {
 
     use super::*;
     use crate::fault::{Health, Kind, Origin};
+    use crate::upload::UploadGuard;
 
     #[derive(Debug)]
     struct Wrapped(Box<dyn Error + Send + Sync>);
@@ -340,6 +371,37 @@ mod tests {
         while let Ok(next) = error.downcast::<Wrapped>() {
             error = next.0;
         }
+    }
+
+    #[test]
+    fn classify_typed_equals_walk_for_plain_io_error() {
+        let kinds = table::io::ROWS.iter().map(|row| row.kind).chain([io::ErrorKind::Other]);
+        let by_kind = kinds.map(io::Error::from);
+        let by_number = (0..200).map(io::Error::from_raw_os_error);
+        for error in by_kind.chain(by_number) {
+            assert_eq!(classify_typed(&error), classify_error(&error), "{error:?}");
+            for waits in [false, true] {
+                let _upload = UploadGuard::enter(waits);
+                assert_eq!(classify_typed(&error), classify_error(&error), "{error:?}, stalled: {waits}");
+            }
+            let _upload = UploadGuard::failed();
+            assert_eq!(classify_typed(&error), classify_error(&error), "{error:?}, upload failed");
+        }
+    }
+
+    #[test]
+    fn classify_typed_equals_walk_for_other_errors() {
+        let refused = || io::Error::from(io::ErrorKind::ConnectionRefused);
+        let with_payload = io::Error::new(io::ErrorKind::InvalidData, wrapped(2, refused()));
+        assert_eq!(classify_typed(&with_payload), classify_error(&with_payload));
+        let with_text = io::Error::new(io::ErrorKind::InvalidData, "bad record");
+        assert_eq!(classify_typed(&with_text), classify_error(&with_text));
+        let fault = Fault::new(Kind::Quota, Retryable::Never, Health::Neutral, Origin::Remote);
+        for classified in [ClassifiedError::from_fault(fault), ClassifiedError::new(fault, refused())] {
+            assert_eq!((classify_typed(&classified), classify_error(&classified)), (fault, fault));
+        }
+        let other = wrapped(2, refused());
+        assert_eq!(classify_typed(&other), classify_error(&other));
     }
 
     #[test]

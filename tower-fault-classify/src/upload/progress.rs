@@ -90,6 +90,12 @@ impl UploadGuard {
         Self::note(source.progress())
     }
 
+    /// Marks the body of the current request as failed.
+    #[cfg(test)]
+    pub(crate) fn failed() -> Self {
+        Self::note(Progress::Failed)
+    }
+
     fn note(progress: Progress) -> Self {
         Self { before: PROGRESS.replace(progress) }
     }
