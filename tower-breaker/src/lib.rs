@@ -365,8 +365,8 @@
 //!
 //! # Performance
 //!
-//! With a time window and without a key, a successful call through a closed circuit takes no lock
-//! and allocates nothing. A slow start takes a lock.
+//! Without a key, a successful call through a closed circuit takes no lock and allocates nothing. A
+//! slow start takes a lock.
 //!
 //! | case | atomic operations | other work |
 //! |---|---|---|
@@ -386,7 +386,8 @@
 //!   half-open call.
 //! - If slow calls count, each call also reads the clock when it begins.
 //! - A clone of the service counts a handle up, and its drop counts it down.
-//! - With a count window every outcome takes a lock, because all calls have one order.
+//! - With a count window, a failed, slow or cancelled call takes a lock, because all calls have one
+//!   order. A success takes no lock, except for every 1,024th one of a thread.
 //! - The storage of a circuit without a key is never freed. The next circuit reuses it, with any
 //!   settings and any clock, in constant time. A call reaches it by a plain reference instead of a
 //!   counted one. Memory is bounded by the largest number of such circuits that existed at the same

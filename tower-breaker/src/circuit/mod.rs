@@ -74,7 +74,7 @@ pub use self::wait::{Acquire, Ready};
 pub(crate) use self::wakers::{WakeOn, WakerKey};
 pub use self::weak::WeakCircuit;
 #[cfg(feature = "keyed")]
-pub(crate) use self::window::{Due, LastCalls, NewestBucket, PackedCells, Window};
+pub(crate) use self::window::{Due, NewestBucket, PackedCells, StripedWindow, Window};
 
 use std::fmt;
 use std::sync::Arc;

@@ -248,8 +248,8 @@ impl BreakerConfigBuilder {
     /// **Range**: 1 to 1,000,000. **Default**: off; the window is a time window.
     ///
     /// It replaces the [`time_window`](Self::time_window), and counts exactly the last `calls`
-    /// calls. Each call then takes a lock, because all calls need one common order; the lock is
-    /// usually uncontended.
+    /// calls. A call that failed, was slow or was cancelled then takes a lock, because all calls
+    /// need one common order. A success takes no lock, except for every 1,024th one of a thread.
     pub fn count_window(mut self, calls: u32) -> Self {
         self.window = WindowSetting::Calls(calls);
         self

@@ -109,7 +109,7 @@ fn visit_trip_limits(to: &mut impl Visit<BreakerConfigBuilder>) {
     );
     to.setting(
         "count_window",
-        "window of the rates: this number of calls, in place of `time_window`. Each call then takes a lock",
+        "window of the rates: this number of calls, in place of `time_window`. A call that is not a fast success then takes a lock",
         Integer(WINDOW_CALLS),
         BreakerConfigBuilder::count_window,
     );

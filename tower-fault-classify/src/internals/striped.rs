@@ -50,7 +50,15 @@ pub enum ThreadPart<'a, T> {
     Shared(&'a T),
 }
 
-impl<T> ThreadPart<'_, T> {
+impl<'a, T> ThreadPart<'a, T> {
+    /// Returns the value.
+    #[inline]
+    pub const fn value(&self) -> &'a T {
+        match self {
+            Self::Owned(value) | Self::Shared(value) => value,
+        }
+    }
+
     /// Adds `count` to the bucket `tag` of a ring in the value.
     ///
     /// A thread whose sum includes the addition also sees the caller's earlier writes.
@@ -66,7 +74,7 @@ impl<T> ThreadPart<'_, T> {
     ///
     /// A thread that loads the new word with Acquire also sees the caller's earlier writes.
     #[inline]
-    pub fn update(self, word: impl FnOnce(&T) -> &AtomicU64, new: impl Fn(u64) -> Option<u64>) {
+    pub fn update(self, word: impl FnOnce(&T) -> &AtomicU64, mut new: impl FnMut(u64) -> Option<u64>) {
         match self {
             Self::Owned(value) => {
                 let word = word(value);

@@ -22,6 +22,8 @@
 //! | with `consecutive_failures_span` | 1 load more; 1 maximum (`fetch_max`) for the first failure after a success | |
 //! | a failure that is kept as the last one | those of a failure, and the lock | the texts of the failure |
 //! | rejected while open | 4 loads: state word, deadline, flags, events; 1 load and 1 store in the thread's own count | the clock |
+//! | a success in a count window | the same without the newest bucket and the cell; 1 load and 2 stores in the thread's own part; the lock of the window after every 1,024th | the clock |
+//! | a failed or slow call in a count window | the same as in a time window without the cell and the promise; the lock of the window | the clock |
 //! | a cancelled call, any call in half-open, an admission in a slow start, an outcome in a slow start by successes, any transition | the lock | the clock |
 //!
 //! # Why no transition is missed

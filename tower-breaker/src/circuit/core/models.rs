@@ -485,16 +485,19 @@ fn loom_reconfigured_limit_applies_to_next_outcome() {
 /// to `after`. Neither of the two opens the circuit after `outcomes` and the failure.
 fn assert_stays_closed(before: BreakerConfig, after: BreakerConfig, outcomes: &'static [Verdict]) {
     // A configuration is many words, so more preemptions would take minutes. The model needs only
-    // one preemption between two reads.
+    // one preemption between two reads, because the main thread does not run meanwhile.
     let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = Some(2);
+    builder.preemption_bound = Some(1);
     builder.check(move || {
         let (core, _time) = core_with(&before);
         outcomes.iter().for_each(|outcome| core.record(core.admit().unwrap(), outcome));
-        let (admission, other) = (core.admit().unwrap(), Arc::clone(&core));
-        let thread = thread::spawn(move || other.record(admission, &FAILURE));
-        core.reconfigure(&after);
-        thread.join().unwrap();
+        let (admission, after) = (core.admit().unwrap(), after.clone());
+        let (recording, writing) = (Arc::clone(&core), Arc::clone(&core));
+        let threads = [
+            thread::spawn(move || recording.record(admission, &FAILURE)),
+            thread::spawn(move || writing.reconfigure(&after)),
+        ];
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
         assert_eq!(consistent_state(&core), CircuitState::Closed);
     });
 }

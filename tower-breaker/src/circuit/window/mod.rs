@@ -14,6 +14,7 @@
 //! [`NewestBucket`] begins the eras. It also ensures that no call is counted in an old bucket when
 //! a clock runs back.
 
+mod count;
 mod due;
 #[cfg(feature = "keyed")]
 mod packed;
@@ -23,13 +24,12 @@ pub(crate) use due::Due;
 #[cfg(feature = "keyed")]
 pub(crate) use packed::PackedCells;
 pub(crate) use striped::Part;
-pub(super) use striped::StripedWindow;
+pub(crate) use striped::StripedWindow;
 
 use tower_fault_classify::__internals::sync::{AtomicU64, Mutex, Ordering, lock};
 use tower_fault_classify::__internals::{TAGS_PER_EPOCH, TimeBuckets};
 
-use super::state_word::LAST_EPOCH;
-use crate::machine::{CountWindow, Counts, WindowShape};
+use crate::machine::{Counts, WindowShape};
 use crate::telemetry::recheck_recorder;
 
 const ERA_BITS: u32 = 22;
@@ -111,16 +111,20 @@ pub trait Window: Sized {
     /// Returns the lock that is held while cells are cleared.
     fn upkeep(&self) -> &Mutex<()>;
 
-    /// Returns the last n calls, in the order in which they ended.
-    ///
-    /// They are behind a lock, because only a lock gives all outcomes one order. `None`: this
-    /// window is always a time window.
-    fn last(&self) -> Option<&Mutex<Option<Box<LastCalls>>>>;
+    /// Returns the window that may be a count window: see `count.rs`. `None`: this window is always
+    /// a time window.
+    fn count_window(&self) -> Option<&StripedWindow>;
+
+    /// Returns the count window with this span. `None`: it is the span of a time window.
+    #[inline]
+    fn count_window_of(&self, span: &WindowSpan) -> Option<&StripedWindow> {
+        if span.calls == 0 { None } else { self.count_window() }
+    }
 
     /// Returns whether `span` is the span of a time window.
     #[inline]
     fn is_time_window(&self, span: &WindowSpan) -> bool {
-        self.last().is_none() || span.calls == 0
+        self.count_window_of(span).is_none()
     }
 
     /// Returns the bucket of a call that ends now. `None`: the call's epoch is over.
@@ -129,13 +133,11 @@ pub trait Window: Sized {
         self.newest().enter(span.buckets.tag(now, epoch), self)
     }
 
-    /// Records a success. This reads the clock. In a time window it then writes the thread's own
-    /// cell.
+    /// Records a success. This reads the clock, and then writes the thread's own cell or count.
     #[inline]
     fn record_success(&self, span: &WindowSpan, now: impl FnOnce() -> u64, epoch: u32) {
-        if !self.is_time_window(span) {
-            let now = now();
-            self.update_count_window(span, epoch, |last| last.record_success(false, now));
+        if let Some(window) = self.count_window_of(span) {
+            window.count_success(span, now(), epoch);
         } else if let Some(tag) = self.enter(span, now(), epoch) {
             self.add_success(tag);
         }
@@ -143,8 +145,8 @@ pub trait Window: Sized {
 
     /// Records a slow success.
     fn record_slow_success(&self, span: &WindowSpan, now: u64, epoch: u32) -> Recorded {
-        if !self.is_time_window(span) {
-            return self.update_count_window(span, epoch, |last| last.record_success(true, now));
+        if let Some(window) = self.count_window_of(span) {
+            return window.count_slow_success(span, now, epoch);
         }
         let Some(tag) = self.enter(span, now, epoch) else { return Recorded::NOTHING };
         self.add_success(tag);
@@ -155,8 +157,8 @@ pub trait Window: Sized {
     /// Records a failure.
     #[inline]
     fn record_failure(&self, span: &WindowSpan, now: u64, epoch: u32, slow: bool) -> Recorded {
-        if !self.is_time_window(span) {
-            return self.update_count_window(span, epoch, |last| last.ring.record(true, slow));
+        if let Some(window) = self.count_window_of(span) {
+            return window.count_failure(span, epoch, slow);
         }
         let Some(tag) = self.enter(span, now, epoch) else { return Recorded::NOTHING };
         self.add_failure(tag);
@@ -168,8 +170,8 @@ pub trait Window: Sized {
 
     /// Records a cancelled call.
     fn record_cancelled(&self, span: &WindowSpan, now: u64, epoch: u32) {
-        if !self.is_time_window(span) {
-            self.update_count_window(span, epoch, |last| last.ring.record_cancelled());
+        if let Some(window) = self.count_window_of(span) {
+            window.count_cancelled(span, epoch);
         } else if let Some(tag) = self.enter(span, now, epoch) {
             self.add_cancelled(tag);
         }
@@ -201,24 +203,18 @@ pub trait Window: Sized {
 
     /// Returns all counts of the window of an epoch at the time `now`.
     fn counts_at(&self, span: &WindowSpan, now: u64, epoch: u32) -> Counts {
-        if self.is_time_window(span) {
-            let bucket = self.newest().current(span.buckets.tag(now, epoch));
-            return bucket.map_or_else(Counts::default, |tag| self.sums(tag));
+        if let Some(window) = self.count_window_of(span) {
+            return window.last_counts(span, epoch);
         }
-        let last = self.last().map(lock);
-        last.as_deref()
-            .and_then(Option::as_ref)
-            .filter(|last| last.is(span, epoch))
-            .map_or_else(Counts::default, |last| last.ring.counts())
+        let bucket = self.newest().current(span.buckets.tag(now, epoch));
+        bucket.map_or_else(Counts::default, |tag| self.sums(tag))
     }
 
     /// Returns the time of the last success of an epoch: in a count window, the time itself; in a
     /// time window, the start of its bucket. `None`: the window holds no success.
     fn last_success_at(&self, span: &WindowSpan, now: u64, epoch: u32) -> Option<u64> {
-        if !self.is_time_window(span) {
-            let last = self.last().map(lock);
-            let last = last.as_deref().and_then(Option::as_ref);
-            return last.filter(|last| last.is(span, epoch)).and_then(|last| last.last_success);
+        if let Some(window) = self.count_window_of(span) {
+            return window.last_counted_success(span, epoch);
         }
         self.start_of(span, now, epoch, |tag| self.last_success_age(tag))
     }
@@ -247,37 +243,9 @@ pub trait Window: Sized {
     /// Empties a count window of any size. A time window is emptied by its buckets: see
     /// [`WindowSpan::after`].
     fn clear_count_window(&self) {
-        let last = self.last().map(|last| lock(last).take());
-        drop(last);
-    }
-
-    /// Changes the last calls of an epoch. A call of an older epoch changes nothing.
-    fn update_count_window(
-        &self,
-        span: &WindowSpan,
-        epoch: u32,
-        change: impl FnOnce(&mut LastCalls),
-    ) -> Recorded {
-        let Some(mut last) = self.last().map(lock) else { return Recorded::NOTHING };
-        let last = match &mut *last {
-            Some(last) if last.is(span, epoch) => last,
-            Some(last) if epoch.wrapping_sub(last.epoch) & LAST_EPOCH > LAST_EPOCH / 2 => {
-                return Recorded::NOTHING;
-            }
-            Some(last) if last.ring.size() == span.calls as usize => {
-                last.epoch = epoch;
-                last.last_success = None;
-                last.ring.clear();
-                last
-            }
-            other => other.insert(Box::new(LastCalls::new(epoch, span.calls as usize))),
-        };
-        change(last);
-        if last.ring.is_at_start() {
-            // As for each new bucket of a time window.
-            recheck_recorder();
+        if let Some(window) = self.count_window() {
+            window.clear_last_calls();
         }
-        Recorded::Last(last.ring.counts())
     }
 }
 
@@ -405,15 +373,6 @@ const fn compare(tag: u64, newest: u64) -> BucketOrder {
     }
 }
 
-/// The last n calls of an epoch, for a count window.
-#[derive(Debug)]
-pub struct LastCalls {
-    epoch: u32,
-    ring: CountWindow,
-    /// The time of the last success of the epoch, also if it has left the ring.
-    last_success: Option<u64>,
-}
-
 /// The place in which a call was recorded.
 #[derive(Clone, Copy, Debug)]
 pub enum Recorded {
@@ -426,21 +385,6 @@ pub enum Recorded {
 impl Recorded {
     /// The result for a call whose epoch is over.
     const NOTHING: Self = Self::Last(Counts { calls: 0, failures: 0, slow: 0, cancelled: 0 });
-}
-
-impl LastCalls {
-    fn new(epoch: u32, size: usize) -> Self {
-        Self { epoch, ring: CountWindow::new(size), last_success: None }
-    }
-
-    fn record_success(&mut self, slow: bool, now: u64) {
-        self.ring.record(false, slow);
-        self.last_success = Some(now);
-    }
-
-    const fn is(&self, span: &WindowSpan, epoch: u32) -> bool {
-        self.epoch == epoch && self.ring.size() == span.calls as usize
-    }
 }
 
 #[cfg(all(test, loom_models))]

@@ -54,3 +54,70 @@ fn loom_era_that_begins_within_window_loses_no_call() {
         assert_eq!(failures(&window, &span, ERA), 3);
     });
 }
+
+fn count_window(calls: u32) -> (Arc<StripedWindow>, WindowSpan) {
+    (window().0, WindowSpan::of(WindowShape::Count(calls), StripedWindow::PARTS))
+}
+
+#[test]
+fn loom_success_before_failure_is_recorded_before_it() {
+    model(|| {
+        let (window, span) = count_window(1);
+        let other = Arc::clone(&window);
+        let thread = thread::spawn(move || other.record_success(&span, || 7, 0));
+        window.record_success(&span, || 7, 0);
+        let seen = window.record_failure(&span, 7, 0, false);
+        assert_eq!(window.failures_in(seen), 1, "the failure is the last call");
+        thread.join().unwrap();
+        // Another call may follow the failure, but not the success that happened before it.
+        let seen = window.record_failure(&span, 7, 0, false);
+        assert_eq!(window.failures_in(seen), 1);
+    });
+}
+
+#[test]
+fn loom_pending_successes_are_recorded_once() {
+    model(|| {
+        let (window, span) = count_window(9);
+        let other = Arc::clone(&window);
+        let thread = thread::spawn(move || {
+            other.record_success(&span, || 7, 0);
+            other.record_failure(&span, 7, 0, false);
+        });
+        window.record_success(&span, || 7, 0);
+        let Counts { calls, failures, .. } = window.counts_at(&span, 7, 0);
+        assert!(calls > 0 && calls <= 3 && failures <= 1, "{failures} failures of {calls}");
+        window.record_failure(&span, 7, 0, false);
+        thread.join().unwrap();
+        let Counts { calls, failures, .. } = window.counts_at(&span, 7, 0);
+        assert_eq!((calls, failures), (4, 2));
+    });
+}
+
+#[test]
+fn loom_success_seen_by_failure_has_its_time() {
+    model(|| {
+        let (window, span) = count_window(9);
+        let other = Arc::clone(&window);
+        let thread = thread::spawn(move || other.record_success(&span, || 7, 0));
+        let seen = window.record_failure(&span, 7, 0, false);
+        let last = window.last_success_at(&span, 7, 0);
+        assert!(window.counts(seen).calls == 1 || last == Some(7), "{last:?}");
+        thread.join().unwrap();
+        assert_eq!(window.last_success_at(&span, 7, 0), Some(7));
+    });
+}
+
+#[test]
+fn loom_success_of_earlier_epoch_is_not_counted() {
+    model(|| {
+        let (window, span) = count_window(9);
+        let other = Arc::clone(&window);
+        let thread = thread::spawn(move || other.record_success(&span, || 7, 1));
+        window.record_success(&span, || 7, 2);
+        window.record_failure(&span, 7, 2, false);
+        thread.join().unwrap();
+        let Counts { calls, failures, .. } = window.counts_at(&span, 7, 2);
+        assert_eq!((calls, failures), (2, 1));
+    });
+}

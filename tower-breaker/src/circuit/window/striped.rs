@@ -10,7 +10,8 @@ use std::sync::OnceLock;
 use tower_fault_classify::__internals::sync::{AtomicU64, Mutex, Ordering};
 use tower_fault_classify::__internals::{BucketRing, PaddedRing, PerThread, ThreadPart};
 
-use super::{Due, LastCalls, NewestBucket, Window};
+use super::count::{LastCalls, OwnSuccesses};
+use super::{Due, NewestBucket, Window};
 use crate::machine::Counts;
 
 /// The window of a circuit that is not keyed.
@@ -21,11 +22,12 @@ use crate::machine::Counts;
 pub struct StripedWindow {
     newest: NewestBucket,
     due: Due,
-    parts: PerThread<Part>,
+    pub(super) parts: PerThread<Part>,
     slow: LazyRing,
     cancelled: LazyRing,
     upkeep: Mutex<()>,
-    last: Mutex<Option<Box<LastCalls>>>,
+    /// The last n calls of a count window.
+    pub(super) last: Mutex<Option<Box<LastCalls>>>,
 }
 
 /// The counts of one thread, with their own cache lines.
@@ -34,6 +36,7 @@ pub struct StripedWindow {
 pub(crate) struct Part {
     successes: BucketRing<16>,
     failures: LazyRing,
+    pub(super) counted: OwnSuccesses,
     rejections: AtomicU64,
 }
 
@@ -221,7 +224,7 @@ impl Window for StripedWindow {
     }
 
     #[inline]
-    fn last(&self) -> Option<&Mutex<Option<Box<LastCalls>>>> {
-        Some(&self.last)
+    fn count_window(&self) -> Option<&StripedWindow> {
+        Some(self)
     }
 }

@@ -1,5 +1,7 @@
 //! Tests of the windows, some against a naive model.
 
+use std::sync::mpsc;
+use std::thread::{self, Scope};
 use std::time::Duration;
 
 use tower_fault_classify::__internals::{Clock, PerThread};
@@ -7,6 +9,7 @@ use tower_fault_classify::__internals::{Clock, PerThread};
 use proptest::prelude::*;
 
 use super::*;
+use crate::circuit::state_word::LAST_EPOCH;
 
 fn record(window: &StripedWindow, span: &WindowSpan, clock: Clock, epoch: u32, failed: bool) {
     if failed {
@@ -123,4 +126,144 @@ proptest! {
             prop_assert_eq!(window.counts_at(&span, clock.now(), 0), expected);
         }
     }
+}
+
+/// A step of one of several threads. All steps run one after the other.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Successes(usize),
+    SlowSuccess,
+    Failure,
+    Cancelled,
+    Read,
+    NextEpoch,
+}
+
+fn step() -> impl Strategy<Value = (usize, Step)> {
+    let step = prop_oneof![
+        6 => prop_oneof![Just(1), Just(3), Just(1_500)].prop_map(Step::Successes),
+        2 => Just(Step::SlowSuccess),
+        4 => Just(Step::Failure),
+        1 => Just(Step::Cancelled),
+        2 => Just(Step::Read),
+        1 => Just(Step::NextEpoch),
+    ];
+    (0_usize..3, step)
+}
+
+/// Runs closures on three threads, one after the other. Each thread keeps its number.
+struct Threads<'scope>(Vec<mpsc::Sender<Job<'scope>>>);
+
+type Job<'scope> = Box<dyn FnOnce() + Send + 'scope>;
+
+impl<'scope> Threads<'scope> {
+    fn new(scope: &'scope Scope<'scope, '_>) -> Self {
+        let spawn = |_| {
+            let (sender, jobs) = mpsc::channel::<Job<'scope>>();
+            scope.spawn(move || jobs.into_iter().for_each(|job| job()));
+            sender
+        };
+        Self((0..3).map(spawn).collect())
+    }
+
+    /// Runs `job` on a thread, and waits until it has ended.
+    fn run<T: Send + 'scope>(&self, thread: usize, job: impl FnOnce() -> T + Send + 'scope) -> T {
+        let (sender, result) = mpsc::channel();
+        let job = move || sender.send(job()).expect("the caller waits for the result");
+        self.0[thread].send(Box::new(job)).expect("the thread runs");
+        result.recv().expect("the job has not panicked")
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Compares a count window of several threads with a list of all calls.
+    #[test]
+    fn count_window_of_several_threads_matches_naive_model(
+        size in 1_u32..20,
+        slots in 0_usize..20,
+        steps in proptest::collection::vec(step(), 1..60),
+    ) {
+        let window = StripedWindow::new(PerThread::with_slots(slots), 0);
+        let window = &window;
+        let span = WindowSpan::of(WindowShape::Count(size), StripedWindow::PARTS);
+        // Two flags for each call: failed and slow.
+        let mut naive: Vec<(bool, bool)> = Vec::new();
+        let (mut epoch, mut cancelled, mut last_success) = (0, 0, None);
+        let result = thread::scope(|scope| {
+            let threads = Threads::new(scope);
+            for (now, (thread, step)) in steps.into_iter().enumerate() {
+                let now = now as u64;
+                let is_call = matches!(step, Step::Successes(_) | Step::SlowSuccess | Step::Failure);
+                if is_call {
+                    cancelled = 0;
+                }
+                if matches!(step, Step::Successes(_) | Step::SlowSuccess) {
+                    last_success = Some(now);
+                }
+                let expected = |naive: &[(bool, bool)], cancelled| {
+                    let last = &naive[naive.len().saturating_sub(size as usize)..];
+                    Counts {
+                        calls: last.len() as u64,
+                        failures: last.iter().filter(|(failed, _)| *failed).count() as u64,
+                        slow: last.iter().filter(|(_, slow)| *slow).count() as u64,
+                        cancelled,
+                    }
+                };
+                match step {
+                    Step::Successes(number) => {
+                        threads.run(thread, move || {
+                            (0..number).for_each(|_| window.record_success(&span, || now, epoch));
+                        });
+                        naive.extend((0..number).map(|_| (false, false)));
+                    }
+                    Step::SlowSuccess => {
+                        let seen = threads.run(thread, move || window.record_slow_success(&span, now, epoch));
+                        naive.push((false, true));
+                        prop_assert_eq!(window.counts(seen), expected(&naive, 0));
+                    }
+                    Step::Failure => {
+                        let seen = threads.run(thread, move || window.record_failure(&span, now, epoch, false));
+                        naive.push((true, false));
+                        prop_assert_eq!(window.counts(seen), expected(&naive, 0));
+                    }
+                    Step::Cancelled => {
+                        threads.run(thread, move || window.record_cancelled(&span, now, epoch));
+                        cancelled += 1;
+                    }
+                    Step::Read => {
+                        prop_assert_eq!(window.counts_at(&span, now, epoch), expected(&naive, cancelled));
+                        prop_assert_eq!(window.last_success_at(&span, now, epoch), last_success);
+                    }
+                    Step::NextEpoch => {
+                        (epoch, cancelled, last_success) = (epoch + 1, 0, None);
+                        naive.clear();
+                    }
+                }
+            }
+            Ok(())
+        });
+        result?;
+    }
+}
+
+#[test]
+fn cleared_count_window_discards_pending_successes() {
+    let (window, span) = (window(), WindowSpan::of(WindowShape::Count(10), StripedWindow::PARTS));
+    (0..3).for_each(|_| window.record_success(&span, || 7, 0));
+    assert_eq!(window.counts_at(&span, 7, 0), counts(3, 0));
+    window.clear_count_window();
+    assert_eq!(window.counts_at(&span, 7, 0), Counts::default());
+    window.record_success(&span, || 8, 0);
+    window.record_failure(&span, 8, 0, false);
+    assert_eq!(window.counts_at(&span, 8, 0), counts(2, 1));
+}
+
+#[test]
+fn successes_alone_are_counted_up_to_the_size() {
+    let (window, span) = (window(), WindowSpan::of(WindowShape::Count(10), StripedWindow::PARTS));
+    (0..5_000).for_each(|_| window.record_success(&span, || 7, 0));
+    assert_eq!(window.counts_at(&span, 7, 0), counts(10, 0));
+    assert_eq!(window.last_success_at(&span, 9, 0), Some(7));
 }

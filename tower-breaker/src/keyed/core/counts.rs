@@ -10,7 +10,7 @@ use tower_fault_classify::__internals::BucketRing;
 use tower_fault_classify::__internals::sync::{Mutex, Ordering, fence, lock};
 
 use super::{Common, KeyedStore};
-use crate::circuit::{Due, LastCalls, NewestBucket, PackedCells, Window};
+use crate::circuit::{Due, NewestBucket, PackedCells, StripedWindow, Window};
 use crate::machine::Counts;
 
 /// The counts outside of the circuit's own cells.
@@ -167,7 +167,7 @@ impl<K> Window for KeyedStore<K> {
         None
     }
 
-    fn last(&self) -> Option<&Mutex<Option<Box<LastCalls>>>> {
+    fn count_window(&self) -> Option<&StripedWindow> {
         None
     }
 }

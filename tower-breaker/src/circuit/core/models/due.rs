@@ -46,44 +46,42 @@ fn loom_promises_of_concurrent_failures_allow_next_to_open() {
     });
 }
 
-/// Runs a model in which the main thread is preempted once, so that another thread reconfigures the
-/// circuit meanwhile. A configuration is many words, so more preemptions would take minutes.
-fn model_with_reconfigure(run: impl Fn() + Send + Sync + 'static) {
+/// Runs a model in which a failure is recorded while the circuit is reconfigured. The next failure
+/// opens the circuit.
+///
+/// Each thread is preempted once at most: a configuration is many words, so more preemptions would
+/// take minutes. The main thread does not run meanwhile, so that one preemption is enough.
+fn check_during_reconfigure(make: fn() -> (Arc<StaticCore>, ManualClock)) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = Some(1);
     builder.max_branches = 4_000;
-    builder.check(run);
-}
-
-#[test]
-fn loom_promise_does_not_outlast_its_limits() {
-    model_with_reconfigure(|| {
-        let (core, _time) = promised(20, 1);
+    builder.check(move || {
+        let (core, _time) = make();
         let admissions = [core.admit().unwrap(), core.admit().unwrap()];
-        let other = Arc::clone(&core);
-        let thread = thread::spawn(move || other.reconfigure(&config(4)));
-        core.record(admissions[1], &FAILURE);
-        thread.join().unwrap();
+        let (recording, writing) = (Arc::clone(&core), Arc::clone(&core));
+        let threads = [
+            thread::spawn(move || recording.record(admissions[1], &FAILURE)),
+            thread::spawn(move || writing.reconfigure(&config(4))),
+        ];
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
         assert_eq!(consistent_state(&core), CircuitState::Closed);
         core.record(admissions[0], &FAILURE);
-        assert_eq!(consistent_state(&core), CircuitState::Open, "three of four calls have failed");
+        assert_eq!(consistent_state(&core), CircuitState::Open, "half of four calls or more have failed");
     });
 }
 
 #[test]
+fn loom_promise_does_not_outlast_its_limits() {
+    check_during_reconfigure(|| promised(20, 1));
+}
+
+#[test]
 fn loom_evaluation_during_reconfigure_makes_no_promise() {
-    model_with_reconfigure(|| {
-        // There is no promise yet, so that the failure evaluates the limits.
-        let (core, _time) = core_with(&config(20));
+    // There is no promise yet, so that the failure evaluates the limits.
+    check_during_reconfigure(|| {
+        let (core, time) = core_with(&config(20));
         (0..2).for_each(|_| core.record(core.admit().unwrap(), &Verdict::Success));
-        let admissions = [core.admit().unwrap(), core.admit().unwrap()];
-        let other = Arc::clone(&core);
-        let thread = thread::spawn(move || other.reconfigure(&config(4)));
-        core.record(admissions[1], &FAILURE);
-        thread.join().unwrap();
-        assert_eq!(consistent_state(&core), CircuitState::Closed);
-        core.record(admissions[0], &FAILURE);
-        assert_eq!(consistent_state(&core), CircuitState::Open, "two of four calls have failed");
+        (core, time)
     });
 }
 
