@@ -337,6 +337,16 @@ impl<R: CircuitRef> Permit<R> {
 
 #[cfg(feature = "keyed")]
 impl<R: CircuitRef> Permit<R> {
+    /// Acquires a permit if the circuit is closed and not in a slow start. Otherwise, the error
+    /// contains `circuit`.
+    #[inline]
+    pub(crate) fn acquire_if_closed(circuit: R) -> Result<Self, R> {
+        match circuit.core().admit_closed() {
+            Some(admission) => Ok(Self { circuit, admission }),
+            None => Err(circuit),
+        }
+    }
+
     /// Returns whether the call is not counted.
     pub(crate) const fn is_uncounted(&self) -> bool {
         self.admission.is_uncounted()

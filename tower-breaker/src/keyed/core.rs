@@ -25,7 +25,7 @@ use tower_fault_classify::__internals::sync::{self, AtomicU8, AtomicU64, Mutex, 
 
 use crate::circuit::{
     CircuitRef, Core, Denied, Events, FailureTime, Flags, HotConfig, Locked, NewestBucket, PackedCells,
-    StateWord, Store,
+    Permit, StateWord, Store,
 };
 use crate::config::BreakerConfig;
 use crate::control::Signal;
@@ -167,6 +167,13 @@ pub struct Shared<K>(Option<SharedCore<K>>);
 impl<K> Shared<K> {
     pub(crate) const fn new(core: SharedCore<K>) -> Self {
         Self(Some(core))
+    }
+
+    /// Returns the permit of a call whose circuit may not be closed, or its rejection.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn admit(self) -> Result<Permit<Self>, Rejection> {
+        Permit::acquire(self).map_err(|(circuit, denied)| circuit.reject(denied))
     }
 
     /// Emits the rejection of a call, and returns it.

@@ -59,15 +59,18 @@ pub(super) struct Waits<K> {
 }
 
 impl<K> Waits<K> {
-    /// Checks the circuit again if it has changed since the permit was acquired.
+    /// Returns whether the permit is still valid. Otherwise, the circuit must be checked again.
     #[inline]
-    fn check_circuit(&mut self) -> Result<(), Rejection> {
-        if self.permit.as_ref().is_none_or(Permit::renew) { Ok(()) } else { self.recheck_circuit() }
+    fn is_permit_valid(&self) -> bool {
+        self.permit.as_ref().is_none_or(Permit::renew)
     }
 
+    /// Checks the circuit, which has changed since the permit was acquired. Returns the rejection
+    /// of the call.
     #[cold]
-    fn recheck_circuit(&mut self) -> Result<(), Rejection> {
-        let Some(permit) = self.permit.take() else { return Ok(()) };
+    #[inline(never)]
+    fn recheck_circuit(&mut self) -> Option<Rejection> {
+        let permit = self.permit.take()?;
         let uncounted = permit.is_uncounted();
         match permit.reacquire() {
             Ok(permit) => {
@@ -76,55 +79,47 @@ impl<K> Waits<K> {
                 if !still_uncounted {
                     self.leave();
                 }
-                Ok(())
+                None
             }
             Err((circuit, denied)) => {
                 if let Some(waker_key) = self.waker_key.take() {
                     circuit.core().deregister_waker(waker_key);
                 }
-                Err(circuit.reject(denied))
+                Some(circuit.reject(denied))
             }
         }
     }
 
-    /// Polls the service for readiness, as long as the circuit admits the call.
-    #[inline]
-    fn poll<E>(
-        &mut self,
-        cx: &mut Context<'_>,
-        poll_ready: impl FnOnce(&mut Context<'_>) -> Poll<Result<(), E>>,
-    ) -> Poll<Result<Result<(), E>, Rejection>> {
-        if let Err(rejection) = self.check_circuit() {
-            return Poll::Ready(Err(rejection));
-        }
-        // The registration must end before the service is polled. If that poll panics, the guard
-        // takes the permit, and `leave` needs the permit.
-        self.leave();
-        match Permit::guard(&mut self.permit, || poll_ready(cx)) {
-            Poll::Ready(ready) => Poll::Ready(Ok(ready)),
-            Poll::Pending => match self.wait(cx.waker()) {
-                Ok(()) => Poll::Pending,
-                Err(rejection) => Poll::Ready(Err(rejection)),
-            },
-        }
-    }
-
-    /// Registers the task, so that a change of the circuit wakes it.
-    fn wait(&mut self, waker: &Waker) -> Result<(), Rejection> {
+    /// Registers the task, so that a change of the circuit wakes it. Returns the rejection of the
+    /// call if the circuit has changed already.
+    #[cold]
+    #[inline(never)]
+    fn wait(&mut self, waker: &Waker) -> Option<Rejection> {
         while let Some(permit) = &self.permit {
             permit.register_waker(&mut self.waker_key, waker);
             // A change between the last check and the registration has not woken the task.
-            self.check_circuit()?;
+            if !self.is_permit_valid()
+                && let Some(rejection) = self.recheck_circuit()
+            {
+                return Some(rejection);
+            }
             if self.waker_key.is_some() {
                 break;
             }
         }
-        Ok(())
+        None
     }
 
     /// Ends the registration of the task.
     #[inline]
     fn leave(&mut self) {
+        if self.waker_key.is_some() {
+            self.deregister();
+        }
+    }
+
+    #[cold]
+    fn deregister(&mut self) {
         if let (Some(waker_key), Some(permit)) = (self.waker_key.take(), &self.permit) {
             permit.deregister_waker(waker_key);
         }
@@ -159,6 +154,21 @@ impl<S, Req, K, C, R, B, F, J> KeyedResponseFuture<S, Req, K, C, R, B, F, J> {
     }
 }
 
+/// Answers a call that was rejected while it waited for its service.
+#[cold]
+#[inline(never)]
+fn answer<S, Req, F, J>(
+    waiting: &mut Option<(S, Req)>,
+    mut phase: Pin<&mut Phase<F, J>>,
+    reject: impl FnOnce(Req) -> J,
+) {
+    if let Some((service, request)) = waiting.take() {
+        // Drops what the service has reserved, before the user's fallback runs.
+        drop(service);
+        phase.set(Phase::Rejected { answer: reject(request) });
+    }
+}
+
 impl<S, Req, K, C, R, B> Future for KeyedResponseFuture<S, Req, K, C, R, B, S::Future, R::Future>
 where
     S: Service<Req>,
@@ -171,28 +181,40 @@ where
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
+        // The usual case is inline. A rejection is made out of line, because the usual case would
+        // otherwise copy the space for it.
         if let Some((service, _)) = this.waiting {
-            let ready = ready!(this.waits.poll(cx, |cx| service.poll_ready(cx)));
-            if let Some((mut service, request)) = this.waiting.take() {
-                match ready {
-                    Ok(Ok(())) => {
-                        let inner = Permit::guard(&mut this.waits.permit, || service.call(request));
-                        this.phase.set(Phase::Calling { inner });
+            if !this.waits.is_permit_valid()
+                && let Some(rejection) = this.waits.recheck_circuit()
+            {
+                answer(this.waiting, this.phase.as_mut(), |request| this.reject.reject(request, rejection));
+            } else {
+                // The registration must end before the service is polled. If that poll panics, the
+                // guard takes the permit, and `leave` needs the permit.
+                this.waits.leave();
+                match Permit::guard(&mut this.waits.permit, || service.poll_ready(cx)) {
+                    Poll::Ready(Ok(())) => {
+                        if let Some((mut service, request)) = this.waiting.take() {
+                            let inner = Permit::guard(&mut this.waits.permit, || service.call(request));
+                            this.phase.set(Phase::Calling { inner });
+                        }
                     }
-                    Ok(Err(error)) => {
-                        let result = Err::<S::Response, _>(error);
+                    Poll::Ready(Err(error)) => {
+                        let _waiting = this.waiting.take();
+                        let (permit, result) = (&mut this.waits.permit, Err::<S::Response, _>(error));
                         return Poll::Ready(finish::<R, _, _, _, _, _>(
                             result,
-                            &mut this.waits.permit,
+                            permit,
                             this.classify,
                             this.record,
                         ));
                     }
-                    Err(rejection) => {
-                        // Drops what the service has reserved, before the user's fallback runs.
-                        drop(service);
-                        this.phase.set(Phase::Rejected { answer: this.reject.reject(request, rejection) });
-                    }
+                    Poll::Pending => match this.waits.wait(cx.waker()) {
+                        None => return Poll::Pending,
+                        Some(rejection) => answer(this.waiting, this.phase.as_mut(), |request| {
+                            this.reject.reject(request, rejection)
+                        }),
+                    },
                 }
             }
         }

@@ -323,7 +323,10 @@ impl<K> PickedCircuit<K> {
     /// Returns the permit of a call, or its rejection.
     #[inline]
     pub(super) fn admit(self) -> Result<KeyedPermit<K>, Rejection> {
-        Permit::acquire(Shared::new(self.0)).map_err(|(circuit, denied)| circuit.reject(denied))
+        match Permit::acquire_if_closed(Shared::new(self.0)) {
+            Ok(permit) => Ok(permit),
+            Err(circuit) => circuit.admit(),
+        }
     }
 }
 
