@@ -600,8 +600,9 @@ where
     B: Clone,
 {
     fn service<S>(&self, inner: S, renew: Option<fn(&S) -> S>) -> Breaker<S, C, R, B> {
-        let Self { circuit, not_ready, classify, reject, record } = self.clone();
-        Breaker::new(inner, renew, circuit, classify, reject, record, not_ready)
+        let Self { circuit, not_ready, classify, reject, record } = self;
+        let (classify, reject, record) = (classify.clone(), reject.clone(), record.clone());
+        Breaker::new(inner, renew, circuit.root(), classify, reject, record, *not_ready)
     }
 }
 

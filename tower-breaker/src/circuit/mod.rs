@@ -133,6 +133,13 @@ impl Circuit {
         Self { owner, name: config.name() }
     }
 
+    /// Returns another handle, for a service or a registry that keeps it.
+    ///
+    /// As long as there is such a handle, the drop of any other handle takes the shortest path.
+    pub(crate) fn root(&self) -> Self {
+        Self { owner: self.owner.root(), name: self.name }
+    }
+
     /// Adds an observer, which is called after every transition.
     ///
     /// The circuit keeps the observer until it ends, or until

@@ -83,7 +83,7 @@ impl Entries {
         if let Some(entry) = self.by_name.get_mut(circuit.name())
             && matches!(entry, Entry::Creating(new) if ptr::eq(new.core(), circuit.core()))
         {
-            *entry = Entry::Created(circuit.clone());
+            *entry = Entry::Created(circuit.root());
         }
     }
 }
@@ -107,7 +107,7 @@ impl CircuitRegistry {
                 // Before another thread can find the circuit. The restore runs no user code.
                 let snapshot = entries.snapshots.remove(circuit.name());
                 let restored = snapshot.and_then(|snapshot| circuit.begin_restore(&snapshot));
-                entries.by_name.insert(circuit.name(), Entry::Creating(circuit.clone()));
+                entries.by_name.insert(circuit.name(), Entry::Creating(circuit.root()));
                 drop(entries);
                 // An observer of failures may have been added since the circuit was created.
                 circuit.publish_observes_failures();

@@ -1,10 +1,16 @@
 //! The circuit belongs to the layer, so it opens even under axum, which creates many services.
 
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Mutex;
+use std::thread;
+
 use axum::Router;
 use axum::body::Body;
 use axum::error_handling::HandleErrorLayer;
 use axum::http::{Request, StatusCode};
 use axum::routing::get;
+use futures::executor::block_on;
 use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
 use tower_breaker::telemetry::Transition;
 use tower_breaker::{BreakerConfig, BreakerError, BreakerLayer, Circuit, CircuitState, Verdict};
@@ -104,4 +110,34 @@ async fn transition_has_reason_fault_and_counts() {
     assert_eq!(transition.fault.unwrap().kind(), tower_breaker::Kind::Unavailable);
     assert!((transition.counts.unwrap().failure_rate() - 0.5).abs() < f64::EPSILON);
     assert!(transitions.try_recv().is_err(), "the observer is notified once");
+}
+
+/// Each task makes some calls, with a clone of its service for each call. After each call, another
+/// thread may take over the task.
+#[test]
+fn circuit_of_a_thousand_tasks_ends_with_last_service() {
+    for keeps_first_service in [true, false] {
+        let layer = BreakerLayer::new(BreakerConfig::default());
+        let weak = layer.circuit().downgrade();
+        let service = layer.layer(service_fn(async |(): ()| Ok::<_, io::Error>(())));
+        let tasks: VecDeque<_> = (0..1_000).map(|number| (service.clone(), number % 7)).collect();
+        let tasks = Mutex::new(tasks);
+        let kept = keeps_first_service.then_some(service);
+        drop(layer);
+        assert!(weak.upgrade().is_some(), "the tasks have services");
+
+        let next = || tasks.lock().unwrap().pop_front();
+        let run = || {
+            while let Some((service, calls)) = next() {
+                block_on(service.clone().oneshot(())).unwrap();
+                if calls > 0 {
+                    tasks.lock().unwrap().push_back((service.clone(), calls - 1));
+                }
+            }
+        };
+        thread::scope(|scope| (0..16).for_each(|_| _ = scope.spawn(run)));
+        assert_eq!(weak.upgrade().is_some(), keeps_first_service);
+        drop(kept);
+        assert!(weak.upgrade().is_none());
+    }
 }

@@ -9,6 +9,7 @@
 
 mod clock;
 mod config_error;
+mod handle_count;
 mod pool;
 mod retry_scope;
 #[cfg(feature = "__internals-serde")]

@@ -237,7 +237,7 @@ impl Drop for Lease {
 }
 
 /// Returns how many numbers there are. A slot is less than this.
-fn slot_count() -> usize {
+pub(super) fn slot_count() -> usize {
     static SLOTS: OnceLock<usize> = OnceLock::new();
 
     // Loom runs all its threads on one thread of the system, so no thread gets a number.
@@ -252,8 +252,15 @@ fn free() -> &'static Mutex<Vec<usize>> {
     FREE.get_or_init(|| Mutex::new((0..slot_count()).rev().collect()))
 }
 
+/// Returns the calling thread's number if it has one already; otherwise a number that is outside of
+/// every slice.
+#[inline]
+pub(super) fn assigned_slot() -> usize {
+    SLOT.get()
+}
+
 /// Returns the calling thread's number, which no other living thread has. `None`: all are in use.
-fn thread_slot() -> Option<usize> {
+pub(super) fn thread_slot() -> Option<usize> {
     if cfg!(loom_models) {
         return None;
     }

@@ -68,6 +68,16 @@ impl<T> Clone for Weak<T> {
     }
 }
 
+/// Orders a `SeqCst` read-modify-write before the `SeqCst` loads that follow it, in models.
+///
+/// Outside of models they are ordered already. Loom treats every access that is `SeqCst` as an
+/// Acquire and a Release only, but not a fence.
+#[inline]
+pub fn fence_in_models() {
+    #[cfg(loom_models)]
+    fence(Ordering::SeqCst);
+}
+
 /// Returns a handle that does not keep the value alive.
 pub fn downgrade<T>(value: &Arc<T>) -> Weak<T> {
     #[cfg(loom_models)]
