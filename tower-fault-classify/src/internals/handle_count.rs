@@ -95,13 +95,14 @@ impl Tally {
     #[inline]
     fn remove(&self) -> bool {
         // SeqCst: rule 2 of the module. It is also a Release, so that the last removal sees the use
-        // by each handle, and an Acquire, so that the load sees each removed handle's addition.
-        let removed = self.removed.fetch_add(1, Ordering::SeqCst) + 1;
+        // by each handle.
+        self.removed.fetch_add(1, Ordering::SeqCst);
         fence_in_models();
-        self.added.load(Ordering::Relaxed) != removed
+        self.has_handle()
     }
 
     /// Returns whether the tally has a handle.
+    #[inline]
     fn has_handle(&self) -> bool {
         // SeqCst: rule 2 of the module. It is also an Acquire, so that the second load sees each
         // removed handle's addition.
@@ -144,7 +145,7 @@ impl HandleCount {
     #[inline]
     pub(super) fn add(&'static self) -> &'static Tally {
         match self.lines.get(assigned_slot()) {
-            Some(line) => line.0[self.column].add_exclusive(),
+            Some(line) => self.tally_in(line).add_exclusive(),
             None => self.add_slowly(),
         }
     }
@@ -159,7 +160,7 @@ impl HandleCount {
 
     /// Adds a handle that the thread with this number clones.
     pub(super) fn add_as(&self, slot: usize) -> &'static Tally {
-        self.lines[slot].0[self.column].add_exclusive()
+        self.tally_in(&self.lines[slot]).add_exclusive()
     }
 
     /// Adds a root handle.
@@ -183,7 +184,7 @@ impl HandleCount {
         // Relaxed: any order of the search is correct.
         let first = self.found.load(Ordering::Relaxed);
         let mut slots = (first..self.lines.len()).chain(0..first);
-        let found = slots.find(|slot| self.lines[*slot].0[self.column].has_handle());
+        let found = slots.find(|slot| self.tally_in(&self.lines[*slot]).has_handle());
         if let Some(found) = found
             && found != first
         {
@@ -209,7 +210,13 @@ impl HandleCount {
     }
 
     fn tallies(&self) -> impl Iterator<Item = &Tally> {
-        self.lines.iter().map(|line| &line.0[self.column]).chain([&self.shared])
+        self.lines.iter().map(|line| self.tally_in(line)).chain([&self.shared])
+    }
+
+    #[inline]
+    fn tally_in<'a>(&self, line: &'a Line) -> &'a Tally {
+        // The remainder is the position itself. The compiler omits the check of the bounds.
+        &line.0[self.column % COLUMNS]
     }
 }
 
