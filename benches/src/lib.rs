@@ -2,12 +2,16 @@
 //! service that does nothing.
 
 mod call;
+mod circuits;
+mod grpc;
+mod http_rows;
 mod keys;
 mod ours;
 mod peers;
 mod service;
 mod variant;
 
+pub use circuits::{Circuits, circuits};
 pub use variant::{Calls, Expect, Style, Threads, Variant, Variants};
 
 /// The subject of variants that measure this workspace.
@@ -26,5 +30,7 @@ pub fn variants() -> Vec<Variant> {
     variants.add(BARE, "", Expect::Success, || || service::Bare, |_| false);
     ours::add(&mut variants);
     peers::add(&mut variants);
+    http_rows::add(&mut variants);
+    grpc::add(&mut variants);
     variants.into_sorted()
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tower::{Layer, ServiceBuilder};
 use tower_breaker::keyed::{ByValue, KeyedBreaker, KeyedBreakerLayer, KeyedConfig};
 use tower_breaker::{Breaker, BreakerConfig, BreakerConfigBuilder, BreakerLayer};
-use tower_jitter_retry::{JitterRetry, JitterRetryLayer, RetryPolicy, RetryPolicyBuilder};
+use tower_jitter_retry::{Budget, JitterRetry, JitterRetryLayer, RetryPolicy, RetryPolicyBuilder};
 
 use crate::OURS;
 use crate::keys::{call_each_key, random_key};
@@ -48,6 +48,11 @@ fn breaker(variants: &mut Variants) {
         move || layer.layer(Bare)
     };
     variants.add("breaker, window of 100 calls", OURS, Expect::Success, count_window, succeeds);
+    let large_window = || {
+        let layer = breaker_layer(BreakerConfig::builder().count_window(1_000_000));
+        move || layer.layer(Bare)
+    };
+    variants.add("breaker, window of 1,000,000 calls", OURS, Expect::Success, large_window, succeeds);
 }
 
 fn retry(variants: &mut Variants) {
@@ -61,6 +66,18 @@ fn retry(variants: &mut Variants) {
         move || layer.layer(Bare)
     };
     variants.add("retry, no budget", OURS, Expect::Success, no_budget, |_| false);
+    let once = || {
+        let layer = retry_layer(RetryPolicy::builder().max_attempts(1).budget(None));
+        move || layer.layer(Bare)
+    };
+    variants.add("retry, failure of the only attempt", OURS, Expect::Failure, once, |_| true);
+    let twice = || {
+        let budget = Budget::window().ratio(2.0).build().expect("the budget is valid");
+        let policy = RetryPolicy::builder().max_attempts(2).initial_backoff(Duration::ZERO).budget(budget);
+        let layer = retry_layer(policy);
+        move || layer.layer(Bare)
+    };
+    variants.add("retry, failure of two attempts, budget", OURS, Expect::Failure, twice, |_| true);
 }
 
 fn retry_over_breaker(variants: &mut Variants) {

@@ -51,6 +51,13 @@ thread_local! {
     static FAILURES: Cell<u32> = const { Cell::new(0) };
 }
 
+/// Returns whether the next call of a service on this thread fails: twice, and then not once.
+pub(crate) fn next_fails() -> bool {
+    let failures = FAILURES.get();
+    FAILURES.set((failures + 1) % 3);
+    failures < 2
+}
+
 impl Service<bool> for FailsTwice {
     type Response = u32;
     type Error = io::Error;
@@ -61,9 +68,7 @@ impl Service<bool> for FailsTwice {
     }
 
     fn call(&mut self, _: bool) -> Answer {
-        let failures = FAILURES.get();
-        FAILURES.set((failures + 1) % 3);
-        Answer { fails: failures < 2 }
+        Answer { fails: next_fails() }
     }
 }
 

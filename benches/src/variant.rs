@@ -58,6 +58,8 @@ pub struct Variant {
     /// The crate that is measured, or an empty string.
     pub subject: &'static str,
     pub style: Style,
+    /// The row of the service without layers.
+    pub bare: &'static str,
     expect: Expect,
     set_up: Box<dyn Fn() -> Threads>,
 }
@@ -85,8 +87,17 @@ impl Variant {
 }
 
 /// Collects variants.
-#[derive(Default)]
-pub struct Variants(Vec<Variant>);
+pub struct Variants {
+    /// The row of the service without layers, for the variants that are added next.
+    pub(crate) bare: &'static str,
+    variants: Vec<Variant>,
+}
+
+impl Default for Variants {
+    fn default() -> Self {
+        Self { bare: crate::BARE, variants: Vec::new() }
+    }
+}
 
 impl Variants {
     /// Adds both styles of a row.
@@ -185,7 +196,7 @@ impl Variants {
         });
     }
 
-    fn push(
+    pub(crate) fn push(
         &mut self,
         row: &'static str,
         subject: &'static str,
@@ -193,19 +204,20 @@ impl Variants {
         expect: Expect,
         set_up: impl Fn() -> Threads + 'static,
     ) {
-        self.0.push(Variant { row, subject, style, expect, set_up: Box::new(set_up) });
+        let bare = self.bare;
+        self.variants.push(Variant { row, subject, style, bare, expect, set_up: Box::new(set_up) });
     }
 
     /// Returns the variants by row, in the order in which the rows were added. Within a row they
     /// are sorted by style, and then in the order of addition.
     pub(crate) fn into_sorted(self) -> Vec<Variant> {
         let mut rows = Vec::new();
-        for variant in &self.0 {
+        for variant in &self.variants {
             if !rows.contains(&variant.row) {
                 rows.push(variant.row);
             }
         }
-        let mut variants = self.0;
+        let mut variants = self.variants;
         variants.sort_by_key(|variant| (rows.iter().position(|row| *row == variant.row), variant.style));
         variants
     }

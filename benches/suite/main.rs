@@ -2,49 +2,88 @@
 //!
 //! `cargo bench --manifest-path benches/Cargo.toml -- --help` prints the options.
 
+mod figure;
 mod measure;
+mod memory;
 mod options;
+mod record;
+mod report;
 mod statistics;
 mod table;
+mod threads;
 
+use std::error::Error;
 use std::process::ExitCode;
 
 use tower_resilience_benchmarks::{BARE, LOCK, OURS, Variant, variants};
 
-use options::{Options, USAGE};
+use options::{Action, Options, USAGE};
+use record::{Record, merge};
 
 fn main() -> ExitCode {
-    let options = match Options::parse() {
-        Ok(options) => options,
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{error}\n\n{USAGE}");
-            return ExitCode::FAILURE;
+            ExitCode::FAILURE
         }
-    };
-    if options.help {
-        println!("{USAGE}");
-        return ExitCode::SUCCESS;
     }
-    let variants: Vec<Variant> =
-        variants().into_iter().filter(|variant| is_reference(variant) || options.selects(variant)).collect();
-    if options.list {
+}
+
+fn run() -> Result<(), Box<dyn Error>> {
+    let options = Options::parse()?;
+    if options.action == Action::Help {
+        println!("{USAGE}");
+        return Ok(());
+    }
+    let variants = selected(&options);
+    if options.action == Action::List {
         for variant in &variants {
             println!("{}", variant.label());
         }
-        return ExitCode::SUCCESS;
+        return Ok(());
     }
-    table::print(&measure::interleaved(&variants, options.effort));
-    ExitCode::SUCCESS
+    let mut runs = Vec::new();
+    for _ in 0..options.runs.max(1) {
+        runs.push(measure_once(&variants, &options)?);
+    }
+    let records = merge(&runs);
+    table::print(&records);
+    if options.action == Action::Report {
+        report::write(&records, runs.len())?;
+    }
+    Ok(())
 }
 
-/// Returns whether the variant is one that the others are compared with, so that each run has it.
-fn is_reference(variant: &Variant) -> bool {
-    matches!(variant.row, BARE | LOCK)
-}
-
-impl Options {
-    fn selects(&self, variant: &Variant) -> bool {
+/// Returns the selected variants, and those that they are compared with.
+fn selected(options: &Options) -> Vec<Variant> {
+    let is_selected = |variant: &Variant| {
         let label = variant.label();
-        (!self.ours || variant.subject == OURS) && self.words.iter().all(|word| label.contains(word))
+        (!options.ours || variant.subject == OURS) && options.words.iter().all(|word| label.contains(word))
+    };
+    let all = variants();
+    let mut references = vec![BARE, LOCK];
+    references.extend(all.iter().filter(|variant| is_selected(variant)).map(|variant| variant.bare));
+    all.into_iter().filter(|variant| references.contains(&variant.row) || is_selected(variant)).collect()
+}
+
+fn measure_once(variants: &[Variant], options: &Options) -> Result<Vec<Record>, Box<dyn Error>> {
+    let mut records = Vec::new();
+    if options.includes("time") {
+        records.extend(measure::interleaved(variants, options.effort));
     }
+    if options.includes("threads") {
+        records.extend(threads::scaling(variants, options.effort));
+    }
+    if options.includes("memory") {
+        records.extend(memory::records()?.into_iter().filter(|record| {
+            let is_measured =
+                |variant: &Variant| variant.row == record.row && variant.subject == record.subject;
+            match record.kind {
+                record::Kind::Allocations => variants.iter().any(is_measured),
+                _ => options.words.is_empty() && (!options.ours || record.subject == OURS),
+            }
+        }));
+    }
+    Ok(records)
 }

@@ -4,21 +4,21 @@
 
 use std::time::{Duration, Instant};
 
-use tower_resilience_benchmarks::{BARE, Calls, LOCK, Style, Variant};
+use tower_resilience_benchmarks::{Calls, LOCK, Style, Variant};
 
+use crate::record::{Kind, Record};
 use crate::statistics::Quartiles;
 
 /// The duration of a run.
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Effort {
-    #[default]
     Full,
     Quick,
 }
 
 impl Effort {
     /// Returns the number of rounds. In each round, every variant runs one batch.
-    fn rounds(self) -> usize {
+    pub(crate) fn rounds(self) -> usize {
         match self {
             Effort::Full => 400,
             Effort::Quick => 80,
@@ -32,18 +32,6 @@ impl Effort {
             Effort::Quick => Duration::from_micros(50),
         }
     }
-}
-
-/// The result of a variant.
-pub(crate) struct Measured {
-    pub(crate) row: &'static str,
-    pub(crate) subject: &'static str,
-    pub(crate) style: Style,
-    pub(crate) nanos: Quartiles,
-    /// The time relative to the lock's time in the same round.
-    pub(crate) locks: Quartiles,
-    /// The time relative to the time of the bare service in the same style and round.
-    pub(crate) bare: Quartiles,
 }
 
 /// A variant that runs.
@@ -83,7 +71,7 @@ impl Running<'_> {
 ///
 /// In each round every variant runs one batch, in random order. So a change of the machine's speed
 /// affects all variants, and none always follows the same other variant.
-pub(crate) fn interleaved(variants: &[Variant], effort: Effort) -> Vec<Measured> {
+pub(crate) fn interleaved(variants: &[Variant], effort: Effort) -> Vec<Record> {
     let mut running: Vec<Running<'_>> = variants
         .iter()
         .map(|variant| {
@@ -108,18 +96,13 @@ pub(crate) fn interleaved(variants: &[Variant], effort: Effort) -> Vec<Measured>
     }
     let reference = |row, style| {
         let found = |running: &&Running<'_>| running.variant.row == row && running.variant.style == style;
-        &running.iter().find(found).expect("each run has the references").nanos
+        running.iter().find(found).map(|running| &running.nanos)
     };
-    let lock = reference(LOCK, Style::Raw);
-    running
-        .iter()
-        .map(|Running { variant, nanos, .. }| Measured {
-            row: variant.row,
-            subject: variant.subject,
-            style: variant.style,
-            nanos: Quartiles::of(nanos.clone()),
-            locks: Quartiles::of_ratios(nanos, lock),
-            bare: Quartiles::of_ratios(nanos, reference(BARE, variant.style)),
-        })
-        .collect()
+    let lock = reference(LOCK, Style::Raw).expect("each run measures the lock");
+    let record = |Running { variant, nanos, .. }: &Running<'_>| Record {
+        nanos: Some(Quartiles::of(nanos.clone()).median),
+        bare: reference(variant.bare, variant.style).map(|bare| Quartiles::of_ratios(nanos, bare).median),
+        ..Record::of(Kind::Time, variant, Quartiles::of_ratios(nanos, lock))
+    };
+    running.iter().map(record).collect()
 }

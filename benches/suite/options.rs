@@ -7,35 +7,57 @@ use crate::measure::Effort;
 pub(crate) const USAGE: &str = "\
 Usage: cargo bench --manifest-path benches/Cargo.toml -- [OPTIONS] [WORD]...
 
-Measures the variants whose label contains all words. The bare service and the uncontended lock are
-always measured. The label is the row, the crate and the style, for instance
-`breaker, success, ours, await`. The styles are `raw`, a poll loop, and `await`, an async function.
+Measures the variants whose label contains all words. The label is the row, the crate and the
+style, for instance `breaker, success, ours, await`. The styles are `raw`, a poll loop, and `await`,
+an async function. The service without layers and the uncontended lock are always measured.
 
 Options:
-  --list    print the labels of the selected variants, and measure nothing
-  --ours    only variants of this workspace
-  --quick   few rounds: enough to see large differences
-  --help    print this text";
+  --list            print the labels of the selected variants, and measure nothing
+  --ours            only variants of this workspace
+  --quick           few rounds: enough to see large differences
+  --only KIND       only `time`, `threads` or `memory`
+  --runs NUMBER     merge several runs: the median of their medians, the smallest and the largest
+  --report          write the results to docs/benchmarks.md and docs/figures/benchmarks.{csv,svg}
+  --help            print this text";
 
-#[derive(Default)]
+/// What the program does.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Action {
+    Help,
+    List,
+    Measure,
+    Report,
+}
+
 pub(crate) struct Options {
-    pub(crate) help: bool,
-    pub(crate) list: bool,
+    pub(crate) action: Action,
     pub(crate) ours: bool,
+    pub(crate) runs: usize,
+    pub(crate) only: Option<String>,
     pub(crate) effort: Effort,
     pub(crate) words: Vec<String>,
 }
 
 impl Options {
     pub(crate) fn parse() -> Result<Self, lexopt::Error> {
-        let mut options = Self::default();
+        let mut options = Self {
+            action: Action::Measure,
+            ours: false,
+            runs: 1,
+            only: None,
+            effort: Effort::Full,
+            words: Vec::new(),
+        };
         let mut arguments = lexopt::Parser::from_env();
         while let Some(argument) = arguments.next()? {
             match argument {
-                Long("help") => options.help = true,
-                Long("list") => options.list = true,
+                Long("help") => options.action = Action::Help,
+                Long("list") => options.action = Action::List,
                 Long("ours") => options.ours = true,
                 Long("quick") => options.effort = Effort::Quick,
+                Long("report") => options.action = Action::Report,
+                Long("runs") => options.runs = arguments.value()?.parse()?,
+                Long("only") => options.only = Some(arguments.value()?.parse_with(kind)?),
                 // `cargo bench` passes it to each benchmark.
                 Long("bench") => {}
                 Value(word) => options.words.push(word.string()?),
@@ -43,5 +65,17 @@ impl Options {
             }
         }
         Ok(options)
+    }
+
+    /// Returns whether the kind of results is selected.
+    pub(crate) fn includes(&self, kind: &str) -> bool {
+        self.only.as_ref().is_none_or(|only| only == kind)
+    }
+}
+
+fn kind(text: &str) -> Result<String, &'static str> {
+    match text {
+        "time" | "threads" | "memory" => Ok(text.to_owned()),
+        _ => Err("no kind of results: use `time`, `threads` or `memory`"),
     }
 }

@@ -22,4 +22,19 @@ impl Quartiles {
     pub(crate) fn of_ratios(sample: &[f64], reference: &[f64]) -> Self {
         Self::of(sample.iter().zip(reference).map(|(value, reference)| value / reference).collect())
     }
+
+    /// Returns the smallest value, the median and the largest value.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the sample is empty.
+    pub(crate) fn range_of(mut sample: Vec<f64>) -> Self {
+        sample.sort_by(f64::total_cmp);
+        let last = sample.len() - 1;
+        Self { lower: sample[0], median: sample[last / 2], upper: sample[last] }
+    }
+
+    pub(crate) fn exact(value: f64) -> Self {
+        Self { lower: value, median: value, upper: value }
+    }
 }

@@ -4,8 +4,10 @@ use std::pin::pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use failsafe::backoff::{self, EqualJittered};
+use failsafe::failure_policy::{self, ConsecutiveFailures, OrElse, SuccessRateOverTimeWindow};
 use failsafe::futures::{CircuitBreaker, ResponseFuture};
-use failsafe::{Any, Config, Error, FailurePolicy, StateMachine, backoff, failure_policy};
+use failsafe::{Any, Config, Error, FailurePolicy, StateMachine};
 use tower::Service;
 
 use super::AN_HOUR;
@@ -15,18 +17,22 @@ use crate::variant::{Expect, Variants};
 
 const FAILSAFE: &str = "failsafe";
 
+type DefaultPolicy = OrElse<SuccessRateOverTimeWindow<EqualJittered>, ConsecutiveFailures<EqualJittered>>;
+
 /// The defaults of failsafe's failure rate.
 const MINIMUM: u32 = 5;
 const WINDOW: Duration = Duration::from_secs(30);
 
 pub(crate) fn add(variants: &mut Variants) {
     let succeeds = |_| false;
-    let default = || shared(Config::new().build());
+    let default = default_breaker;
     variants.add("breaker, success", FAILSAFE, Expect::Success, default, succeeds);
     let never_trips = || shared(Config::new().failure_policy(success_rate(0.0)).build());
     variants.add("breaker, failure", FAILSAFE, Expect::Failure, never_trips, |_| true);
+    // The moving average weighs a call by the time since the previous one. So the first call of a
+    // batch, which fails, has almost all of the weight.
     let tolerant = || {
-        let policy = success_rate(0.5).or_else(failure_policy::ConsecutiveFailures::default());
+        let policy = success_rate(0.0).or_else(ConsecutiveFailures::default());
         shared(Config::new().failure_policy(policy).build())
     };
     variants
@@ -44,7 +50,7 @@ pub(crate) fn add(variants: &mut Variants) {
 }
 
 /// A policy that opens the circuit if fewer calls succeed.
-fn success_rate(rate: f64) -> failure_policy::SuccessRateOverTimeWindow<backoff::Constant> {
+fn success_rate(rate: f64) -> SuccessRateOverTimeWindow<backoff::Constant> {
     failure_policy::success_rate_over_time_window(rate, MINIMUM, WINDOW, backoff::constant(AN_HOUR))
 }
 
@@ -54,7 +60,7 @@ fn shared<P>(breaker: StateMachine<P, ()>) -> impl Fn() -> Guarded<P> {
 }
 
 /// A service whose calls are wrapped.
-struct Guarded<P> {
+pub(super) struct Guarded<P> {
     breaker: StateMachine<P, ()>,
     inner: Bare,
 }
@@ -77,4 +83,8 @@ impl<P: FailurePolicy + Send + Sync> Service<bool> for Guarded<P> {
     fn call(&mut self, request: bool) -> Self::Future {
         CircuitBreaker::call(&self.breaker, self.inner.call(request))
     }
+}
+
+pub(super) fn default_breaker() -> impl Fn() -> Guarded<DefaultPolicy> {
+    shared(Config::new().build())
 }

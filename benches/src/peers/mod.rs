@@ -10,6 +10,7 @@ mod tower_resilience;
 
 use std::time::Duration;
 
+use crate::circuits::{Circuits, calling};
 use crate::variant::Variants;
 
 /// Longer than any run.
@@ -21,4 +22,14 @@ pub(crate) fn add(variants: &mut Variants) {
     recloser::add(variants);
     failsafe::add(variants);
     tower::add(variants);
+}
+
+/// Returns the circuits of these crates.
+pub(crate) fn circuits() -> [Circuits; 4] {
+    [
+        Circuits { subject: "seatbelt", create: || calling(seatbelt::default_breaker()) },
+        Circuits { subject: "tower-resilience", create: || calling(tower_resilience::default_breaker()) },
+        Circuits { subject: "recloser", create: || calling(recloser::default_breaker()) },
+        Circuits { subject: "failsafe", create: || calling(failsafe::default_breaker()) },
+    ]
 }

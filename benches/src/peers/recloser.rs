@@ -17,7 +17,7 @@ const TOWER_AND_RECLOSER: &str = "tower, recloser";
 
 pub(crate) fn add(variants: &mut Variants) {
     let succeeds = |_| false;
-    let default = || shared(Recloser::custom(), Bare);
+    let default = default_breaker;
     variants.add("breaker, success", RECLOSER, Expect::Success, default, succeeds);
     let never_trips = || shared(Recloser::custom().error_rate(2.0), Bare);
     variants.add("breaker, failure", RECLOSER, Expect::Failure, never_trips, |_| true);
@@ -58,7 +58,7 @@ fn under_retry<S>(service: impl Fn() -> S) -> impl Fn() -> tower::retry::Retry<A
 
 /// A service whose calls are wrapped.
 #[derive(Clone)]
-struct Guarded<S> {
+pub(super) struct Guarded<S> {
     breaker: AsyncRecloser,
     inner: S,
 }
@@ -75,4 +75,8 @@ impl<S: Service<bool>> Service<bool> for Guarded<S> {
     fn call(&mut self, request: bool) -> Self::Future {
         self.breaker.call(self.inner.call(request))
     }
+}
+
+pub(super) fn default_breaker() -> impl Fn() -> Guarded<Bare> {
+    shared(Recloser::custom(), Bare)
 }

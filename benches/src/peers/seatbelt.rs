@@ -44,7 +44,7 @@ impl layered::Service<bool> for FailsTwice {
 
 pub(crate) fn add(variants: &mut Variants) {
     let succeeds = |_| false;
-    let default = || shared(breaker_layer().layer(Bare));
+    let default = default_breaker;
     add_both(variants, "breaker, success", Expect::Success, default, succeeds);
     let never_trips = || shared(breaker_layer().min_throughput(u32::MAX).layer(Bare));
     add_both(variants, "breaker, failure", Expect::Failure, never_trips, |_| true);
@@ -168,4 +168,8 @@ pub(crate) fn is_rejection<Res>(result: &io::Result<Res>) -> bool {
 pub(crate) fn clock() -> Clock {
     let (clock, _driver) = InactiveClock::default().activate(Waker::noop().clone());
     clock.with_fast_instant(true)
+}
+
+pub(super) fn default_breaker() -> impl Fn() -> Guarded<bool> {
+    shared(breaker_layer().layer(Bare))
 }

@@ -21,7 +21,7 @@ type GuardedError = CircuitBreakerError<io::Error>;
 
 pub(crate) fn add(variants: &mut Variants) {
     let succeeds = |_| false;
-    let default = || shared(CircuitBreakerLayer::builder());
+    let default = default_breaker;
     variants.add("breaker, success", TOWER_RESILIENCE, Expect::Success, default, succeeds);
     let never_trips = || shared(CircuitBreakerLayer::builder().minimum_number_of_calls(usize::MAX));
     variants.add("breaker, failure", TOWER_RESILIENCE, Expect::Failure, never_trips, |_| true);
@@ -70,4 +70,8 @@ fn shared(config: CircuitBreakerConfigBuilder<DefaultClassifier>) -> impl Fn() -
 
 fn retry_unless_rejected() -> RetryConfigBuilder<bool, u32, GuardedError> {
     RetryLayer::builder().retry_on(|error: &GuardedError| !error.is_circuit_open())
+}
+
+pub(super) fn default_breaker() -> impl Fn() -> Guarded {
+    shared(CircuitBreakerLayer::builder())
 }
