@@ -30,7 +30,7 @@ impl Reply {
     /// Returns the verdict of the shipped classification.
     pub fn verdict(self) -> Verdict {
         if self == Self::TimedOut {
-            return (*TimedOut::new(Duration::ZERO).fault()).into();
+            return TimedOut::new(Duration::ZERO).fault().into();
         }
         match self.result() {
             Ok(response) => classify_response(&response),

@@ -6,7 +6,9 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tower_fault_classify::__internals::{DisplayDuration, error_chain};
+use tower_fault_classify::__internals::{
+    CircuitCondition, CircuitRecord, CircuitRejection, DisplayDuration, error_chain,
+};
 use tower_fault_classify::{ClassifiedError, Fault, Health, Kind, Origin, Retryable};
 
 use crate::label::Label;
@@ -32,16 +34,10 @@ use crate::machine::CircuitState;
 ///
 /// With the feature `tonic`, the source of the `ClassifiedError` is a `tonic::Status` with the code
 /// `UNAVAILABLE`. A generated client returns this status. Without the feature there is no source.
-#[derive(Debug)]
 pub struct Rejection {
-    circuit: &'static str,
-    key: Option<Label>,
-    state: CircuitState,
+    /// Made from a [`CircuitRejection`], so that it is also the source of this error.
     classified: ClassifiedError,
 }
-
-/// The parts of a rejection: name of the circuit, key, state, time to wait.
-pub(crate) type RejectionParts = (&'static str, Option<Label>, CircuitState, Option<Duration>);
 
 impl Rejection {
     /// Finds a rejection in an error, or in its sources.
@@ -79,50 +75,59 @@ impl Rejection {
     /// let forced = BreakerError::Rejected(Rejection::in_state("search", CircuitState::ForcedOpen, None));
     /// assert!(!is_worth_waiting(&forced));
     /// ```
-    pub const fn open(circuit: &'static str, retry_after: Duration) -> Self {
+    pub fn open(circuit: &'static str, retry_after: Duration) -> Self {
         Self::in_state(circuit, CircuitState::Open, Some(retry_after))
     }
 
     /// Creates the rejection of a circuit in the given state, for tests.
     ///
     /// [`retry_after`](Self::retry_after) lists the states and their times. No value is checked.
-    pub const fn in_state(circuit: &'static str, state: CircuitState, retry_after: Option<Duration>) -> Self {
-        Self::new(circuit, None, state, retry_after)
+    /// Each name uses memory that is never freed.
+    pub fn in_state(circuit: &'static str, state: CircuitState, retry_after: Option<Duration>) -> Self {
+        Self::new(CircuitRecord::of(circuit), None, state, retry_after)
     }
 
     #[inline]
     pub(crate) const fn new(
-        circuit: &'static str,
+        circuit: &'static CircuitRecord,
         key: Option<Label>,
         state: CircuitState,
         retry_after: Option<Duration>,
     ) -> Self {
-        let fault = Fault::new(Kind::Rejected, Retryable::Never, Health::Neutral, Origin::Local);
-        let fault = match retry_after {
-            Some(delay) => fault.with_retry_after(delay),
-            None => fault,
+        let nanos = match retry_after {
+            Some(delay) => Some(saturating_nanos(delay)),
+            None => None,
         };
-        let condition = condition(state, retry_after.is_some());
-        Self {
-            circuit,
-            key,
-            state,
-            classified: ClassifiedError::circuit_rejection(fault, circuit, condition),
+        let rejection = CircuitRejection::new(circuit, condition(state, nanos.is_some()), nanos);
+        #[cfg(feature = "keyed")]
+        let rejection = match key {
+            Some(label) => rejection.with_label(label),
+            None => rejection,
+        };
+        #[cfg(not(feature = "keyed"))]
+        let _ = key;
+        Self { classified: ClassifiedError::from_rejection(rejection) }
+    }
+
+    /// Creates the rejection of a circuit without a key that stays open for `nanos` nanoseconds.
+    #[inline]
+    pub(crate) const fn open_for(circuit: &'static CircuitRecord, nanos: u64) -> Self {
+        let rejection = CircuitRejection::new(circuit, CircuitCondition::Open, Some(nanos));
+        Self { classified: ClassifiedError::from_rejection(rejection) }
+    }
+
+    #[inline]
+    const fn rejection(&self) -> &CircuitRejection {
+        match self.classified.rejection() {
+            Some(rejection) => rejection,
+            None => unreachable!(),
         }
     }
 
-    /// Splits the rejection into its parts, in which a future stores it.
-    ///
-    /// If the parts were stored one by one and then loaded as one value, the processor would stall.
-    #[inline]
-    pub(crate) const fn parts(&self) -> RejectionParts {
-        let retry_after = self.retry_after();
-        (self.circuit, self.key, self.state, retry_after)
-    }
-
     /// Returns the name of the circuit.
+    #[inline]
     pub const fn circuit(&self) -> &'static str {
-        self.circuit
+        self.rejection().name()
     }
 
     /// Returns the label of the circuit's key.
@@ -136,15 +141,16 @@ impl Rejection {
     /// The text of the rejection contains the key. Responses and statuses that are made from a
     /// rejection do not, because they may leave the process.
     pub fn key(&self) -> Option<Arc<str>> {
-        self.key.and_then(Label::text)
+        self.rejection().label()
     }
 
     /// Returns the state of the circuit when it rejected the call.
     ///
     /// A closed circuit rejects calls only during its slow start, which admits a share of the
     /// calls, or a limited number of concurrent calls.
+    #[inline]
     pub const fn state(&self) -> CircuitState {
-        self.state
+        state(self.rejection().condition())
     }
 
     /// Returns how long to wait before the next call.
@@ -161,16 +167,19 @@ impl Rejection {
     /// | forced open for a time | until the manual override ends: after this time, the circuit admits a probe |
     /// | forced open until it is released, or open until it is reset | `None` |
     ///
+    /// A rejection keeps the time in nanoseconds. A time of more than 584 years, which no circuit
+    /// has, is shortened to that time.
+    ///
     /// Responses carry this time in `Retry-After`, rounded up to whole seconds, and in
     /// `grpc-retry-pushback-ms`.
     #[inline]
     pub const fn retry_after(&self) -> Option<Duration> {
-        self.classified.fault().retry_after()
+        self.rejection().retry_after()
     }
 
     /// Returns the fault: kind `rejected`, never retryable, neutral for the server's health.
-    pub const fn fault(&self) -> &Fault {
-        self.classified.fault()
+    pub const fn fault(&self) -> Fault {
+        self.rejection().fault()
     }
 
     /// Returns the text without the key, for responses that may leave the process.
@@ -180,11 +189,20 @@ impl Rejection {
 }
 
 impl Clone for Rejection {
+    #[inline]
     fn clone(&self) -> Self {
-        let (circuit, key, state, retry_after) = self.parts();
-        let mut clone = Self::new(circuit, key, state, retry_after);
-        clone.classified = clone.classified.with_note_of(&self.classified);
-        clone
+        Self { classified: ClassifiedError::from_rejection(self.rejection().clone()) }
+    }
+}
+
+impl fmt::Debug for Rejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rejection")
+            .field("circuit", &self.circuit())
+            .field("key", &self.key())
+            .field("state", &self.state())
+            .field("classified", &self.classified)
+            .finish()
     }
 }
 
@@ -203,30 +221,49 @@ impl fmt::Display for PublicText<'_> {
 }
 
 fn write_rejection(f: &mut fmt::Formatter<'_>, rejection: &Rejection, key: Option<&str>) -> fmt::Result {
-    write!(f, "circuit breaker `{}`", rejection.circuit)?;
+    write!(f, "circuit breaker `{}`", rejection.circuit())?;
     if let Some(key) = key {
         write!(f, " for key `{key}`")?;
     }
-    let retry_after = rejection.retry_after();
-    write!(f, " is {}", condition(rejection.state, retry_after.is_some()))?;
-    match retry_after {
+    write!(f, " is {}", rejection.rejection().condition().as_str())?;
+    match rejection.retry_after() {
         Some(delay) => write!(f, "; retry after {}", DisplayDuration(delay)),
         None => Ok(()),
     }
 }
 
+const fn saturating_nanos(delay: Duration) -> u64 {
+    delay.as_secs().saturating_mul(1_000_000_000).saturating_add(delay.subsec_nanos() as u64)
+}
+
 /// Returns why a circuit in this state rejects calls. `ends`: it admits calls again by itself.
-const fn condition(state: CircuitState, ends: bool) -> &'static str {
+///
+/// Circuits that are forced closed or disabled reject no calls; `Rejection::in_state` accepts any
+/// state.
+#[inline]
+const fn condition(state: CircuitState, ends: bool) -> CircuitCondition {
     match state {
-        CircuitState::Closed => "in slow start",
-        CircuitState::Open if !ends => "open until it is reset",
-        CircuitState::Open => "open",
-        CircuitState::HalfOpen => "half-open",
-        CircuitState::ForcedOpen if !ends => "forced open until it is released",
-        CircuitState::ForcedOpen => "forced open",
-        // These two states reject no calls; `Rejection::in_state` accepts any state.
-        CircuitState::ForcedClosed => "forced closed until it is released",
-        CircuitState::Disabled => "disabled",
+        CircuitState::Closed => CircuitCondition::SlowStart,
+        CircuitState::Open if !ends => CircuitCondition::OpenUntilReset,
+        CircuitState::Open => CircuitCondition::Open,
+        CircuitState::HalfOpen => CircuitCondition::HalfOpen,
+        CircuitState::ForcedOpen if !ends => CircuitCondition::ForcedOpenUntilReleased,
+        CircuitState::ForcedOpen => CircuitCondition::ForcedOpen,
+        CircuitState::ForcedClosed => CircuitCondition::ForcedClosed,
+        CircuitState::Disabled => CircuitCondition::Disabled,
+    }
+}
+
+/// Returns the state that [`condition`] was made from.
+#[inline]
+const fn state(condition: CircuitCondition) -> CircuitState {
+    match condition {
+        CircuitCondition::SlowStart => CircuitState::Closed,
+        CircuitCondition::Open | CircuitCondition::OpenUntilReset => CircuitState::Open,
+        CircuitCondition::HalfOpen => CircuitState::HalfOpen,
+        CircuitCondition::ForcedOpen | CircuitCondition::ForcedOpenUntilReleased => CircuitState::ForcedOpen,
+        CircuitCondition::ForcedClosed => CircuitState::ForcedClosed,
+        CircuitCondition::Disabled => CircuitState::Disabled,
     }
 }
 
@@ -389,6 +426,13 @@ impl<E> BreakerError<E> {
     }
 }
 
+impl<E> From<Rejection> for BreakerError<E> {
+    #[inline]
+    fn from(rejection: Rejection) -> Self {
+        Self::Rejected(rejection)
+    }
+}
+
 impl<E: fmt::Display> fmt::Display for BreakerError<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -416,52 +460,56 @@ impl<E: Error + 'static> Error for BreakerError<E> {
 ///
 /// Its [`source`](Error::source) is a [`ClassifiedError`] of the kind `timeout`, which every layer
 /// above recognizes.
+#[derive(Clone, Debug)]
+pub struct TimedOut(Box<TimedOutParts>);
+
+/// The parts of a [`TimedOut`]. They are boxed, because a large error makes each `Result` large.
 #[derive(Debug)]
-pub struct TimedOut {
+struct TimedOutParts {
     after: Duration,
     classified: ClassifiedError,
 }
 
 impl TimedOut {
     /// Creates the error of a call that was allowed to take `after`, for tests.
-    pub const fn new(after: Duration) -> Self {
+    pub fn new(after: Duration) -> Self {
         let fault = Fault::new(Kind::Timeout, Retryable::IfIdempotent, Health::Unhealthy, Origin::Transport);
         Self::with_fault(after, fault)
     }
 
     /// Creates the error with the fault of a classified timeout. The fault differs from that of
     /// [`new`](Self::new) if the request's body was waiting for its source.
-    pub(crate) const fn with_fault(after: Duration, fault: Fault) -> Self {
-        Self { after, classified: ClassifiedError::from_fault(fault) }
+    pub(crate) fn with_fault(after: Duration, fault: Fault) -> Self {
+        Self(Box::new(TimedOutParts { after, classified: ClassifiedError::from_fault(fault) }))
     }
 
     /// Returns how long the call was allowed to take.
     pub const fn after(&self) -> Duration {
-        self.after
+        self.0.after
     }
 
     /// Returns the fault: normally kind `timeout`, retryable if idempotent, and unhealthy.
-    pub const fn fault(&self) -> &Fault {
-        self.classified.fault()
+    pub const fn fault(&self) -> Fault {
+        self.0.classified.fault()
     }
 }
 
-impl Clone for TimedOut {
+impl Clone for TimedOutParts {
     fn clone(&self) -> Self {
-        let classified = ClassifiedError::from_fault(*self.fault()).with_note_of(&self.classified);
+        let classified = ClassifiedError::from_fault(self.classified.fault()).with_note_of(&self.classified);
         Self { after: self.after, classified }
     }
 }
 
 impl fmt::Display for TimedOut {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "call timed out after {}", DisplayDuration(self.after))
+        write!(f, "call timed out after {}", DisplayDuration(self.0.after))
     }
 }
 
 impl Error for TimedOut {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        Some(&self.classified)
+        Some(&self.0.classified)
     }
 }
 
@@ -473,7 +521,7 @@ mod tests {
     use crate::label::KeptLabel;
 
     fn rejection(key: Option<Label>, state: CircuitState, retry_after: Option<Duration>) -> Rejection {
-        Rejection::new("billing", key, state, retry_after)
+        Rejection::new(CircuitRecord::of("billing"), key, state, retry_after)
     }
 
     #[test]
@@ -517,11 +565,54 @@ mod tests {
             ),
         ];
         for (key, state, retry_after, text) in cases {
-            let kept = key.map(|key| KeptLabel::new(key.to_owned()));
+            let kept = key.map(|key| KeptLabel::new("billing", key.to_owned()));
             let rejection = rejection(kept.as_ref().map(KeptLabel::label), state, retry_after);
             assert_eq!(rejection.to_string(), text);
             assert_eq!(rejection.public_text(), text.replace(" for key `7`", ""));
         }
+    }
+
+    /// Each `Result` of a call contains the size of these errors.
+    #[test]
+    fn error_sizes_are_small() {
+        // With the feature `tonic`, a rejection contains the cell of its status.
+        let words = if cfg!(feature = "tonic") { 5 } else { 3 };
+        assert_eq!(size_of::<Rejection>(), words * 8);
+        assert_eq!(size_of::<BreakerError<std::io::Error>>(), words * 8);
+        assert_eq!(size_of::<Result<(), BreakerError<std::io::Error>>>(), words * 8);
+        assert_eq!(size_of::<TimedOut>(), 8);
+    }
+
+    #[test]
+    fn rejection_debug_and_clone_keep_parts() {
+        let kept = KeptLabel::new("billing", "7".to_owned());
+        let delay = Some(Duration::from_nanos(2_340_000_001));
+        let rejection = rejection(Some(kept.label()), CircuitState::HalfOpen, delay);
+        let text = format!("{rejection:?}");
+        for part in ["circuit: \"billing\"", "key: Some(\"7\")", "state: HalfOpen", "2.340000001s"] {
+            assert!(text.contains(part), "{text}");
+        }
+        assert_eq!(format!("{:?}", rejection.clone()), text);
+        assert_eq!(rejection.retry_after(), delay);
+    }
+
+    #[test]
+    fn rejection_keeps_every_state_and_longest_time() {
+        for state in [
+            CircuitState::Closed,
+            CircuitState::Open,
+            CircuitState::HalfOpen,
+            CircuitState::ForcedOpen,
+            CircuitState::ForcedClosed,
+            CircuitState::Disabled,
+        ] {
+            for retry_after in [None, Some(Duration::ZERO), Some(Duration::from_secs(365 * 86_400))] {
+                let rejection = rejection(None, state, retry_after);
+                assert_eq!((rejection.state(), rejection.retry_after()), (state, retry_after));
+            }
+        }
+        let longest = Duration::from_nanos(u64::MAX - 1);
+        assert_eq!(rejection(None, CircuitState::Open, Some(Duration::MAX)).retry_after(), Some(longest));
     }
 
     #[test]

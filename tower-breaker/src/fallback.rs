@@ -24,13 +24,10 @@ use std::marker::PhantomData;
 use std::ops::Deref;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use tower_fault_classify::classifiers::{BoxedError, TypedError};
 
 use crate::error::{BreakerError, Rejection};
-use crate::label::Label;
-use crate::machine::CircuitState;
 use crate::sealed::Sealed;
 
 pub use self::body::FallbackBody;
@@ -170,7 +167,7 @@ impl<Req, Res, E: Error + 'static> OnReject<Req, Res, E> for ReturnError<TypedEr
 
     #[inline]
     fn reject(&self, _: Req, rejection: Rejection) -> Self::Future {
-        Rejected::new(&rejection, BreakerError::Rejected)
+        Rejected::new(rejection)
     }
 }
 
@@ -195,41 +192,35 @@ where
 
     #[inline]
     fn reject(&self, _: Req, rejection: Rejection) -> Self::Future {
-        Rejected::new(&rejection, E::from)
+        Rejected::new(rejection)
     }
 }
 
 /// The future of [`ReturnError`]: resolves immediately to the error of a rejected call.
 pub struct Rejected<Res, E> {
-    circuit: &'static str,
-    key: Option<Label>,
-    state: CircuitState,
-    retry_after: Option<Duration>,
-    error: fn(Rejection) -> E,
-    response: PhantomData<fn() -> Res>,
+    rejection: Rejection,
+    result: PhantomData<fn() -> Result<Res, E>>,
 }
 
 impl<Res, E> Rejected<Res, E> {
     #[inline]
-    fn new(rejection: &Rejection, error: fn(Rejection) -> E) -> Self {
-        let (circuit, key, state, retry_after) = rejection.parts();
-        Self { circuit, key, state, retry_after, error, response: PhantomData }
+    const fn new(rejection: Rejection) -> Self {
+        Self { rejection, result: PhantomData }
     }
 }
 
-impl<Res, E> Future for Rejected<Res, E> {
+impl<Res, E: From<Rejection>> Future for Rejected<Res, E> {
     type Output = Result<Res, E>;
 
     #[inline]
     fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Self::Output> {
-        let Self { circuit, key, state, retry_after, error, .. } = *self;
-        Poll::Ready(Err(error(Rejection::new(circuit, key, state, retry_after))))
+        Poll::Ready(Err(self.rejection.clone().into()))
     }
 }
 
 impl<Res, E> fmt::Debug for Rejected<Res, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Rejected").field("circuit", &self.circuit).finish_non_exhaustive()
+        f.debug_struct("Rejected").field("rejection", &self.rejection).finish_non_exhaustive()
     }
 }
 

@@ -27,7 +27,7 @@ mod axum {
         fn into_response(self) -> Response {
             let mut response = Response::new(Body::from(self.to_string()));
             *response.status_mut() = StatusCode::GATEWAY_TIMEOUT;
-            CarriedVerdict::insert(&mut response, (*self.fault()).into());
+            CarriedVerdict::insert(&mut response, self.fault().into());
             response
         }
     }

@@ -110,7 +110,7 @@ impl CircuitRegistry {
             _ => self.inner.default.clock,
         };
         let config = BreakerConfig { clock: config.clock.or(clock), ..config };
-        entries.by_name.insert(config.name(), Entry::Configured(config));
+        entries.by_name.insert(config.name(), Entry::Configured(Box::new(config)));
         Ok(())
     }
 

@@ -281,6 +281,21 @@ impl<S, C, R, B> Breaker<S, C, R, B> {
         }
     }
 
+    /// Begins or rejects a call. The fast path of `call` covers a circuit that is closed.
+    #[inline(never)]
+    fn call_slow_path<Req>(&mut self, request: Req) -> ResponseFuture<S::Future, C, R, B::Record, R::Future>
+    where
+        S: Service<Req>,
+        B: BeginRecord<Req>,
+        C: Clone,
+        R: OnReject<Req, S::Response, S::Error>,
+    {
+        match self.acquire() {
+            Ok(permit) => self.begin(permit, request),
+            Err(denied) => self.rejected(request, self.circuit.rejection(denied)),
+        }
+    }
+
     #[inline]
     fn rejected<Req>(
         &self,
@@ -361,10 +376,7 @@ where
             self.readiness.overwrite(Readiness::Idle);
             return self.begin(permit, request);
         }
-        match self.acquire() {
-            Ok(permit) => self.begin(permit, request),
-            Err(denied) => self.rejected(request, self.circuit.rejection(denied)),
-        }
+        self.call_slow_path(request)
     }
 }
 

@@ -293,8 +293,10 @@ pub fn rejection_by_key(
     state: CircuitState,
     retry_after: Option<Duration>,
 ) -> Rejection {
-    let label = crate::label::KeptLabel::new(key.to_owned());
-    let rejection = Rejection::new(circuit, Some(label.label()), state, retry_after);
+    use tower_fault_classify::__internals::CircuitRecord;
+
+    let label = crate::label::KeptLabel::new(circuit, key.to_owned());
+    let rejection = Rejection::new(CircuitRecord::of(circuit), Some(label.label()), state, retry_after);
     // A rejection finds its key only as long as the label is kept.
     std::mem::forget(label);
     rejection

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use tower::{Layer, Service};
 use tower_breaker::control::{Command, Signal};
+use tower_breaker::fault_classify::classify_error;
 use tower_breaker::{BreakerConfig, BreakerConfigBuilder, BreakerError, BreakerLayer, Circuit, Clock};
 
 const OPEN_FOR: Duration = Duration::from_secs(30);
@@ -86,6 +87,22 @@ fn rejection_allocates_nothing() {
     }
     let rejected = |error| matches!(error, Err(BreakerError::Rejected(_)));
     assert_eq!(allocations(|| assert!(rejected(call(&mut service, false)))), 0);
+}
+
+#[test]
+fn rejection_that_is_read_allocates_nothing() {
+    let circuit = Circuit::new(quick(Clock::default()).build().unwrap());
+    for trip in [Circuit::trip, Circuit::force_open] {
+        trip(&circuit).unwrap();
+        let count = allocations(|| {
+            let error =
+                circuit.try_acquire().map(drop).map_err(BreakerError::<io::Error>::Rejected).unwrap_err();
+            let fault = classify_error(&error);
+            assert_eq!(error.rejection().unwrap().retry_after(), fault.retry_after());
+            assert!(error.rejection().cloned().is_some());
+        });
+        assert_eq!(count, 0);
+    }
 }
 
 #[test]

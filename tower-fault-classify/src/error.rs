@@ -1,16 +1,24 @@
 //! The error that carries a verdict, and the conversion of any error to `dyn Error`.
 
 #[cfg(feature = "__internals-notes")]
+mod note;
+
+#[cfg(feature = "__internals-notes")]
 use std::any::Any;
 use std::any::type_name;
 use std::error::Error;
 use std::fmt;
 use std::ops::Deref;
-#[cfg(any(feature = "tonic", feature = "__internals-notes"))]
-use std::sync::OnceLock;
 #[cfg(feature = "__internals-notes")]
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+#[cfg(feature = "tonic")]
+use std::sync::OnceLock;
 
+#[cfg(feature = "__internals-notes")]
+pub(crate) use self::note::Note;
+
+#[cfg(feature = "__internals")]
+use crate::circuit_rejection::CircuitRejection;
 #[cfg(feature = "tonic")]
 use crate::duration::DisplayDuration;
 use crate::error_chain::{classify_error, classify_typed};
@@ -133,46 +141,26 @@ mod sealed {
 /// - -1, if the fault has none and must not be retried.
 ///
 /// It is absent if the fault has none and can be retried.
-#[derive(Debug)]
-pub struct ClassifiedError {
+pub struct ClassifiedError(Repr);
+
+/// A rejection is stored in place: an open circuit may reject many calls. The rest is boxed,
+/// because a large error makes each `Result` large.
+enum Repr {
+    #[cfg(feature = "__internals")]
+    Rejection(CircuitRejection),
+    Boxed(Box<Boxed>),
+}
+
+struct Boxed {
     fault: Fault,
-    cause: Cause,
-    /// Data that few errors have.
-    ///
-    /// It is boxed, because a large error makes each `Result` large. Even if empty, it costs each
-    /// call some instructions, so the field exists only with the features that fill it.
-    #[cfg(any(feature = "tonic", feature = "__internals-notes"))]
-    late: OnceLock<Box<Late>>,
-}
-
-#[derive(Debug)]
-enum Cause {
-    /// There is no other error: the fault is the cause.
-    Verdict,
-    /// The error that was classified, and the name of the type that it had then.
-    Error(BoxError, &'static str),
-    /// A circuit breaker rejected the call: its name and its state.
-    #[cfg_attr(not(feature = "tonic"), expect(dead_code, reason = "only a status prints it"))]
-    Breaker(&'static str, &'static str),
-}
-
-/// Data that is added to an error after its creation.
-#[cfg(any(feature = "tonic", feature = "__internals-notes"))]
-#[derive(Debug, Default)]
-struct Late {
+    /// The error that was classified, and the name of the type that it had then. `None`: there is
+    /// no other error, and the fault is the cause.
+    source: Option<(BoxError, &'static str)>,
     #[cfg(feature = "__internals-notes")]
     note: Note,
     #[cfg(feature = "tonic")]
-    status: OnceLock<tonic::Status>,
+    status: OnceLock<Box<tonic::Status>>,
 }
-
-/// Data that an outer layer attaches for the caller.
-///
-/// It has interior mutability: the outer layer does not own this error, but finds it by reference
-/// in the chain of the error that it returns.
-#[cfg(feature = "__internals-notes")]
-#[derive(Default)]
-struct Note(Mutex<Option<Arc<dyn Any + Send + Sync>>>);
 
 impl ClassifiedError {
     /// Wraps an error together with its fault.
@@ -180,54 +168,82 @@ impl ClassifiedError {
     /// A `source` that is a `ClassifiedError` itself is not wrapped again: its fault is replaced.
     pub fn new<E: Into<BoxError>>(fault: Fault, source: E) -> Self {
         match source.into().downcast::<Self>() {
-            Ok(classified) => Self::of(fault, classified.cause),
-            Err(source) => Self::of(fault, Cause::Error(source, type_name::<E>())),
+            Ok(classified) => match classified.0 {
+                Repr::Boxed(mut boxed) => {
+                    *boxed = Boxed::new(fault, boxed.source.take());
+                    Self(Repr::Boxed(boxed))
+                }
+                #[cfg(feature = "__internals")]
+                Repr::Rejection(_) => Self::from_fault(fault),
+            },
+            Err(source) => Self::boxed(fault, Some((source, type_name::<E>()))),
         }
     }
 
     /// Creates an error that consists of a fault alone, without another error as its cause.
     ///
     /// A layer that rejects a call uses it as the source of its own error.
-    pub const fn from_fault(fault: Fault) -> Self {
-        Self::of(fault, Cause::Verdict)
+    pub fn from_fault(fault: Fault) -> Self {
+        Self::boxed(fault, None)
     }
 
-    /// Creates an error for the rejection of a circuit breaker.
-    ///
-    /// It differs from [`from_fault`](Self::from_fault) in the message of the `tonic::Status` only:
-    /// the message begins with ``circuit breaker `NAME` is CONDITION``.
-    pub const fn circuit_rejection(fault: Fault, name: &'static str, condition: &'static str) -> Self {
-        Self::of(fault, Cause::Breaker(name, condition))
+    /// Creates an error for the rejection of a circuit breaker. It allocates nothing.
+    #[cfg(feature = "__internals")]
+    #[doc(hidden)]
+    #[inline]
+    pub const fn from_rejection(rejection: CircuitRejection) -> Self {
+        Self(Repr::Rejection(rejection))
     }
 
-    const fn of(fault: Fault, cause: Cause) -> Self {
-        Self {
-            fault,
-            cause,
-            #[cfg(any(feature = "tonic", feature = "__internals-notes"))]
-            late: OnceLock::new(),
+    /// Returns the rejection of a circuit breaker that this error was made from.
+    #[cfg(feature = "__internals")]
+    #[doc(hidden)]
+    #[inline]
+    pub const fn rejection(&self) -> Option<&CircuitRejection> {
+        match &self.0 {
+            Repr::Rejection(rejection) => Some(rejection),
+            Repr::Boxed(_) => None,
         }
     }
 
+    fn boxed(fault: Fault, source: Option<(BoxError, &'static str)>) -> Self {
+        Self(Repr::Boxed(Box::new(Boxed::new(fault, source))))
+    }
+
     /// Returns the fault that the error was classified as.
-    pub const fn fault(&self) -> &Fault {
-        &self.fault
+    pub const fn fault(&self) -> Fault {
+        match &self.0 {
+            #[cfg(feature = "__internals")]
+            Repr::Rejection(rejection) => rejection.fault(),
+            Repr::Boxed(boxed) => boxed.fault,
+        }
+    }
+
+    fn source_and_type(&self) -> Option<&(BoxError, &'static str)> {
+        match &self.0 {
+            #[cfg(feature = "__internals")]
+            Repr::Rejection(_) => None,
+            Repr::Boxed(boxed) => boxed.source.as_ref(),
+        }
     }
 
     /// Returns the error that was classified, or `None` for a fault alone.
     pub fn get_ref(&self) -> Option<&(dyn Error + Send + Sync + 'static)> {
-        match &self.cause {
-            Cause::Error(error, _) => Some(&**error),
-            _ => None,
-        }
+        self.source_and_type().map(|(error, _)| &**error)
     }
 
     /// Returns the name of the type that the error had when it was classified.
     #[doc(hidden)]
     pub fn source_type(&self) -> Option<&'static str> {
-        match self.cause {
-            Cause::Error(_, type_name) => Some(type_name),
-            _ => None,
+        self.source_and_type().map(|(_, type_name)| *type_name)
+    }
+
+    #[cfg(feature = "__internals-notes")]
+    const fn note_slot(&self) -> &Note {
+        match &self.0 {
+            #[cfg(feature = "__internals")]
+            Repr::Rejection(rejection) => &rejection.note,
+            Repr::Boxed(boxed) => &boxed.note,
         }
     }
 
@@ -235,15 +251,14 @@ impl ClassifiedError {
     #[cfg(feature = "__internals-notes")]
     #[doc(hidden)]
     pub fn set_note(&self, note: impl Any + Send + Sync) {
-        self.replace_note(Arc::new(note));
+        self.note_slot().replace(Arc::new(note));
     }
 
+    /// Returns the note that is attached to this error, if it has the type `T`.
     #[cfg(feature = "__internals-notes")]
-    fn replace_note(&self, note: Arc<dyn Any + Send + Sync>) {
-        let slot = &self.late.get_or_init(Box::default).note.0;
-        let before = slot.lock().unwrap_or_else(PoisonError::into_inner).replace(note);
-        // The note's destructor may be user code, so it runs after the lock is released.
-        drop(before);
+    #[doc(hidden)]
+    pub fn note<T: Any + Copy>(&self) -> Option<T> {
+        self.note_slot().get()?.downcast_ref().copied()
     }
 
     /// Attaches the note of `other` to this error, which is a copy of `other`.
@@ -251,84 +266,113 @@ impl ClassifiedError {
     #[must_use]
     pub fn with_note_of(self, other: &Self) -> Self {
         #[cfg(feature = "__internals-notes")]
-        {
-            let of = |late: &Late| late.note.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            if let Some(note) = other.late.get().and_then(|late| of(late)) {
-                self.replace_note(note);
-            }
+        if let Some(note) = other.note_slot().get() {
+            self.note_slot().replace(note);
         }
         #[cfg(not(feature = "__internals-notes"))]
         let _ = other;
         self
     }
 
-    /// Returns the note that is attached to this error, if it has the type `T`.
-    #[cfg(feature = "__internals-notes")]
-    #[doc(hidden)]
-    pub fn note<T: Any + Copy>(&self) -> Option<T> {
-        let note = self.late.get()?.note.0.lock().unwrap_or_else(PoisonError::into_inner);
-        note.as_ref()?.downcast_ref().copied()
-    }
-
     /// Returns the error that was classified, or `None` for a fault alone.
     pub fn into_inner(self) -> Option<BoxError> {
-        match self.cause {
-            Cause::Error(error, _) => Some(error),
-            _ => None,
+        match self.0 {
+            #[cfg(feature = "__internals")]
+            Repr::Rejection(_) => None,
+            Repr::Boxed(boxed) => boxed.source.map(|(error, _)| error),
         }
     }
 }
 
-#[cfg(feature = "__internals-notes")]
-impl fmt::Debug for Note {
+impl Boxed {
+    fn new(fault: Fault, source: Option<(BoxError, &'static str)>) -> Self {
+        Self {
+            fault,
+            source,
+            #[cfg(feature = "__internals-notes")]
+            note: Note::new(),
+            #[cfg(feature = "tonic")]
+            status: OnceLock::new(),
+        }
+    }
+}
+
+impl fmt::Debug for ClassifiedError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let is_set = self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some();
-        f.write_str(if is_set { "Some(..)" } else { "None" })
+        let mut fields = f.debug_struct("ClassifiedError");
+        fields.field("fault", &self.fault());
+        match &self.0 {
+            #[cfg(feature = "__internals")]
+            Repr::Rejection(rejection) => {
+                fields.field("circuit", &rejection.name()).field("condition", &rejection.condition().as_str())
+            }
+            Repr::Boxed(boxed) => fields.field("source", &boxed.source.as_ref().map(|(error, _)| error)),
+        };
+        #[cfg(feature = "__internals-notes")]
+        fields.field("note", self.note_slot());
+        fields.finish_non_exhaustive()
     }
 }
 
 impl fmt::Display for ClassifiedError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.cause {
-            Cause::Error(..) => write!(f, "call failed, classified as {}", self.fault),
-            _ => self.fault.fmt(f),
+        let fault = self.fault();
+        match self.source_and_type() {
+            Some(_) => write!(f, "call failed, classified as {fault}"),
+            None => fault.fmt(f),
         }
     }
 }
 
 impl Error for ClassifiedError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        if let Cause::Error(error, _) = &self.cause {
+        if let Some((error, _)) = self.source_and_type() {
             return Some(&**error);
         }
         #[cfg(feature = "tonic")]
-        if self.fault.kind() == Kind::Rejected {
-            let late = self.late.get_or_init(Box::default);
-            return Some(late.status.get_or_init(|| rejected(&self.fault, &self.cause)));
+        if self.fault().kind() == Kind::Rejected {
+            return Some(self.status());
         }
         None
     }
 }
 
-/// Returns the status that a gRPC client gets for a call that was rejected on this side.
+/// The status that a gRPC client gets for a call that was rejected on this side.
 #[cfg(feature = "tonic")]
-fn rejected(fault: &Fault, cause: &Cause) -> tonic::Status {
-    let text = match cause {
-        Cause::Breaker(name, condition) => format!("circuit breaker `{name}` is {condition}"),
-        _ => "a layer on this side rejected the call".to_owned(),
-    };
-    let mut status = match fault.retry_after() {
-        Some(delay) => tonic::Status::unavailable(format!("{text}; retry after {}", DisplayDuration(delay))),
-        None => tonic::Status::unavailable(text),
-    };
-    let delay = fault.retry_after();
-    // A server that forwards the status forwards the delay to its own client too.
-    if (delay.is_some() || fault.retryable() == Retryable::Never)
-        && let Ok(pushback) = pushback_value(delay).to_str().unwrap_or_default().parse()
-    {
-        status.metadata_mut().insert("grpc-retry-pushback-ms", pushback);
+impl ClassifiedError {
+    fn status(&self) -> &tonic::Status {
+        let status = match &self.0 {
+            #[cfg(feature = "__internals")]
+            Repr::Rejection(rejection) => &rejection.status,
+            Repr::Boxed(boxed) => &boxed.status,
+        };
+        status.get_or_init(|| Box::new(self.make_status()))
     }
-    status
+
+    fn make_status(&self) -> tonic::Status {
+        let fault = self.fault();
+        let text = match &self.0 {
+            #[cfg(feature = "__internals")]
+            Repr::Rejection(rejection) => {
+                format!("circuit breaker `{}` is {}", rejection.name(), rejection.condition().as_str())
+            }
+            Repr::Boxed(_) => "a layer on this side rejected the call".to_owned(),
+        };
+        let delay = fault.retry_after();
+        let mut status = match delay {
+            Some(delay) => {
+                tonic::Status::unavailable(format!("{text}; retry after {}", DisplayDuration(delay)))
+            }
+            None => tonic::Status::unavailable(text),
+        };
+        // A server that forwards the status forwards the delay to its own client too.
+        if (delay.is_some() || fault.retryable() == Retryable::Never)
+            && let Ok(pushback) = pushback_value(delay).to_str().unwrap_or_default().parse()
+        {
+            status.metadata_mut().insert("grpc-retry-pushback-ms", pushback);
+        }
+        status
+    }
 }
 
 #[cfg(test)]
@@ -372,8 +416,15 @@ mod tests {
             found(&later),
             Some((unavailable, format!("{text}; retry after 2.3 s"), Some("2340".to_owned())))
         );
-        let named = found(&ClassifiedError::circuit_rejection(rejected, "stock", "half-open")).unwrap();
-        assert_eq!(named.1, "circuit breaker `stock` is half-open");
+        #[cfg(feature = "__internals")]
+        {
+            use crate::circuit_rejection::{CircuitCondition, CircuitRecord};
+
+            let rejection =
+                CircuitRejection::new(CircuitRecord::of("stock"), CircuitCondition::HalfOpen, None);
+            let named = found(&ClassifiedError::from_rejection(rejection)).unwrap();
+            assert_eq!(named.1, "circuit breaker `stock` is half-open");
+        }
         assert_eq!(found(&ClassifiedError::from_fault(FAULT)), None);
         assert_eq!(found(&ClassifiedError::new(rejected, "cause")), None, "it has a cause of its own");
     }
@@ -401,10 +452,11 @@ mod tests {
         assert_eq!((copy.note::<u8>(), error.note::<u8>()), (Some(1), Some(2)));
     }
 
-    /// clippy warns about larger errors in the `Result`s of users' code.
     #[test]
-    fn classified_error_size_fits_in_a_result() {
-        assert!(size_of::<ClassifiedError>() <= 88, "{}", size_of::<ClassifiedError>());
+    fn classified_error_size_is_at_most_three_words() {
+        // With the feature `tonic`, a rejection contains the cell of its status.
+        let words = if cfg!(feature = "tonic") { 5 } else { 3 };
+        assert!(size_of::<Option<ClassifiedError>>() <= words * 8, "{}", size_of::<ClassifiedError>());
     }
 
     #[test]

@@ -23,7 +23,7 @@ use crate::telemetry::Reporter;
 /// |---|---|---|
 /// | a success, or a fault that the status alone gives | nothing | none |
 /// | any other fault, or a success that the default classifier would classify as a fault | inserts a [`CarriedVerdict`] into its extensions | 3 if the extensions were empty, else 1 |
-/// | an error | wraps it in a [`ClassifiedError`], unless it is one already | 1 for a typed error, none for a boxed error |
+/// | an error | wraps it in a [`ClassifiedError`], unless it is one already | 2 for a typed error, 1 for a boxed error |
 /// | an error, with [`keep_errors`](Self::keep_errors) | nothing: each layer above classifies the error again | none |
 ///
 /// An error that a rule classifies as a success is wrapped too. Its fault has the kind `unknown`,

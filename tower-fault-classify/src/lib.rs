@@ -433,6 +433,8 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod body;
+#[cfg(feature = "__internals")]
+mod circuit_rejection;
 pub mod classifiers;
 mod classify;
 mod duration;

@@ -62,7 +62,7 @@ async fn run(session: &Session, statement: &'static str) {
 
 async fn fault(session: &Session, statement: &'static str) -> Fault {
     let result = session.clone().oneshot(statement).await;
-    *result.expect_err(statement).fault()
+    result.expect_err(statement).fault()
 }
 
 /// Returns the faults of a failure to connect with each driver.
@@ -74,8 +74,8 @@ async fn connect_faults(url: &str) -> [Fault; 2] {
         .layer(FaultClassifyLayer::new().rule(sqlx_rule))
         .service(service_fn(async |url: &str| PgConnection::connect(url).await.map(drop)));
     [
-        *tokio_postgres.oneshot(url).await.expect_err("tokio-postgres does not connect").fault(),
-        *sqlx.oneshot(url).await.expect_err("sqlx does not connect").fault(),
+        tokio_postgres.oneshot(url).await.expect_err("tokio-postgres does not connect").fault(),
+        sqlx.oneshot(url).await.expect_err("sqlx does not connect").fault(),
     ]
 }
 
@@ -146,7 +146,7 @@ async fn deadlock_is_a_refused_conflict() {
         );
         // The server ends one of the two transactions.
         let error = mine.err().xor(others.err()).expect("one fails");
-        assert_axes(*error.fault(), Conflict, Refused, Healthy);
+        assert_axes(error.fault(), Conflict, Refused, Healthy);
         run(&session, "ROLLBACK").await;
         run(&other, "ROLLBACK").await;
     }
@@ -273,7 +273,7 @@ async fn statement_during_shutdown_is_unavailable() {
         wait_for_statement(&server, "pg_sleep").await;
         server.stop();
         let error = call.await.unwrap().unwrap_err();
-        assert_axes(*error.fault(), Unavailable, IfIdempotent, Unhealthy);
+        assert_axes(error.fault(), Unavailable, IfIdempotent, Unhealthy);
         server.restart();
     }
 }
@@ -288,7 +288,7 @@ async fn killed_server_breaks_statements_and_refuses_connections() {
         wait_for_statement(&server, "pg_sleep").await;
         server.kill();
         let error = call.await.unwrap().unwrap_err();
-        assert_axes(*error.fault(), kind, IfIdempotent, Unhealthy);
+        assert_axes(error.fault(), kind, IfIdempotent, Unhealthy);
         let [tokio_postgres, _] = connect_faults(&server.url()).await;
         assert_axes(tokio_postgres, Unavailable, Unsent, Unhealthy);
         server.restart();

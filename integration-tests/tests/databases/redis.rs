@@ -48,7 +48,7 @@ async fn run(connection: &MultiplexedConnection, text: &str) {
 
 /// Returns the fault of a command that fails.
 async fn fault(connection: &MultiplexedConnection, text: &str) -> Fault {
-    *send(connection, command(text)).await.expect_err(text).fault()
+    send(connection, command(text)).await.expect_err(text).fault()
 }
 
 /// Returns the fault of a pipeline or transaction that fails.
@@ -56,7 +56,7 @@ async fn pipeline_fault(connection: &MultiplexedConnection, pipeline: Pipeline, 
     let service = ServiceBuilder::new()
         .layer(FaultClassifyLayer::new().errors_only().rule(rule))
         .service(service_fn(async |pipeline: Pipeline| pipeline.query_async(&mut connection.clone()).await));
-    *service.oneshot(pipeline).await.expect_err("the pipeline fails").fault()
+    service.oneshot(pipeline).await.expect_err("the pipeline fails").fault()
 }
 
 /// Sends a command until it fails, and returns the fault.
@@ -64,7 +64,7 @@ async fn fault_at_last(connection: &MultiplexedConnection, text: &str) -> Fault 
     loop {
         match send(connection, command(text)).await {
             Ok(_) => tokio::task::yield_now().await,
-            Err(error) => return *error.fault(),
+            Err(error) => return error.fault(),
         }
     }
 }
@@ -74,7 +74,7 @@ async fn connect_fault(url: &str) -> Fault {
     let service = ServiceBuilder::new()
         .layer(FaultClassifyLayer::new().rule(redis_rule))
         .service(service_fn(async |url: &str| connect(url).await.map(drop)));
-    *service.oneshot(url).await.expect_err("the driver does not connect").fault()
+    service.oneshot(url).await.expect_err("the driver does not connect").fault()
 }
 
 #[track_caller]
@@ -202,7 +202,7 @@ async fn server_with_running_script_is_unavailable() {
     let script = tokio::spawn(async move { send(&busy, script).await });
     assert_axes(fault_at_last(&other, "GET key").await, Unavailable, Refused, Unhealthy);
     drop(server);
-    assert_axes(*script.await.unwrap().unwrap_err().fault(), Transient, IfIdempotent, Unhealthy);
+    assert_axes(script.await.unwrap().unwrap_err().fault(), Transient, IfIdempotent, Unhealthy);
 }
 
 #[tokio::test]

@@ -158,7 +158,7 @@ impl Clients {
 }
 
 fn acquire(circuit: &Circuit) -> Result<Permit, Verdict> {
-    circuit.try_acquire().map(Permit::Circuit).map_err(|rejection| (*rejection.fault()).into())
+    circuit.try_acquire().map(Permit::Circuit).map_err(|rejection| rejection.fault().into())
 }
 
 /// Creates a circuit.

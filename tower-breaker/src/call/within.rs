@@ -77,7 +77,7 @@ where
     fn classify(&self, outcome: Result<&Result<T, E>, &TimedOut>) -> Verdict {
         match outcome {
             Ok(result) => self.0.classify(result.as_ref()),
-            Err(timed_out) => (*timed_out.fault()).into(),
+            Err(timed_out) => timed_out.fault().into(),
         }
     }
 }

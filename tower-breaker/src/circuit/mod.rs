@@ -80,7 +80,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tower_fault_classify::__internals::{ConfigError, PerThread, PoolHandle};
+use tower_fault_classify::__internals::{CircuitRecord, ConfigError, PerThread, PoolHandle};
 use tower_fault_classify::Verdict;
 
 use crate::config::{BreakerConfig, DURATIONS};
@@ -118,7 +118,7 @@ use crate::telemetry::{Failure, ObserverId, Observers, Transition};
 /// ```
 pub struct Circuit<R: CircuitRef = Static> {
     owner: R::Owner,
-    name: &'static str,
+    record: &'static CircuitRecord,
 }
 
 impl Circuit {
@@ -130,14 +130,14 @@ impl Circuit {
         let owner =
             PoolHandle::acquire(|| Core::with_parts(config.fitted_clock(), PerThread::new(), &config));
         owner.adopt(&config);
-        Self { owner, name: config.name() }
+        Self { owner, record: CircuitRecord::of(config.name()) }
     }
 
     /// Returns another handle, for a service or a registry that keeps it.
     ///
     /// As long as there is such a handle, the drop of any other handle takes the shortest path.
     pub(crate) fn root(&self) -> Self {
-        Self { owner: self.owner.root(), name: self.name }
+        Self { owner: self.owner.root(), record: self.record }
     }
 
     /// Adds an observer, which is called after every transition.
@@ -268,8 +268,8 @@ impl Circuit {
     /// circuit never change.
     #[allow(clippy::needless_pass_by_value, reason = "a configuration is given away, as everywhere in tower")]
     pub fn reconfigure(&self, config: BreakerConfig) -> Result<(), ConfigError> {
-        if let Some(other) = config.name.filter(|other| *other != self.name) {
-            return Err(ConfigError::new("name", other, format!("{:?}, the circuit's own", self.name)));
+        if let Some(other) = config.name.filter(|other| *other != self.name()) {
+            return Err(ConfigError::new("name", other, format!("{:?}, the circuit's own", self.name())));
         }
         let own = self.owner.configured_clock();
         if let Some(clock) = config.clock.filter(|clock| *clock != own) {
@@ -282,7 +282,8 @@ impl Circuit {
     /// Returns the rejection of a call by a circuit that stays open for `left` nanoseconds.
     #[inline]
     pub(crate) fn open_rejection(&self, left: u64) -> Rejection {
-        Rejection::new(self.name, None, CircuitState::Open, Some(self.with_slack(left)))
+        let slack = self.owner.clock().resolution().as_nanos() as u64;
+        Rejection::open_for(self.record, left.saturating_add(slack))
     }
 
     #[inline]
@@ -294,8 +295,8 @@ impl Circuit {
 /// Operations on every circuit, of a layer or of a key.
 impl<R: CircuitRef> Circuit<R> {
     #[cfg(feature = "keyed")]
-    pub(crate) const fn of(owner: R::Owner, name: &'static str) -> Self {
-        Self { owner, name }
+    pub(crate) const fn of(owner: R::Owner, record: &'static CircuitRecord) -> Self {
+        Self { owner, record }
     }
 
     #[cfg(feature = "keyed")]
@@ -305,7 +306,7 @@ impl<R: CircuitRef> Circuit<R> {
 
     /// Returns the name from the configuration.
     pub const fn name(&self) -> &'static str {
-        self.name
+        self.record.name()
     }
 
     /// Returns the current configuration.
@@ -319,7 +320,7 @@ impl<R: CircuitRef> Circuit<R> {
 
     /// Returns the status of the circuit at this moment.
     pub fn status(&self) -> Status {
-        Status::of(self.name, self.owner.key(), self.owner.snapshot(), self.owner.clock().resolution())
+        Status::of(self.name(), self.owner.key(), self.owner.snapshot(), self.owner.clock().resolution())
     }
 
     /// Acquires a permit for one call.
@@ -341,7 +342,7 @@ impl<R: CircuitRef> Circuit<R> {
     /// have been rejected gets a permit, but its outcome does not affect the circuit.
     pub fn try_acquire(&self) -> Result<Permit<R>, Rejection> {
         self.admit().map_err(|denied| {
-            self.owner.emit_rejection(self.name, denied.state);
+            self.owner.emit_rejection(self.name(), denied.state);
             self.rejection(denied)
         })
     }
@@ -408,7 +409,7 @@ impl<R: CircuitRef> Circuit<R> {
 
     #[inline]
     pub(crate) fn rejection(&self, denied: Denied) -> Rejection {
-        self.owner.rejection(self.name, denied)
+        self.owner.rejection(self.record, denied)
     }
 
     /// Returns how long a task waits before it polls the circuit again, unless a change of the
@@ -592,18 +593,18 @@ impl<R: CircuitRef> Circuit<R> {
         if DURATIONS.contains(&time) {
             return Ok(time.as_nanos() as u64);
         }
-        Err(ControlError::OutOfRange { circuit: self.name, field, value: time, allowed: DURATIONS })
+        Err(ControlError::OutOfRange { circuit: self.name(), field, value: time, allowed: DURATIONS })
     }
 
     fn forced(&self, state: CircuitState) -> ControlError {
-        ControlError::new(self.name, state)
+        ControlError::new(self.name(), state)
     }
 }
 
 impl<R: CircuitRef> Clone for Circuit<R> {
     #[inline]
     fn clone(&self) -> Self {
-        Self { owner: self.owner.clone(), name: self.name }
+        Self { owner: self.owner.clone(), record: self.record }
     }
 }
 

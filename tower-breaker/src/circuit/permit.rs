@@ -321,6 +321,8 @@ impl<R: CircuitRef> Permit<R> {
         struct OnPanic<'a, R: CircuitRef>(&'a mut Option<Permit<R>>);
 
         impl<R: CircuitRef> Drop for OnPanic<'_, R> {
+            #[cold]
+            #[inline(never)]
             fn drop(&mut self) {
                 if let Some(permit) = self.0.take() {
                     permit.record(PANICKED.into());

@@ -9,7 +9,7 @@ impl<R: CircuitRef> Circuit<R> {
     /// The [module `snapshot`](crate::snapshot) describes its content.
     pub fn snapshot(&self) -> CircuitSnapshot {
         let (saved, last_trip) = self.owner.save();
-        CircuitSnapshot::new(self.name, &saved, last_trip)
+        CircuitSnapshot::new(self.name(), &saved, last_trip)
     }
 
     /// Restores the state of a snapshot, if the circuit has had no transition since it was created.
@@ -27,7 +27,7 @@ impl<R: CircuitRef> Circuit<R> {
     /// Returns an error, and changes nothing, if the snapshot has another circuit name, or another
     /// version.
     pub fn restore(&self, snapshot: &CircuitSnapshot) -> Result<Restored, RestoreError> {
-        snapshot.check(self.name)?;
+        snapshot.check(self.name())?;
         let applied = self.owner.restore(&snapshot.saved_now(), snapshot.last_trip.as_ref());
         Ok(if applied { Restored::Applied } else { Restored::Superseded })
     }

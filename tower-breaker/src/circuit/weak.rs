@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use tower_fault_classify::__internals::CircuitRecord;
+
 use super::{Circuit, CircuitRef, Static};
 
 /// A handle that does not keep its circuit alive.
@@ -33,13 +35,13 @@ use super::{Circuit, CircuitRef, Static};
 /// ```
 pub struct WeakCircuit<R: CircuitRef = Static> {
     weak: R::Weak,
-    name: &'static str,
+    record: &'static CircuitRecord,
 }
 
 impl<R: CircuitRef> WeakCircuit<R> {
     /// Returns the circuit's name.
     pub const fn name(&self) -> &'static str {
-        self.name
+        self.record.name()
     }
 
     /// Returns a handle to the circuit; `None` if the circuit has ended.
@@ -47,25 +49,25 @@ impl<R: CircuitRef> WeakCircuit<R> {
     /// An evicted keyed circuit ends with its last handle and its last running call. Until then,
     /// this method returns a handle to it, although calls with the key no longer use it.
     pub fn upgrade(&self) -> Option<Circuit<R>> {
-        Some(Circuit { owner: R::upgrade(&self.weak)?, name: self.name })
+        Some(Circuit { owner: R::upgrade(&self.weak)?, record: self.record })
     }
 }
 
 impl<R: CircuitRef> Circuit<R> {
     /// Returns a handle that does not keep the circuit alive.
     pub fn downgrade(&self) -> WeakCircuit<R> {
-        WeakCircuit { weak: R::downgrade(&self.owner), name: self.name }
+        WeakCircuit { weak: R::downgrade(&self.owner), record: self.record }
     }
 }
 
 impl<R: CircuitRef> Clone for WeakCircuit<R> {
     fn clone(&self) -> Self {
-        Self { weak: self.weak.clone(), name: self.name }
+        Self { weak: self.weak.clone(), record: self.record }
     }
 }
 
 impl<R: CircuitRef> fmt::Debug for WeakCircuit<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("WeakCircuit").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("WeakCircuit").field("name", &self.name()).finish_non_exhaustive()
     }
 }

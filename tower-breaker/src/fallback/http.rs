@@ -103,7 +103,7 @@ fn grpc_unavailable(rejection: &Rejection) -> Response<()> {
 }
 
 fn attach_verdict<B>(mut response: Response<B>, rejection: &Rejection) -> Response<B> {
-    CarriedVerdict::insert(&mut response, (*rejection.fault()).into());
+    CarriedVerdict::insert(&mut response, rejection.fault().into());
     response
 }
 

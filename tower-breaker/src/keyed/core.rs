@@ -20,8 +20,8 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, OnceLock};
 
-use tower_fault_classify::__internals::Clock;
 use tower_fault_classify::__internals::sync::{self, AtomicU8, AtomicU64, Mutex, MutexGuard, Ordering, lock};
+use tower_fault_classify::__internals::{CircuitRecord, Clock};
 
 use crate::circuit::{
     CircuitRef, Core, Denied, Events, FailureTime, Flags, HotConfig, Locked, NewestBucket, PackedCells,
@@ -50,7 +50,7 @@ pub(crate) type SharedCore<K> = sync::Arc<Core<KeyedStore<K>>>;
 
 /// What the circuits of a map share.
 pub(crate) struct Common<K> {
-    name: &'static str,
+    record: &'static CircuitRecord,
     shared: Settings,
     configs: Mutex<Configs>,
     observers: Arc<Observers>,
@@ -72,7 +72,7 @@ impl<K> Common<K> {
         let name = config.name();
         let hot_config = HotConfig::new(config.fitted_clock(), config, PackedCells::PARTS, register(name));
         Self {
-            name,
+            record: CircuitRecord::of(name),
             shared: Settings { hot_config, failures_timed_since: AtomicU64::new(0) },
             configs: Mutex::new(configs),
             observers: Arc::default(),
@@ -124,8 +124,12 @@ impl<K> Common<K> {
         self.shared.hot_config.flags().instruments()
     }
 
+    pub(crate) const fn record(&self) -> &'static CircuitRecord {
+        self.record
+    }
+
     pub(crate) const fn name(&self) -> &'static str {
-        self.name
+        self.record.name()
     }
 
     pub(crate) const fn observers(&self) -> &Arc<Observers> {
@@ -180,9 +184,9 @@ impl<K> Shared<K> {
     #[cold]
     pub(crate) fn reject(&self, denied: Denied) -> Rejection {
         let core = self.core();
-        let name = core.store().common.name;
-        core.emit_rejection(name, denied.state);
-        core.rejection(name, denied)
+        let circuit = core.store().common.record;
+        core.emit_rejection(circuit.name(), denied.state);
+        core.rejection(circuit, denied)
     }
 }
 
@@ -342,7 +346,7 @@ impl<K> KeyedStore<K> {
     fn kept_label<'a>(&self, lazy: &'a LazyState) -> Option<&'a KeptLabel> {
         if lazy.label.get().is_none() {
             // Formatted outside of the cell, because a key's `Debug` may use the circuit.
-            let label = KeptLabel::new(self.make_label()?);
+            let label = KeptLabel::new(self.common.name(), self.make_label()?);
             // Another thread, or the key's own `Debug`, may have been first.
             let _ = lazy.label.set(label);
         }
@@ -469,15 +473,15 @@ impl<K> Store for KeyedStore<K> {
 
     #[inline]
     fn instruments(&self, flags: Flags) -> Option<&'static Instruments> {
-        let Common { max_key_labels, name, .. } = &*self.common;
+        let Common { max_key_labels, record, .. } = &*self.common;
         match *max_key_labels {
             None => flags.instruments(),
-            Some(max) => self.instruments.get_or_register(name, max, || self.make_label()),
+            Some(max) => self.instruments.get_or_register(record.name(), max, || self.make_label()),
         }
     }
 
     fn observers_of(&self, _: u32) -> Option<(&'static str, Arc<Observers>)> {
-        Some((self.common.name, Arc::clone(&self.common.observers)))
+        Some((self.common.name(), Arc::clone(&self.common.observers)))
     }
 
     fn arm(&self, signals: Events) {
@@ -518,7 +522,7 @@ impl<K> Store for KeyedStore<K> {
 
     fn key(&self) -> Option<Arc<str>> {
         match self.lazy.get() {
-            Some(lazy) => self.kept_label(lazy).map(|label| Arc::clone(label.text())),
+            Some(lazy) => self.kept_label(lazy).and_then(|label| label.label().text()),
             None => self.make_label().map(Arc::from),
         }
     }
@@ -549,7 +553,7 @@ impl<K> Drop for KeyedStore<K> {
 
 impl<K> fmt::Debug for Common<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Common").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("Common").field("name", &self.record.name()).finish_non_exhaustive()
     }
 }
 

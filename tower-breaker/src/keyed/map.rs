@@ -577,7 +577,7 @@ impl<K> KeyedCircuits<K> {
     }
 
     pub(crate) fn handle(&self, core: SharedCore<K>) -> KeyedCircuit<K> {
-        Circuit::of(core, self.name())
+        Circuit::of(core, self.inner.common.record())
     }
 
     /// Counts and drops a circuit that was evicted. The caller holds no lock.

@@ -34,7 +34,7 @@ pub(super) struct Entries {
 /// The entry of a name.
 pub(super) enum Entry {
     /// The configuration of a circuit that has not been created yet.
-    Configured(BreakerConfig),
+    Configured(Box<BreakerConfig>),
     /// The listeners are being called for this circuit.
     Creating(Circuit),
     Created(Circuit),
@@ -73,7 +73,7 @@ impl Entries {
     fn plan(&self, default: &BreakerConfig) -> Plan {
         match self.by_name.get(default.name()) {
             Some(Entry::Created(circuit) | Entry::Creating(circuit)) => Plan::Use(circuit.clone()),
-            Some(Entry::Configured(config)) => Plan::Create(config.clone()),
+            Some(Entry::Configured(config)) => Plan::Create((**config).clone()),
             None => Plan::Create(default.clone()),
         }
     }

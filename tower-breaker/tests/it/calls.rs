@@ -74,10 +74,10 @@ async fn call_within_with_elapsed_timeout_counts_failure() {
     assert_eq!(timed_out.after(), 5 * SECOND);
     let fault = classify_error(&error);
     assert_eq!((fault.kind(), fault.health()), (Kind::Timeout, Health::Unhealthy));
-    assert_eq!(fault, *timed_out.fault());
+    assert_eq!(fault, timed_out.fault());
     let elapsed = timeout(SECOND, pending::<()>()).await.unwrap_err();
     assert_eq!(fault, classify_error(&elapsed), "equals the fault of tokio's timeout");
-    assert_eq!(*TimedOut::new(SECOND).fault(), fault);
+    assert_eq!(TimedOut::new(SECOND).fault(), fault);
     assert_eq!(ErrorChain(&error).to_string(), "call timed out after 5 s");
     assert!(is_opened_by(&circuit, call).await);
     let trip = circuit.status().last_trip.unwrap();
@@ -93,10 +93,10 @@ async fn call_within_timeout_in_stalled_upload_is_neutral() {
     advance(SECOND).await;
     let Poll::Ready(Err(BreakerError::TimedOut(error))) = call.poll() else { panic!("it must time out") };
     drop(upload);
-    let fault = *error.fault();
+    let fault = error.fault();
     assert_eq!((fault.kind(), fault.retryable()), (Kind::Timeout, Retryable::Never));
     assert_eq!((fault.health(), fault.origin()), (Health::Neutral, Origin::Caller));
-    assert_eq!(*error.clone().fault(), fault);
+    assert_eq!(error.clone().fault(), fault);
     assert_eq!(
         classify_error(&error),
         fault,

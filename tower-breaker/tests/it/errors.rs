@@ -18,7 +18,7 @@ fn constructed_rejection_equals_rejection_of_circuit() {
     assert_eq!((constructed.circuit(), constructed.state()), (real.circuit(), real.state()));
     assert_eq!((constructed.retry_after(), constructed.key()), (real.retry_after(), None));
     assert_eq!(constructed.fault(), real.fault());
-    assert_eq!(classify_error(&constructed), *constructed.fault());
+    assert_eq!(classify_error(&constructed), constructed.fault());
 
     circuit.force_open().unwrap();
     let real = circuit.try_acquire().unwrap_err();

@@ -243,7 +243,7 @@ fn rejection_by_key_equals_that_of_keyed_circuit() {
     let real = circuits.try_acquire("acme").unwrap_err();
     let made = test_util::rejection_by_key("tenants", "acme", CircuitState::Open, Some(OPEN_FOR));
     let parts = |rejection: &Rejection| {
-        (rejection.to_string(), rejection.key(), rejection.circuit(), rejection.state(), *rejection.fault())
+        (rejection.to_string(), rejection.key(), rejection.circuit(), rejection.state(), rejection.fault())
     };
     assert_eq!(parts(&made), parts(&real));
     assert_eq!(made.clone().key().as_deref(), Some("acme"));

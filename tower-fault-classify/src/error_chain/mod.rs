@@ -72,7 +72,7 @@ pub(crate) fn classify_typed<E: Error + 'static>(error: &E) -> Fault {
         return classify_plain_io(error);
     }
     if let Some(classified) = any.downcast_ref::<ClassifiedError>() {
-        return *classified.fault();
+        return classified.fault();
     }
     classify_error(error)
 }
@@ -161,7 +161,7 @@ impl ErrorFacts {
                 continue;
             }
             if let Some(classified) = error.downcast_ref::<ClassifiedError>() {
-                return *classified.fault();
+                return classified.fault();
             }
             if error.is::<UploadError>() {
                 return table::REQUEST_BODY;

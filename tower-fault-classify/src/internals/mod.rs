@@ -32,6 +32,9 @@ pub use striped::{
 pub use test_clock::{TestClock, test_clock};
 pub use type_name::{error_chain, error_type_name};
 
+pub use crate::circuit_rejection::{
+    CircuitCondition, CircuitLabel, CircuitRecord, CircuitRejection, KeptLabel,
+};
 pub use crate::duration::DisplayDuration;
 pub use crate::error_chain::error_text;
 pub use crate::grpc::pushback_value;

@@ -244,7 +244,7 @@ fn rule_classifies_errors() {
     });
     let mut service =
         FaultClassifyLayer::new().rule(rule).layer(service_fn(async |number| Err::<(), _>(Broken(number))));
-    let mut fault = |number| *now(send(&mut service, number)).unwrap_err().fault();
+    let mut fault = |number| now(send(&mut service, number)).unwrap_err().fault();
     assert_eq!(fault(1), UNHEALTHY);
     // An error that a rule classifies as a success must neither count nor be retried.
     assert_eq!((fault(2).health(), fault(2).retryable()), (Health::Healthy, Retryable::Never));
@@ -280,8 +280,8 @@ fn rule_takes_precedence_over_custom_classifier() {
         .classify(own)
         .rule(rule)
         .layer(service_fn(async |number| Err::<u32, _>(Broken(number))));
-    assert_eq!(*now(send(&mut service, 1)).unwrap_err().fault(), UNHEALTHY);
-    assert_eq!(*now(send(&mut service, 2)).unwrap_err().fault(), OTHER);
+    assert_eq!(now(send(&mut service, 1)).unwrap_err().fault(), UNHEALTHY);
+    assert_eq!(now(send(&mut service, 2)).unwrap_err().fault(), OTHER);
 }
 
 #[test]
@@ -291,7 +291,7 @@ fn arc_classifier_classifies() {
     let mut service = FaultClassifyLayer::new()
         .classify(own)
         .layer(service_fn(async |number| Err::<u32, _>(Broken(number))));
-    assert_eq!(*now(send(&mut service, 1)).unwrap_err().fault(), UNHEALTHY);
+    assert_eq!(now(send(&mut service, 1)).unwrap_err().fault(), UNHEALTHY);
 }
 
 #[test]
@@ -336,7 +336,7 @@ fn custom_outcome_verdict_is_used() {
 #[test]
 fn error_is_wrapped_and_original_reachable() {
     let error = wrapped(io::Error::from(io::ErrorKind::ConnectionRefused));
-    let fault = *error.fault();
+    let fault = error.fault();
     assert_eq!(
         (fault.kind(), fault.retryable(), fault.health()),
         (Kind::Unavailable, Retryable::Unsent, Health::Unhealthy)
@@ -380,7 +380,7 @@ fn classified_error_is_wrapped_once() {
             .layer(service_fn(async |()| Err::<(), _>(ClassifiedError::new(UNHEALTHY, Broken(7))))),
     );
     let error = now(send(&mut service, ())).unwrap_err();
-    assert_eq!(*error.fault(), UNHEALTHY);
+    assert_eq!(error.fault(), UNHEALTHY);
     assert_eq!(error.source().unwrap().downcast_ref(), Some(&Broken(7)));
 }
 
@@ -390,7 +390,7 @@ fn carried_verdict_is_found_in_any_wrapper() {
         UNHEALTHY,
         io::Error::from(io::ErrorKind::InvalidInput),
     )));
-    assert_eq!(*wrapped(deep).fault(), UNHEALTHY);
+    assert_eq!(wrapped(deep).fault(), UNHEALTHY);
 }
 
 #[test]
@@ -398,7 +398,7 @@ fn error_cause_is_found_in_any_wrapper() {
     let cause = io::Error::from(io::ErrorKind::ConnectionRefused);
     let deep = io::Error::other(io::Error::other(io::Error::other(cause)));
     assert_eq!(wrapped(deep).fault().kind(), Kind::Unavailable);
-    assert_eq!(*wrapped(Broken(7)).fault(), classify_error(&Broken(7)));
+    assert_eq!(wrapped(Broken(7)).fault(), classify_error(&Broken(7)));
     assert_eq!(wrapped(Broken(7)).fault().kind(), Kind::Unknown);
 }
 
@@ -506,7 +506,7 @@ fn readiness_error_is_classified() {
 
     let rule = rule_fn(|outcome: Result<&(), &io::Error>| outcome.is_err().then_some(UNHEALTHY.into()));
     let mut service = FaultClassifyLayer::new().rule(rule).layer(Unready(io::ErrorKind::ConnectionRefused));
-    assert_eq!(*now(send(&mut service, ())).unwrap_err().fault(), UNHEALTHY);
+    assert_eq!(now(send(&mut service, ())).unwrap_err().fault(), UNHEALTHY);
 
     let mut service = FaultClassifyLayer::new().keep_errors().layer(Unready(io::ErrorKind::TimedOut));
     let kept: io::Error = now(send(&mut service, ())).unwrap_err();

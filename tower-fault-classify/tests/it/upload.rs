@@ -79,7 +79,7 @@ async fn verdict(request: Request<Upload>, frames: usize) -> Fault {
     let service =
         ServiceBuilder::new().layer(UploadLayer::new()).layer(FaultClassifyLayer::new()).service(client);
     let error: ClassifiedError = service.oneshot(request).await.unwrap_err();
-    *error.fault()
+    error.fault()
 }
 
 #[tokio::test(start_paused = true)]

@@ -222,7 +222,7 @@ fn transient_fault_is_sent_again() {
 #[test]
 fn rejection_below_stops_retries_in_any_wrapping() {
     let (calls, error) = sends(|| ClassifiedError::from_fault(REJECTED));
-    assert_eq!((calls, error.fault()), (1, &REJECTED));
+    assert_eq!((calls, error.fault()), (1, REJECTED));
 
     // Wrapped in an error of a kind that is retried on its own.
     let (calls, _) =
@@ -244,7 +244,7 @@ fn rejection_in_second_attempt_stops_retries() {
             async move { Err::<(), _>(ClassifiedError::from_fault(if call < 2 { UNAVAILABLE } else { REJECTED })) }
         }));
     assert_eq!(
-        *block_on(send(&mut service, ())).unwrap_err().fault(),
+        block_on(send(&mut service, ())).unwrap_err().fault(),
         UNAVAILABLE,
         "the fault of the attempt that was sent"
     );

@@ -348,12 +348,7 @@ fn seen(result: Result<Response<String>, ClassifiedError>) -> Seen {
         Err(error) => Retried::of(error),
     };
     let Retried { attempts, ended, last_sent, .. } = retried.expect("the call was retried");
-    (
-        result.map(|answer| answer.status().as_u16()).map_err(|error| *error.fault()),
-        attempts,
-        ended,
-        last_sent,
-    )
+    (result.map(|answer| answer.status().as_u16()).map_err(|error| error.fault()), attempts, ended, last_sent)
 }
 
 const SCRIPTS: &[(&[Step], Seen)] = {

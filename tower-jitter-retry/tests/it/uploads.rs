@@ -105,7 +105,7 @@ async fn upload_over_replay_limit_is_tracked() {
     let mut service = ServiceBuilder::new()
         .layer(JitterRetryLayer::new(immediate().replay_limit(10_000).build().unwrap()))
         .map_err(move |error: ClassifiedError| {
-            noted.lock().unwrap().push(*error.fault());
+            noted.lock().unwrap().push(error.fault());
             error
         })
         .layer(FaultClassifyLayer::new())

@@ -114,7 +114,7 @@ fn verdict(error: &(dyn Error + 'static)) -> Axes {
     if let Some(classified) = error.downcast_ref::<ClassifiedError>() {
         let own = classified.get_ref().expect("the client's error is the source");
         assert_eq!(
-            (Axes::of(classified.fault()), Axes::of(&classify_error(own))),
+            (Axes::of(&classified.fault()), Axes::of(&classify_error(own))),
             (verdict, verdict),
             "{error:?}"
         );

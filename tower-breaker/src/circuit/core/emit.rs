@@ -1,7 +1,7 @@
 //! Metrics and logs of calls, and the observers of failures. Without the features `metrics` and
 //! `tracing`, the metrics and logs do nothing.
 
-use tower_fault_classify::__internals::system_time;
+use tower_fault_classify::__internals::{CircuitRecord, system_time};
 use tower_fault_classify::{Fault, Verdict};
 
 use super::{Admission, Core, Denied, Store};
@@ -94,9 +94,9 @@ impl<S: Store> Core<S> {
         observers.notify_failure(&failure);
     }
 
-    /// Returns the rejection of a call by the circuit with the name `circuit`.
+    /// Returns the rejection of a call by the circuit with this record.
     #[inline]
-    pub(crate) fn rejection(&self, circuit: &'static str, denied: Denied) -> Rejection {
+    pub(crate) fn rejection(&self, circuit: &'static CircuitRecord, denied: Denied) -> Rejection {
         let retry_after = denied.retry_after(self.clock().resolution());
         Rejection::new(circuit, self.store().label(), denied.state, retry_after)
     }

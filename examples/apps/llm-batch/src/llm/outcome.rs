@@ -22,7 +22,7 @@ pub(super) fn llm_error(error: BreakerError<ClassifiedError>) -> LlmError {
         BreakerError::Inner(classified) => classified,
         other => return LlmError::Failed(FailedLlmError::new("APIError", other.to_string(), attempts)),
     };
-    let fault = *classified.fault();
+    let fault = classified.fault();
     let Some(error) = classified.into_inner() else { return LlmError::Failed(no_response(&fault, attempts)) };
     match error.downcast::<ApiError>() {
         Ok(error) => api_error(&fault, *error, attempts),

@@ -36,7 +36,7 @@ impl LlmError {
         match self {
             // The attempt runs inside of the breaker, so this is the rejection of another breaker.
             Self::Rejected(_) => REJECTED.into(),
-            Self::Failed(error) => (*error.fault()).into(),
+            Self::Failed(error) => error.fault().into(),
         }
     }
 }
