@@ -78,7 +78,8 @@ where
 {
     type Output = Result<R::Response, R::Error>;
 
-    #[inline]
+    #[expect(clippy::inline_always, reason = "out of line, the result is copied through memory")]
+    #[inline(always)]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project().state.project() {
             StateProj::Calling { inner, permit, classify, record } => {

@@ -182,8 +182,19 @@ impl<S, C, R, B> Breaker<S, C, R, B> {
         }
     }
 
-    /// Returns the permit of a call. The fast path of `call` covers a circuit that was closed in
-    /// `poll_ready` and is still closed.
+    /// Returns the permit of a call if the circuit was closed in `poll_ready` and is still closed.
+    #[inline]
+    fn acquire_closed(&mut self) -> Option<Permit> {
+        if !self.readiness.holds_nothing() {
+            return None;
+        }
+        let permit = Permit::acquire_closed(self.circuit.core())?;
+        self.readiness.overwrite(Readiness::Idle);
+        Some(permit)
+    }
+
+    /// Returns the permit of a call in the cases that [`acquire_closed`](Self::acquire_closed) leaves
+    /// out.
     #[inline(never)]
     fn acquire(&mut self) -> Result<Permit, Denied> {
         let permit = match self.readiness {
@@ -200,6 +211,8 @@ impl<S, C, R, B> Breaker<S, C, R, B> {
         permit
     }
 
+    #[expect(clippy::inline_always, reason = "out of line, the future is copied through memory")]
+    #[inline(always)]
     fn begin<Req>(
         &mut self,
         permit: Permit,
@@ -281,22 +294,8 @@ impl<S, C, R, B> Breaker<S, C, R, B> {
         }
     }
 
-    /// Begins or rejects a call. The fast path of `call` covers a circuit that is closed.
-    #[inline(never)]
-    fn call_slow_path<Req>(&mut self, request: Req) -> ResponseFuture<S::Future, C, R, B::Record, R::Future>
-    where
-        S: Service<Req>,
-        B: BeginRecord<Req>,
-        C: Clone,
-        R: OnReject<Req, S::Response, S::Error>,
-    {
-        match self.acquire() {
-            Ok(permit) => self.begin(permit, request),
-            Err(denied) => self.rejected(request, self.circuit.rejection(denied)),
-        }
-    }
-
-    #[inline]
+    #[expect(clippy::inline_always, reason = "out of line, the future is copied through memory")]
+    #[inline(always)]
     fn rejected<Req>(
         &self,
         request: Req,
@@ -340,7 +339,8 @@ where
     type Error = R::Error;
     type Future = ResponseFuture<S::Future, C, R, B::Record, R::Future>;
 
-    #[inline]
+    #[expect(clippy::inline_always, reason = "out of line, the result is copied through memory")]
+    #[inline(always)]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         if self.readiness.holds_nothing() && self.circuit.core().is_closed() {
             // Set before the inner service is polled, because that poll may panic.
@@ -363,20 +363,21 @@ where
         self.poll_ready_slow_path(None, cx)
     }
 
-    #[inline]
+    #[expect(clippy::inline_always, reason = "out of line, the future is copied through memory")]
+    #[inline(always)]
     fn call(&mut self, request: Req) -> Self::Future {
         if let Readiness::Open(left) = self.readiness {
             self.readiness.overwrite(Readiness::Idle);
             return self.rejected(request, self.circuit.open_rejection(left));
         }
-        // The fast path. No value passes through memory.
-        if self.readiness.holds_nothing()
-            && let Some(permit) = Permit::acquire_closed(self.circuit.core())
-        {
-            self.readiness.overwrite(Readiness::Idle);
-            return self.begin(permit, request);
-        }
-        self.call_slow_path(request)
+        let permit = match self.acquire_closed() {
+            Some(permit) => permit,
+            None => match self.acquire() {
+                Ok(permit) => permit,
+                Err(denied) => return self.rejected(request, self.circuit.rejection(denied)),
+            },
+        };
+        self.begin(permit, request)
     }
 }
 
