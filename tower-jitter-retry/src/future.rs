@@ -103,7 +103,9 @@ pin_project! {
 }
 
 pin_project! {
+    // A tag of one word keeps the attempt aligned: it is moved in whole words.
     #[project = StateProj]
+    #[repr(usize)]
     enum State<F, N> {
         Calling { #[pin] attempt: F },
         // `None` while the future is polled: a retry that need not wait is never moved here.
