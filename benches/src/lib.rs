@@ -3,6 +3,7 @@
 
 mod call;
 mod circuits;
+#[cfg(feature = "grpc")]
 mod grpc;
 mod http_rows;
 mod keys;
@@ -31,6 +32,7 @@ pub fn variants() -> Vec<Variant> {
     ours::add(&mut variants);
     peers::add(&mut variants);
     http_rows::add(&mut variants);
+    #[cfg(feature = "grpc")]
     grpc::add(&mut variants);
     variants.into_sorted()
 }
