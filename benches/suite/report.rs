@@ -19,7 +19,6 @@ const PEERS: &[&str] = &[
     "recloser",
     "seatbelt",
     "tick",
-    "tonic",
     "tower",
     "tower-resilience-circuitbreaker",
     "tower-resilience-retry",
