@@ -62,7 +62,7 @@ marked_by_error_kind! {
     ///
     /// - A response is classified by [`classify_response`]: by the verdict it carries, its own
     ///   verdict, or its status. A response without a status is a success.
-    /// - An error is classified by [`classify_error`]: by its chain of sources.
+    /// - An error is classified by [`classify_error`](crate::classify_error): by its chain of sources.
     Auto,
     /// Classifies errors as [`Auto`] does; every response is a success.
     ///
