@@ -689,7 +689,9 @@ mod thread_slot_tests {
 
     #[test]
     fn thread_slot_is_unique_and_returned_at_thread_exit() {
-        for _ in 0..20 {
+        let mut rounds_with_numbers = 0;
+        // The threads of other tests may have all numbers for a while.
+        for _ in 0..10_000 {
             let threads = slot_count() + 5;
             let barrier = Barrier::new(threads);
             let slots: Vec<Option<usize>> = thread::scope(|scope| {
@@ -708,10 +710,12 @@ mod thread_slot_tests {
             let owned: Vec<usize> = slots.into_iter().flatten().collect();
             assert_eq!(owned.len(), owned.iter().collect::<HashSet<_>>().len());
             assert!(owned.iter().all(|slot| *slot < slot_count()));
-            // The threads of other tests may have some numbers. If ended threads did not return
-            // theirs, none would be left by now.
-            assert!(!owned.is_empty());
+            rounds_with_numbers += usize::from(!owned.is_empty());
+            if rounds_with_numbers == 20 {
+                return;
+            }
         }
+        panic!("ended threads have not returned their numbers");
     }
 }
 
