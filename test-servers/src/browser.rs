@@ -73,6 +73,21 @@ pub struct ConsoleEntry {
     pub message: String,
 }
 
+/// Starts chromedriver on a port that the system picks.
+///
+/// The system picks the port for IPv6. chromedriver ends if another program has the same port for
+/// IPv4, and is then started again.
+fn start_driver(program: &Program) -> Process {
+    const ATTEMPTS: u32 = 20;
+    for _ in 1..ATTEMPTS {
+        match Process::try_start(program, &["--port=0".to_owned()], READY) {
+            Err(problem) if problem.contains("Address already in use") => {}
+            started => return started.unwrap_or_else(|problem| panic!("{problem}")),
+        }
+    }
+    Process::start(program, &["--port=0".to_owned()], READY)
+}
+
 impl Browser {
     /// Starts the browser with an empty page of 1280 × 800 px.
     ///
@@ -84,7 +99,7 @@ impl Browser {
         let folder = TempDir::with_prefix("browser-").expect("a temporary folder can be created");
         let launcher = write_launcher(folder.path());
         let program = Program { path: PathBuf::from("chromedriver"), package: "chromium-driver", user: None };
-        let process = Process::start(&program, &["--port=0".to_owned()], READY);
+        let process = start_driver(&program);
         let port = process.last_line().rsplit(READY).next().unwrap_or_default();
         let port = port.trim_end_matches('.').parse();
         let port = port.unwrap_or_else(|_| panic!("{}", program.failed(process.last_line())));

@@ -75,6 +75,19 @@ impl Process {
     ///
     /// Panics with the printed lines if the program is missing, or if it ends before that.
     pub(crate) fn start(program: &Program, arguments: &[String], ready: &str) -> Self {
+        Self::try_start(program, arguments, ready).unwrap_or_else(|problem| panic!("{problem}"))
+    }
+
+    /// Starts the program, and waits until a line that it prints contains `ready`.
+    ///
+    /// # Errors
+    ///
+    /// Returns the printed lines if the program ends before that.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the program is missing.
+    pub(crate) fn try_start(program: &Program, arguments: &[String], ready: &str) -> Result<Self, String> {
         let mut command = program.command(arguments);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let (started, starting) = channel();
@@ -98,8 +111,7 @@ impl Process {
         let child = child.unwrap_or_else(|error| panic!("{}", program.failed(&error.to_string())));
         let mut process =
             Self { child, lines, reader: Some(reader), printed: String::new(), paused: Vec::new() };
-        assert!(process.wait_for_line(ready), "{}", program.failed(&process.printed));
-        process
+        if process.wait_for_line(ready) { Ok(process) } else { Err(program.failed(&process.printed)) }
     }
 
     /// Waits until a line that the program prints contains `text`.
