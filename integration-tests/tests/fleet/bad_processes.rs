@@ -65,7 +65,9 @@ pub(crate) async fn recovery(count: usize, bad: usize) -> Recovery {
         }
         epoch = record.epoch;
         let good = &group.all[bad..];
-        if good.iter().all(|process| process.state() == CircuitState::Closed) {
+        let all_closed = || good.iter().all(|process| process.state() == CircuitState::Closed);
+        // The record was read before the states, and may be older.
+        if record.state == FleetState::Closed && all_closed() {
             let is_good = |instance: &str| {
                 let number = instance.strip_prefix("process-").and_then(|number| number.parse().ok());
                 number.is_some_and(|number: usize| number >= bad)
