@@ -166,8 +166,8 @@ impl CircuitCondition {
 /// The name of a circuit, and the label of its key if it has one.
 ///
 /// A record is never freed. The record of a dropped label is reused for the next label of the same
-/// circuit name. So the number of records is bounded by the number of names and the largest number
-/// of labels at one time.
+/// circuit name, up to 65,535 times. So the number of records is that of the names, the largest
+/// number of labels at one time, and one for each 65,535 labels.
 #[derive(Debug)]
 pub struct CircuitRecord {
     name: &'static str,
