@@ -5,9 +5,9 @@ use std::pin::pin;
 use tower::{Layer, Service};
 use tower_breaker::{BreakerConfig, BreakerLayer};
 
+use crate::bare::Bare;
 use crate::call::finish;
 use crate::peers;
-use crate::service::Bare;
 
 /// A kind of circuits.
 pub struct Circuits {

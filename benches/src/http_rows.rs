@@ -23,10 +23,10 @@ use tower_resilience_circuitbreaker::{CircuitBreakerError, CircuitBreakerLayer};
 use tower_resilience_retry::RetryLayer;
 
 use crate::OURS;
+use crate::bare::FailsTwice;
 use crate::call::finish;
 use crate::peers::AN_HOUR;
 use crate::peers::seatbelt::{add_both, clock, is_rejection, shared};
-use crate::service::next_fails;
 use crate::variant::{Expect, Variants};
 
 const HTTP_BARE: &str = "HTTP, bare service";
@@ -49,7 +49,7 @@ const FAILS_TWICE: Server = Server { fails_twice: true };
 impl Server {
     fn answer(self) -> Response {
         let mut response = Response::new(Full::new(Bytes::from_static(br#"{"found":[1,2,3]}"#)));
-        if self.fails_twice && next_fails() {
+        if self.fails_twice && FailsTwice::next_fails() {
             *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
         }
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

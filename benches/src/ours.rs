@@ -8,8 +8,8 @@ use tower_breaker::{Breaker, BreakerConfig, BreakerConfigBuilder, BreakerLayer};
 use tower_jitter_retry::{Budget, JitterRetry, JitterRetryLayer, RetryPolicy, RetryPolicyBuilder};
 
 use crate::OURS;
+use crate::bare::{Bare, FailsTwice};
 use crate::keys::{call_each_key, random_key};
-use crate::service::{Bare, FailsTwice};
 use crate::variant::{Expect, Variants};
 
 /// Longer than any run.

@@ -15,28 +15,34 @@ mod threads;
 use std::error::Error;
 use std::process::ExitCode;
 
-use tower_resilience_benchmarks::{BARE, LOCK, OURS, Variant, variants};
+use tower_resilience_benchmarks::{BARE, LOCK, Variant, is_ours, variants};
 
 use options::{Action, Options, USAGE};
 use record::{Record, merge};
 
 fn main() -> ExitCode {
-    match run() {
-        Ok(()) => ExitCode::SUCCESS,
+    let options = match Options::from_arguments() {
+        Ok(options) => options,
         Err(error) => {
             eprintln!("{error}\n\n{USAGE}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match run(&options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
             ExitCode::FAILURE
         }
     }
 }
 
-fn run() -> Result<(), Box<dyn Error>> {
-    let options = Options::parse()?;
+fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     if options.action == Action::Help {
         println!("{USAGE}");
         return Ok(());
     }
-    let variants = selected(&options);
+    let variants = selected(options)?;
     if options.action == Action::List {
         for variant in &variants {
             println!("{}", variant.label());
@@ -44,8 +50,8 @@ fn run() -> Result<(), Box<dyn Error>> {
         return Ok(());
     }
     let mut runs = Vec::new();
-    for _ in 0..options.runs.max(1) {
-        runs.push(measure_once(&variants, &options)?);
+    for _ in 0..options.runs {
+        runs.push(measure_once(&variants, options)?);
     }
     let records = merge(&runs);
     table::print(&records);
@@ -56,15 +62,18 @@ fn run() -> Result<(), Box<dyn Error>> {
 }
 
 /// Returns the selected variants, and those that they are compared with.
-fn selected(options: &Options) -> Vec<Variant> {
+fn selected(options: &Options) -> Result<Vec<Variant>, String> {
     let is_selected = |variant: &Variant| {
         let label = variant.label();
-        (!options.ours || variant.subject == OURS) && options.words.iter().all(|word| label.contains(word))
+        (!options.ours || is_ours(variant.subject)) && options.words.iter().all(|word| label.contains(word))
     };
     let all = variants();
     let mut references = vec![BARE, LOCK];
     references.extend(all.iter().filter(|variant| is_selected(variant)).map(|variant| variant.bare));
-    all.into_iter().filter(|variant| references.contains(&variant.row) || is_selected(variant)).collect()
+    if !all.iter().any(is_selected) {
+        return Err("no variant is selected; `--list` without words prints all labels".to_owned());
+    }
+    Ok(all.into_iter().filter(|variant| references.contains(&variant.row) || is_selected(variant)).collect())
 }
 
 fn measure_once(variants: &[Variant], options: &Options) -> Result<Vec<Record>, Box<dyn Error>> {
@@ -81,7 +90,7 @@ fn measure_once(variants: &[Variant], options: &Options) -> Result<Vec<Record>, 
                 |variant: &Variant| variant.row == record.row && variant.subject == record.subject;
             match record.kind {
                 record::Kind::Allocations => variants.iter().any(is_measured),
-                _ => options.words.is_empty() && (!options.ours || record.subject == OURS),
+                _ => options.words.is_empty() && (!options.ours || is_ours(&record.subject)),
             }
         }));
     }

@@ -19,7 +19,8 @@ pub(crate) fn records() -> io::Result<Vec<Record>> {
         .collect()
 }
 
-fn parse(line: &str) -> Option<Record> {
+/// Returns the result in a line of the program's output.
+pub(crate) fn parse(line: &str) -> Option<Record> {
     let [kind, row, subject, value] = line.split('\t').collect::<Vec<_>>().try_into().ok()?;
     let kind = match kind {
         "bytes" => Kind::Bytes,

@@ -87,9 +87,16 @@ pub(crate) fn merge(runs: &[Vec<Record>]) -> Vec<Record> {
         Record {
             nanos: median(|record| record.nanos),
             bare: median(|record| record.bare),
-            value: Quartiles::range_of(same.iter().map(|record| record.value.median).collect()),
+            value: range_of_medians(&same),
             ..record.clone()
         }
     };
     first.iter().map(merged).collect()
+}
+
+/// Returns the range of the medians, without those of failed measurements.
+fn range_of_medians(records: &[&Record]) -> Quartiles {
+    let measured = records.iter().filter(|record| !record.value.is_missing());
+    let medians: Vec<f64> = measured.map(|record| record.value.median).collect();
+    if medians.is_empty() { Quartiles::missing() } else { Quartiles::range_of(medians) }
 }

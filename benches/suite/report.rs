@@ -13,7 +13,7 @@ use crate::record::{Kind, Record};
 const BEGIN: &str = "<!-- generated: begin -->\n";
 const END: &str = "<!-- generated: end -->";
 
-/// The peers whose versions are listed.
+/// The other crates whose versions are listed, if they are measured.
 const PEERS: &[&str] = &[
     "failsafe",
     "recloser",
@@ -22,6 +22,8 @@ const PEERS: &[&str] = &[
     "tower",
     "tower-resilience-circuitbreaker",
     "tower-resilience-retry",
+    #[cfg(feature = "reqwest")]
+    "reqwest-retry",
 ];
 
 /// Writes `docs/benchmarks.md`, and `benchmarks.csv` and `benchmarks.svg` in `docs/figures`.
@@ -119,7 +121,7 @@ fn section(text: &mut String, title: &str, unit: &str, records: &[Record], kind:
 fn value(record: &Record) -> String {
     let value = record.value;
     match record.kind {
-        _ if value.median.is_nan() => "not measured".to_owned(),
+        _ if value.is_missing() => "not measured".to_owned(),
         Kind::Time | Kind::Threads(_) => {
             format!("{:.2} ({:.2} – {:.2})", value.median, value.lower, value.upper)
         }
@@ -161,15 +163,23 @@ fn environment(runs: usize) -> Vec<(&'static str, String)> {
         ("system", format!("{} {}", env::consts::OS, env::consts::ARCH)),
         ("compiler", output_of("rustc", &["--version"])),
         ("versions", versions()),
-        ("command", format!("`cargo bench --manifest-path benches/Cargo.toml -- {}`", arguments())),
+        ("command", format!("`{}`", command())),
         ("date", output_of("date", &["-u", "+%Y-%m-%d"])),
         ("runs", runs.to_string()),
         ("in parentheses", spread.to_owned()),
     ]
 }
 
-fn arguments() -> String {
-    env::args().skip(1).filter(|argument| argument != "--bench").collect::<Vec<_>>().join(" ")
+/// Returns the command that runs this program again.
+fn command() -> String {
+    let mut command = "cargo bench --manifest-path benches/Cargo.toml".to_owned();
+    for (feature, is_on) in [("grpc", cfg!(feature = "grpc")), ("reqwest", cfg!(feature = "reqwest"))] {
+        if is_on {
+            let _ = write!(command, " --features {feature}");
+        }
+    }
+    let arguments = env::args().skip(1).filter(|argument| argument != "--bench");
+    arguments.fold(command + " --", |command, argument| command + " " + &argument)
 }
 
 fn processor() -> String {
@@ -178,7 +188,7 @@ fn processor() -> String {
     model.map_or("unknown".to_owned(), |(_, model)| model.trim().to_owned())
 }
 
-/// Returns the versions of the peers from the lock file.
+/// Returns the versions of the other crates from the lock file.
 fn versions() -> String {
     let lock = include_str!("../Cargo.lock");
     let version = |peer: &&str| {

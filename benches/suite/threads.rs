@@ -28,22 +28,22 @@ const ROWS: &[&str] = &[
 ];
 
 /// The time for which each thread makes calls.
-const SAMPLE: Duration = Duration::from_millis(10);
+pub(crate) const SAMPLE: Duration = Duration::from_millis(10);
 
 /// The calls between two looks at the clock.
-const CHUNK: u32 = 400;
+pub(crate) const CHUNK: u32 = 400;
 
 /// The attempts to get a sample in which the threads ran at the same time.
 const ATTEMPTS: usize = 10;
 
-/// What one thread did.
-struct Ran {
-    start: Instant,
-    end: Instant,
+/// The calls of one thread in one sample.
+pub(crate) struct Ran {
+    pub(crate) start: Instant,
+    pub(crate) end: Instant,
     /// The time for which the thread had a core.
-    running: Duration,
-    calls: u32,
-    successes: u32,
+    pub(crate) running: Duration,
+    pub(crate) calls: u32,
+    pub(crate) successes: u32,
 }
 
 /// Returns the throughput of two threads, and of one thread for each core, in async functions.
@@ -72,8 +72,7 @@ fn scaling_to(count: usize, variants: &[Variant], effort: Effort) -> Vec<Record>
         }
     }
     let ratio = |(variant, _, ratios): &(&Variant, Threads, Vec<f64>)| {
-        let missing = Quartiles::exact(f64::NAN);
-        let value = if ratios.is_empty() { missing } else { Quartiles::of(ratios.clone()) };
+        let value = if ratios.is_empty() { Quartiles::missing() } else { Quartiles::of(ratios.clone()) };
         Record::of(Kind::Threads(count), variant, value)
     };
     let mut records: Vec<Record> = running.iter().map(ratio).collect();
@@ -99,7 +98,8 @@ fn throughput(variant: &Variant, threads: &Threads, count: usize) -> Option<f64>
     })
 }
 
-fn run(threads: &Threads, count: usize) -> Vec<Ran> {
+/// Makes calls with all threads at the same time.
+pub(crate) fn run(threads: &Threads, count: usize) -> Vec<Ran> {
     let barrier = Barrier::new(count);
     thread::scope(|scope| {
         let handles: Vec<_> = (0..count)
@@ -125,8 +125,9 @@ fn run(threads: &Threads, count: usize) -> Vec<Ran> {
     })
 }
 
-/// Returns whether the threads ran in a common interval, and each had a core for all of its time.
-fn ran_together(ran: &[Ran]) -> bool {
+/// Returns whether the threads ran in a common interval, and each had a core for almost all of its
+/// time.
+pub(crate) fn ran_together(ran: &[Ran]) -> bool {
     let (Some(start), Some(end)) =
         (ran.iter().map(|ran| ran.start).max(), ran.iter().map(|ran| ran.end).min())
     else {

@@ -11,8 +11,8 @@ use failsafe::{Any, Config, Error, FailurePolicy, StateMachine};
 use tower::Service;
 
 use super::AN_HOUR;
+use crate::bare::Bare;
 use crate::call::finish;
-use crate::service::Bare;
 use crate::variant::{Expect, Variants};
 
 const FAILSAFE: &str = "failsafe";

@@ -8,8 +8,8 @@ use tower::{Layer, Service};
 
 use super::AN_HOUR;
 use super::tower::{Attempts, retry_layer};
+use crate::bare::{Bare, FailsTwice};
 use crate::call::finish;
-use crate::service::{Bare, FailsTwice};
 use crate::variant::{Expect, Variants};
 
 const RECLOSER: &str = "recloser";

@@ -16,9 +16,9 @@ use tick::Clock;
 use tick::runtime::InactiveClock;
 
 use super::AN_HOUR;
+use crate::bare::{Bare, Fails, FailsTwice};
 use crate::call::{finish, poll_out_of_line};
 use crate::keys::random_key;
-use crate::service::{Bare, Fails, FailsTwice};
 use crate::variant::{Calls, Expect, Variants};
 
 const SEATBELT: &str = "seatbelt";

@@ -7,7 +7,7 @@ use tower::Layer;
 use tower::retry::budget::{Budget, TpsBudget};
 use tower::retry::{Policy, RetryLayer};
 
-use crate::service::Bare;
+use crate::bare::Bare;
 use crate::variant::{Expect, Variants};
 
 const TOWER: &str = "tower";

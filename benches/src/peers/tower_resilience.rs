@@ -10,8 +10,8 @@ use tower_resilience_circuitbreaker::{
 use tower_resilience_retry::{RetryBudgetBuilder, RetryConfigBuilder, RetryLayer};
 
 use super::AN_HOUR;
+use crate::bare::Bare;
 use crate::call::finish;
-use crate::service::Bare;
 use crate::variant::{Expect, Variants};
 
 const TOWER_RESILIENCE: &str = "tower-resilience";

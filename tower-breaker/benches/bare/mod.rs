@@ -10,7 +10,7 @@ use std::task::{Context, Poll, Waker};
 use tower::Service;
 
 /// A service that fails if the request [says so](Fails).
-#[derive(Clone)]
+#[derive(Clone, Copy)]
 pub(crate) struct Bare;
 
 /// A request that says whether its call fails. A call with a key does not fail.
@@ -44,7 +44,7 @@ impl<Req: Fails> Service<Req> for Bare {
 
 /// A service whose calls fail twice and then succeed once.
 #[allow(dead_code, reason = "used only by programs with retries")]
-#[derive(Clone)]
+#[derive(Clone, Copy)]
 pub(crate) struct FailsTwice;
 
 #[allow(dead_code, reason = "used only by programs with retries")]
