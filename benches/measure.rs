@@ -7,9 +7,8 @@
 #![expect(clippy::disallowed_methods, reason = "a benchmark reads the real clock")]
 
 use std::hint::black_box;
-use std::sync::{Barrier, Mutex};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::sync::Mutex;
+use std::time::Instant;
 
 /// The number of calls in a timed batch.
 const BATCH: u32 = 2_000;
@@ -63,34 +62,4 @@ fn median(values: &[f64]) -> f64 {
     let mut values = values.to_vec();
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
-}
-
-/// Returns the ratio of the throughput of two threads to that of one thread.
-///
-/// `make` creates the function that a thread calls repeatedly.
-pub(crate) fn scaling<F: FnMut()>(name: &str, make: impl Fn() -> F + Sync) -> f64 {
-    let per_second = |threads: usize| {
-        let barrier = Barrier::new(threads);
-        thread::scope(|scope| {
-            let handles: Vec<_> = (0..threads)
-                .map(|_| {
-                    scope.spawn(|| {
-                        let mut run = make();
-                        barrier.wait();
-                        let (start, mut calls) = (Instant::now(), 0_u64);
-                        while start.elapsed() < Duration::from_millis(150) {
-                            (0..BATCH).for_each(|_| run());
-                            calls += u64::from(BATCH);
-                        }
-                        calls as f64 / start.elapsed().as_secs_f64()
-                    })
-                })
-                .collect();
-            handles.into_iter().map(|handle| handle.join().unwrap()).sum::<f64>()
-        })
-    };
-    let ratios: Vec<f64> = (0..9).map(|_| per_second(2) / per_second(1)).collect();
-    let ratio = median(&ratios);
-    println!("{name:44} {ratio:>9.2} times one thread, on two");
-    ratio
 }

@@ -1,7 +1,7 @@
 //! The cost of a call through one of many circuits, compared with a plain array of the same
 //! circuits, a bare service and an uncontended lock.
-
-use std::hint::black_box;
+//!
+//! The suite in `benches/` measures several threads and memory.
 
 use tower::Layer;
 use tower_breaker::keyed::{ByValue, KeyedBreakerLayer, KeyedCircuit, KeyedConfig};
@@ -12,7 +12,7 @@ mod bare;
 mod measure;
 
 use bare::{Bare, call};
-use measure::{compare, scaling, variant};
+use measure::{compare, variant};
 
 /// The number of requests, whose keys are in random order, so that no cache can predict them.
 const REQUESTS: usize = 1 << 20;
@@ -49,70 +49,6 @@ fn main() {
         }),
         variant("one key of 100,000", || call(&mut service, *of_map.next().unwrap())),
     ]);
-
-    let bare = scaling("bare service", || {
-        let mut service = Bare;
-        move || {
-            black_box(call(&mut service, 7_u64));
-        }
-    });
-    let keyed = scaling("one key of 100,000", || {
-        let mut service = many.layer(Bare);
-        let keys = keys(100_000);
-        let mut next = 0;
-        move || {
-            next = (next + 1) % keys.len();
-            black_box(call(&mut service, keys[next]));
-        }
-    });
-    println!("{:44} {:>9.2} of the bare service's scaling", "", keyed / bare);
-    memory();
-}
-
-/// Prints the memory that a key takes, and how much ten million new keys add when the map is full.
-fn memory() {
-    let bytes = measure_bytes(|| {
-        let layer = layer(100_000);
-        let mut service = layer.layer(Bare);
-        for key in 0..100_000 {
-            call(&mut service, key);
-        }
-        layer
-    });
-    println!("{:44} {:>9.1} bytes", "one of 100,000 keys", bytes.0 as f64 / 100_000.0);
-
-    let layer = layer(10_000);
-    let mut service = layer.layer(Bare);
-    for _ in 0..4 {
-        layer.circuits().get_or_insert(0).unwrap().try_acquire().unwrap().record(failure());
-    }
-    let mut next = 1;
-    let mut call_new_keys = |calls: u64| {
-        for _ in 0..calls {
-            call(&mut service, next);
-            next += 1;
-        }
-    };
-    call_new_keys(10_000);
-    let (bytes, ()) = measure_bytes(|| call_new_keys(10_000_000));
-    let circuits = layer.circuits();
-    let failures = circuits.get(&0).unwrap().status().consecutive_failures;
-    println!(
-        "10,000,000 new keys: {bytes} bytes more, {} circuits, {} evicted, {} overflowed calls; a circuit in use still has {failures} consecutive failures",
-        circuits.len(),
-        circuits.evicted(),
-        circuits.overflowed(),
-    );
-}
-
-fn measure_bytes<T>(run: impl FnOnce() -> T) -> (i64, T) {
-    let mut result = None;
-    let allocations = allocation_counter::measure(|| result = Some(run()));
-    (allocations.bytes_current, result.unwrap())
-}
-
-fn failure() -> Verdict {
-    tower_breaker::fault_classify::classify_error(&std::io::Error::from(std::io::ErrorKind::TimedOut)).into()
 }
 
 type Layered = KeyedBreakerLayer<ByValue<fn(&u64) -> u64>, u64>;

@@ -16,7 +16,6 @@ use tower_fault_classify::body::{ErrorBodies, ErrorBody, LlmErrors};
 use tower_fault_classify::{FaultClassifyLayer, Verdict};
 
 #[path = "../../benches/measure.rs"]
-#[allow(dead_code, reason = "nothing is shared between threads here")]
 mod measure;
 
 use measure::{compare, variant};

@@ -19,7 +19,6 @@ use tower_http::classify::{
 };
 
 #[path = "../../benches/measure.rs"]
-#[allow(dead_code, reason = "nothing is shared between threads here")]
 mod measure;
 
 use measure::{Variant, compare, variant};
