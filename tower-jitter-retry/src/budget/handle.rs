@@ -235,7 +235,11 @@ pub(crate) enum BudgetRef {
 }
 
 impl BudgetRef {
-    #[inline]
+    #[expect(
+        clippy::inline_always,
+        reason = "a success that finds a full bucket then makes no function call"
+    )]
+    #[inline(always)]
     pub(crate) fn deposit(self, verdict: &Verdict) {
         match self {
             Self::Window(core, owner) => core.deposit(verdict, owner),
