@@ -16,6 +16,7 @@ use tower_fault_classify::{ClassifiedError, Classify, Fault, Verdict};
 use crate::decision::{Decision, Reading, RetryCall};
 use crate::policy::{GiveUp, RetryEvent, RetryPolicy, is_rejection};
 use crate::request::{Attempt, Coverage, Deadline, Mark, OuterMark, ResendAfter};
+use crate::rng::Randomness;
 use crate::telemetry::{ENABLED, Reporter, Retried};
 
 /// The state of a running call: a [`RetryCall`] with the policy's clock, and with reports. It holds
@@ -44,8 +45,9 @@ impl AttemptState {
         resend_after: ResendAfter,
         started: Option<u64>,
         deadline: Option<Duration>,
+        randomness: Randomness,
     ) -> Self {
-        let call = RetryCall::new(policy, resend_after, started, deadline);
+        let call = RetryCall::new(policy, resend_after, started, deadline, randomness);
         Self { call, clock: policy.clock, last_sent: None, reporter: policy.reporter }
     }
 
@@ -91,6 +93,7 @@ impl AttemptState {
     /// # Errors
     ///
     /// Returns the reason if no attempt follows a fault, and `None` after a success.
+    #[inline]
     pub(crate) fn record_attempt(
         &mut self,
         verdict: &Verdict,
@@ -138,28 +141,38 @@ impl AttemptState {
     where
         C: Classify<Res, Err>,
     {
-        let after = self.record_attempt(verdict, blocked);
-        let kept = match verdict.fault() {
-            Some(fault) => LastOutcome::takes_precedence(last.as_ref(), fault),
-            None => false,
-        };
-        match after {
+        match self.record_attempt(verdict, blocked) {
             Ok(delay) => {
-                if let Some(fault) = verdict.fault()
-                    && !kept
-                {
-                    *last = Some(LastOutcome { result, fault: *fault });
-                }
+                LastOutcome::keep(last, result, verdict);
                 Ok(delay)
             }
             Err(ended) => {
-                if let Some(last) = last.take_if(|_| kept) {
-                    result = last.result;
-                }
-                self.attach_retried(classify, &mut result, ended);
+                self.finish(classify, last, &mut result, verdict, ended);
                 Err(result)
             }
         }
+    }
+
+    /// Makes `result` the outcome for the caller, after an attempt that no other attempt follows,
+    /// and attaches a [`Retried`] to it. `last` is the kept outcome of the attempt before it.
+    #[inline]
+    pub(crate) fn finish<C, Res, Err>(
+        &self,
+        classify: &C,
+        last: &mut Option<LastOutcome<Result<Res, Err>>>,
+        result: &mut Result<Res, Err>,
+        verdict: &Verdict,
+        ended: Option<GiveUp>,
+    ) where
+        C: Classify<Res, Err>,
+    {
+        if let Some(fault) = verdict.fault()
+            && LastOutcome::takes_precedence(last.as_ref(), fault)
+            && let Some(last) = last.take()
+        {
+            *result = last.result;
+        }
+        self.attach_retried(classify, result, ended);
     }
 
     /// Reports the scheduled retry, before its delay begins.
@@ -214,9 +227,16 @@ impl AttemptState {
     /// Returns the limit that is exceeded if the scheduled attempt must not start any more.
     #[inline]
     pub(crate) fn exceeded_limit(&self) -> Option<GiveUp> {
-        // Most calls have much time left, and the cheaper reading shows that.
-        let may_start = self.call.may_start_at(|| self.clock.upper_bound());
-        if may_start { None } else { self.time_left().err() }
+        if self.has_time() { None } else { self.time_left().err() }
+    }
+
+    /// Returns whether a cheap reading of the clock shows that the scheduled attempt may start.
+    ///
+    /// Most calls have much time left. If it returns `false`,
+    /// [`exceeded_limit`](Self::exceeded_limit) decides.
+    #[inline]
+    pub(crate) fn has_time(&self) -> bool {
+        self.call.may_start_at(|| self.clock.upper_bound())
     }
 
     /// Returns the limit that ends the call's time first.
@@ -254,7 +274,11 @@ impl AttemptState {
 
     /// Returns the mark for the request of the running attempt, at the time when the request is
     /// sent. Nothing is computed for a request that carries no marks.
-    #[inline]
+    #[expect(
+        clippy::inline_always,
+        reason = "the mark of a request that carries no marks then costs nothing"
+    )]
+    #[inline(always)]
     pub(crate) fn mark(&self, outer: OuterMark, responses: ResponseCoverage) -> Mark<'_> {
         let elapsed = || self.call.elapsed_at(|| self.clock.now());
         let left = |deadline: u64| Duration::from_nanos(deadline.saturating_sub(elapsed()));
@@ -293,6 +317,7 @@ impl AttemptState {
         }
     }
 
+    #[inline(never)]
     fn attach<C, Res, Err>(&self, classify: &C, result: &mut Result<Res, Err>, ended: Option<GiveUp>)
     where
         C: Classify<Res, Err>,
@@ -329,6 +354,20 @@ pub(crate) struct LastOutcome<R> {
 }
 
 impl<R> LastOutcome<R> {
+    /// Keeps the result of an attempt that another attempt follows, unless the kept outcome of the
+    /// attempt before it takes precedence.
+    #[expect(clippy::inline_always, reason = "out of line, the result is copied through memory")]
+    #[inline(always)]
+    pub(crate) fn keep(last: &mut Option<Self>, result: R, verdict: &Verdict) {
+        if let Some(fault) = verdict.fault()
+            && !Self::takes_precedence(last.as_ref(), fault)
+        {
+            // Dropped first, so that the outcome is built in its place.
+            *last = None;
+            *last = Some(Self { result, fault: *fault });
+        }
+    }
+
     /// Returns whether the caller gets the kept outcome after a newer attempt failed with `fault`:
     /// the newer attempt was rejected on this side, and the attempt of the kept outcome was sent.
     #[inline]
@@ -370,6 +409,7 @@ impl RetryDelay {
 impl Future for RetryDelay {
     type Output = ();
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         match self.get_mut() {
             Self::Sleep(sleep) => sleep.as_mut().poll(cx),

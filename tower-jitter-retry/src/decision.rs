@@ -137,7 +137,8 @@ impl RetryPolicy {
     pub fn begin(&self, options: CallOptions<'_>, now: Duration) -> RetryCall {
         let CallOptions { idempotent, grpc_method, safety, deadline } = options;
         let idempotent = grpc_method.map_or(idempotent, |method| self.lists_grpc_method(method));
-        RetryCall::new(self, self.resend_if(safety, idempotent), Some(nanos(now)), deadline)
+        let resend_after = self.resend_if(safety, idempotent);
+        RetryCall::new(self, resend_after, Some(nanos(now)), deadline, self.randomness())
     }
 }
 
@@ -313,12 +314,13 @@ impl RetryCall {
         resend_after: ResendAfter,
         started: Option<u64>,
         deadline: Option<Duration>,
+        randomness: Randomness,
     ) -> Self {
-        let RetryPolicy { config, budget_ref, seeds, .. } = policy;
+        let RetryPolicy { config, budget_ref, .. } = policy;
         Self {
             config: config.clone(),
             budget_ref: *budget_ref,
-            randomness: Randomness::of(seeds.as_ref()),
+            randomness,
             started,
             deadline: deadline.map(nanos),
             attempts: 1,
@@ -397,10 +399,7 @@ impl RetryCall {
     #[expect(clippy::inline_always, reason = "a call without a budget then makes no function call")]
     #[inline(always)]
     pub(crate) fn record_first_success(&self) {
-        // Without a budget there is no deposit, and this check saves a call.
-        if self.budget_ref.is_some() || self.cold().is_some() {
-            self.deposit(&Verdict::Success);
-        }
+        self.deposit(&Verdict::Success);
     }
 
     /// Records the verdict on an attempt, and decides what follows.
@@ -417,7 +416,7 @@ impl RetryCall {
         self.settle(verdict);
         let Verdict::Fault(fault) = verdict else { return Decision::Done };
         match self.schedule_retry(fault, now, blocked) {
-            Ok(delay) => Decision::Retry { delay: Duration::from_nanos(delay) },
+            Ok(delay) => Decision::Retry { delay },
             Err(reason) => Decision::GiveUp(reason),
         }
     }
@@ -433,33 +432,46 @@ impl RetryCall {
         }
     }
 
-    /// Schedules a retry. Returns its delay in nanoseconds.
+    /// Schedules a retry. Returns its delay.
+    #[inline]
     fn schedule_retry(
         &mut self,
         fault: &Fault,
         now: impl Fn(Reading) -> u64,
         blocked: impl FnOnce() -> Option<GiveUp>,
-    ) -> Result<u64, GiveUp> {
+    ) -> Result<Duration, GiveUp> {
         self.limits().permits(fault, self.attempts, self.resend_after)?;
         if let Some(reason) = blocked() {
             return Err(reason);
         }
         let delay = if self.limits().delay_is_zero(fault) && self.may_retry_now(&now) {
-            0
+            Duration::ZERO
         } else {
-            self.draw_delay(fault, &now)?
+            Duration::from_nanos(self.draw_delay(fault, &now)?)
         };
-        if self.condition().is_some_and(|condition| !condition.holds()) {
-            return Err(GiveUp::Stopped);
+        if self.budget_ref.is_some() || self.cold().is_some() {
+            self.pay_for_retry(fault)?;
+        } else {
+            self.retry = RetryInProgress::Some(None);
         }
-        self.retry = RetryInProgress::Some(self.withdraw(fault)?);
         self.attempts += 1;
         Ok(delay)
     }
 
+    /// Checks the condition, and withdraws from the budget.
+    #[inline(never)]
+    fn pay_for_retry(&mut self, fault: &Fault) -> Result<(), GiveUp> {
+        if self.condition().is_some_and(|condition| !condition.holds()) {
+            return Err(GiveUp::Stopped);
+        }
+        self.retry = RetryInProgress::Some(self.withdraw(fault)?);
+        Ok(())
+    }
+
     /// Returns whether a cheap reading of the clock shows that a retry may start now. Starts the
     /// time if it has not started.
-    #[inline]
+    #[expect(clippy::inline_always, reason = "out of line, the clock is passed through memory")]
+    #[inline(always)]
     fn may_retry_now(&mut self, now: &impl Fn(Reading) -> u64) -> bool {
         let elapsed = if let Some(started) = self.started {
             now(Reading::UpperBound).saturating_sub(started)
@@ -488,7 +500,7 @@ impl RetryCall {
     fn deposit(&self, verdict: &Verdict) {
         if let Some(budget_ref) = self.budget_ref {
             budget_ref.deposit(verdict);
-        } else {
+        } else if self.cold().is_some() {
             self.deposit_custom(verdict);
         }
     }
@@ -601,7 +613,8 @@ mod tests {
             .budget(None)
             .max_elapsed(10 * second)
             .initial_backoff(Duration::from_nanos(initial_backoff));
-        let mut call = RetryCall::new(&policy.build().unwrap(), ResendAfter::Any, None, None);
+        let policy = policy.build().unwrap();
+        let mut call = RetryCall::new(&policy, ResendAfter::Any, None, None, policy.randomness());
         let (time, exact) = (Cell::new(0), Cell::new(0));
         let now = |reading| match reading {
             Reading::Exact => {

@@ -16,10 +16,12 @@ use tower_fault_classify::{Classify, Verdict};
 use tower_service::Service;
 
 use crate::attempt::{AttemptState, LastOutcome, RetryDelay};
-use crate::policy::{AttemptOutcome, GiveUp, before_redirect};
+use crate::policy::{AttemptOutcome, GiveUp, before_redirect, is_unprocessed};
 use crate::request::{ByTrait, OuterMark, RequestInfo, Resend};
 
 type InnerResult<S, Req> = Result<<S as Service<Req>>::Response, <S as Service<Req>>::Error>;
+
+type InnerOutcome<S, Req> = LastOutcome<InnerResult<S, Req>>;
 
 type InnerRetry<S, Req> = PendingRetry<Req, InnerResult<S, Req>>;
 
@@ -96,7 +98,7 @@ pin_project! {
             let mut this = this.project();
             // A breaker below does not count a call that is dropped while its upload waits.
             if let Some(_guard) = upload_guard::<_, Req, _>(this.replayable, this.resend, this.call) {
-                this.state.set(State::Waiting { next: None, wait: Wait::Readiness(None) });
+                this.state.set(State::Idle);
             }
         }
     }
@@ -110,6 +112,8 @@ pin_project! {
         Calling { #[pin] attempt: F },
         // `None` while the future is polled: a retry that need not wait is never moved here.
         Waiting { next: Option<N>, wait: Wait },
+        // Between two attempts, while the future is polled.
+        Idle,
     }
 }
 
@@ -119,16 +123,11 @@ enum Wait {
     Readiness(Option<Pin<Box<Sleep>>>),
 }
 
-/// A retry, from the decision until its attempt is pending or has ended.
+/// A retry that was decided on and not sent yet.
 struct PendingRetry<Req, R> {
-    /// `None`: the request was sent.
-    request: Option<Req>,
+    request: Req,
     /// The outcome of the attempt before it.
-    last: Option<LastOutcome<R>>,
-}
-
-impl<Req, R> PendingRetry<Req, R> {
-    const NONE: Self = Self { request: None, last: None };
+    last: LastOutcome<R>,
 }
 
 /// The data that further attempts need.
@@ -188,7 +187,8 @@ where
 {
     type Output = Result<S::Response, S::Error>;
 
-    #[inline]
+    #[expect(clippy::inline_always, reason = "out of line, the result is copied through memory")]
+    #[inline(always)]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.as_mut().project();
         let StateProj::Calling { attempt } = this.state.project() else { return self.poll_waiting(cx) };
@@ -214,7 +214,7 @@ where
             }
             result => result,
         };
-        self.poll_retries(result, verdict, cx)
+        self.poll_retries(result, verdict, None, cx)
     }
 }
 
@@ -225,152 +225,163 @@ where
     Q: Resend<Req>,
     Req: RequestInfo,
 {
+    /// Polls a retry's attempt, and classifies its result. `scope` is dropped after the poll.
+    #[expect(clippy::inline_always, reason = "out of line, the result is copied through memory")]
+    #[inline(always)]
+    fn poll_attempt(
+        self: Pin<&mut Self>,
+        scope: RetryScope,
+        verdict: &mut Verdict,
+        cx: &mut Context<'_>,
+    ) -> Poll<InnerResult<S, Req>> {
+        let this = self.project();
+        let StateProj::Calling { attempt } = this.state.project() else { polled_after_completion() };
+        let guard = upload_guard::<_, Req, _>(this.replayable, this.resend, this.call);
+        let polled = attempt.poll(cx);
+        drop(scope);
+        let result = ready!(polled);
+        *verdict = this.classify.classify(result.as_ref());
+        drop(guard);
+        Poll::Ready(result)
+    }
+
     /// Decides what follows an attempt, and sends further attempts until one has to wait or no
-    /// attempt follows.
-    // Out of line, because most calls succeed on their first attempt.
+    /// attempt follows. `last` is the kept outcome of the attempt before it.
+    // Out of line, because most calls succeed on their first attempt. One function, because its
+    // parts would pass the results through memory. A retry without a delay stays in its variables.
     #[inline(never)]
     fn poll_retries(
         mut self: Pin<&mut Self>,
-        result: InnerResult<S, Req>,
-        verdict: Verdict,
+        mut result: InnerResult<S, Req>,
+        mut verdict: Verdict,
+        mut last: Option<InnerOutcome<S, Req>>,
         cx: &mut Context<'_>,
     ) -> Poll<InnerResult<S, Req>> {
-        let mut retry = PendingRetry::NONE;
-        if let Err(result) = self.as_mut().schedule_retry(result, verdict, &mut retry) {
-            return Poll::Ready(result);
+        loop {
+            let mut this = self.as_mut().project();
+            let (replayable, resend) = (&*this.replayable, &*this.resend);
+            if is_unprocessed(&verdict) {
+                let follows = this.call.follows_redirects();
+                let url = || saved_url::<_, Req, _>(replayable, resend);
+                verdict = before_redirect(verdict, follows, this.classify, &mut result, url);
+            }
+            let outcome = AttemptOutcome::new(this.classify, &mut result, &verdict);
+            let blocked = || {
+                let blocked = outcome.blocked(replayable.outer());
+                blocked.or_else(|| not_replayable::<_, Req, _>(replayable, resend))
+            };
+            let delay = match this.call.record_attempt(&verdict, blocked) {
+                Ok(delay) => delay,
+                Err(ended) => {
+                    this.replayable.drop_saved();
+                    this.call.finish(this.classify, &mut last, &mut result, &verdict, ended);
+                    return Poll::Ready(result);
+                }
+            };
+            LastOutcome::keep(&mut last, result, &verdict);
+            let responses = this.classify.response_coverage();
+            let Some(request) = next_request(this.replayable, this.resend, this.call, responses) else {
+                let last = last.unwrap_or_else(|| polled_after_completion());
+                return Poll::Ready(self.not_replayable(last.result, &verdict));
+            };
+            let mut pause = RetryDelay::new(delay, this.call.retries());
+            this.call.report_retry(&verdict, delay);
+            // Drops the attempt, which may hold a resource that the next attempt needs.
+            this.state.set(State::Idle);
+            if Pin::new(&mut pause).poll(cx).is_pending() {
+                let next = last.map(|last| PendingRetry { request, last });
+                this.state.set(State::Waiting { next, wait: Wait::Delay(pause) });
+                return Poll::Pending;
+            }
+            let Replayable::Yes { service, outer, .. } = this.replayable else { polled_after_completion() };
+            // Inner layers see that the attempt is a retry.
+            let mut scope = RetryScope::enter();
+            let ready = service.poll_ready(cx);
+            if matches!(ready, Poll::Ready(Ok(()))) && this.call.has_time() {
+                let attempt = send(service, request, *outer, this.call, responses);
+                this.state.set(State::Calling { attempt });
+            } else {
+                drop(scope);
+                this.state.set(State::Waiting { next: None, wait: Wait::Readiness(None) });
+                let retry = last.map(|last| PendingRetry { request, last });
+                let retry = retry.unwrap_or_else(|| polled_after_completion());
+                match ready!(self.as_mut().send_when_ready(ready, retry, cx)) {
+                    Ok(kept) => last = Some(kept),
+                    Err(result) => return Poll::Ready(result),
+                }
+                scope = RetryScope::enter();
+            }
+            // If the attempt is pending, the last response is dropped: the attempt may wait for a
+            // resource that the response holds, such as a stream or a permit.
+            result = ready!(self.as_mut().poll_attempt(scope, &mut verdict, cx));
         }
-        self.poll_retry(retry, cx)
     }
 
     /// Continues a retry that has waited.
     #[inline(never)]
     fn poll_waiting(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<InnerResult<S, Req>> {
-        let next = match self.as_mut().project().state.project() {
-            StateProj::Waiting { next, .. } => next.take(),
-            StateProj::Calling { .. } => None,
-        };
-        self.poll_retry(next.unwrap_or_else(|| polled_after_completion()), cx)
-    }
-
-    /// Sends a retry and further attempts until one has to wait or no attempt follows.
-    fn poll_retry(
-        mut self: Pin<&mut Self>,
-        mut retry: InnerRetry<S, Req>,
-        cx: &mut Context<'_>,
-    ) -> Poll<InnerResult<S, Req>> {
-        loop {
-            match self.as_mut().poll_send(&mut retry, cx) {
-                Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(result)) => return Poll::Ready(result),
-                Poll::Pending => {
-                    if let StateProj::Waiting { next, .. } = self.project().state.project() {
-                        *next = Some(retry);
-                    }
-                    return Poll::Pending;
-                }
-            }
-            let this = self.as_mut().project();
-            let StateProj::Calling { attempt } = this.state.project() else { polled_after_completion() };
-            let guard = upload_guard::<_, Req, _>(this.replayable, this.resend, this.call);
-            let scope = RetryScope::enter();
-            let polled = attempt.poll(cx);
-            drop(scope);
-            let Poll::Ready(result) = polled else {
-                drop(guard);
-                // The attempt may wait for a resource that the last response holds: a stream or a
-                // permit.
-                drop(retry);
-                return Poll::Pending;
-            };
-            let verdict = this.classify.classify(result.as_ref());
-            drop(guard);
-            if let Err(result) = self.as_mut().schedule_retry(result, verdict, &mut retry) {
-                return Poll::Ready(result);
-            }
-        }
-    }
-
-    /// Decides what follows an attempt. `retry` has the kept outcome of the attempt before it, and
-    /// becomes the retry that follows.
-    ///
-    /// # Errors
-    ///
-    /// Returns the outcome for the caller if no other attempt follows.
-    fn schedule_retry(
-        self: Pin<&mut Self>,
-        mut result: InnerResult<S, Req>,
-        verdict: Verdict,
-        retry: &mut InnerRetry<S, Req>,
-    ) -> Result<(), InnerResult<S, Req>> {
-        let mut this = self.project();
-        let (replayable, resend) = (&*this.replayable, &*this.resend);
-        let (follows, url) = (this.call.follows_redirects(), || saved_url::<_, Req, _>(replayable, resend));
-        let verdict = before_redirect(verdict, follows, this.classify, &mut result, url);
-        let outcome = AttemptOutcome::new(this.classify, &mut result, &verdict);
-        let blocked = || {
-            let blocked = outcome.blocked(replayable.outer());
-            blocked.or_else(|| not_replayable::<_, Req, _>(replayable, resend))
-        };
-        let PendingRetry { request, last } = retry;
-        let delay = this
-            .call
-            .record_result(this.classify, last, result, outcome.verdict, blocked)
-            .inspect_err(|_| this.replayable.drop_saved())?;
-        *request = next_request(this.replayable, this.resend, this.call, this.classify.response_coverage());
-        if request.is_none()
-            && let Some(LastOutcome { mut result, .. }) = last.take()
-        {
-            let ended = this.call.cancel_retry(outcome.verdict);
-            this.call.attach_retried(this.classify, &mut result, Some(ended));
-            return Err(result);
-        }
-        let wait = Wait::Delay(RetryDelay::new(delay, this.call.retries()));
-        this.call.report_retry(outcome.verdict, delay);
-        this.state.set(State::Waiting { next: None, wait });
-        Ok(())
-    }
-
-    /// Waits for the delay and for the inner service's readiness, and sends the next attempt.
-    ///
-    /// # Errors
-    ///
-    /// Returns the outcome for the caller if the attempt is not sent.
-    fn poll_send(
-        self: Pin<&mut Self>,
-        retry: &mut InnerRetry<S, Req>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<(), InnerResult<S, Req>>> {
-        let mut this = self.project();
-        let StateProj::Waiting { wait, .. } = this.state.as_mut().project() else {
-            polled_after_completion()
-        };
-        let Replayable::Yes { service, outer, .. } = this.replayable else { polled_after_completion() };
+        let this = self.as_mut().project();
+        let StateProj::Waiting { next, wait } = this.state.project() else { polled_after_completion() };
         if let Wait::Delay(delay) = wait {
             ready!(Pin::new(delay).poll(cx));
             *wait = Wait::Readiness(None);
         }
-        // Inner layers see that the attempt is a retry.
+        let Replayable::Yes { service, .. } = this.replayable else { polled_after_completion() };
+        let retry = next.take().unwrap_or_else(|| polled_after_completion());
         let scope = RetryScope::enter();
-        let polled = service.poll_ready(cx);
+        let ready = service.poll_ready(cx);
         drop(scope);
-        let ready = match polled {
-            Poll::Ready(ready) => ready.map(|()| this.call.exceeded_limit()),
-            Poll::Pending => Ok(Some(ready!(wait.poll_limit(this.call, cx)))),
+        let last = match ready!(self.as_mut().send_when_ready(ready, retry, cx)) {
+            Ok(last) => last,
+            Err(result) => return Poll::Ready(result),
         };
+        let mut verdict = Verdict::Success;
+        let result = ready!(self.as_mut().poll_attempt(RetryScope::enter(), &mut verdict, cx));
+        self.poll_retries(result, verdict, Some(last), cx)
+    }
+
+    /// Sends a retry if the inner service is ready, and otherwise waits in limited time. `ready` is
+    /// the inner service's readiness, and the state is [`State::Waiting`].
+    ///
+    /// Returns the kept outcome of the attempt before it.
+    ///
+    /// # Errors
+    ///
+    /// Returns the outcome for the caller if the attempt is not sent.
+    #[inline(never)]
+    fn send_when_ready(
+        self: Pin<&mut Self>,
+        ready: Poll<Result<(), S::Error>>,
+        retry: InnerRetry<S, Req>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<InnerOutcome<S, Req>, InnerResult<S, Req>>> {
+        let mut this = self.project();
+        let StateProj::Waiting { next, wait } = this.state.as_mut().project() else {
+            polled_after_completion()
+        };
+        let Replayable::Yes { service, outer, .. } = this.replayable else { polled_after_completion() };
+        let ready = match ready {
+            Poll::Ready(ready) => ready.map(|()| this.call.exceeded_limit()),
+            Poll::Pending => match wait.poll_limit(this.call, cx) {
+                Poll::Ready(limit) => Ok(Some(limit)),
+                Poll::Pending => {
+                    *next = Some(retry);
+                    return Poll::Pending;
+                }
+            },
+        };
+        let PendingRetry { request, last } = retry;
         let (reason, last) = match ready {
             Ok(None) => {
-                let mut request = retry.request.take().unwrap_or_else(|| polled_after_completion());
-                let mark = this.call.mark(*outer, this.classify.response_coverage());
-                request.mark(mark);
+                let responses = this.classify.response_coverage();
                 let scope = RetryScope::enter();
-                let attempt = service.call(request);
+                let attempt = send(service, request, *outer, this.call, responses);
                 drop(scope);
                 this.state.set(State::Calling { attempt });
-                return Poll::Ready(Ok(()));
+                return Poll::Ready(Ok(last));
             }
-            Ok(Some(limit)) => (limit, retry.last.take().unwrap_or_else(|| polled_after_completion())),
+            Ok(Some(limit)) => (limit, last),
             Err(error) => {
-                let last = retry.last.take().unwrap_or_else(|| polled_after_completion());
                 let fault = this.classify.classify(Err(&error)).fault().copied();
                 let fault = fault.unwrap_or(last.fault);
                 let result = if last.was_sent() { last.result } else { Err(error) };
@@ -381,6 +392,33 @@ where
         *this.replayable = Replayable::No(reason);
         Poll::Ready(Err(this.call.stop(reason, this.classify, last)))
     }
+
+    /// Ends a call whose scheduled retry has no request. Returns the outcome for the caller.
+    #[cold]
+    fn not_replayable(
+        self: Pin<&mut Self>,
+        mut result: InnerResult<S, Req>,
+        verdict: &Verdict,
+    ) -> InnerResult<S, Req> {
+        let this = self.project();
+        let ended = this.call.cancel_retry(verdict);
+        this.call.attach_retried(this.classify, &mut result, Some(ended));
+        result
+    }
+}
+
+/// Sends the request of a retry.
+#[expect(clippy::inline_always, reason = "out of line, the attempt is copied through memory")]
+#[inline(always)]
+fn send<S: Service<Req>, Req: RequestInfo>(
+    service: &mut S,
+    mut request: Req,
+    outer: OuterMark,
+    call: &AttemptState,
+    responses: ResponseCoverage,
+) -> S::Future {
+    request.mark(call.mark(outer, responses));
+    service.call(request)
 }
 
 impl Wait {

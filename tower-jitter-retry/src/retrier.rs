@@ -312,7 +312,8 @@ impl<C> Retrier<C> {
 
 /// Returns the state of a call. Its deadline is set when the call begins.
 fn new_state(policy: &RetryPolicy, options: Options) -> AttemptState {
-    AttemptState::new(policy, policy.resend_if(None, options.idempotent), None, None)
+    let resend_after = policy.resend_if(None, options.idempotent);
+    AttemptState::new(policy, resend_after, None, None, policy.randomness())
 }
 
 /// Marks the current attempt for breakers in the closure, unless it is the first one.

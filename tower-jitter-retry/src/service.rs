@@ -98,6 +98,8 @@ where
                 None => Err(GiveUp::NotReplayable),
             },
         };
+        // Before the inner call, because it may unwind: see below.
+        let randomness = policy.randomness();
         let attempt = inner.call(request);
         let (classify, resend) = (classify.clone(), resend.clone());
         let replayable = match saved {
@@ -106,7 +108,7 @@ where
             Err(reason) => Replayable::No(reason),
         };
         // Last, because it cannot unwind: every part is then built in its final place.
-        let call = AttemptState::new(policy, resend_after, started, deadline);
+        let call = AttemptState::new(policy, resend_after, started, deadline, randomness);
         ResponseFuture::new(attempt, call, replayable, classify, resend)
     }
 }

@@ -163,7 +163,7 @@ where
         let resend_after = policy.resend_after(&request, notes.safety);
         let deadline = notes.deadline.map(Deadline::remaining);
         let started = deadline.map(|_| policy.clock.now());
-        let running = AttemptState::new(policy, resend_after, started, deadline);
+        let running = AttemptState::new(policy, resend_after, started, deadline, policy.randomness());
         *call = Some(Running { call: running, outer: policy.outer(&notes), begun: false });
         Some(request)
     }

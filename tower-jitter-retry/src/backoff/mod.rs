@@ -338,6 +338,7 @@ fn share_of(time: u64, share: f64) -> u64 {
 }
 
 /// Returns a duration in whole nanoseconds. It saturates at the maximum of a `u64`, 584 years.
+#[inline]
 pub(crate) fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }

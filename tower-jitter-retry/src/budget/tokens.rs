@@ -132,8 +132,8 @@ impl TokenCore {
     /// the word is not written.
     #[inline]
     pub(crate) fn record(&self, verdict: &Verdict, owner: TokenOwner, paid: Option<u64>) {
-        // The usual cases: in every scheme, a success leaves a full bucket full, and a first attempt
-        // that was not sent changes nothing.
+        // The usual cases: in every scheme, a success leaves a full bucket full, and a first
+        // attempt that was not sent changes nothing.
         let unchanged = match verdict {
             Verdict::Success => self.is_full(),
             Verdict::Fault(fault) => fault.kind() == Kind::Rejected && paid.is_none(),

@@ -14,7 +14,7 @@ use super::grpc_methods::GrpcMethods;
 use crate::backoff::Backoff;
 use crate::budget::{Budget, BudgetRef};
 use crate::request::{Attempt, Mark, NonIdempotent, Notes, OuterMark, RequestInfo, ResendAfter, RetrySafety};
-use crate::rng::Seeds;
+use crate::rng::{Randomness, Seeds};
 use crate::telemetry::Reporter;
 
 /// Decides which requests are retried, how many times and after which delay.
@@ -228,6 +228,12 @@ impl RetryPolicy {
     #[inline]
     pub(crate) fn first_mark(&self, attempt: Attempt, remaining: Option<Duration>) -> Mark<'_> {
         Mark { attempt, remaining, marker: self.config.limits().marker, header: self.marker_header() }
+    }
+
+    /// Returns the randomness of a new call.
+    #[inline]
+    pub(crate) fn randomness(&self) -> Randomness {
+        Randomness::of(self.seeds.as_ref())
     }
 
     /// Returns why a request that cannot be retried is sent only once.

@@ -167,7 +167,8 @@ impl<'v> AttemptOutcome<'v> {
 ///
 /// [`RetryPolicyBuilder::follows_redirects`](crate::RetryPolicyBuilder::follows_redirects)
 /// overrides the table.
-#[inline]
+// Out of line, because few faults need it.
+#[inline(never)]
 pub(crate) fn before_redirect<'u, C, Res, Err>(
     verdict: Verdict,
     follows: Option<bool>,
@@ -179,7 +180,7 @@ where
     C: Classify<Res, Err>,
 {
     let Verdict::Fault(fault) = verdict else { return verdict };
-    if !matches!(fault.retryable(), Retryable::Unsent | Retryable::Refused) {
+    if !is_unprocessed(&verdict) {
         return verdict;
     }
     // A rule may have created the fault of an error without reading the error's source chain.
@@ -198,23 +199,26 @@ where
     if redirected { fault.with_retryable(Retryable::IfIdempotent).into() } else { verdict }
 }
 
+/// Returns whether a verdict says that the request was not processed. [`before_redirect`] changes
+/// only such a verdict.
+#[inline]
+pub(crate) fn is_unprocessed(verdict: &Verdict) -> bool {
+    let unprocessed = |fault: &Fault| matches!(fault.retryable(), Retryable::Unsent | Retryable::Refused);
+    verdict.fault().is_some_and(unprocessed)
+}
+
 impl Limits {
     /// Checks whether another attempt is allowed, regardless of time and budget.
     #[inline]
     pub(crate) fn permits(&self, fault: &Fault, attempts: u32, resend: ResendAfter) -> Result<(), GiveUp> {
-        match fault.retryable() {
-            Retryable::Unsent | Retryable::Refused | Retryable::IfIdempotent => {
-                if !resend.includes(fault.retryable()) {
-                    Err(GiveUp::NotIdempotent)
-                } else if attempts >= self.max_attempts {
-                    Err(GiveUp::Attempts)
-                } else {
-                    Ok(())
-                }
-            }
-            _ if is_rejection(fault) => Err(GiveUp::Rejected),
-            _ => Err(GiveUp::NotRetryable),
+        if resend.includes(fault.retryable()) {
+            return if attempts >= self.max_attempts { Err(GiveUp::Attempts) } else { Ok(()) };
         }
+        Err(match fault.retryable() {
+            Retryable::Unsent | Retryable::Refused | Retryable::IfIdempotent => GiveUp::NotIdempotent,
+            _ if is_rejection(fault) => GiveUp::Rejected,
+            _ => GiveUp::NotRetryable,
+        })
     }
 
     /// Returns whether the delay after this fault is zero, if any time is left.

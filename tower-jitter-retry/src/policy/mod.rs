@@ -18,6 +18,8 @@ pub use callbacks::RetryEvent;
 pub(crate) use callbacks::{Condition, Observer};
 pub use config::RetryPolicy;
 pub use decide::GiveUp;
-pub(crate) use decide::{AttemptOutcome, CallProgress, Limits, before_redirect, is_rejection};
+pub(crate) use decide::{
+    AttemptOutcome, CallProgress, Limits, before_redirect, is_rejection, is_unprocessed,
+};
 pub(crate) use handle::CachedPolicy;
 pub use handle::PolicyHandle;
