@@ -116,22 +116,70 @@ fn loom_concurrent_failures_reach_failure_rate() {
     });
 }
 
+/// Runs two parts of a model concurrently, one of them on a thread of its own.
+///
+/// Loom does not explore that a load precedes the exchange of a thread that loads the same word in
+/// between. It explores more if the thread that loads is the main thread, whose steps come first.
+/// So a model runs its parts in both roles.
+fn run_concurrently(spawned: impl FnOnce() + Send + 'static, main: impl FnOnce()) {
+    let thread = thread::spawn(spawned);
+    main();
+    thread.join().unwrap();
+}
+
+/// The failures are in different cells, so that only the state word orders them.
 #[test]
 fn loom_failures_in_two_buckets_reach_failure_rate() {
-    model(|| {
-        let (core, time) = core(0, Some(1.0));
-        let admissions = [core.admit().unwrap(), core.admit().unwrap()];
-        let other = Arc::clone(&core);
-        let thread = thread::spawn(move || other.record(admissions[1], &FAILURE));
-        // The other thread may be interrupted at any point: before or after it reads the clock, or
-        // at its end.
-        thread::yield_now();
-        // Another bucket of the same window.
-        time.advance(Duration::from_secs(5));
-        core.record(admissions[0], &FAILURE);
-        thread.join().unwrap();
-        assert_eq!(core.snapshot().state, CircuitState::Open);
-    });
+    let slow = Some(SlowCallLimits { threshold: 9 * SECOND, rate: 1.0 });
+    for (slow, first_on_main) in [(None, false), (None, true), (slow, false), (slow, true)] {
+        model(move || {
+            let trip = TripLimits { failure_rate: Some(1.0), slow, ..CONFIG.trip };
+            let (core, time) = core_with(&BreakerConfig { trip, ..CONFIG });
+            let admissions = [core.admit().unwrap(), core.admit().unwrap()];
+            let (one, other) = (Arc::clone(&core), Arc::clone(&core));
+            let first = move || one.record(admissions[0], &FAILURE);
+            let second = move || {
+                // Another bucket of the same window.
+                time.advance(Duration::from_secs(5));
+                other.record(admissions[1], &FAILURE);
+            };
+            if first_on_main {
+                run_concurrently(second, first);
+            } else {
+                run_concurrently(first, || {
+                    // The first failure may be interrupted before or after it reads the clock.
+                    thread::yield_now();
+                    second();
+                });
+            }
+            assert_eq!(core.snapshot().state, CircuitState::Open, "the later failure sees both");
+        });
+    }
+}
+
+#[test]
+fn loom_sum_with_failure_contains_earlier_success() {
+    for reader_on_main in [false, true] {
+        model(move || {
+            let trip = TripLimits { failure_rate: Some(0.82), minimum_calls: 4, ..CONFIG.trip };
+            let (core, _time) = core_with(&BreakerConfig { trip, ..CONFIG });
+            let record = |verdict| core.record(core.admit().unwrap(), &verdict);
+            [Verdict::Success, FAILURE, FAILURE, FAILURE].into_iter().for_each(record);
+            let admissions = [0; 3].map(|_| core.admit().unwrap());
+            let (one, other) = (Arc::clone(&core), Arc::clone(&core));
+            let read = move || one.record(admissions[0], &FAILURE);
+            let write = move || {
+                other.record(admissions[1], &Verdict::Success);
+                other.record(admissions[2], &FAILURE);
+            };
+            if reader_on_main {
+                run_concurrently(write, read);
+            } else {
+                run_concurrently(read, write);
+            }
+            assert_eq!(consistent_state(&core), CircuitState::Closed, "four of five, or five of seven calls");
+        });
+    }
 }
 
 #[test]
@@ -642,6 +690,9 @@ fn loom_bucket_ending_during_sum_does_not_open() {
 fn loom_open_state_word_shows_its_deadline() {
     model(|| {
         let (core, _time) = core(1, None);
+        // The deadline of this first open period is later than that of the next one.
+        core.trip_for(900 * SECOND).unwrap();
+        core.reset().unwrap();
         let admission = core.admit().unwrap();
         let other = Arc::clone(&core);
         // The reader is the spawned thread, because loom then lets it read a mix of old and new

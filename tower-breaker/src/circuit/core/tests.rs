@@ -338,4 +338,5 @@ fn clock_running_back_keeps_circuit_open() {
 
 mod control;
 mod policies;
+mod promise;
 mod slow_start;

@@ -155,5 +155,10 @@ mod tests {
         assert!(!due.load().covers(9, 0), "the sum began before");
         due.replace(due.load(), 9, 0, 5);
         assert!(due.load().covers(9, 0));
+        // The first bucket of a clock that starts at 0 has the tag 0.
+        due.discard();
+        for due in [due, Due::default()] {
+            assert!((0..=LAST).all(|number| !due.load().covers(0, number)));
+        }
     }
 }

@@ -390,4 +390,4 @@ impl Recorded {
 #[cfg(all(test, loom_models))]
 mod models;
 #[cfg(all(test, not(loom_models)))]
-mod tests;
+pub(super) mod tests;

@@ -99,11 +99,14 @@ fn loom_success_seen_by_failure_has_its_time() {
     model(|| {
         let (window, span) = count_window(9);
         let other = Arc::clone(&window);
-        let thread = thread::spawn(move || other.record_success(&span, || 7, 0));
-        let seen = window.record_failure(&span, 7, 0, false);
-        let last = window.last_success_at(&span, 7, 0);
-        assert!(window.counts(seen).calls == 1 || last == Some(7), "{last:?}");
-        thread.join().unwrap();
+        // The main thread writes, because loom explores its steps first.
+        let reader = thread::spawn(move || {
+            let seen = other.record_failure(&span, 7, 0, false);
+            let last = other.last_success_at(&span, 7, 0);
+            assert!(other.counts(seen).calls == 1 || last == Some(7), "{last:?}");
+        });
+        window.record_success(&span, || 7, 0);
+        reader.join().unwrap();
         assert_eq!(window.last_success_at(&span, 7, 0), Some(7));
     });
 }
@@ -113,9 +116,12 @@ fn loom_success_of_earlier_epoch_is_not_counted() {
     model(|| {
         let (window, span) = count_window(9);
         let other = Arc::clone(&window);
-        let thread = thread::spawn(move || other.record_success(&span, || 7, 1));
-        window.record_success(&span, || 7, 2);
-        window.record_failure(&span, 7, 2, false);
+        let thread = thread::spawn(move || {
+            other.record_success(&span, || 7, 2);
+            other.record_failure(&span, 7, 2, false);
+        });
+        // On the main thread, whose steps loom explores first.
+        window.record_success(&span, || 7, 1);
         thread.join().unwrap();
         let Counts { calls, failures, .. } = window.counts_at(&span, 7, 2);
         assert_eq!((calls, failures), (2, 1));

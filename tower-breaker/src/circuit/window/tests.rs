@@ -64,6 +64,11 @@ fn window_starts_empty_in_every_epoch() {
         assert_eq!(window.counts_at(&span, clock.now(), 5), counts(1, 0));
         record(&window, &span, clock, 4, true);
         assert_eq!(window.counts_at(&span, clock.now(), 5), counts(1, 0), "{shape:?}");
+        record(&window, &span, clock, 5, true);
+        for failed in [true, false] {
+            record(&window, &span, clock, 4, failed);
+        }
+        assert_eq!(window.counts_at(&span, clock.now(), 5), counts(2, 1), "{shape:?}");
         record(&window, &span, clock, LAST_EPOCH, true);
     }
 }
@@ -152,12 +157,12 @@ fn step() -> impl Strategy<Value = (usize, Step)> {
 }
 
 /// Runs closures on three threads, one after the other. Each thread keeps its number.
-struct Threads<'scope>(Vec<mpsc::Sender<Job<'scope>>>);
+pub(in crate::circuit) struct Threads<'scope>(Vec<mpsc::Sender<Job<'scope>>>);
 
 type Job<'scope> = Box<dyn FnOnce() + Send + 'scope>;
 
 impl<'scope> Threads<'scope> {
-    fn new(scope: &'scope Scope<'scope, '_>) -> Self {
+    pub(in crate::circuit) fn new(scope: &'scope Scope<'scope, '_>) -> Self {
         let spawn = |_| {
             let (sender, jobs) = mpsc::channel::<Job<'scope>>();
             scope.spawn(move || jobs.into_iter().for_each(|job| job()));
@@ -167,7 +172,11 @@ impl<'scope> Threads<'scope> {
     }
 
     /// Runs `job` on a thread, and waits until it has ended.
-    fn run<T: Send + 'scope>(&self, thread: usize, job: impl FnOnce() -> T + Send + 'scope) -> T {
+    pub(in crate::circuit) fn run<T: Send + 'scope>(
+        &self,
+        thread: usize,
+        job: impl FnOnce() -> T + Send + 'scope,
+    ) -> T {
         let (sender, result) = mpsc::channel();
         let job = move || sender.send(job()).expect("the caller waits for the result");
         self.0[thread].send(Box::new(job)).expect("the thread runs");
@@ -258,6 +267,19 @@ fn cleared_count_window_discards_pending_successes() {
     window.record_success(&span, || 8, 0);
     window.record_failure(&span, 8, 0, false);
     assert_eq!(window.counts_at(&span, 8, 0), counts(2, 1));
+}
+
+#[test]
+fn late_success_of_earlier_epoch_keeps_pending_successes() {
+    for slots in [0, 64] {
+        let window = StripedWindow::new(PerThread::with_slots(slots), 0);
+        let span = WindowSpan::of(WindowShape::Count(10), StripedWindow::PARTS);
+        for epoch in [LAST_EPOCH, LAST_EPOCH, 0, 0, LAST_EPOCH] {
+            window.record_success(&span, || 7, epoch);
+        }
+        window.record_failure(&span, 7, 0, false);
+        assert_eq!(window.counts_at(&span, 7, 0), counts(3, 1), "{slots} parts with an owner");
+    }
 }
 
 #[test]

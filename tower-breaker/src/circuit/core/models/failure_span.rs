@@ -102,18 +102,27 @@ fn loom_late_first_failure_does_not_move_start_back() {
 #[test]
 fn loom_span_turned_on_during_run_starts_then() {
     let mut builder = loom::model::Builder::new();
-    // A configuration is many words, so more preemptions would take minutes.
-    builder.preemption_bound = Some(2);
+    // A configuration is many words, so more preemptions would take minutes. The main thread does
+    // not run meanwhile, so that one preemption is enough.
+    builder.preemption_bound = Some(1);
     builder.max_branches = 4_000;
     builder.check(|| {
         let (core, time) = core(0, None);
         fail(&core);
         time.advance(Duration::from_secs(9));
-        let other = Arc::clone(&core);
         let admission = core.admit().unwrap();
-        let thread = thread::spawn(move || other.record(admission, &FAILURE));
-        core.reconfigure(&with_span(2, SECOND));
-        thread.join().unwrap();
+        let (recording, writing) = (Arc::clone(&core), Arc::clone(&core));
+        let threads = [
+            // Only step ②, because the sum reads many words.
+            thread::spawn(move || {
+                let (stamp, now) = (admission.stamp, recording.hot_config().now());
+                let span = recording.hot_config().trip_thresholds().consecutive_failures_span;
+                let (sample, _) = recording.count_failure(stamp, span, now).unwrap();
+                assert!(sample.failing_for < SECOND);
+            }),
+            thread::spawn(move || writing.reconfigure(&with_span(2, SECOND))),
+        ];
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
         assert_eq!(consistent_state(&core), CircuitState::Closed);
         time.advance(Duration::from_nanos(SECOND));
         fail(&core);
