@@ -444,6 +444,7 @@ impl<E: fmt::Display> fmt::Display for BreakerError<E> {
 }
 
 impl<E: Error + 'static> Error for BreakerError<E> {
+    #[inline]
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
             Self::Rejected(rejection) => Some(rejection),

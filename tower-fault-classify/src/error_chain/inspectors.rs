@@ -8,8 +8,11 @@
 //!   response had begun;
 //! - a fallback, which applies if no error of the chain has a verdict. A client reports it without
 //!   knowing the cause, such as a code that replaces the cause.
+//!
+//! Each type that an inspector recognizes is also in the list of [`is_inspected`].
 
 use std::error::Error;
+use std::sync::Arc;
 
 use super::ErrorFacts;
 #[cfg(any(feature = "hyper", feature = "tonic"))]
@@ -24,6 +27,7 @@ use super::Text;
     feature = "tower"
 ))]
 use crate::table;
+use crate::upload::UploadError;
 
 /// A function that inspects one error of the chain for the types of one client's crate.
 type Inspector = fn(&(dyn Error + 'static), &mut ErrorFacts);
@@ -48,6 +52,63 @@ pub(super) const INSPECTORS: &[Inspector] = &[
     tower,
     #[cfg(feature = "tower-http")]
     tower_http,
+];
+
+/// Defines [`is_inspected`] by a list of types.
+macro_rules! inspected_types {
+    ($($(#[$cfg:meta])* $inspected:ty),+ $(,)?) => {
+        /// Returns whether the walk or an inspector recognizes the type of the error. The error is
+        /// neither an I/O error nor a `ClassifiedError`.
+        ///
+        /// From any other error, the walk takes nothing but the source. If the type of `error` is
+        /// known, the compiler evaluates the function.
+        ///
+        /// Two inspectors read errors of any type. They do nothing unless an inspected type is
+        /// around the error, or an I/O error with a payload is its source.
+        #[inline]
+        pub(super) fn is_inspected(error: &(dyn Error + 'static)) -> bool {
+            $(
+                $(#[$cfg])*
+                if error.is::<$inspected>() {
+                    return true;
+                }
+            )+
+            false
+        }
+    };
+}
+
+inspected_types![
+    UploadError,
+    Arc<dyn Error + Send + Sync>,
+    #[cfg(feature = "h2")]
+    h2::Error,
+    #[cfg(feature = "hyper")]
+    hyper::Error,
+    #[cfg(feature = "hyper-util")]
+    hyper_util::client::legacy::Error,
+    #[cfg(feature = "reqwest")]
+    reqwest::Error,
+    #[cfg(feature = "reqwest-middleware")]
+    reqwest_middleware::Error,
+    #[cfg(feature = "tokio")]
+    tokio::time::error::Elapsed,
+    #[cfg(feature = "tonic")]
+    tonic::TimeoutExpired,
+    #[cfg(feature = "tonic")]
+    tonic::ConnectError,
+    #[cfg(feature = "tonic")]
+    tonic::Status,
+    #[cfg(feature = "tower")]
+    tower::timeout::error::Elapsed,
+    #[cfg(feature = "tower")]
+    tower::buffer::error::ServiceError,
+    #[cfg(feature = "tower")]
+    tower::buffer::error::Closed,
+    #[cfg(feature = "tower")]
+    tower::load_shed::error::Overloaded,
+    #[cfg(feature = "tower-http")]
+    tower_http::timeout::TimeoutError,
 ];
 
 /// Inspects h2's error.

@@ -25,7 +25,7 @@ use std::sync::Arc;
 use crate::error::ClassifiedError;
 use crate::fault::{Fault, Retryable};
 use crate::table;
-use crate::upload::{self, UploadError, excuse_stalled_disconnect, excuse_stalled_timeout};
+use crate::upload::{self, UploadError, UploadGuard, excuse_stalled_disconnect, excuse_stalled_timeout};
 
 use text::Text;
 
@@ -62,28 +62,62 @@ pub fn classify_error(error: &(dyn Error + 'static)) -> Fault {
 /// Classifies an error whose type is known, as [`classify_error`] does.
 ///
 /// The compiler decides which branch a type takes. A type that is known to end the chain needs no
-/// walk, which calls several functions through pointers.
+/// walk, which calls several functions through pointers. Nor does an error that the walk takes
+/// nothing from but its source, such as the error of a circuit breaker, if its source ends the
+/// chain.
 #[inline]
 pub(crate) fn classify_typed<E: Error + 'static>(error: &E) -> Fault {
     let any: &dyn Any = error;
-    if let Some(error) = any.downcast_ref::<io::Error>()
-        && error.get_ref().is_none()
-    {
-        return classify_plain_io(error);
-    }
-    if let Some(classified) = any.downcast_ref::<ClassifiedError>() {
+    if let Some(error) = any.downcast_ref::<io::Error>() {
+        if error.get_ref().is_none() {
+            return classify_plain_io(error);
+        }
+    } else if let Some(classified) = any.downcast_ref::<ClassifiedError>() {
         return classified.fault();
+    } else if !inspectors::is_inspected(error)
+        && let Some(source) = error.source()
+        && let Some(fault) = classify_short_chain(source)
+    {
+        return fault;
     }
     classify_error(error)
+}
+
+/// Classifies the source of an error from which the walk takes nothing else.
+///
+/// A plain I/O error and a [`ClassifiedError`] end the chain. One more error may be around them,
+/// such as the rejection of a circuit breaker. `None`: the walk is needed.
+fn classify_short_chain(source: &(dyn Error + 'static)) -> Option<Fault> {
+    let mut error = source;
+    for is_last in [false, true] {
+        if let Some(error) = error.downcast_ref::<io::Error>() {
+            return error.get_ref().is_none().then(|| classify_plain_io(error));
+        }
+        if let Some(classified) = error.downcast_ref::<ClassifiedError>() {
+            return Some(classified.fault());
+        }
+        if is_last || inspectors::is_inspected(error) {
+            break;
+        }
+        error = error.source()?;
+    }
+    None
 }
 
 /// Classifies an I/O error without a payload, as the walk does.
 #[inline]
 fn classify_plain_io(error: &io::Error) -> Fault {
+    let fault = *table::io::classify(error, false).unwrap_or(&table::UNKNOWN);
+    if UploadGuard::is_stalled_or_failed() { excuse_plain_io(error, fault) } else { fault }
+}
+
+/// Returns the fault of an I/O error while the request's body waits for its source, or has failed.
+#[cold]
+fn excuse_plain_io(error: &io::Error, fault: Fault) -> Fault {
     if upload::upload_failed() {
         return table::REQUEST_BODY;
     }
-    let fault = excuse_stalled_disconnect(*table::io::classify(error, false).unwrap_or(&table::UNKNOWN));
+    let fault = excuse_stalled_disconnect(fault);
     // An error number means that the operating system reported the error.
     if error.raw_os_error().is_some() { fault } else { excuse_stalled_timeout(fault) }
 }
@@ -297,12 +331,14 @@ fn next_source<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 
 }
 
 #[cfg(test)]
+mod typed_tests;
+
+#[cfg(test)]
 mod tests {
     use std::fmt;
 
     use super::*;
     use crate::fault::{Health, Kind, Origin};
-    use crate::upload::UploadGuard;
 
     #[derive(Debug)]
     struct Wrapped(Box<dyn Error + Send + Sync>);
