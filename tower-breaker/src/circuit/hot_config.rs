@@ -157,13 +157,23 @@ impl HotConfig {
         self.limits.span().unwrap_or_else(|| self.limits().span)
     }
 
+    /// Returns the window's span, and the duration of which each shorter call is not slow.
+    #[inline]
+    pub(super) fn slow_threshold(&self) -> (WindowSpan, u64) {
+        self.limits.slow_threshold().unwrap_or_else(|| self.read_locked(AtomicLimits::slow_threshold))
+    }
+
     /// Returns the limits that a failed call needs first.
     #[inline]
     pub(super) fn trip_thresholds(&self) -> TripThresholds {
-        self.limits.trip_thresholds().unwrap_or_else(|| {
-            let _lock = lock(&self.writing);
-            self.limits.trip_thresholds().expect("the lock keeps writers out")
-        })
+        self.limits.trip_thresholds().unwrap_or_else(|| self.read_locked(AtomicLimits::trip_thresholds))
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn read_locked<T>(&self, read: impl FnOnce(&AtomicLimits) -> Option<T>) -> T {
+        let _lock = lock(&self.writing);
+        read(&self.limits).expect("the lock keeps writers out")
     }
 
     /// Returns the current bucket of a circuit in epoch 0.
@@ -379,6 +389,16 @@ impl AtomicLimits {
         })
     }
 
+    /// Returns the window's span, and the duration of which each shorter call is not slow. `None`:
+    /// the limits are being written.
+    #[inline]
+    pub(crate) fn slow_threshold(&self) -> Option<(WindowSpan, u64)> {
+        self.read(|words| {
+            let [scale, offset, calls, .., slow_threshold, _, _] = words;
+            (unpack_span([scale, offset, calls].map(load)), load(slow_threshold))
+        })
+    }
+
     /// Returns all limits. `None`: the limits are being written.
     pub(crate) fn load(&self) -> Option<Limits> {
         self.read(|words| unpack(words.each_ref().map(load)))
@@ -409,7 +429,7 @@ fn load(word: &AtomicU64) -> u64 {
 fn pack(Limits { span, trip }: &Limits) -> [u64; WORDS] {
     let [scale, offset] = span.buckets.to_words();
     let counts = (u64::from(trip.consecutive_failures) << 32) | u64::from(trip.minimum_calls);
-    let slow = trip.slow.unwrap_or(SlowCallLimits { threshold: 0, rate: f64::NAN });
+    let slow = trip.slow.unwrap_or(SlowCallLimits { threshold: u64::MAX, rate: f64::NAN });
     let cancelled = match trip.cancelled {
         CancelledPolicy::IfNoneCompletes => 0,
         CancelledPolicy::Ignore => 1,
@@ -503,6 +523,12 @@ mod tests {
             prop_assert_eq!(limits.load(), Some(second));
             prop_assert_eq!(limits.load_locked(), second);
             prop_assert_eq!(limits.span(), Some(second.span));
+            let (span, threshold) = limits.slow_threshold().unwrap();
+            prop_assert_eq!(span, second.span);
+            for took in [threshold.checked_sub(1), Some(threshold)].into_iter().flatten() {
+                let is_limit = second.trip.slow.is_some() && took == threshold;
+                prop_assert_eq!(second.trip.is_slow(Some(took)), is_limit);
+            }
         }
     }
 }

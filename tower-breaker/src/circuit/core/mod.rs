@@ -113,7 +113,7 @@ use std::time::Duration;
 
 use tower_fault_classify::__internals::sync::{AtomicU64, Mutex, MutexGuard, Ordering, lock};
 use tower_fault_classify::__internals::{Clock, RetryScope};
-use tower_fault_classify::Verdict;
+use tower_fault_classify::{Health, Verdict};
 
 use super::hot_config::{Events, Flags, HotConfig, Limits};
 use super::locked::Locked;
@@ -337,25 +337,35 @@ impl<S: Store> Core<S> {
         if is_recording() {
             self.emit_outcome(admission, verdict);
         }
-        // The usual case, whose arguments are passed in registers.
-        if admission.word == 0 && verdict.is_success() {
-            self.record_success(admission.stamp);
-        } else {
-            self.record_slow_path(admission, verdict, CallDuration::UntilNow);
+        // The usual cases, whose arguments are passed in registers. The word of a call that was not
+        // admitted by a closed circuit is not 0.
+        match verdict {
+            Verdict::Success if admission.word == 0 => self.record_success(admission.stamp),
+            Verdict::Success if admission.stamp.is_closed() => self.record_fast_success(admission),
+            Verdict::Fault(fault) if admission.word == 0 && fault.health() == Health::Unhealthy => {
+                self.record_failure(admission.stamp, fault);
+            }
+            _ => self.record_slow_path(admission, verdict, CallDuration::UntilNow),
         }
     }
 
     /// Records a success that was not a probe.
     #[inline]
     fn record_success(&self, stamp: StateWord) {
-        if self.state_word().is_unchanged_since(stamp) || self.reset_failures(stamp) {
+        if self.count_success(stamp) {
             let span = self.span();
             self.window().record_success(&span, || self.hot_config().now(), stamp.epoch());
         }
     }
 
-    /// Resets the consecutive failures and the cancelled calls. Returns `false` if the epoch is
-    /// over.
+    /// Resets the consecutive failures and the cancelled calls, if there are any. Returns `false`
+    /// if the epoch is over.
+    #[inline]
+    fn count_success(&self, stamp: StateWord) -> bool {
+        self.state_word().is_unchanged_since(stamp) || self.reset_failures(stamp)
+    }
+
+    /// The part of [`count_success`](Self::count_success) that changes the state word.
     #[cold]
     #[inline(never)]
     fn reset_failures(&self, stamp: StateWord) -> bool {

@@ -12,7 +12,7 @@ use tower_fault_classify::{Fault, Verdict};
 use super::command::PendingSignal;
 use super::transition::wake;
 use super::{Admission, CallDuration, Core, Store, nanos};
-use crate::circuit::hot_config::HotConfig;
+use crate::circuit::hot_config::{HotConfig, TripThresholds};
 use crate::circuit::locked::Locked;
 use crate::circuit::state_word::StateWord;
 use crate::circuit::window::{Due, Recorded, Window, WindowSpan};
@@ -84,7 +84,8 @@ impl<S: Store> Core<S> {
             Outcome::Success | Outcome::Slow if !admission.is_timed() => self.record_success(admission.stamp),
             Outcome::Success | Outcome::Slow => self.record_timed_success(admission, duration),
             Outcome::Failure(_) if admission.is_retry() => self.record_answered(admission.stamp),
-            Outcome::Failure(fault) => self.record_failure(admission, fault, duration),
+            Outcome::Failure(fault) if !admission.is_timed() => self.record_failure(admission.stamp, fault),
+            Outcome::Failure(fault) => self.record_timed_failure(admission, fault, duration),
             Outcome::Answered => self.record_answered(admission.stamp),
             Outcome::Neutral => {}
         }
@@ -164,6 +165,24 @@ impl<S: Store> Core<S> {
         }
     }
 
+    /// Records a success through a closed circuit whose limits may need the call's duration.
+    ///
+    /// This is the usual path of a circuit with a limit for slow calls. It reads only the limits
+    /// that a fast call needs.
+    #[inline(never)]
+    pub(super) fn record_fast_success(&self, admission: Admission) {
+        let now = self.hot_config().now();
+        let (span, slow_threshold) = self.store().read_config(HotConfig::slow_threshold);
+        if admission.duration(now).is_none_or(|duration| duration < slow_threshold) {
+            if self.count_success(admission.stamp) {
+                self.window().record_success(&span, || now, admission.stamp.epoch());
+            }
+        } else {
+            self.record_timed_success(admission, CallDuration::UntilNow);
+        }
+    }
+
+    #[inline(never)]
     fn record_timed_success(&self, admission: Admission, duration: CallDuration) {
         let stamp = admission.stamp;
         let now = self.hot_config().now();
@@ -186,28 +205,65 @@ impl<S: Store> Core<S> {
         }
     }
 
-    fn record_failure(&self, admission: Admission, fault: &Fault, duration: CallDuration) {
-        let stamp = admission.stamp;
+    /// Records a failure through a closed circuit. No limit needs the duration of the call.
+    ///
+    /// Its arguments are passed in registers.
+    #[inline(never)]
+    pub(super) fn record_failure(&self, stamp: StateWord, fault: &Fault) {
         if self.state_word().stamp() != stamp {
             return;
         }
-        if admission.is_timed() {
-            return self.record_timed_failure(admission, fault, duration);
-        }
         let now = self.hot_config().now();
         let thresholds = self.store().read_config(HotConfig::trip_thresholds);
+        let window = self.window();
+        if !window.is_time_window(&thresholds.span) {
+            return self.record_failure_in_count_window(stamp, fault, thresholds, now);
+        }
+        // If the epoch is over, a call of a later epoch was recorded. This thread has loaded the
+        // call's bucket with Acquire, so ② would find the later epoch and change nothing.
+        let recorded = window.record_failure_in_bucket(&thresholds.span, now, stamp.epoch()); // ①
+        let Some(tag) = recorded else { return };
+        self.evaluate_recorded(stamp, fault, thresholds, now, Recorded::Bucket(tag), |number| {
+            window.due().map_or_else(
+                || window.failures(tag) >= thresholds.failures,
+                |due| !due.load().covers(tag, number),
+            )
+        });
+    }
+
+    #[inline(never)]
+    fn record_failure_in_count_window(
+        &self,
+        stamp: StateWord,
+        fault: &Fault,
+        thresholds: TripThresholds,
+        now: u64,
+    ) {
         let seen = self.window().record_failure(&thresholds.span, now, stamp.epoch(), false); // ①
+        self.evaluate_recorded(stamp, fault, thresholds, now, seen, |_| {
+            self.window().failures_in(seen) >= thresholds.failures
+        });
+    }
+
+    /// Counts a failure that was recorded in the place `seen` of the window. Opens the circuit if
+    /// the failure reaches a limit.
+    ///
+    /// `may_reach_rate` returns whether the failure with a number may reach the failure rate.
+    #[inline]
+    fn evaluate_recorded(
+        &self,
+        stamp: StateWord,
+        fault: &Fault,
+        thresholds: TripThresholds,
+        now: u64,
+        seen: Recorded,
+        may_reach_rate: impl FnOnce(u64) -> bool,
+    ) {
         let counted = self.count_failure(stamp, thresholds.consecutive_failures_span, now); // ②
         let Some((sample, number)) = counted else { return };
         self.store_failure_time(stamp, now);
-        // ③
-        let may_open = thresholds.may_open_after(&sample)
-            || match (seen, self.window().due()) {
-                (Recorded::Bucket(tag), Some(due)) => !due.load().covers(tag, number),
-                _ => self.window().failures_in(seen) >= thresholds.failures,
-            };
-        if may_open {
-            self.evaluate_failure(stamp, &thresholds.span, sample, number, seen, fault, now);
+        if thresholds.may_open_after(&sample) || may_reach_rate(number) {
+            self.evaluate_failure(stamp, thresholds.span, sample, number, seen, fault, now); // ③
         }
         self.emit_failure(stamp, fault, sample.consecutive_failures);
     }
@@ -222,7 +278,7 @@ impl<S: Store> Core<S> {
     fn evaluate_failure(
         &self,
         stamp: StateWord,
-        span: &WindowSpan,
+        span: WindowSpan,
         failures: Sample,
         number: u64,
         seen: Recorded,
@@ -234,7 +290,7 @@ impl<S: Store> Core<S> {
         let limits = self.limits();
         // If the configured window has changed since the failure was recorded, the new window
         // starts empty, without this failure.
-        let mut seen = (limits.span == *span).then_some(seen);
+        let mut seen = (limits.span == span).then_some(seen);
         let Evaluation { reason, sample, failed } = self.evaluate(&limits.trip, failures, &mut seen);
         if let Some(reason) = reason {
             return self.trip(stamp.epoch(), reason, Some(fault), now, sample);
@@ -250,6 +306,9 @@ impl<S: Store> Core<S> {
     #[inline(never)]
     fn record_timed_failure(&self, admission: Admission, fault: &Fault, duration: CallDuration) {
         let stamp = admission.stamp;
+        if self.state_word().stamp() != stamp {
+            return;
+        }
         let now = self.hot_config().now();
         let limits = self.limits();
         let slow = limits.trip.is_slow(duration.or(|| admission.duration(now)));
@@ -258,7 +317,7 @@ impl<S: Store> Core<S> {
         let counted = self.count_failure(stamp, limits.trip.consecutive_failures_span, now); // ②
         if let Some((sample, number)) = counted {
             self.store_failure_time(stamp, now);
-            self.evaluate_failure(stamp, &limits.span, sample, number, seen, fault, now); // ③
+            self.evaluate_failure(stamp, limits.span, sample, number, seen, fault, now); // ③
             self.emit_failure(stamp, fault, sample.consecutive_failures);
         }
     }

@@ -154,14 +154,20 @@ pub trait Window: Sized {
         Recorded::Bucket(tag)
     }
 
-    /// Records a failure.
+    /// Records a failure in the bucket of a time window. `None`: the call's epoch is over.
     #[inline]
+    fn record_failure_in_bucket(&self, span: &WindowSpan, now: u64, epoch: u32) -> Option<u64> {
+        let tag = self.enter(span, now, epoch)?;
+        self.add_failure(tag);
+        Some(tag)
+    }
+
+    /// Records a failure.
     fn record_failure(&self, span: &WindowSpan, now: u64, epoch: u32, slow: bool) -> Recorded {
         if let Some(window) = self.count_window_of(span) {
             return window.count_failure(span, epoch, slow);
         }
-        let Some(tag) = self.enter(span, now, epoch) else { return Recorded::NOTHING };
-        self.add_failure(tag);
+        let Some(tag) = self.record_failure_in_bucket(span, now, epoch) else { return Recorded::NOTHING };
         if slow {
             self.add_slow(tag);
         }
