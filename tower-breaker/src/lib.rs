@@ -381,9 +381,9 @@
 //! - For a success, the loads are of two adjacent cache lines, which change only with the circuit's
 //!   state.
 //! - Of these cases, only a transition allocates. In addition, a circuit without a key allocates at
-//!   a thread's first call and first failure, and at the first slow and the first cancelled call. A
-//!   keyed circuit allocates when it is created, and at its first transition, slow, cancelled or
-//!   half-open call.
+//!   a thread's first success, at its first failed or rejected call, and at the first slow and the
+//!   first cancelled call. A keyed circuit allocates when it is created, and at its first
+//!   transition, slow, cancelled or half-open call.
 //! - If slow calls count, each call also reads the clock when it begins.
 //! - A clone of the service counts a handle up, and its drop counts it down, with one atomic
 //!   read-modify-write. They write only to the cache line of the thread that clones.
@@ -398,14 +398,16 @@
 //!
 //! | part | bytes | with 2 cores | with 64 cores |
 //! |---|---|---|---|
-//! | an unused circuit | 1,200 + 32 for each core | 1,264 | 3,248 |
+//! | an unused circuit | 960 + 32 for each core | 1,024 | 3,008 |
 //! | its counts of handles, for eight circuits at a time | 64 + 32 for each core | 128 | 2,112 |
-//! | each thread that calls it | 256 | 512 for two threads | 16,384 for 64 threads |
-//! | each thread with a failed call | 128 | 256 for two threads | 8,192 for 64 threads |
+//! | each thread with a successful call | 128 | 256 for two threads | 8,192 for 64 threads |
+//! | the first failed or rejected call | 128 + 32 for each core | 192 | 2,176 |
+//! | each thread with a failed or rejected call | 256 | 512 for two threads | 16,384 for 64 threads |
 //!
 //! At most `2 × cores + 4` threads at a time have counts of their own. The other threads share one
-//! more set of counts. The first slow and the first cancelled call add 128 bytes each. A
-//! transition, an observer, a count window and a waiting task add what they store.
+//! more set of counts. The first slow and the first cancelled call add 128 bytes each. In a count
+//! window, each call counts like a failed one. A transition, an observer, a count window and a
+//! waiting task add what they store.
 //!
 //! # Named types
 //!

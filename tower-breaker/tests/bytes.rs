@@ -22,8 +22,8 @@ fn record(circuit: &Circuit, verdict: Verdict) {
 
 #[test]
 fn memory_of_circuit_is_as_documented() {
-    const PART: usize = 256;
-    const FAILURES: usize = 128;
+    const SUCCESSES: usize = 128;
+    const FAILURES: usize = 256;
 
     let create = || Circuit::new(BreakerConfig::builder().minimum_calls(1_000).build().unwrap());
     // The first circuit and the first call allocate what belongs to the process.
@@ -36,14 +36,27 @@ fn memory_of_circuit_is_as_documented() {
     let second_thread = || bytes(|| record(&circuit, Verdict::Success));
     let second_thread = thread::scope(|scope| scope.spawn(second_thread).join().unwrap());
     let first_failure = bytes(|| record(&circuit, FAILURE));
-    println!("unused {unused}, threads {first_thread} and {second_thread}, failures {first_failure}");
+    let second_failure = || bytes(|| record(&circuit, FAILURE));
+    let second_failure = thread::scope(|scope| scope.spawn(second_failure).join().unwrap());
+    println!("unused {unused}, threads {first_thread} and {second_thread}");
+    println!("failures {first_failure} and {second_failure}");
 
     // A place of 16 bytes for each number of a thread: twice as many as cores, and four.
     let cores = thread::available_parallelism().unwrap().get();
-    let fixed = unused - 16 * (2 * cores + 4);
-    assert!(fixed <= 1_136, "{fixed} bytes without the places of the threads");
-    assert_eq!((first_thread, second_thread, first_failure), (PART, PART, FAILURES));
-    let later = bytes(|| (0..100).for_each(|_| record(&circuit, Verdict::Success)));
-    assert_eq!(later, 0, "a thread allocates nothing after its first call");
+    let places = 16 * (2 * cores + 4);
+    let fixed = unused - places;
+    assert!(fixed <= 896, "{fixed} bytes without the places of the threads");
+    assert_eq!((first_thread, second_thread), (SUCCESSES, SUCCESSES));
+    let first_failure = first_failure - places;
+    assert_eq!((first_failure, second_failure), (64 + FAILURES, FAILURES));
+    let later = bytes(|| {
+        for verdict in [Verdict::Success, FAILURE].repeat(100) {
+            record(&circuit, verdict);
+        }
+    });
+    assert_eq!(later, 0, "a thread allocates nothing after its first calls");
+    circuit.trip().unwrap();
+    let rejected = bytes(|| assert!(circuit.try_acquire().is_err()));
+    assert_eq!(rejected, 0, "the counts of rejected calls were allocated at the first failure");
     drop(other);
 }

@@ -32,7 +32,8 @@ pub struct Locked {
     pub(crate) jitter: JitterStream,
     pub(crate) shape: WindowShape,
     pub(crate) wakers: WakerList,
-    pub(crate) observers: Arc<Observers>,
+    // Allocated at the first use, because most circuits never have an observer.
+    pub(crate) observers: Option<Arc<Observers>>,
     /// The time at which the current state began, in nanoseconds on the circuit's clock.
     pub(crate) since: u64,
     /// The number of rejections that [`Store::rejections`](super::core::Store::rejections) showed
@@ -60,7 +61,7 @@ impl Locked {
         config: &BreakerConfig,
         clock: Clock,
         jitter: JitterStream,
-        observers: Arc<Observers>,
+        observers: Option<Arc<Observers>>,
     ) -> Self {
         let mut machine = Machine::new();
         // The change is ignored: this is the initial state, not a transition.
@@ -105,6 +106,11 @@ impl Locked {
     #[cfg(feature = "keyed")]
     pub(crate) fn is_in_slow_start(&self, now: u64) -> bool {
         self.machine.is_in_slow_start(now)
+    }
+
+    /// Returns the observers, which are allocated if necessary.
+    pub(crate) fn observers(&mut self) -> Arc<Observers> {
+        Arc::clone(self.observers.get_or_insert_default())
     }
 
     /// Returns whether `epoch` is one of the current circuit, and not of a former one in the same

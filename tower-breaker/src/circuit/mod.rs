@@ -80,7 +80,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tower_fault_classify::__internals::{CircuitRecord, ConfigError, PerThread, PoolHandle};
+use tower_fault_classify::__internals::{CircuitRecord, ConfigError, PoolHandle, StripedCounter};
 use tower_fault_classify::Verdict;
 
 use crate::config::{BreakerConfig, DURATIONS};
@@ -127,8 +127,9 @@ impl Circuit {
     /// With [`Mode::Disabled`](crate::Mode::Disabled) the circuit starts disabled.
     #[allow(clippy::needless_pass_by_value, reason = "a configuration is given away, as everywhere in tower")]
     pub fn new(config: BreakerConfig) -> Self {
-        let owner =
-            PoolHandle::acquire(|| Core::with_parts(config.fitted_clock(), PerThread::new(), &config));
+        let owner = PoolHandle::acquire(|| {
+            Core::with_successes(config.fitted_clock(), StripedCounter::new(), &config)
+        });
         owner.adopt(&config);
         Self { owner, record: CircuitRecord::of(config.name()) }
     }

@@ -2,17 +2,16 @@
 //!
 //! The storage is never freed. So a permit can refer to it without a reference count.
 
-use std::mem;
 use std::sync::Arc;
 
 use tower_fault_classify::__internals::sync::{AtomicU64, Mutex, Ordering, lock};
-use tower_fault_classify::__internals::{Clock, PerThread, Pool, PoolItem};
+use tower_fault_classify::__internals::{Clock, Pool, PoolItem, StripedCounter};
 
 use super::core::{Core, FailureTime, Store, next_epoch, wake};
 use super::hot_config::{Events, Flags, HotConfig, Limits};
 use super::locked::Locked;
 use super::state_word::StateWord;
-use super::window::{Part, StripedWindow, Window, WindowSpan};
+use super::window::{StripedWindow, Window, WindowSpan};
 use crate::config::{BreakerConfig, Mode};
 use crate::control::Signal;
 use crate::label::Label;
@@ -56,12 +55,12 @@ impl ConfigRest {
 }
 
 impl StaticStore {
-    /// Creates the storage of a new circuit, which counts its calls in `parts`.
-    pub(crate) fn new(clock: Clock, parts: PerThread<Part>, config: &BreakerConfig) -> Self {
+    /// Creates the storage of a new circuit, which counts its successes in `successes`.
+    pub(crate) fn new(clock: Clock, successes: StripedCounter, config: &BreakerConfig) -> Self {
         // No instruments and no stream yet: `adopt` sets them.
         let hot_config = HotConfig::new(clock, config, StripedWindow::PARTS, 0);
-        let locked = Locked::new(config, clock, JitterStream::of(None), Arc::default());
-        let window = StripedWindow::new(parts, hot_config.bucket());
+        let locked = Locked::new(config, clock, JitterStream::of(None), None);
+        let window = StripedWindow::new(successes, hot_config.bucket());
         Self {
             state_word: AtomicU64::new(StateWord::initial(config.is_disabled()).word()),
             deadline: AtomicU64::new(0),
@@ -140,9 +139,9 @@ impl Store for StaticStore {
         flags.instruments()
     }
 
-    fn observers_of(&self, epoch: u32) -> Option<(&'static str, Arc<Observers>)> {
+    fn observers_of(&self, epoch: u32) -> Option<(&'static str, Option<Arc<Observers>>)> {
         let locked = lock(&self.locked);
-        locked.is_own_epoch(epoch).then(|| (locked.name, Arc::clone(&locked.observers)))
+        locked.is_own_epoch(epoch).then(|| (locked.name, locked.observers.clone()))
     }
 
     fn arm(&self, signals: Events) {
@@ -154,7 +153,7 @@ impl Store for StaticStore {
         let locked = lock(&self.locked);
         let is_own = epoch.is_none_or(|epoch| locked.is_own_epoch(epoch));
         let was_armed = is_own && self.hot_config.set_events(armed, false);
-        let observers = was_armed.then(|| Arc::clone(&locked.observers));
+        let observers = locked.observers.clone().filter(|_| was_armed);
         drop(locked);
         if let Some(observers) = observers {
             observers.signal(signal);
@@ -205,8 +204,8 @@ impl Store for StaticStore {
 
 impl StaticCore {
     /// Creates a core. `adopt` must be called before it is used.
-    pub(crate) fn with_parts(clock: Clock, parts: PerThread<Part>, config: &BreakerConfig) -> Self {
-        Self::new(StaticStore::new(clock, parts, config))
+    pub(crate) fn with_successes(clock: Clock, successes: StripedCounter, config: &BreakerConfig) -> Self {
+        Self::new(StaticStore::new(clock, successes, config))
     }
 
     /// Starts a new circuit in this core, on any clock.
@@ -347,7 +346,7 @@ impl PoolItem for StaticCore {
         // the state word and these flags does not matter, because an outcome that reads these flags
         // is not counted in any epoch.
         self.hot_config().write_flags(Flags::NONE);
-        let observers = mem::take(&mut locked.observers);
+        let observers = locked.observers.take();
         let wakers = locked.wakers.drain();
         let pending = (locked.last_transition.take(), locked.last_trip.take(), locked.clear_last_calls());
         drop(locked);

@@ -27,8 +27,12 @@ pub(crate) enum WakeOn {
 }
 
 /// The registered tasks. A task that is woken is not registered any more.
+// Allocated at the first registration, because no task waits for most circuits.
 #[derive(Debug, Default)]
-pub(crate) struct WakerList {
+pub(crate) struct WakerList(Option<Box<Tasks>>);
+
+#[derive(Debug, Default)]
+struct Tasks {
     /// The number of the last new task.
     last_number: u64,
     on_change: BTreeMap<u64, Waker>,
@@ -46,38 +50,43 @@ impl WakerList {
         waker: Waker,
         wake_on: WakeOn,
     ) -> (WakerKey, Option<Waker>) {
+        let tasks = self.0.get_or_insert_default();
         let waker_key = waker_key.unwrap_or_else(|| {
-            self.last_number += 1;
-            WakerKey { number: self.last_number, wake_on }
+            tasks.last_number += 1;
+            WakerKey { number: tasks.last_number, wake_on }
         });
-        let replaced = self.tasks(waker_key.wake_on).insert(waker_key.number, waker);
+        let replaced = tasks.waiting(waker_key.wake_on).insert(waker_key.number, waker);
         (waker_key, replaced)
     }
 
     /// Removes a registered task. Returns its waker, so that the caller drops it outside the lock.
     pub(crate) fn deregister(&mut self, waker_key: WakerKey) -> Option<Waker> {
-        self.tasks(waker_key.wake_on).remove(&waker_key.number)
+        self.0.as_mut()?.waiting(waker_key.wake_on).remove(&waker_key.number)
     }
 
     /// Removes and returns the task whose turn it is. The caller wakes it outside the lock.
     pub(crate) fn take_next_turn(&mut self) -> Option<Waker> {
-        self.on_turn.pop_first().map(|(_, waker)| waker)
+        self.0.as_mut()?.on_turn.pop_first().map(|(_, waker)| waker)
     }
 
     /// Removes and returns the tasks that a free slot wakes. The caller wakes them outside the
     /// lock.
     pub(crate) fn take_for_free_slot(&mut self) -> Vec<Waker> {
-        let tasks = mem::take(&mut self.on_free_slot);
-        tasks.into_values().chain(self.take_next_turn()).collect()
+        let Some(tasks) = &mut self.0 else { return Vec::new() };
+        let on_free_slot = mem::take(&mut tasks.on_free_slot);
+        on_free_slot.into_values().chain(self.take_next_turn()).collect()
     }
 
     /// Removes and returns all tasks. The caller wakes them outside the lock.
     pub(crate) fn drain(&mut self) -> Vec<Waker> {
-        let tasks = [&mut self.on_change, &mut self.on_free_slot, &mut self.on_turn];
-        tasks.into_iter().flat_map(|tasks| mem::take(tasks).into_values()).collect()
+        let Some(tasks) = &mut self.0 else { return Vec::new() };
+        let waiting = [&mut tasks.on_change, &mut tasks.on_free_slot, &mut tasks.on_turn];
+        waiting.into_iter().flat_map(|tasks| mem::take(tasks).into_values()).collect()
     }
+}
 
-    const fn tasks(&mut self, wake_on: WakeOn) -> &mut BTreeMap<u64, Waker> {
+impl Tasks {
+    const fn waiting(&mut self, wake_on: WakeOn) -> &mut BTreeMap<u64, Waker> {
         match wake_on {
             WakeOn::Change => &mut self.on_change,
             WakeOn::FreeSlot => &mut self.on_free_slot,

@@ -382,7 +382,7 @@ impl<K> KeyedStore<K> {
 
     fn lazy_state(&self, config: &BreakerConfig) -> Box<LazyState> {
         let (clock, observers) = (self.hot_config().clock(), Arc::clone(&self.common.observers));
-        let mut locked = Locked::new(config, clock, JitterStream::of(config.seeds.as_ref()), observers);
+        let mut locked = Locked::new(config, clock, JitterStream::of(config.seeds.as_ref()), Some(observers));
         // The state word decides: a new configuration may not have been applied to it yet. The
         // change is ignored, because this is the initial state, not a transition.
         let _ = locked.machine.set_disabled(self.initial_state() == CircuitState::Disabled);
@@ -480,8 +480,8 @@ impl<K> Store for KeyedStore<K> {
         }
     }
 
-    fn observers_of(&self, _: u32) -> Option<(&'static str, Arc<Observers>)> {
-        Some((self.common.name(), Arc::clone(&self.common.observers)))
+    fn observers_of(&self, _: u32) -> Option<(&'static str, Option<Arc<Observers>>)> {
+        Some((self.common.name(), Some(Arc::clone(&self.common.observers))))
     }
 
     fn arm(&self, signals: Events) {

@@ -205,6 +205,18 @@ impl StripedCounter {
         }
     }
 
+    /// Returns by how many buckets the newest bucket with a count is older than the bucket `tag`.
+    ///
+    /// See [`BucketRing::newest_age`](super::BucketRing::newest_age).
+    pub fn newest_age(&self, tag: u64) -> Option<u32> {
+        self.0.iter().filter_map(|ring| ring.newest_age(tag)).min()
+    }
+
+    /// Returns how many owned rings there are places for.
+    pub const fn stripes(&self) -> usize {
+        self.0.owned.len()
+    }
+
     /// Clears the cells outside the window that ends with the bucket `keep`.
     ///
     /// `None` clears all cells. See

@@ -76,6 +76,7 @@ impl PendingSignal {
     /// coordinator leads the round.
     pub(super) fn of_probe(locked: &mut Locked) -> Option<Self> {
         let signal = locked.machine.take_signal()?;
-        Some(Self { signal, observers: Arc::clone(&locked.observers) })
+        // Without observers, no coordinator listens.
+        Some(Self { signal, observers: locked.observers.clone()? })
     }
 }

@@ -23,7 +23,7 @@ impl<S: Store> Core<S> {
     }
 
     pub(crate) fn observers(&self) -> Arc<Observers> {
-        Arc::clone(&self.locked().observers)
+        self.locked().observers()
     }
 
     /// Publishes whether the circuit has observers of failures. Called after they have changed.

@@ -91,7 +91,9 @@ impl<S: Store> Core<S> {
         let (key, fault, at) = (self.key(), *fault, system_time());
         let failure = Failure { circuit, key, fault, state, consecutive_failures, at };
         log_failure(&failure);
-        observers.notify_failure(&failure);
+        if let Some(observers) = observers {
+            observers.notify_failure(&failure);
+        }
     }
 
     /// Returns the rejection of a call by the circuit with this record.

@@ -129,7 +129,7 @@ use crate::telemetry::{Instruments, Observers, Transition, is_recording};
 ///
 /// | storage | memory | |
 /// |---|---|---|
-/// | `StaticStore` | about 1.3 KB, and 256 bytes for each thread that uses it; see the crate's documentation | faster; shares nothing with other circuits |
+/// | `StaticStore` | about 1.1 KB, and 128 bytes for each thread that uses it; see the crate's documentation | faster; shares nothing with other circuits |
 /// | `KeyedStore` | about 220 bytes | for keyed circuits, which share their configuration; allocates most of the rest when it is first needed |
 pub trait Store {
     /// The window of calls.
@@ -174,9 +174,9 @@ pub trait Store {
     /// must not be called under a lock. `None`: no circuit uses the storage, or the feature
     /// `metrics` is off.
     fn instruments(&self, flags: Flags) -> Option<&'static Instruments>;
-    /// Returns the name and the observers of the circuit to which a call of this epoch belongs.
-    /// `None`: the circuit has ended.
-    fn observers_of(&self, epoch: u32) -> Option<(&'static str, Arc<Observers>)>;
+    /// Returns the name and the observers, if any, of the circuit to which a call of this epoch
+    /// belongs. `None`: the circuit has ended.
+    fn observers_of(&self, epoch: u32) -> Option<(&'static str, Option<Arc<Observers>>)>;
     /// Arms the signals that are sent once.
     fn arm(&self, signals: Events);
     /// Disarms a signal, and sends it if it was armed and the call's circuit has not ended.

@@ -15,7 +15,7 @@ use std::time::Duration;
 use loom::sync::Arc;
 use loom::sync::atomic::AtomicUsize;
 use loom::thread;
-use tower_fault_classify::__internals::{ManualClock, PerThread, PoolItem};
+use tower_fault_classify::__internals::{ManualClock, PoolItem, StripedCounter};
 use tower_fault_classify::{Fault, Health, Kind, Origin, Retryable, Verdict};
 
 use super::*;
@@ -77,7 +77,7 @@ fn core_with(config: &BreakerConfig) -> (Arc<StaticCore>, ManualClock) {
     let (clock, time) = Clock::manual();
     time.set(Duration::from_secs(1_000));
     let config = BreakerConfig { clock: Some(clock), ..config.clone() };
-    let core = StaticCore::with_parts(clock, PerThread::with_slots(0), &config);
+    let core = StaticCore::with_successes(clock, StripedCounter::with_stripes(0), &config);
     core.adopt(&config);
     (Arc::new(core), time)
 }

@@ -4,7 +4,7 @@ use std::task::{Wake, Waker};
 use std::thread;
 use std::time::Duration;
 
-use tower_fault_classify::__internals::{ManualClock, PerThread, PoolItem};
+use tower_fault_classify::__internals::{ManualClock, PoolItem, StripedCounter};
 use tower_fault_classify::{Fault, Health, Kind, Origin, Retryable, Verdict};
 
 use super::*;
@@ -58,7 +58,7 @@ pub(super) fn core_with(config: &BreakerConfig) -> (StaticCore, ManualClock) {
     let (clock, time) = Clock::manual();
     time.set(Duration::from_secs(1_000));
     let config = BreakerConfig { clock: Some(clock), ..config.clone() };
-    let core = StaticCore::with_parts(clock, PerThread::with_slots(4), &config);
+    let core = StaticCore::with_successes(clock, StripedCounter::with_stripes(4), &config);
     core.adopt(&config);
     (core, time)
 }

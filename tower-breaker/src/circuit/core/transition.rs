@@ -81,7 +81,7 @@ impl<S: Store> Core<S> {
             locked.last_trip = Some(Arc::clone(&last));
         }
         locked.last_transition = Some(last);
-        let (wakers, observers) = (locked.wakers.drain(), Arc::clone(&locked.observers));
+        let (wakers, observers) = (locked.wakers.drain(), locked.observers.clone());
         let flags = self.hot_config().flags();
         PendingNotification { wakers, observers, flags, transition, _cleared: cleared }
     }
@@ -123,7 +123,9 @@ impl<S: Store> Core<S> {
         }
         let transition = Transition { key: self.store().key(), ..transition };
         log_transition(&transition);
-        observers.notify(&transition);
+        if let Some(observers) = observers {
+            observers.notify(&transition);
+        }
         self.store().notify_listeners(&transition);
     }
 }
@@ -137,7 +139,7 @@ pub(in crate::circuit) fn wake(wakers: Vec<Waker>) {
 #[must_use]
 pub(crate) struct PendingNotification {
     wakers: Vec<Waker>,
-    observers: Arc<Observers>,
+    observers: Option<Arc<Observers>>,
     /// The flags at the transition, for the instruments.
     flags: Flags,
     transition: Transition,

@@ -118,7 +118,7 @@ impl StripedWindow {
     /// Records a fast success in a count window, without the lock.
     #[inline]
     pub(super) fn count_success(&self, span: &WindowSpan, now: u64, epoch: u32) {
-        let is_due = match self.parts.own() {
+        let is_due = match self.own_part() {
             Some(part) => count(ThreadPart::Owned(part), epoch, now),
             None => self.count_success_slowly(now, epoch),
         };
@@ -130,7 +130,7 @@ impl StripedWindow {
     #[cold]
     #[inline(never)]
     fn count_success_slowly(&self, now: u64, epoch: u32) -> bool {
-        count(self.parts.part(), epoch, now)
+        count(self.part(), epoch, now)
     }
 
     pub(super) fn count_slow_success(&self, span: &WindowSpan, now: u64, epoch: u32) -> Recorded {
@@ -162,7 +162,7 @@ impl StripedWindow {
     pub(super) fn clear_last_calls(&self) {
         let mut last = lock(&self.last);
         let cleared = last.take();
-        for Part { counted, .. } in self.parts.iter() {
+        for Part { counted, .. } in self.parts() {
             counted.recorded.store(counted.word.load(Ordering::Acquire), Ordering::Relaxed);
         }
         drop(last);
@@ -173,7 +173,7 @@ impl StripedWindow {
     /// The caller holds the lock of the last calls.
     fn pending(&self, epoch: u32, take: bool) -> Pending {
         let mut pending = Pending::default();
-        for Part { counted, .. } in self.parts.iter() {
+        for Part { counted, .. } in self.parts() {
             // Acquire, with the Release of `count`: the time is that of this success or a later
             // one.
             let word = counted.word.load(Ordering::Acquire);

@@ -23,7 +23,6 @@ mod striped;
 pub(crate) use due::Due;
 #[cfg(feature = "keyed")]
 pub(crate) use packed::PackedCells;
-pub(crate) use striped::Part;
 pub(crate) use striped::StripedWindow;
 
 use tower_fault_classify::__internals::sync::{AtomicU64, Mutex, Ordering, lock};

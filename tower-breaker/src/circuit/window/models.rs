@@ -2,7 +2,7 @@
 
 use loom::sync::Arc;
 use loom::thread;
-use tower_fault_classify::__internals::PerThread;
+use tower_fault_classify::__internals::StripedCounter;
 
 use super::*;
 use crate::circuit::core::models::model;
@@ -11,7 +11,7 @@ const BUCKET: u64 = 1 << 30;
 const ERA: u64 = BUCKET << ERA_BITS;
 
 fn window() -> (Arc<StripedWindow>, WindowSpan) {
-    let window = StripedWindow::new(PerThread::with_slots(0), 0);
+    let window = StripedWindow::new(StripedCounter::with_stripes(0), 0);
     (Arc::new(window), WindowSpan::of(WindowShape::Time(BUCKET * StripedWindow::PARTS), StripedWindow::PARTS))
 }
 

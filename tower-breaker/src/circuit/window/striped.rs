@@ -2,13 +2,14 @@
 //!
 //! # Memory
 //!
-//! A thread's part is allocated when the thread first uses the circuit. The rings of slow and
-//! cancelled calls are allocated at the first such call.
+//! A thread's ring of successes is allocated at its first success. Its other counts are allocated
+//! at its first failed or rejected call, or at its first call in a count window. The rings of slow
+//! and cancelled calls are allocated at the first such call.
 
 use std::sync::OnceLock;
 
 use tower_fault_classify::__internals::sync::{AtomicU64, Mutex, Ordering};
-use tower_fault_classify::__internals::{BucketRing, PaddedRing, PerThread, ThreadPart};
+use tower_fault_classify::__internals::{BucketRing, PaddedRing, PerThread, StripedCounter, ThreadPart};
 
 use super::count::{LastCalls, OwnSuccesses};
 use super::{Due, NewestBucket, Window};
@@ -22,20 +23,27 @@ use crate::machine::Counts;
 pub struct StripedWindow {
     newest: NewestBucket,
     due: Due,
-    pub(super) parts: PerThread<Part>,
-    slow: LazyRing,
-    cancelled: LazyRing,
+    successes: StripedCounter,
+    // Allocated, because most circuits have only successes for most of their life.
+    others: OnceLock<Box<OtherCounts>>,
     upkeep: Mutex<()>,
     /// The last n calls of a count window.
     pub(super) last: Mutex<Option<Box<LastCalls>>>,
 }
 
-/// The counts of one thread, with their own cache lines.
+/// All counts except for the successes of a time window.
+#[derive(Debug)]
+struct OtherCounts {
+    parts: PerThread<Part>,
+    slow: LazyRing,
+    cancelled: LazyRing,
+}
+
+/// The other counts of one thread, with their own cache lines.
 #[derive(Debug, Default)]
 #[repr(align(128))]
-pub(crate) struct Part {
-    successes: BucketRing<16>,
-    failures: LazyRing,
+pub(super) struct Part {
+    failures: BucketRing<16>,
     pub(super) counted: OwnSuccesses,
     rejections: AtomicU64,
 }
@@ -63,26 +71,12 @@ impl Default for LazyRing {
 
 impl LazyRing {
     /// Returns the ring, which is allocated if necessary.
-    #[inline]
     fn get(&self) -> &PaddedRing {
-        match self.0.get() {
-            Some(ring) => ring,
-            None => self.allocate(),
-        }
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn allocate(&self) -> &PaddedRing {
         self.0.get_or_init(Box::default)
     }
 
     fn sum(&self, tag: u64) -> u64 {
         self.0.get().map_or(0, |ring| ring.sum(tag))
-    }
-
-    fn newest_age(&self, tag: u64) -> Option<u32> {
-        self.0.get().and_then(|ring| ring.newest_age(tag))
     }
 
     fn clear_expired(&self, keep: Option<u64>) {
@@ -94,16 +88,50 @@ impl LazyRing {
 
 impl StripedWindow {
     /// Creates an empty window that begins at the bucket `tag`.
-    pub(crate) fn new(parts: PerThread<Part>, tag: u64) -> Self {
-        Self {
+    pub(crate) fn new(successes: StripedCounter, tag: u64) -> Self {
+        let window = Self {
             newest: NewestBucket::new(tag),
             due: Due::default(),
-            parts,
-            slow: LazyRing::default(),
-            cancelled: LazyRing::default(),
+            successes,
+            others: OnceLock::new(),
             upkeep: Mutex::new(()),
             last: Mutex::new(None),
+        };
+        if cfg!(loom_models) {
+            // As for the values of a `PerThread`.
+            window.others();
         }
+        window
+    }
+
+    /// Returns the other counts, which are allocated if necessary.
+    fn others(&self) -> &OtherCounts {
+        self.others.get_or_init(|| {
+            let parts = PerThread::with_slots(self.successes.stripes());
+            Box::new(OtherCounts { parts, slow: LazyRing::default(), cancelled: LazyRing::default() })
+        })
+    }
+
+    /// Returns the other counts that the calling thread owns. `None`: see [`part`](Self::part).
+    #[inline]
+    pub(super) fn own_part(&self) -> Option<&Part> {
+        self.others.get()?.parts.own()
+    }
+
+    /// Returns the calling thread's other counts in every case, also in those that
+    /// [`own_part`](Self::own_part) leaves out.
+    pub(super) fn part(&self) -> ThreadPart<'_, Part> {
+        self.others().parts.part()
+    }
+
+    /// Returns the other counts of all threads. They include those of every use that happened
+    /// before.
+    pub(super) fn parts(&self) -> impl Iterator<Item = &Part> {
+        self.others.get().into_iter().flat_map(|others| others.parts.iter())
+    }
+
+    fn slow_and_cancelled(&self, tag: u64) -> (u64, u64) {
+        self.others.get().map_or((0, 0), |others| (others.slow.sum(tag), others.cancelled.sum(tag)))
     }
 
     /// Discards the promise that the next failures cannot open the circuit.
@@ -114,7 +142,7 @@ impl StripedWindow {
     /// Counts a rejected call.
     #[inline]
     pub(crate) fn count_rejection(&self) {
-        match self.parts.own() {
+        match self.own_part() {
             Some(part) => count_rejection(ThreadPart::Owned(part)),
             None => self.count_rejection_slowly(),
         }
@@ -123,24 +151,20 @@ impl StripedWindow {
     #[cold]
     #[inline(never)]
     fn count_rejection_slowly(&self) {
-        count_rejection(self.parts.part());
+        count_rejection(self.part());
     }
 
     /// Returns the number of rejected calls since the window was created. It may miss concurrent
     /// ones.
     pub(crate) fn rejections(&self) -> u64 {
-        let counts = self.parts.iter().map(|part| part.rejections.load(Ordering::Relaxed));
+        let counts = self.parts().map(|part| part.rejections.load(Ordering::Relaxed));
         counts.fold(0, u64::wrapping_add)
-    }
-
-    fn successes(&self, tag: u64) -> u64 {
-        self.parts.iter().map(|part| part.successes.sum(tag)).sum()
     }
 
     #[cold]
     #[inline(never)]
-    fn add_slowly(&self, tag: u64, failed: bool) {
-        self.parts.part().add(|part| if failed { part.failures.get() } else { &part.successes }, tag, 1);
+    fn add_failure_slowly(&self, tag: u64) {
+        self.part().add(|part| &part.failures, tag, 1);
     }
 }
 
@@ -149,34 +173,31 @@ impl Window for StripedWindow {
 
     #[inline]
     fn add_success(&self, tag: u64) {
-        match self.parts.own() {
-            Some(part) => part.successes.add_exclusive(tag, 1),
-            None => self.add_slowly(tag, false),
-        }
+        self.successes.add(tag, 1);
     }
 
     #[inline]
     fn add_failure(&self, tag: u64) {
-        match self.parts.own() {
-            Some(part) => part.failures.get().add_exclusive(tag, 1),
-            None => self.add_slowly(tag, true),
+        match self.own_part() {
+            Some(part) => part.failures.add_exclusive(tag, 1),
+            None => self.add_failure_slowly(tag),
         }
     }
 
     fn add_slow(&self, tag: u64) {
-        self.slow.get().add(tag, 1);
+        self.others().slow.get().add(tag, 1);
     }
 
     fn add_cancelled(&self, tag: u64) {
-        self.cancelled.get().add(tag, 1);
+        self.others().cancelled.get().add(tag, 1);
     }
 
     fn failures(&self, tag: u64) -> u64 {
-        self.parts.iter().map(|part| part.failures.sum(tag)).sum()
+        self.parts().map(|part| part.failures.sum(tag)).sum()
     }
 
     fn slow(&self, tag: u64) -> u64 {
-        self.slow.sum(tag)
+        self.slow_and_cancelled(tag).0
     }
 
     fn sums(&self, tag: u64) -> Counts {
@@ -185,18 +206,18 @@ impl Window for StripedWindow {
         // order. So a call that is recorded concurrently may be missing in a numerator, but it is
         // never in a numerator without its denominator. The Release of `add_failure` likewise
         // ensures that a sum with a failure contains the successes that happened before it.
-        let (slow, cancelled) = (self.slow.sum(tag), self.cancelled.sum(tag));
+        let (slow, cancelled) = self.slow_and_cancelled(tag);
         let failures = self.failures(tag);
-        let calls = failures + self.successes(tag);
+        let calls = failures + self.successes.sum(tag);
         Counts { calls, failures, slow, cancelled }
     }
 
     fn last_success_age(&self, tag: u64) -> Option<u32> {
-        self.parts.iter().filter_map(|part| part.successes.newest_age(tag)).min()
+        self.successes.newest_age(tag)
     }
 
     fn last_failure_age(&self, tag: u64) -> Option<u32> {
-        self.parts.iter().filter_map(|part| part.failures.newest_age(tag)).min()
+        self.parts().filter_map(|part| part.failures.newest_age(tag)).min()
     }
 
     #[inline]
@@ -211,12 +232,12 @@ impl Window for StripedWindow {
 
     fn clear_expired(&self, keep: Option<u64>) {
         self.due.discard();
-        for part in self.parts.iter() {
-            part.successes.clear_expired(keep);
-            part.failures.clear_expired(keep);
+        self.successes.clear_expired(keep);
+        if let Some(others) = self.others.get() {
+            others.parts.iter().for_each(|part| part.failures.clear_expired(keep));
+            others.slow.clear_expired(keep);
+            others.cancelled.clear_expired(keep);
         }
-        self.slow.clear_expired(keep);
-        self.cancelled.clear_expired(keep);
     }
 
     fn upkeep(&self) -> &Mutex<()> {

@@ -4,7 +4,7 @@ use std::sync::mpsc;
 use std::thread::{self, Scope};
 use std::time::Duration;
 
-use tower_fault_classify::__internals::{Clock, PerThread};
+use tower_fault_classify::__internals::{Clock, StripedCounter};
 
 use proptest::prelude::*;
 
@@ -20,7 +20,7 @@ fn record(window: &StripedWindow, span: &WindowSpan, clock: Clock, epoch: u32, f
 }
 
 fn window() -> StripedWindow {
-    StripedWindow::new(PerThread::with_slots(1), 0)
+    StripedWindow::new(StripedCounter::with_stripes(1), 0)
 }
 
 const fn counts(calls: u64, failures: u64) -> Counts {
@@ -194,7 +194,7 @@ proptest! {
         slots in 0_usize..20,
         steps in proptest::collection::vec(step(), 1..60),
     ) {
-        let window = StripedWindow::new(PerThread::with_slots(slots), 0);
+        let window = StripedWindow::new(StripedCounter::with_stripes(slots), 0);
         let window = &window;
         let span = WindowSpan::of(WindowShape::Count(size), StripedWindow::PARTS);
         // Two flags for each call: failed and slow.
@@ -272,7 +272,7 @@ fn cleared_count_window_discards_pending_successes() {
 #[test]
 fn late_success_of_earlier_epoch_keeps_pending_successes() {
     for slots in [0, 64] {
-        let window = StripedWindow::new(PerThread::with_slots(slots), 0);
+        let window = StripedWindow::new(StripedCounter::with_stripes(slots), 0);
         let span = WindowSpan::of(WindowShape::Count(10), StripedWindow::PARTS);
         for epoch in [LAST_EPOCH, LAST_EPOCH, 0, 0, LAST_EPOCH] {
             window.record_success(&span, || 7, epoch);

@@ -183,7 +183,7 @@ proptest! {
         let (clock, time) = Clock::manual();
         time.set(half_millis(START));
         let config = limits[0].config(clock);
-        let core = StaticCore::with_parts(clock, PerThread::with_slots(slots), &config);
+        let core = StaticCore::with_successes(clock, StripedCounter::with_stripes(slots), &config);
         core.adopt(&config);
         let core = &core;
         let result: Result<(), TestCaseError> = thread::scope(|scope| {
