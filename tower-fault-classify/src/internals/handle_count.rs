@@ -262,6 +262,21 @@ mod tests {
         }
     }
 
+    #[test]
+    fn handle_count_is_exact_beyond_32_bits() {
+        let count = HandleCount::with_threads(1).leak();
+        let tally = &count.lines[0].0[0];
+        for counter in [&tally.added, &tally.removed] {
+            counter.store(u32::MAX.into(), Ordering::Relaxed);
+        }
+        let (first, second) = (count.add_as(0), count.add_as(0));
+        assert!(!count.remove(first) && count.remove(second) && count.is_zero());
+        // As many handles were forgotten.
+        tally.added.fetch_add(1 << 32, Ordering::Relaxed);
+        assert!(!count.remove(count.add_root()) && !count.is_zero());
+        assert_eq!(count.at_most(), 1 << 32);
+    }
+
     proptest! {
         /// Compares the count with the number of handles in a list, for random threads and random
         /// orders of removal.
@@ -287,9 +302,11 @@ mod tests {
 
 #[cfg(all(test, loom_models))]
 mod models {
+    use loom::sync::{Arc, Mutex};
     use loom::thread;
 
     use super::*;
+    use crate::__internals::sync::lock;
 
     /// The handle of each thread was added to the tally of the other thread.
     #[test]
@@ -305,6 +322,26 @@ mod models {
                 assert!(count.is_zero());
             });
         }
+    }
+
+    /// Two threads have the same number, one after the other.
+    #[test]
+    fn loom_handle_count_number_passed_on_keeps_additions() {
+        loom::model(|| {
+            let count = HandleCount::with_threads(1).leak();
+            let root = count.add_root();
+            // Stands for the lock of the list of numbers.
+            let numbers = Arc::new(Mutex::new(()));
+            let add = move || {
+                let _number = lock(&numbers);
+                count.add_as(0)
+            };
+            let thread = thread::spawn(add.clone());
+            let own = add();
+            let other = thread.join().unwrap();
+            assert_eq!(count.at_most(), 3);
+            assert!(!count.remove(root) && !count.remove(own) && count.remove(other));
+        });
     }
 
     /// A handle of one thread replaces that of another while a third thread counts.

@@ -39,6 +39,8 @@ pub trait PoolItem: Sized + Sync + 'static {
 
     /// Ends the use by the last owner, whose last handle was dropped.
     ///
+    /// It may run user code, which may panic. The value returns to the pool in any case.
+    ///
     /// **Default**: does nothing.
     fn retire(&self) {}
 }
@@ -102,8 +104,17 @@ impl<T: PoolItem> Node<T> {
         owner.is_in_use = false;
         owner.number += 1;
         drop(owner);
+        let _returned = ReturnOnDrop(self);
         self.value.retire();
-        T::pool().nodes().push_back(self);
+    }
+}
+
+/// Returns a value to its pool when it is dropped, also by a panic.
+struct ReturnOnDrop<T: PoolItem>(&'static Node<T>);
+
+impl<T: PoolItem> Drop for ReturnOnDrop<T> {
+    fn drop(&mut self) {
+        T::pool().nodes().push_back(self.0);
     }
 }
 
@@ -224,6 +235,9 @@ impl<T: PoolItem> Clone for WeakHandle<T> {
 
 #[cfg(all(test, not(loom_models)))]
 mod tests {
+    use std::mem;
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
     use super::*;
     use crate::__internals::sync::{AtomicU64, Ordering};
 
@@ -298,11 +312,41 @@ mod tests {
             .collect();
         assert_eq!((acquired.len(), made.get()), (101, 1), "a hundred values were in the pool");
     }
+
+    #[test]
+    fn pool_value_whose_retirement_panics_is_reused() {
+        #[derive(Debug)]
+        struct Panics(u64);
+
+        static POOL: Pool<Panics> = Pool::new();
+
+        impl PoolItem for Panics {
+            fn pool() -> &'static Pool<Self> {
+                &POOL
+            }
+
+            fn retire(&self) {
+                panic!("the drop of an observer panics");
+            }
+        }
+
+        let handle = PoolHandle::acquire(|| Panics(1));
+        let weak = handle.downgrade();
+        catch_unwind(AssertUnwindSafe(|| drop(handle))).unwrap_err();
+        assert!(weak.upgrade().is_none());
+        let next = PoolHandle::acquire(|| Panics(2));
+        assert_eq!(next.0, 1);
+        // A handle that is never dropped keeps the value in use.
+        mem::forget(next.clone());
+        drop(next);
+        assert_eq!(mem::ManuallyDrop::new(PoolHandle::acquire(|| Panics(3))).0, 3);
+    }
 }
 
 /// Handles of many threads, compared with a plain count.
 #[cfg(all(test, not(loom_models)))]
 mod thread_tests {
+    use std::cell::RefCell;
     use std::sync::mpsc::{Receiver, Sender, channel};
     use std::sync::{Barrier, MutexGuard};
     use std::thread;
@@ -446,6 +490,43 @@ mod thread_tests {
             prop_assert!(weak.upgrade().is_none());
             prop_assert_eq!(value.retired.load(Ordering::Relaxed) - before, 1);
         }
+    }
+
+    /// A destructor of a thread-local runs before or after the thread has returned its number, and
+    /// may be the first to need a number.
+    #[test]
+    fn pool_handles_used_while_threads_end_retire_once() {
+        struct CloneAtExit(Handle);
+
+        impl Drop for CloneAtExit {
+            fn drop(&mut self) {
+                drop(self.0.clone());
+            }
+        }
+
+        thread_local! {
+            static FIRST: RefCell<Option<CloneAtExit>> = const { RefCell::new(None) };
+            static SECOND: RefCell<Option<CloneAtExit>> = const { RefCell::new(None) };
+        }
+
+        let _alone = alone();
+        let handle = Handle::acquire();
+        let value = handle.0.as_static();
+        let before = value.retired.load(Ordering::Relaxed);
+        for round in 0..4 * slot_count() {
+            let [first, second] = [handle.clone(), handle.clone()];
+            let run = move || {
+                FIRST.set(Some(CloneAtExit(first)));
+                if round % 2 == 0 {
+                    drop(second.clone());
+                }
+                SECOND.set(Some(CloneAtExit(second)));
+            };
+            thread::spawn(run).join().unwrap();
+        }
+        assert!(!handle.0.is_shared());
+        drop(handle);
+        assert_eq!(value.retired.load(Ordering::Relaxed) - before, 1);
     }
 
     #[test]

@@ -693,8 +693,10 @@ mod striped_models {
 
 #[cfg(all(test, not(loom_models)))]
 mod thread_slot_tests {
+    use std::cell::RefCell;
     use std::collections::HashSet;
     use std::sync::Barrier;
+    use std::sync::mpsc::{Sender, channel};
     use std::thread;
 
     use super::*;
@@ -728,6 +730,39 @@ mod thread_slot_tests {
             }
         }
         panic!("ended threads have not returned their numbers");
+    }
+
+    /// Destructors of thread-locals run in an order that std does not document. One of the two runs
+    /// after the number was returned, so it must not use the number.
+    #[test]
+    fn thread_slot_is_not_used_after_its_return() {
+        struct SendAtExit(Sender<Option<usize>>);
+
+        impl Drop for SendAtExit {
+            fn drop(&mut self) {
+                self.0.send(thread_slot()).unwrap();
+            }
+        }
+
+        thread_local! {
+            static FIRST: RefCell<Option<SendAtExit>> = const { RefCell::new(None) };
+            static SECOND: RefCell<Option<SendAtExit>> = const { RefCell::new(None) };
+        }
+
+        let (sender, slots) = channel();
+        // More threads than numbers, one after the other.
+        for _ in 0..2 * slot_count() {
+            let [first, second] = [sender.clone(), sender.clone()].map(SendAtExit);
+            let run = || {
+                FIRST.set(Some(first));
+                thread_slot();
+                SECOND.set(Some(second));
+            };
+            thread::spawn(run).join().unwrap();
+            let at_exit: Vec<_> = slots.try_iter().collect();
+            assert_eq!(at_exit.len(), 2);
+            assert!(at_exit.contains(&None), "{at_exit:?}");
+        }
     }
 }
 
