@@ -376,6 +376,7 @@
 //! | a failure | 13 loads, 1 store in the thread's own cell, 1 compare-and-swap, 1 store of its time; all cells, but only at the next failure that can reach the failure rate | clock |
 //! | rejected | 4 loads, 1 store in the thread's own count | clock |
 //! | a success by a key | the map's read lock, a reference count up and down, 10 loads, 1 compare-and-swap | hash, clock |
+//! | a success by the key of the service's last 16 calls | the same without the lock; the count is one that only this service uses | hash, clock |
 //! | half-open, in a slow start, a transition, the first outcome after a transition | a lock | clock |
 //!
 //! - For a success, the loads are of two adjacent cache lines, which change only with the circuit's
@@ -383,7 +384,8 @@
 //! - Of these cases, only a transition allocates. In addition, a circuit without a key allocates at
 //!   a thread's first success, at its first failed or rejected call, and at the first slow and the
 //!   first cancelled call. A keyed circuit allocates when it is created, and at its first
-//!   transition, slow, cancelled or half-open call.
+//!   transition, slow, cancelled or half-open call. A service allocates about 50 bytes when it has
+//!   called one key 16 times in a row, to find the circuit of the key faster.
 //! - If slow calls count, each call also reads the clock when it begins.
 //! - A clone of the service counts a handle up, and its drop counts it down, with one atomic
 //!   read-modify-write. They write only to the cache line of the thread that clones.

@@ -47,10 +47,15 @@ fn run_alone() -> MutexGuard<'static, ()> {
     RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Returns the number of allocations of 100 calls. A first call, which may allocate, is not
-/// counted.
+/// The calls by one key in a row after which a service remembers the circuit of the key.
+const CALLS_UNTIL_LEASE: usize = 16;
+
+/// Returns the number of allocations of 100 calls. The first calls, which may allocate, are not
+/// counted: the creation of a circuit, and the lease that a service gets.
 fn allocations(mut run: impl FnMut()) -> u64 {
     run();
+    let before = allocation_counter::measure(|| (0..CALLS_UNTIL_LEASE).for_each(|_| run())).count_total;
+    assert!(before <= 2, "a lease, and space for it in the table");
     allocation_counter::measure(|| (0..100).for_each(|_| run())).count_total
 }
 
@@ -95,6 +100,23 @@ fn call_with_known_text_allocates_nothing() {
     ] {
         assert_eq!(allocations(|| call(&mut service, (0, key, false)).unwrap()), 0);
     }
+}
+
+#[test]
+fn leases_of_a_key_are_bounded_and_dropped_with_their_services() {
+    let _alone = run_alone();
+    let layer = KeyedBreakerLayer::new(KeyedConfig::default(), by_number);
+    let leased = || {
+        let mut service = layer.layer(Answers);
+        (0..=CALLS_UNTIL_LEASE).for_each(|_| call(&mut service, (1, "", false)).unwrap());
+        service
+    };
+    drop(leased());
+    let of_dropped = allocation_counter::measure(|| (0..1_000).for_each(|_| drop(leased()))).bytes_current;
+    assert!(of_dropped < 1_000, "{of_dropped}");
+    let mut services = Vec::with_capacity(1_000);
+    let of_kept = allocation_counter::measure(|| (0..1_000).for_each(|_| services.push(leased())));
+    assert!((1_000..15_000).contains(&of_kept.bytes_current), "{}", of_kept.bytes_current);
 }
 
 #[test]
@@ -197,4 +219,18 @@ fn evicted_keys_keep_memory_constant_and_dropped_map_frees_it() {
         (0..1_000).for_each(|key| drop(call(&mut service, (key, "", key % 2 == 0))));
     });
     assert!(info.bytes_current.abs() < 4_096, "{info:?}");
+}
+
+#[test]
+fn services_that_were_dropped_take_no_memory() {
+    let _alone = run_alone();
+    let layer = KeyedBreakerLayer::<_, _>::new(KeyedConfig::default(), by_number);
+    let call_from_new_service = || {
+        let mut service = layer.layer(Answers);
+        (0..40).for_each(|_| call(&mut service, (1, "", false)).unwrap());
+    };
+    call_from_new_service();
+    let info = allocation_counter::measure(|| (0..1_000).for_each(|_| call_from_new_service()));
+    assert!(info.count_total >= 1_000, "each service has had a lease: {info:?}");
+    assert!(info.bytes_current.abs() < 1_000, "{info:?}");
 }

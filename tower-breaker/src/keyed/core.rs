@@ -17,10 +17,13 @@ mod counts;
 mod eviction;
 
 use std::fmt;
+use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, OnceLock};
 
-use tower_fault_classify::__internals::sync::{self, AtomicU8, AtomicU64, Mutex, MutexGuard, Ordering, lock};
+use tower_fault_classify::__internals::sync::{
+    self, AtomicBool, AtomicU8, AtomicU64, Mutex, MutexGuard, Ordering, lock,
+};
 use tower_fault_classify::__internals::{CircuitRecord, Clock};
 
 use crate::circuit::{
@@ -36,6 +39,7 @@ use crate::rng::JitterStream;
 use crate::sealed::Sealed;
 use crate::telemetry::{Instruments, KeyInstruments, Observers, Transition, register};
 
+use super::lease::{Lease, Strong};
 use super::listeners::Listeners;
 pub(crate) use configs::Configs;
 use configs::Settings;
@@ -166,11 +170,23 @@ impl<K> Common<K> {
 /// A reference to a keyed circuit, held by handles and permits.
 ///
 /// While it exists, the circuit is not evicted.
-pub struct Shared<K>(Option<SharedCore<K>>);
+pub struct Shared<K>(Held<K>);
+
+/// How a circuit is held.
+enum Held<K> {
+    Circuit(SharedCore<K>),
+    Lease(Strong<Lease<K>>),
+    /// The reference was taken.
+    Nothing,
+}
 
 impl<K> Shared<K> {
     pub(crate) const fn new(core: SharedCore<K>) -> Self {
-        Self(Some(core))
+        Self(Held::Circuit(core))
+    }
+
+    pub(super) const fn leased(lease: Strong<Lease<K>>) -> Self {
+        Self(Held::Lease(lease))
     }
 
     /// Returns the permit of a call whose circuit may not be closed, or its rejection.
@@ -214,12 +230,16 @@ impl<K> CircuitRef for Shared<K> {
 
     #[inline]
     fn core(&self) -> &Core<KeyedStore<K>> {
-        self.0.as_ref().expect("a permit refers to its circuit until its outcome is recorded")
+        match &self.0 {
+            Held::Circuit(core) => core,
+            Held::Lease(lease) => &lease.0,
+            Held::Nothing => panic!("a permit refers to its circuit until its outcome is recorded"),
+        }
     }
 
     #[inline]
     fn take(&mut self) -> Self {
-        Self(self.0.take())
+        Self(mem::replace(&mut self.0, Held::Nothing))
     }
 }
 
@@ -235,6 +255,10 @@ pub struct KeyedStore<K> {
     lazy: sync::OnceLock<Box<LazyState>>,
     /// The signals that were sent, and not armed again since, as bits of [`Events`].
     sent: AtomicU8,
+    /// Whether the table holds a lease. It changes under the lock of the table's shard.
+    is_leased: AtomicBool,
+    /// Whether the circuit has left the table. It changes under the same lock.
+    is_removed: AtomicBool,
     /// Unused if the metrics do not distinguish keys.
     instruments: KeyInstruments,
     common: Arc<Common<K>>,
@@ -294,6 +318,8 @@ impl<K> KeyedStore<K> {
             calls,
             lazy,
             sent: AtomicU8::new(0),
+            is_leased: AtomicBool::new(false),
+            is_removed: AtomicBool::new(false),
             instruments,
             common,
             own,
@@ -341,6 +367,29 @@ impl<K> KeyedStore<K> {
 
     pub(crate) const fn hash(&self) -> u64 {
         self.hash
+    }
+
+    /// Returns whether the table holds a lease of the circuit.
+    pub(crate) fn is_leased(&self) -> bool {
+        // Relaxed: an eviction reads it again under the lock.
+        self.is_leased.load(Ordering::Relaxed)
+    }
+
+    /// Notes whether the table holds a lease of the circuit. The caller holds the shard's lock.
+    pub(crate) fn set_leased(&self, is_leased: bool) {
+        self.is_leased.store(is_leased, Ordering::Relaxed);
+    }
+
+    /// Returns whether the circuit has left the table.
+    #[inline]
+    pub(crate) fn is_removed(&self) -> bool {
+        // Relaxed: a removal applies to calls that happen after it. Those see the flag.
+        self.is_removed.load(Ordering::Relaxed)
+    }
+
+    /// Notes that the circuit has left the table. The caller holds the shard's lock.
+    pub(crate) fn set_removed(&self) {
+        self.is_removed.store(true, Ordering::Relaxed);
     }
 
     fn kept_label<'a>(&self, lazy: &'a LazyState) -> Option<&'a KeptLabel> {

@@ -7,6 +7,7 @@ use std::marker::PhantomData;
 
 use tower_fault_classify::request::RequestExt;
 
+use super::lease::Recent;
 use super::map::{KeyedCircuits, PickedCircuit};
 use crate::sealed::Sealed;
 
@@ -14,9 +15,14 @@ use crate::sealed::Sealed;
 ///
 /// Sealed: [`ByValue`], [`ByRef`] and [`ExtensionFirst`] implement it.
 pub trait PickCircuit<Req, K>: Sealed {
-    /// Returns the circuit of the request's key.
+    /// Returns the circuit of the request's key. `recent` belongs to the service.
     #[doc(hidden)]
-    fn pick(&self, request: &mut Req, circuits: &KeyedCircuits<K>) -> PickedCircuit<K>;
+    fn pick(
+        &self,
+        request: &mut Req,
+        circuits: &KeyedCircuits<K>,
+        recent: &mut Recent<K>,
+    ) -> PickedCircuit<K>;
 }
 
 /// Selects the circuit by a key that a closure returns.
@@ -33,8 +39,13 @@ where
     K: Eq + Hash,
 {
     #[inline]
-    fn pick(&self, request: &mut Req, circuits: &KeyedCircuits<K>) -> PickedCircuit<K> {
-        circuits.find_or_insert((self.0)(request))
+    fn pick(
+        &self,
+        request: &mut Req,
+        circuits: &KeyedCircuits<K>,
+        recent: &mut Recent<K>,
+    ) -> PickedCircuit<K> {
+        circuits.pick((self.0)(request), recent)
     }
 }
 
@@ -67,8 +78,13 @@ where
     K: Borrow<Q> + Eq + Hash,
 {
     #[inline]
-    fn pick(&self, request: &mut Req, circuits: &KeyedCircuits<K>) -> PickedCircuit<K> {
-        circuits.find_or_insert_ref((self.key)(request))
+    fn pick(
+        &self,
+        request: &mut Req,
+        circuits: &KeyedCircuits<K>,
+        recent: &mut Recent<K>,
+    ) -> PickedCircuit<K> {
+        circuits.pick_ref((self.key)(request), recent)
     }
 }
 
@@ -98,10 +114,15 @@ where
     Req: RequestExt,
     K: Clone + Eq + Hash + Send + Sync + 'static,
 {
-    fn pick(&self, request: &mut Req, circuits: &KeyedCircuits<K>) -> PickedCircuit<K> {
+    fn pick(
+        &self,
+        request: &mut Req,
+        circuits: &KeyedCircuits<K>,
+        recent: &mut Recent<K>,
+    ) -> PickedCircuit<K> {
         match request.extension() {
-            Some(key) => circuits.find_or_insert(key),
-            None => self.0.pick(request, circuits),
+            Some(key) => circuits.pick(key, recent),
+            None => self.0.pick(request, circuits, recent),
         }
     }
 }

@@ -14,6 +14,7 @@ use tower_fault_classify::{Fault, Health};
 use tower_layer::Layer;
 
 use super::key::{ByRef, ByValue, ExtensionFirst};
+use super::lease::Recent;
 use super::map::KeyedCircuits;
 use super::service::KeyedBreaker;
 use crate::body::OnBodyEnd;
@@ -34,7 +35,7 @@ use crate::telemetry::{Failure, KeepLastFailure, KeepLastFailureBy, Transition};
 /// | number of circuits | at most [`max_keys`](crate::keyed::KeyedConfigBuilder::max_keys), by default 10,000; idle circuits are evicted first |
 /// | new key when the map is full | [`Overflow`](crate::keyed::Overflow): by default, the call is sent without a circuit |
 /// | memory | about 220 bytes per circuit with a `u64` key; about 1 KB more once the circuit has had a transition, or a slow, cancelled or half-open call, or a failure that is [kept](Self::keep_last_failure), or from the start with a [`seed`](crate::BreakerConfigBuilder::seed) |
-/// | call with a known key | no allocation, unless the closure allocates |
+/// | call with a known key | no allocation, unless the closure allocates; a service allocates about 50 bytes when it has called one key 16 times in a row |
 /// | label of a key | its `Debug` text, without the surrounding quotes of a string; part of [`Status`](crate::Status), [`Transition`] and logs |
 /// | hash | [foldhash](https://docs.rs/foldhash), with a random seed for each layer |
 ///
@@ -442,7 +443,7 @@ where
 
     fn layer(&self, inner: S) -> Self::Service {
         let Self { key, circuits, classify, reject, record } = self.clone();
-        KeyedBreaker { inner, key, circuits, classify, reject, record }
+        KeyedBreaker { inner, key, circuits, recent: Recent::new(), classify, reject, record }
     }
 }
 

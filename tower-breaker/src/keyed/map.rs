@@ -14,7 +14,7 @@
 //! keeps the handle until its outcome is recorded. A circuit is evicted under the same lock, and
 //! only if the table and the list are its only owners. There are two cases: the call has not found
 //! the circuit yet, and creates a new one; or its outcome is already in the window that the
-//! eviction has read.
+//! eviction has read. `lease.rs` explains why the same is true of a call through a lease.
 //!
 //! # Why no user code runs under a lock
 //!
@@ -33,6 +33,7 @@ use foldhash::fast::RandomState;
 
 use super::core::{Common, Configs, EvictionCost, KeyedStore, Shared, SharedCore, eviction_cost};
 use super::creation::Creation;
+use super::lease::Recent;
 use super::table::Table;
 use crate::circuit::{Circuit, CircuitState, Core, Permit, Status, StatusValues};
 use crate::config::{KeyedConfig, Overflow};
@@ -123,7 +124,7 @@ pub(super) struct ClockHand<K> {
 }
 
 /// The circuit that a call uses.
-pub struct PickedCircuit<K>(pub(crate) SharedCore<K>);
+pub struct PickedCircuit<K>(Shared<K>);
 
 impl<K: Eq + fmt::Debug + Hash> KeyedCircuits<K> {
     /// Creates an empty map of circuits.
@@ -209,8 +210,7 @@ impl<K: Eq + Hash> KeyedCircuits<K> {
         K: Borrow<Q>,
         Q: Eq + Hash + ToOwned<Owned = K> + ?Sized,
     {
-        let PickedCircuit(core) = self.find_or_insert_ref(key);
-        self.handle(core)
+        self.handle(self.find_or_insert_ref(key))
     }
 
     /// Acquires a permit for one call with this key: see [`Circuit::try_acquire`].
@@ -225,7 +225,7 @@ impl<K: Eq + Hash> KeyedCircuits<K> {
         K: Borrow<Q>,
         Q: Eq + Hash + ToOwned<Owned = K> + ?Sized,
     {
-        self.find_or_insert_ref(key).admit()
+        PickedCircuit(Shared::new(self.find_or_insert_ref(key))).admit()
     }
 
     /// Removes the circuit of a key, and returns it; `None` if there is none.
@@ -272,48 +272,78 @@ impl<K: Eq + Hash> KeyedCircuits<K> {
         self.inner.table.find(hash, |other| other.borrow() == key)
     }
 
+    /// Returns the circuit of a key, if it is in the table.
+    #[inline]
+    fn find_recent<Q>(&self, hash: u64, key: &Q, recent: &mut Recent<K>) -> Option<Shared<K>>
+    where
+        K: Borrow<Q>,
+        Q: Eq + ?Sized,
+    {
+        if let Some(lease) = recent.get(hash, |other| other.borrow() == key) {
+            return Some(Shared::leased(lease));
+        }
+        let core = self.find_hashed(hash, key)?;
+        recent.found(&core, &self.inner.table);
+        Some(Shared::new(core))
+    }
+
     #[inline]
     fn hash<Q: Hash + ?Sized>(&self, key: &Q) -> u64 {
         self.inner.hasher.hash_one(key)
     }
 
-    /// Returns the circuit that a call with this key uses.
+    /// Returns the circuit of a call with this key by a service.
     #[inline]
-    pub(crate) fn find_or_insert(&self, key: K) -> PickedCircuit<K> {
+    pub(crate) fn pick(&self, key: K, recent: &mut Recent<K>) -> PickedCircuit<K> {
         let hash = self.hash(&key);
-        match self.find_hashed(hash, &key) {
-            Some(core) => PickedCircuit(core),
-            None => self.insert_or_overflow(key, hash),
-        }
+        PickedCircuit(match self.find_recent(hash, &key, recent) {
+            Some(circuit) => circuit,
+            None => Shared::new(self.insert_or_overflow(key, hash)),
+        })
+    }
+
+    /// Returns the circuit of a call with this key by a service. The key is cloned only if it is
+    /// new.
+    #[inline]
+    pub(crate) fn pick_ref<Q>(&self, key: &Q, recent: &mut Recent<K>) -> PickedCircuit<K>
+    where
+        K: Borrow<Q>,
+        Q: Eq + Hash + ToOwned<Owned = K> + ?Sized,
+    {
+        let hash = self.hash(key);
+        PickedCircuit(match self.find_recent(hash, key, recent) {
+            Some(circuit) => circuit,
+            None => Shared::new(self.insert_or_overflow(key.to_owned(), hash)),
+        })
     }
 
     /// Returns the circuit that a call with this key uses. The key is cloned only if it is new.
-    #[inline]
-    pub(crate) fn find_or_insert_ref<Q>(&self, key: &Q) -> PickedCircuit<K>
+    fn find_or_insert_ref<Q>(&self, key: &Q) -> SharedCore<K>
     where
         K: Borrow<Q>,
         Q: Eq + Hash + ToOwned<Owned = K> + ?Sized,
     {
         let hash = self.hash(key);
         match self.find_hashed(hash, key) {
-            Some(core) => PickedCircuit(core),
+            Some(core) => core,
             None => self.insert_or_overflow(key.to_owned(), hash),
         }
     }
 
     #[cold]
-    fn insert_or_overflow(&self, key: K, hash: u64) -> PickedCircuit<K> {
+    #[inline(never)]
+    fn insert_or_overflow(&self, key: K, hash: u64) -> SharedCore<K> {
         let Inner { overflow, overflowed, .. } = &*self.inner;
         // Relaxed: a thread that reads an older value scans once more than needed.
         let is_full = self.inner.common.clock().now() < self.inner.full_until.load(Ordering::Relaxed);
         match if is_full { Err(key) } else { self.insert(key, hash, SCANNED_PER_CALL) } {
-            Ok(core) => PickedCircuit(core),
+            Ok(core) => core,
             Err(key) => {
                 overflowed.fetch_add(1, Ordering::Relaxed);
                 if let Some(instruments) = self.inner.common.instruments() {
                     instruments.overflowed();
                 }
-                PickedCircuit(overflow.used().get(key))
+                overflow.used().get(key)
             }
         }
     }
@@ -323,7 +353,7 @@ impl<K> PickedCircuit<K> {
     /// Returns the permit of a call, or its rejection.
     #[inline]
     pub(super) fn admit(self) -> Result<KeyedPermit<K>, Rejection> {
-        match Permit::acquire_if_closed(Shared::new(self.0)) {
+        match Permit::acquire_if_closed(self.0) {
             Ok(permit) => Ok(permit),
             Err(circuit) => circuit.admit(),
         }
@@ -343,7 +373,7 @@ impl<K> ClockHand<K> {
         let mut left = steps.min(self.circuits.len());
         while left > 0 {
             let now = left.min(SCANNED_PER_CALL);
-            if let Some((place, cost)) = self.cheapest_of(now)
+            if let Some((place, cost)) = self.cheapest_of(now, table)
                 && table
                     .remove_if(&self.circuits[place], |core| eviction_cost(core, MAP_HANDLES) == Some(cost))
             {
@@ -368,10 +398,15 @@ impl<K> ClockHand<K> {
 
     /// Returns the circuit with the lowest cost among the next `number` circuits. The first one
     /// wins a tie.
-    fn cheapest_of(&self, number: usize) -> Option<(usize, EvictionCost)> {
+    fn cheapest_of(&self, number: usize, table: &Table<K>) -> Option<(usize, EvictionCost)> {
         let mut cheapest: Option<(usize, EvictionCost)> = None;
         for place in (self.position..self.position + number).map(|place| place % self.circuits.len()) {
-            let Some(cost) = eviction_cost(&self.circuits[place], MAP_HANDLES) else { continue };
+            let core = &self.circuits[place];
+            if core.store().is_leased() {
+                // Only then does the number of owners show whether a call uses the circuit.
+                table.drop_leases(core);
+            }
+            let Some(cost) = eviction_cost(core, MAP_HANDLES) else { continue };
             if cheapest.is_none_or(|(_, cheapest)| cost < cheapest) {
                 cheapest = Some((place, cost));
             }

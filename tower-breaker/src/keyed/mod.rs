@@ -63,6 +63,7 @@ mod creation;
 mod future;
 mod key;
 mod layer;
+mod lease;
 mod listeners;
 mod map;
 mod reconfigure;

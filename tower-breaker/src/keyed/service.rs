@@ -10,6 +10,7 @@ use tower_service::Service;
 use super::core::Shared;
 use super::future::KeyedResponseFuture;
 use super::key::PickCircuit;
+use super::lease::Recent;
 use super::map::{KeyedCircuits, KeyedPermit};
 use crate::error::Rejection;
 use crate::fallback::{OnReject, ResponseMode, ReturnError};
@@ -77,6 +78,7 @@ pub struct KeyedBreaker<S, F, K, C = Auto, R = ReturnError, B = OnHead> {
     pub(super) inner: S,
     pub(super) key: F,
     pub(super) circuits: KeyedCircuits<K>,
+    pub(super) recent: Recent<K>,
     pub(super) classify: C,
     pub(super) reject: R,
     pub(super) record: B,
@@ -105,11 +107,11 @@ impl<S, F, K, C, R, B> KeyedBreaker<S, F, K, C, R, B> {
 
     /// Returns the permit of a call, or its rejection.
     #[inline]
-    fn admit<Req>(&self, request: &mut Req) -> Result<KeyedPermit<K>, Rejection>
+    fn admit<Req>(&mut self, request: &mut Req) -> Result<KeyedPermit<K>, Rejection>
     where
         F: PickCircuit<Req, K>,
     {
-        self.key.pick(request, &self.circuits).admit()
+        self.key.pick(request, &self.circuits, &mut self.recent).admit()
     }
 }
 
@@ -172,6 +174,7 @@ impl<S: Clone, F: Clone, K, C: Clone, R: Clone, B: Clone> Clone for KeyedBreaker
             inner: self.inner.clone(),
             key: self.key.clone(),
             circuits: self.circuits.clone(),
+            recent: self.recent.clone(),
             classify: self.classify.clone(),
             reject: self.reject.clone(),
             record: self.record.clone(),

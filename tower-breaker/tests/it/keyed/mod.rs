@@ -3,6 +3,7 @@
 mod circuits;
 mod creation;
 mod flood;
+mod lease;
 mod reconfigure;
 mod room;
 mod signals;
