@@ -347,13 +347,14 @@
 //! | a success at the first attempt, with or without a budget | 0 |
 //! | a retry without delay, with or without a budget | 0 |
 //! | the delay before a retry: its timer | 1 |
-//! | an HTTP request that may be sent again | 2 for the mark in empty extensions, at most 1 in others; 1 for a stream; the clones of its extensions, and of names and values that share their data for the first time |
+//! | an HTTP request that may be sent again | 2 for the mark in empty extensions, at most 1 in others; 1 for a stream; the clones of its extensions; at most 1 for its URI |
 //! | the same, with the marker off | those without the mark |
 //! | an HTTP request that is sent once | 0 |
 //! | each retry of an HTTP request | 2 for the headers, 2 for the mark |
+//! | the first retry of an HTTP request | also 2 for each header name that is not a standard one, and 1 if values of an earlier request are still in use |
 //! | the end of a call that was retried | 3 for [`Retried`] in empty extensions, 1 in others |
 //!
-//! A thread keeps the memory of up to 16 copied request heads for later requests: at most 5 KB
+//! A thread keeps the memory of up to 16 copied request heads for later requests: at most 10 KB
 //! each.
 //!
 //! A stream of 1 GiB takes 1.03 times as long as the stream alone. Its memory is at most the replay

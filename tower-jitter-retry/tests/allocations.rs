@@ -104,25 +104,18 @@ fn allocations_of<B: RetryBody + 'static>(policy: RetryPolicyBuilder, make: impl
 /// The allocations of the usual mark in empty extensions: their box, and the map in it.
 const MARK: u64 = 2;
 
-/// The memory of the saved head is used again. Names and values that own their data allocate when
-/// they are shared for the first time.
+/// The memory of the saved head is used again.
 #[test]
-fn http_request_allocates_shared_headers_mark_and_stream_handle() {
+fn http_request_allocates_mark_and_stream_handle() {
     let plain = || Request::new("the body");
     let with_headers =
         || Request::builder().header("x-one", "1").header("x-two", "2").body("the body").unwrap();
-    let request = with_headers();
-    let mut copies = Vec::with_capacity(2);
-    let headers = measure(|| {
-        copies.extend(request.headers().iter().map(|(name, value)| (name.clone(), value.clone())));
-    });
-    let headers = headers.count_total;
     let streaming = || Request::new(ReplayBody::new(Full::new(Bytes::from_static(b"the body"))));
     let unmarked = || immediate().marker(false);
     assert_eq!(allocations_of(unmarked(), plain), 0);
     assert_eq!(allocations_of(immediate(), plain), MARK);
-    assert_eq!(allocations_of(unmarked(), with_headers), headers);
-    assert_eq!(allocations_of(immediate(), with_headers), headers + MARK);
+    assert_eq!(allocations_of(unmarked(), with_headers), 0);
+    assert_eq!(allocations_of(immediate(), with_headers), MARK);
     assert_eq!(allocations_of(unmarked(), streaming), 1, "only the handle, because no data was read");
     assert_eq!(allocations_of(immediate(), streaming), 1 + MARK);
     // In extensions that are not empty, the usual mark allocates nothing.
@@ -174,6 +167,8 @@ fn allocations_of_three_layers(policy: RetryPolicyBuilder, failures: usize, is_o
         .layer(FaultClassifyLayer::new())
         .service(Recovering { failures, calls: Calls::default() });
     let mut call = || drop(block_on(send(&mut service, put_request())));
+    // The second call is retried if the server fails: the memory of the headers is then shared.
+    call();
     call();
     measure(call).count_total
 }

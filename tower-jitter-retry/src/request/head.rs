@@ -1,22 +1,26 @@
 //! A copy of a request's head, from which the head of another attempt is created.
 //!
-//! Most requests are sent once, so a copy must be cheap to make and to move. It is a list of the
-//! headers instead of a map, and it is behind a pointer. Its memory is used again by later requests
-//! on the same thread, so that a copy usually allocates nothing. The parts of the request are
-//! cloned, and may allocate.
+//! Most requests are sent once, so a copy must be cheap to make, to move and to drop. It is behind
+//! a pointer, and its memory is used again by later requests on the same thread. The headers are
+//! copied as text: a clone of a value changes an atomic counter when it is made and when it is
+//! dropped, and allocates if the value has not been cloned before.
 
 use std::cell::RefCell;
 use std::fmt;
 use std::mem;
 
 use ::http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version};
+use bytes::BytesMut;
 
 /// The number of unused heads that a thread keeps.
 const MAX_SPARES: usize = 16;
 
-/// The number of header values up to which the memory of a head is kept. An unused head has at most
-/// 5 KB.
+/// The number of header values up to which the memory of a head is kept.
 const MAX_HEADERS: usize = 64;
+
+/// The length of the headers' text up to which the memory of a head is kept. An unused head has at
+/// most 10 KB.
+const MAX_TEXT: usize = 4096;
 
 /// Unused heads, which are empty. Boxes, because their memory is used again.
 type Spares = Vec<Box<Head>>;
@@ -25,16 +29,25 @@ thread_local! {
     static SPARES: RefCell<Spares> = const { RefCell::new(Vec::new()) };
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Head {
     method: Method,
     uri: Uri,
     version: Version,
-    /// The values in their order, each with its name.
-    headers: Vec<(HeaderName, HeaderValue)>,
+    /// The headers in their order.
+    fields: Vec<Field>,
+    /// The name and the value of each field, without separators.
+    text: BytesMut,
     /// The map of the headers, once the request is sent again.
     map: Option<HeaderMap>,
     extensions: Extensions,
+}
+
+/// A header in the text.
+struct Field {
+    name_length: usize,
+    value_length: usize,
+    is_sensitive: bool,
 }
 
 /// A copy of a request's head.
@@ -49,8 +62,12 @@ impl SavedHead {
         head.method.clone_from(request.method());
         head.uri.clone_from(request.uri());
         head.version = request.version();
-        let headers = request.headers().iter();
-        head.headers.extend(headers.map(|(name, value)| (name.clone(), value.clone())));
+        for (name, value) in request.headers() {
+            let (name, is_sensitive) = (name.as_str(), value.is_sensitive());
+            head.text.extend_from_slice(name.as_bytes());
+            head.text.extend_from_slice(value.as_bytes());
+            head.fields.push(Field { name_length: name.len(), value_length: value.len(), is_sensitive });
+        }
         if !request.extensions().is_empty() {
             head.extensions.clone_from(request.extensions());
         }
@@ -62,48 +79,69 @@ impl SavedHead {
     }
 
     /// Returns a request for an attempt that may be followed by another one.
-    pub(super) fn next_request<B>(&mut self, body: B) -> Request<B> {
+    #[inline]
+    pub(super) fn next_request<B>(&mut self, body: B) -> Option<Request<B>> {
+        let head = self.0.as_mut()?;
+        let headers = head.map()?.clone();
         let mut request = Request::new(body);
-        if let Some(head) = &mut self.0 {
-            request.method_mut().clone_from(&head.method);
-            request.uri_mut().clone_from(&head.uri);
-            *request.version_mut() = head.version;
-            *request.headers_mut() = head.map().clone();
-            request.extensions_mut().clone_from(&head.extensions);
-        }
-        request
+        request.method_mut().clone_from(&head.method);
+        request.uri_mut().clone_from(&head.uri);
+        *request.version_mut() = head.version;
+        *request.headers_mut() = headers;
+        request.extensions_mut().clone_from(&head.extensions);
+        Some(request)
     }
 
     /// Returns the request for the last attempt.
-    pub(super) fn innext_request<B>(mut self, body: B) -> Request<B> {
+    #[inline]
+    pub(super) fn into_request<B>(mut self, body: B) -> Option<Request<B>> {
+        let head = self.0.as_mut()?;
+        let headers = mem::take(head.map()?);
         let mut request = Request::new(body);
-        if let Some(head) = &mut self.0 {
-            *request.method_mut() = mem::take(&mut head.method);
-            *request.uri_mut() = mem::take(&mut head.uri);
-            *request.version_mut() = head.version;
-            *request.headers_mut() = mem::take(head.map());
-            *request.extensions_mut() = mem::take(&mut head.extensions);
-        }
-        request
+        *request.method_mut() = mem::take(&mut head.method);
+        *request.uri_mut() = mem::take(&mut head.uri);
+        *request.version_mut() = head.version;
+        *request.headers_mut() = headers;
+        *request.extensions_mut() = mem::take(&mut head.extensions);
+        Some(request)
     }
 }
 
 impl Head {
-    /// Returns the map of the headers. The first call moves the list into it.
-    fn map(&mut self) -> &mut HeaderMap {
-        let list = &mut self.headers;
-        self.map.get_or_insert_with(|| {
-            let mut map = HeaderMap::new();
-            if !list.is_empty() {
-                // With room for the mark of a retry.
-                map.reserve(list.len() + 1);
-                // `HeaderMap::extend` keeps only the last value of each name.
-                for (name, value) in list.drain(..) {
-                    map.append(name, value);
-                }
-            }
-            map
-        })
+    /// Returns the map of the headers. The first call creates it from the text.
+    ///
+    /// Returns `None` if the text is not valid. That does not happen, because it is the text of a
+    /// map.
+    fn map(&mut self) -> Option<&mut HeaderMap> {
+        if self.map.is_none() {
+            self.map = Some(self.parse_map()?);
+        }
+        self.map.as_mut()
+    }
+
+    fn parse_map(&mut self) -> Option<HeaderMap> {
+        let mut map = HeaderMap::new();
+        if self.fields.is_empty() {
+            return Some(map);
+        }
+        // With room for the mark of a retry. If the headers have more values than a map allows names,
+        // the map grows as needed.
+        let _ = map.try_reserve(self.fields.len() + 1);
+        // The values share the memory of the text, which is free again once they are dropped.
+        let text = if self.text.len() > MAX_TEXT { mem::take(&mut self.text) } else { self.text.split() };
+        let text = text.freeze();
+        let mut start = 0;
+        for field in self.fields.drain(..) {
+            let value_start = start + field.name_length;
+            let end = value_start + field.value_length;
+            let name = HeaderName::from_bytes(text.get(start..value_start)?).ok()?;
+            let mut value = HeaderValue::from_maybe_shared(text.slice(value_start..end)).ok()?;
+            value.set_sensitive(field.is_sensitive);
+            // `HeaderMap::extend` keeps only the last value of each name.
+            map.append(name, value);
+            start = end;
+        }
+        Some(map)
     }
 }
 
@@ -120,12 +158,13 @@ impl Drop for SavedHead {
         // Before the borrow, because the drop of an extension is user code.
         head.method = Method::default();
         head.uri = Uri::default();
-        head.headers.clear();
         head.map = None;
         head.extensions = Extensions::new();
-        if head.headers.capacity() > MAX_HEADERS {
+        if head.fields.capacity() > MAX_HEADERS || head.text.len() > MAX_TEXT {
             return;
         }
+        head.fields.clear();
+        head.text.clear();
         let _ = SPARES.try_with(|spares| {
             let mut spares = spares.borrow_mut();
             if spares.len() < MAX_SPARES {
@@ -135,9 +174,11 @@ impl Drop for SavedHead {
     }
 }
 
+/// Without the headers, which may be sensitive.
 impl fmt::Debug for SavedHead {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        let method = self.0.as_ref().map(|head| &head.method);
+        f.debug_struct("SavedHead").field("method", &method).field("uri", &self.uri()).finish_non_exhaustive()
     }
 }
 
@@ -164,8 +205,9 @@ mod tests {
         for headers in [0, 1, 5, 100] {
             let sent = request(headers);
             let mut saved = SavedHead::copy(&sent);
-            let requests = [saved.next_request(()), saved.next_request(()), saved.innext_request(())];
-            for request in requests.into_iter().chain([SavedHead::copy(&sent).innext_request(())]) {
+            let requests = [saved.next_request(()), saved.next_request(()), saved.into_request(())];
+            for request in requests.into_iter().chain([SavedHead::copy(&sent).into_request(())]) {
+                let request = request.unwrap();
                 assert_eq!((request.method(), request.uri()), (sent.method(), sent.uri()));
                 assert_eq!((request.version(), request.headers()), (sent.version(), sent.headers()));
                 assert_eq!(request.extensions().get(), Some(&7_u8));
@@ -174,14 +216,30 @@ mod tests {
     }
 
     #[test]
+    fn head_with_more_values_than_names_in_a_map_is_copied() {
+        let mut sent = request(0);
+        for number in 0..30_000 {
+            sent.headers_mut().append("x", number.into());
+        }
+        assert_eq!(SavedHead::copy(&sent).into_request(()).unwrap().headers(), sent.headers());
+    }
+
+    #[test]
     fn unused_head_is_empty_and_used_again() {
-        SavedHead::copy(&request(5)).next_request(());
-        assert_eq!(spares(), 1);
-        let head = spare();
-        assert!(head.headers.is_empty() && head.headers.capacity() >= 5);
-        assert!(head.map.is_none() && head.extensions.is_empty());
-        assert_eq!((head.method, head.uri), (Method::default(), Uri::default()));
-        assert_eq!(spares(), 0);
+        for retried in [false, true] {
+            let mut saved = SavedHead::copy(&request(5));
+            if retried {
+                saved.next_request(()).unwrap();
+            }
+            drop(saved);
+            assert_eq!(spares(), 1);
+            let head = spare();
+            assert!(head.fields.is_empty() && head.fields.capacity() >= 5);
+            assert!(head.text.is_empty() && head.text.capacity() > 0);
+            assert!(head.map.is_none() && head.extensions.is_empty());
+            assert_eq!((head.method, head.uri), (Method::default(), Uri::default()));
+            assert_eq!(spares(), 0);
+        }
     }
 
     #[test]
@@ -190,5 +248,40 @@ mod tests {
         assert_eq!(spares(), MAX_SPARES);
         drop(SavedHead::copy(&request(2 * MAX_HEADERS)));
         assert_eq!(spares(), MAX_SPARES - 1, "a large head is freed");
+        let mut long = request(0);
+        // In parts, so that the text has more memory than it needs.
+        for _ in 0..3 {
+            let value = HeaderValue::try_from("v".repeat(MAX_TEXT / 2)).unwrap();
+            long.headers_mut().append("x", value);
+        }
+        drop(SavedHead::copy(&long));
+        assert_eq!(spares(), MAX_SPARES - 2, "a long text is freed");
+        let mut saved = SavedHead::copy(&long);
+        saved.next_request(()).unwrap();
+        drop(saved);
+        assert_eq!(spare().text.capacity(), 0, "a long text is not kept after a retry either");
+    }
+
+    #[test]
+    fn header_values_of_any_bytes_and_sensitive_ones_are_copied() {
+        let mut sent = request(0);
+        let mut secret = HeaderValue::from_static("secret");
+        secret.set_sensitive(true);
+        sent.headers_mut().insert("authorization", secret);
+        sent.headers_mut().insert("x-empty", HeaderValue::from_static(""));
+        sent.headers_mut().insert("x-opaque", HeaderValue::from_bytes(b"a\t\xff").unwrap());
+        let request = SavedHead::copy(&sent).into_request(()).unwrap();
+        assert_eq!(request.headers(), sent.headers());
+        assert!(request.headers()["authorization"].is_sensitive());
+        assert!(!request.headers()["x-opaque"].is_sensitive());
+    }
+
+    #[test]
+    fn text_of_earlier_request_is_unchanged_by_later_ones() {
+        let first = SavedHead::copy(&request(5)).into_request(()).unwrap();
+        for headers in [1, 50, 7] {
+            SavedHead::copy(&request(headers)).into_request(()).unwrap();
+        }
+        assert_eq!(first.headers(), request(5).headers());
     }
 }

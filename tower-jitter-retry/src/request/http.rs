@@ -95,12 +95,13 @@ impl<B: RetryBody> RetryRequest for Request<B> {
         Some(saved.head.uri()?.to_string().into())
     }
 
+    #[inline]
     fn replay(saved: Self::Saved, _: Attempt, last: bool) -> Option<(Self, Option<Self::Saved>)> {
         let SavedHttp { mut head, body } = saved;
         let (body, more) = B::replay(body, last)?;
         Some(match more {
-            Some(more) => (head.next_request(body), Some(SavedHttp { head, body: more })),
-            None => (head.innext_request(body), None),
+            Some(more) => (head.next_request(body)?, Some(SavedHttp { head, body: more })),
+            None => (head.into_request(body)?, None),
         })
     }
 }
