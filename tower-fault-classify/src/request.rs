@@ -82,21 +82,23 @@ impl<B> RequestExt for http::Request<B> {
 /// extensions.
 ///
 /// The other parts of the request are moved out before the conversion and put back afterwards. No
-/// part except the URL and the method is cloned, and none is parsed.
+/// part is cloned, and none is parsed.
 #[cfg(feature = "reqwest")]
 impl RequestExt for reqwest::Request {
     fn edit_extensions<T>(&mut self, edit: impl FnOnce(&mut Extensions) -> T) -> T {
         use std::mem::{replace, take};
+        use std::sync::LazyLock;
 
         use reqwest::{Method, Request, Url};
 
-        let Ok(placeholder) = Url::parse("http://a/") else {
-            unreachable!("the placeholder is a valid URL");
-        };
-        let mut shell = replace(self, Request::new(Method::GET, placeholder.clone()));
-        let (method, url, version) = (shell.method().clone(), shell.url().clone(), shell.version());
+        static PLACEHOLDER: LazyLock<Url> = LazyLock::new(|| match Url::parse("http://a/") {
+            Ok(url) => url,
+            Err(_) => unreachable!("the placeholder is a valid URL"),
+        });
+        let mut shell = replace(self, Request::new(Method::GET, PLACEHOLDER.clone()));
+        let (method, version) = (take(shell.method_mut()), shell.version());
+        let url = replace(shell.url_mut(), PLACEHOLDER.clone());
         let (headers, body) = (take(shell.headers_mut()), shell.body_mut().take());
-        *shell.url_mut() = placeholder;
         // The placeholder is valid on both sides, so the conversions do not fail.
         let result = match http::Request::<reqwest::Body>::try_from(shell) {
             Ok(mut shell) => {
