@@ -124,8 +124,8 @@ impl Head {
         if self.fields.is_empty() {
             return Some(map);
         }
-        // With room for the mark of a retry. If the headers have more values than a map allows names,
-        // the map grows as needed.
+        // With room for the mark of a retry. If the headers have more values than a map allows
+        // names, the map grows as needed.
         let _ = map.try_reserve(self.fields.len() + 1);
         // The values share the memory of the text, which is free again once they are dropped.
         let text = if self.text.len() > MAX_TEXT { mem::take(&mut self.text) } else { self.text.split() };
