@@ -182,10 +182,16 @@ fn command() -> String {
     arguments.fold(command + " --", |command, argument| command + " " + &argument)
 }
 
+/// Returns the processor's name, and its family and model, because several processors have one name
+/// in a virtual machine.
 fn processor() -> String {
     let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
-    model.map_or("unknown".to_owned(), |(_, model)| model.trim().to_owned())
+    let field = |name| {
+        let mut fields = info.lines().filter_map(|line| line.split_once(':'));
+        fields.find(|(field, _)| field.trim() == name).map_or("unknown", |(_, value)| value.trim())
+    };
+    let [name, family, model] = ["model name", "cpu family", "model"].map(field);
+    format!("{name}, family {family}, model {model}")
 }
 
 /// Returns the versions of the other crates from the lock file.
