@@ -401,7 +401,7 @@
 //! | part | bytes | with 2 cores | with 64 cores |
 //! |---|---|---|---|
 //! | an unused circuit | 960 + 32 for each core | 1,024 | 3,008 |
-//! | its counts of handles, for eight circuits at a time | 64 + 32 for each core | 128 | 2,112 |
+//! | its counts of handles, allocated for eight circuits at once | 64 + 32 for each core | 128 | 2,112 |
 //! | each thread with a successful call | 128 | 256 for two threads | 8,192 for 64 threads |
 //! | the first failed or rejected call | 128 + 32 for each core | 192 | 2,176 |
 //! | each thread with a failed or rejected call | 256 | 512 for two threads | 16,384 for 64 threads |

@@ -1,4 +1,6 @@
 //! Compares [`classify_typed`] with the walk, for errors of all kinds in and around each other.
+//!
+//! The integration tests of the workspace compare them for the errors of real clients.
 
 use std::fmt;
 
@@ -202,7 +204,7 @@ fn short_chains_need_no_walk() {
 }
 
 /// The worker of a buffer ends when the service in it fails.
-#[cfg(all(feature = "reqwest", feature = "tower"))]
+#[cfg(feature = "tower")]
 #[test]
 fn classify_typed_equals_walk_for_error_of_ended_buffer() {
     use std::future::{Ready, ready};

@@ -330,7 +330,7 @@ mod models {
         loom::model(|| {
             let count = HandleCount::with_threads(1).leak();
             let root = count.add_root();
-            // Stands for the lock of the list of numbers.
+            // In place of the lock of the list of numbers.
             let numbers = Arc::new(Mutex::new(()));
             let add = move || {
                 let _number = lock(&numbers);
