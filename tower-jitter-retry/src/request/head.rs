@@ -9,7 +9,8 @@ use std::cell::RefCell;
 use std::fmt;
 use std::mem;
 
-use ::http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version};
+use ::http::request::Parts;
+use ::http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 use bytes::BytesMut;
 
 /// The number of unused heads that a thread keeps.
@@ -29,18 +30,13 @@ thread_local! {
     static SPARES: RefCell<Spares> = const { RefCell::new(Vec::new()) };
 }
 
-#[derive(Default)]
 struct Head {
-    method: Method,
-    uri: Uri,
-    version: Version,
-    /// The headers in their order.
+    /// The head without its headers, until the request is sent again.
+    parts: Parts,
+    /// The headers in their order, until the request is sent again.
     fields: Vec<Field>,
     /// The name and the value of each field, without separators.
     text: BytesMut,
-    /// The map of the headers, once the request is sent again.
-    map: Option<HeaderMap>,
-    extensions: Extensions,
 }
 
 /// A header in the text.
@@ -59,9 +55,9 @@ pub(super) struct SavedHead(
 impl SavedHead {
     pub(super) fn copy<B>(request: &Request<B>) -> Self {
         let mut head = spare();
-        head.method.clone_from(request.method());
-        head.uri.clone_from(request.uri());
-        head.version = request.version();
+        head.parts.method.clone_from(request.method());
+        head.parts.uri.clone_from(request.uri());
+        head.parts.version = request.version();
         for (name, value) in request.headers() {
             let (name, is_sensitive) = (name.as_str(), value.is_sensitive());
             head.text.extend_from_slice(name.as_bytes());
@@ -69,61 +65,46 @@ impl SavedHead {
             head.fields.push(Field { name_length: name.len(), value_length: value.len(), is_sensitive });
         }
         if !request.extensions().is_empty() {
-            head.extensions.clone_from(request.extensions());
+            head.parts.extensions.clone_from(request.extensions());
         }
         Self(Some(head))
     }
 
     pub(super) fn uri(&self) -> Option<&Uri> {
-        self.0.as_ref().map(|head| &head.uri)
+        self.0.as_ref().map(|head| &head.parts.uri)
     }
 
     /// Returns a request for an attempt that may be followed by another one.
     #[inline]
     pub(super) fn next_request<B>(&mut self, body: B) -> Option<Request<B>> {
         let head = self.0.as_mut()?;
-        let headers = head.map()?.clone();
-        let mut request = Request::new(body);
-        request.method_mut().clone_from(&head.method);
-        request.uri_mut().clone_from(&head.uri);
-        *request.version_mut() = head.version;
-        *request.headers_mut() = headers;
-        request.extensions_mut().clone_from(&head.extensions);
-        Some(request)
+        head.parse_headers()?;
+        Some(Request::from_parts(head.parts.clone(), body))
     }
 
     /// Returns the request for the last attempt.
     #[inline]
     pub(super) fn into_request<B>(mut self, body: B) -> Option<Request<B>> {
         let head = self.0.as_mut()?;
-        let headers = mem::take(head.map()?);
-        let mut request = Request::new(body);
-        *request.method_mut() = mem::take(&mut head.method);
-        *request.uri_mut() = mem::take(&mut head.uri);
-        *request.version_mut() = head.version;
-        *request.headers_mut() = headers;
-        *request.extensions_mut() = mem::take(&mut head.extensions);
-        Some(request)
+        head.parse_headers()?;
+        Some(Request::from_parts(mem::replace(&mut head.parts, empty_parts()), body))
     }
 }
 
 impl Head {
-    /// Returns the map of the headers. The first call creates it from the text.
+    /// Creates the map of the headers from the text, unless it exists.
     ///
     /// Returns `None` if the text is not valid. That does not happen, because it is the text of a
     /// map.
-    fn map(&mut self) -> Option<&mut HeaderMap> {
-        if self.map.is_none() {
-            self.map = Some(self.parse_map()?);
+    fn parse_headers(&mut self) -> Option<()> {
+        if !self.fields.is_empty() {
+            self.parts.headers = self.parse_map()?;
         }
-        self.map.as_mut()
+        Some(())
     }
 
     fn parse_map(&mut self) -> Option<HeaderMap> {
         let mut map = HeaderMap::new();
-        if self.fields.is_empty() {
-            return Some(map);
-        }
         // With room for the mark of a retry. If the headers have more values than a map allows
         // names, the map grows as needed.
         let _ = map.try_reserve(self.fields.len() + 1);
@@ -145,6 +126,16 @@ impl Head {
     }
 }
 
+impl Default for Head {
+    fn default() -> Self {
+        Self { parts: empty_parts(), fields: Vec::new(), text: BytesMut::new() }
+    }
+}
+
+fn empty_parts() -> Parts {
+    Request::new(()).into_parts().0
+}
+
 /// Returns an empty head.
 fn spare() -> Box<Head> {
     // The thread-local is gone while the thread ends.
@@ -156,10 +147,12 @@ impl Drop for SavedHead {
     fn drop(&mut self) {
         let Some(mut head) = self.0.take() else { return };
         // Before the borrow, because the drop of an extension is user code.
-        head.method = Method::default();
-        head.uri = Uri::default();
-        head.map = None;
-        head.extensions = Extensions::new();
+        head.parts.method = Method::default();
+        head.parts.uri = Uri::default();
+        head.parts.extensions = Extensions::new();
+        if !head.parts.headers.is_empty() {
+            head.parts.headers = HeaderMap::new();
+        }
         if head.fields.capacity() > MAX_HEADERS || head.text.len() > MAX_TEXT {
             return;
         }
@@ -177,7 +170,7 @@ impl Drop for SavedHead {
 /// Without the headers, which may be sensitive.
 impl fmt::Debug for SavedHead {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let method = self.0.as_ref().map(|head| &head.method);
+        let method = self.0.as_ref().map(|head| &head.parts.method);
         f.debug_struct("SavedHead").field("method", &method).field("uri", &self.uri()).finish_non_exhaustive()
     }
 }
@@ -187,7 +180,8 @@ mod tests {
     use super::*;
 
     fn request(headers: usize) -> Request<()> {
-        let mut request = Request::put("/a?b").version(Version::HTTP_2).extension(7_u8).body(()).unwrap();
+        let mut request =
+            Request::put("/a?b").version(::http::Version::HTTP_2).extension(7_u8).body(()).unwrap();
         for number in 0..headers {
             // Several values of one name.
             let name: HeaderName = format!("x-{}", number % 3).parse().unwrap();
@@ -236,8 +230,8 @@ mod tests {
             let head = spare();
             assert!(head.fields.is_empty() && head.fields.capacity() >= 5);
             assert!(head.text.is_empty() && head.text.capacity() > 0);
-            assert!(head.map.is_none() && head.extensions.is_empty());
-            assert_eq!((head.method, head.uri), (Method::default(), Uri::default()));
+            assert!(head.parts.headers.is_empty() && head.parts.extensions.is_empty());
+            assert_eq!((head.parts.method, head.parts.uri), (Method::default(), Uri::default()));
             assert_eq!(spares(), 0);
         }
     }
