@@ -16,7 +16,7 @@ use tower_fault_classify::{Classify, Verdict};
 use tower_service::Service;
 
 use crate::attempt::{AttemptState, LastOutcome, RetryDelay};
-use crate::policy::{AttemptOutcome, GiveUp, before_redirect, is_final_rejection, is_unprocessed};
+use crate::policy::{AttemptOutcome, GiveUp, before_redirect, is_unprocessed};
 use crate::request::{ByTrait, OuterMark, RequestInfo, Resend};
 
 type InnerResult<S, Req> = Result<<S as Service<Req>>::Response, <S as Service<Req>>::Error>;
@@ -204,18 +204,13 @@ where
         };
         let verdict = this.classify.classify(result.as_ref());
         drop(guard);
-        // Most calls end here, and also the calls that an open circuit rejects. The response or the
-        // error is moved alone, because the whole result would be copied through memory.
+        // Most calls end here. The response is moved alone, because the whole result would be
+        // copied through memory.
         let result = match result {
             Ok(response) if verdict.is_success() && this.call.attempts() == 1 => {
                 this.call.record_first_success();
                 this.replayable.drop_saved();
                 return Poll::Ready(Ok(response));
-            }
-            Err(error) if is_final_rejection(&verdict) && this.call.attempts() == 1 => {
-                this.call.record_first_rejection(&verdict);
-                this.replayable.drop_saved();
-                return Poll::Ready(Err(error));
             }
             result => result,
         };
@@ -244,10 +239,11 @@ where
         let guard = upload_guard::<_, Req, _>(this.replayable, this.resend, this.call);
         let polled = attempt.poll(cx);
         drop(scope);
-        let result = ready!(polled);
-        *verdict = this.classify.classify(result.as_ref());
+        if let Poll::Ready(result) = &polled {
+            *verdict = this.classify.classify(result.as_ref());
+        }
         drop(guard);
-        Poll::Ready(result)
+        polled
     }
 
     /// Decides what follows an attempt, and sends further attempts until one has to wait or no
@@ -285,7 +281,7 @@ where
             };
             LastOutcome::keep(&mut last, result, &verdict);
             let responses = this.classify.response_coverage();
-            let Some(request) = next_request(this.replayable, this.resend, this.call, responses) else {
+            let Some(mut request) = next_request(this.replayable, this.resend, this.call, responses) else {
                 let last = last.unwrap_or_else(|| polled_after_completion());
                 return Poll::Ready(self.not_replayable(last.result, &verdict));
             };
@@ -303,7 +299,8 @@ where
             let mut scope = RetryScope::enter();
             let ready = service.poll_ready(cx);
             if matches!(ready, Poll::Ready(Ok(()))) && this.call.has_time() {
-                let attempt = send(service, request, *outer, this.call, responses);
+                request.mark(this.call.mark(*outer, responses));
+                let attempt = service.call(request);
                 this.state.set(State::Calling { attempt });
             } else {
                 drop(scope);
@@ -375,12 +372,13 @@ where
                 }
             },
         };
-        let PendingRetry { request, last } = retry;
+        let PendingRetry { mut request, last } = retry;
         let (reason, last) = match ready {
             Ok(None) => {
                 let responses = this.classify.response_coverage();
                 let scope = RetryScope::enter();
-                let attempt = send(service, request, *outer, this.call, responses);
+                request.mark(this.call.mark(*outer, responses));
+                let attempt = service.call(request);
                 drop(scope);
                 this.state.set(State::Calling { attempt });
                 return Poll::Ready(Ok(last));
@@ -410,20 +408,6 @@ where
         this.call.attach_retried(this.classify, &mut result, Some(ended));
         result
     }
-}
-
-/// Sends the request of a retry.
-#[expect(clippy::inline_always, reason = "out of line, the attempt is copied through memory")]
-#[inline(always)]
-fn send<S: Service<Req>, Req: RequestInfo>(
-    service: &mut S,
-    mut request: Req,
-    outer: OuterMark,
-    call: &AttemptState,
-    responses: ResponseCoverage,
-) -> S::Future {
-    request.mark(call.mark(outer, responses));
-    service.call(request)
 }
 
 impl Wait {
@@ -492,9 +476,7 @@ fn next_request<S, Req, Q: Resend<Req>>(
 ) -> Option<Req> {
     let Replayable::Yes { saved, outer, .. } = replayable else { return None };
     let (attempt, last) = call.scheduled_attempt(*outer, responses);
-    let (request, more) = resend.replay(saved.take()?, attempt, last)?;
-    *saved = more;
-    Some(request)
+    resend.replay_in_place(saved, attempt, last)
 }
 
 #[cold]

@@ -95,14 +95,18 @@ impl<B: RetryBody> RetryRequest for Request<B> {
         Some(saved.head.uri()?.to_string().into())
     }
 
+    fn replay(saved: Self::Saved, attempt: Attempt, last: bool) -> Option<(Self, Option<Self::Saved>)> {
+        let mut saved = Some(saved);
+        let request = Self::replay_in_place(&mut saved, attempt, last)?;
+        Some((request, saved))
+    }
+
     #[inline]
-    fn replay(saved: Self::Saved, _: Attempt, last: bool) -> Option<(Self, Option<Self::Saved>)> {
-        let SavedHttp { mut head, body } = saved;
+    fn replay_in_place(saved: &mut Option<Self::Saved>, _: Attempt, last: bool) -> Option<Self> {
+        let SavedHttp { head, body } = saved.take()?;
         let (body, more) = B::replay(body, last)?;
-        Some(match more {
-            Some(more) => (head.next_request(body)?, Some(SavedHttp { head, body: more })),
-            None => (head.into_request(body)?, None),
-        })
+        let Some(more) = more else { return head.into_request(body) };
+        saved.insert(SavedHttp { head, body: more }).head.next_request(body)
     }
 }
 

@@ -39,8 +39,9 @@ pub use tower_fault_classify::request::RequestExt;
 /// the request's [`RequestInfo`].
 ///
 /// The layer calls the methods in this order: [`save`](Self::save) before the first attempt,
-/// [`can_replay`](Self::can_replay) after a failed attempt, and [`replay`](Self::replay) for the
-/// next attempt.
+/// [`can_replay`](Self::can_replay) after a failed attempt, and
+/// [`replay_in_place`](Self::replay_in_place), which calls [`replay`](Self::replay), for the next
+/// attempt.
 #[diagnostic::on_unimplemented(
     message = "a retry layer cannot send the request `{Self}` again",
     note = "for a type of your own that is `Clone`, write `impl RequestInfo for {Self} {{}}` and call `.clone_requests()` on the layer",
@@ -100,6 +101,17 @@ pub trait RetryRequest: RequestInfo + Sized {
     /// `None` means that the request cannot be sent again. The caller then gets the outcome of the
     /// last attempt.
     fn replay(saved: Self::Saved, attempt: Attempt, last: bool) -> Option<(Self, Option<Self::Saved>)>;
+
+    /// Returns the request for another attempt, and leaves the data to keep in `saved`.
+    ///
+    /// The layer calls this method, which otherwise does the same as [`replay`](Self::replay). An
+    /// implementation of your own avoids copies of a large request, which is not returned in a
+    /// pair. **Default**: calls [`replay`](Self::replay).
+    fn replay_in_place(saved: &mut Option<Self::Saved>, attempt: Attempt, last: bool) -> Option<Self> {
+        let (request, more) = Self::replay(saved.take()?, attempt, last)?;
+        *saved = more;
+        Some(request)
+    }
 }
 
 /// How a layer copies requests: [`ByTrait`] or [`CloneRequests`].
@@ -142,6 +154,17 @@ pub trait Resend<Req>: sealed::Sealed {
 
     /// Returns the request for another attempt; see [`RetryRequest::replay`].
     fn replay(&self, saved: Self::Saved, attempt: Attempt, last: bool) -> Option<(Req, Option<Self::Saved>)>;
+
+    /// Returns the request for another attempt, and leaves the data to keep in `saved`; see
+    /// [`RetryRequest::replay_in_place`].
+    ///
+    /// **Default**: calls [`replay`](Self::replay).
+    #[inline]
+    fn replay_in_place(&self, saved: &mut Option<Self::Saved>, attempt: Attempt, last: bool) -> Option<Req> {
+        let (request, more) = self.replay(saved.take()?, attempt, last)?;
+        *saved = more;
+        Some(request)
+    }
 }
 
 mod sealed {
@@ -184,6 +207,11 @@ impl<Req: RetryRequest> Resend<Req> for ByTrait {
     #[inline]
     fn replay(&self, saved: Req::Saved, attempt: Attempt, last: bool) -> Option<(Req, Option<Req::Saved>)> {
         Req::replay(saved, attempt, last)
+    }
+
+    #[inline]
+    fn replay_in_place(&self, saved: &mut Option<Req::Saved>, attempt: Attempt, last: bool) -> Option<Req> {
+        Req::replay_in_place(saved, attempt, last)
     }
 }
 
