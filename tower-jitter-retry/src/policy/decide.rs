@@ -296,8 +296,9 @@ impl Limits {
 /// Returns whether a layer on this side rejected the request without sending it.
 #[inline]
 pub(crate) fn is_rejection(fault: &Fault) -> bool {
-    let unsent = fault.kind() == Kind::Rejected || fault.retryable() == Retryable::Unsent;
-    unsent && fault.origin() == Origin::Local
+    // The origin first, because few faults are local.
+    fault.origin() == Origin::Local
+        && (fault.kind() == Kind::Rejected || fault.retryable() == Retryable::Unsent)
 }
 
 /// The latest time at which a retry of a call may start.
