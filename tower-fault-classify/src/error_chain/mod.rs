@@ -88,27 +88,36 @@ pub(crate) fn classify_typed<E: Error + 'static>(error: &E) -> Fault {
 /// A plain I/O error and a [`ClassifiedError`] end the chain. One more error may be around them,
 /// such as the rejection of a circuit breaker. `None`: the walk is needed.
 fn classify_short_chain(source: &(dyn Error + 'static)) -> Option<Fault> {
-    let mut error = source;
-    for is_last in [false, true] {
-        if let Some(error) = error.downcast_ref::<io::Error>() {
-            return error.get_ref().is_none().then(|| classify_plain_io(error));
-        }
-        if let Some(classified) = error.downcast_ref::<ClassifiedError>() {
-            return Some(classified.fault());
-        }
-        if is_last || inspectors::is_inspected(error) {
-            break;
-        }
-        error = error.source()?;
+    if let Some(error) = source.downcast_ref::<io::Error>() {
+        return error.get_ref().is_none().then(|| classify_plain_io(error));
     }
-    None
+    if let Some(classified) = source.downcast_ref::<ClassifiedError>() {
+        return Some(classified.fault());
+    }
+    let last = source.source()?;
+    let classified = last.downcast_ref::<ClassifiedError>();
+    // The usual case. Only the rejection of a circuit breaker contains such an error. The
+    // comparison with the inspected types is therefore not needed.
+    #[cfg(feature = "__internals")]
+    if let Some(rejection) = classified.and_then(ClassifiedError::rejection) {
+        return Some(rejection.fault());
+    }
+    if inspectors::is_inspected(source) {
+        return None;
+    }
+    match classified {
+        Some(classified) => Some(classified.fault()),
+        None => {
+            last.downcast_ref().filter(|error: &&io::Error| error.get_ref().is_none()).map(classify_plain_io)
+        }
+    }
 }
 
 /// Classifies an I/O error without a payload, as the walk does.
 #[inline]
 fn classify_plain_io(error: &io::Error) -> Fault {
-    let fault = *table::io::classify(error, false).unwrap_or(&table::UNKNOWN);
-    if UploadGuard::is_stalled_or_failed() { excuse_plain_io(error, fault) } else { fault }
+    let fault = table::io::classify(error, false).unwrap_or(&table::UNKNOWN);
+    if UploadGuard::is_stalled_or_failed() { excuse_plain_io(error, *fault) } else { *fault }
 }
 
 /// Returns the fault of an I/O error while the request's body waits for its source, or has failed.

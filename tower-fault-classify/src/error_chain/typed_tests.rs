@@ -190,6 +190,26 @@ fn classify_typed_equals_walk_for_errors_of_circuit_breakers() {
     assert_equal(&Breaker::Inner(fmt::Error));
 }
 
+#[cfg(feature = "__internals")]
+#[test]
+fn classify_typed_equals_walk_for_rejections_of_circuits() {
+    use crate::circuit_rejection::{CircuitCondition, CircuitRecord, CircuitRejection};
+
+    let record = CircuitRecord::of("stock");
+    for retry_after in [None, Some(0), Some(1_500_000_000)] {
+        let open = || CircuitRejection::new(record, CircuitCondition::Open, retry_after);
+        let rejection = || Rejection(ClassifiedError::from_rejection(open()));
+        let rejected = || Breaker::<io::Error>::Rejected(rejection());
+        assert_equal(&rejection());
+        assert_equal(&rejected());
+        assert_equal(&Breaker::Inner(rejected()));
+        assert_equal(&Breaker::Inner(shared(rejection().into())));
+        assert_equal(&Breaker::Inner(Around(rejection().into())));
+        assert_eq!(classify_typed(&rejected()), open().fault());
+        assert_eq!(classify_short_chain(rejected().source().unwrap()), Some(open().fault()));
+    }
+}
+
 #[test]
 fn short_chains_need_no_walk() {
     let short = |error: &dyn Error| classify_short_chain(error.source().expect("a source"));
