@@ -85,6 +85,17 @@ impl AttemptState {
         self.call.record_first_success();
     }
 
+    /// Records that the first attempt was rejected on this side and must not be retried, as
+    /// [`record_attempt`](Self::record_attempt) does.
+    #[inline]
+    pub(crate) fn record_first_rejection(&self, verdict: &Verdict) {
+        self.reporter.attempt();
+        self.call.record_first_rejection(verdict);
+        if let Some(fault) = verdict.fault() {
+            self.reporter.give_up(GiveUp::Rejected, fault, self.call.attempts());
+        }
+    }
+
     /// Records the verdict on an attempt. Returns the delay before the next attempt.
     ///
     /// `blocked` returns why a retry that the policy allows cannot be made. It is called before the

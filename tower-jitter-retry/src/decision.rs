@@ -402,6 +402,12 @@ impl RetryCall {
         self.deposit(&Verdict::Success);
     }
 
+    /// Records that the first attempt was rejected on this side and must not be retried.
+    #[inline]
+    pub(crate) fn record_first_rejection(&self, verdict: &Verdict) {
+        self.deposit(verdict);
+    }
+
     /// Records the verdict on an attempt, and decides what follows.
     ///
     /// `blocked` returns why a retry that the policy allows cannot be made. It is called before the

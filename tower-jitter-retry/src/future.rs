@@ -16,7 +16,7 @@ use tower_fault_classify::{Classify, Verdict};
 use tower_service::Service;
 
 use crate::attempt::{AttemptState, LastOutcome, RetryDelay};
-use crate::policy::{AttemptOutcome, GiveUp, before_redirect, is_unprocessed};
+use crate::policy::{AttemptOutcome, GiveUp, before_redirect, is_final_rejection, is_unprocessed};
 use crate::request::{ByTrait, OuterMark, RequestInfo, Resend};
 
 type InnerResult<S, Req> = Result<<S as Service<Req>>::Response, <S as Service<Req>>::Error>;
@@ -204,13 +204,18 @@ where
         };
         let verdict = this.classify.classify(result.as_ref());
         drop(guard);
-        // Most calls end here. The response is moved alone, because the whole result would be
-        // copied through memory.
+        // Most calls end here, and also the calls that an open circuit rejects. The response or the
+        // error is moved alone, because the whole result would be copied through memory.
         let result = match result {
             Ok(response) if verdict.is_success() && this.call.attempts() == 1 => {
                 this.call.record_first_success();
                 this.replayable.drop_saved();
                 return Poll::Ready(Ok(response));
+            }
+            Err(error) if is_final_rejection(&verdict) && this.call.attempts() == 1 => {
+                this.call.record_first_rejection(&verdict);
+                this.replayable.drop_saved();
+                return Poll::Ready(Err(error));
             }
             result => result,
         };

@@ -301,6 +301,14 @@ pub(crate) fn is_rejection(fault: &Fault) -> bool {
         && (fault.kind() == Kind::Rejected || fault.retryable() == Retryable::Unsent)
 }
 
+/// Returns whether a layer on this side rejected the request, which must not be sent again. The
+/// decision on such a verdict is always [`GiveUp::Rejected`].
+#[inline]
+pub(crate) fn is_final_rejection(verdict: &Verdict) -> bool {
+    let is_final = |fault: &Fault| fault.retryable() == Retryable::Never && is_rejection(fault);
+    verdict.fault().is_some_and(is_final)
+}
+
 /// The latest time at which a retry of a call may start.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TimeLimit {

@@ -19,7 +19,7 @@ pub(crate) use callbacks::{Condition, Observer};
 pub use config::RetryPolicy;
 pub use decide::GiveUp;
 pub(crate) use decide::{
-    AttemptOutcome, CallProgress, Limits, before_redirect, is_rejection, is_unprocessed,
+    AttemptOutcome, CallProgress, Limits, before_redirect, is_final_rejection, is_rejection, is_unprocessed,
 };
 pub(crate) use handle::CachedPolicy;
 pub use handle::PolicyHandle;

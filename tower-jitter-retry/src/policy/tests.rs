@@ -542,6 +542,12 @@ fn rejection_is_a_local_fault_that_was_not_sent() {
         assert_eq!(is_rejection(&fault(Kind::Overloaded, Retryable::Unsent, origin)), local, "{origin:?}");
         assert!(!is_rejection(&fault(Kind::Overloaded, Retryable::Never, origin)), "{origin:?}");
     }
+    let is_final = |kind, retryable, origin| is_final_rejection(&fault(kind, retryable, origin).into());
+    assert!(is_final(Kind::Rejected, Retryable::Never, Origin::Local));
+    assert!(!is_final(Kind::Rejected, Retryable::Never, Origin::Remote));
+    assert!(!is_final(Kind::Rejected, Retryable::Unsent, Origin::Local));
+    assert!(!is_final(Kind::Client, Retryable::Never, Origin::Local));
+    assert!(!is_final_rejection(&Verdict::Success));
     let limits = limits(RetryPolicy::builder());
     let permits = |fault: Fault| limits.permits(&fault, 1, ResendAfter::Any);
     assert_eq!(permits(fault(Kind::Rejected, Retryable::Never, Origin::Local)), Err(GiveUp::Rejected));

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Barrier};
+use std::sync::{Arc, Barrier, Mutex};
 use std::thread;
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use http::{Method, Request, Response};
 use tokio::task::JoinSet;
 use tower::{Layer, Service, service_fn};
 use tower_fault_classify::ClassifiedError;
-use tower_jitter_retry::budget::WindowBudgetBuilder;
+use tower_jitter_retry::budget::{RetryBudget, Ticket, WindowBudgetBuilder};
 use tower_jitter_retry::decision::{CallOptions, Decision};
 use tower_jitter_retry::fault_classify::{Fault, Health, Kind, Origin, Retryable, Verdict};
 use tower_jitter_retry::{
@@ -163,6 +163,29 @@ fn request_rejected_below_deposits_nothing() {
         block_on(send(&mut rejecting, 7)).unwrap_err();
     }
     assert_eq!(retries_of(&layer, 1), 1);
+}
+
+#[test]
+fn custom_budget_receives_the_verdict_of_a_rejected_request() {
+    #[derive(Debug, Default)]
+    struct Deposits(Arc<Mutex<Vec<Verdict>>>);
+
+    impl RetryBudget for Deposits {
+        fn deposit(&self, verdict: &Verdict) {
+            self.0.lock().unwrap().push(*verdict);
+        }
+
+        fn withdraw(&self, fault: &Fault) -> Option<Ticket> {
+            panic!("withdrawal for {fault}")
+        }
+    }
+
+    let deposits = Arc::default();
+    let layer = layer(from(&Budget::custom(Deposits(Arc::clone(&deposits)))));
+    let mut rejecting =
+        layer.layer(service_fn(async |_: u32| Err::<(), _>(ClassifiedError::from_fault(REJECTED))));
+    block_on(send(&mut rejecting, 7)).unwrap_err();
+    assert_eq!(*deposits.lock().unwrap(), [Verdict::Fault(REJECTED)]);
 }
 
 #[test]

@@ -93,7 +93,11 @@ fn metrics_count_attempts_retries_delays_and_give_ups() {
     use std::collections::BTreeMap;
 
     use metrics_util::debugging::{DebugValue, DebuggingRecorder};
+    use tower_fault_classify::ClassifiedError;
     use tower_jitter_retry::RetrySafety;
+    use tower_jitter_retry::fault_classify::{Fault, Health, Origin, Retryable};
+
+    const REJECTED: Fault = Fault::new(Kind::Rejected, Retryable::Never, Health::Neutral, Origin::Local);
 
     fn run(policy: tower_jitter_retry::RetryPolicyBuilder, status: u16, method: Method) {
         let mut service = JitterRetryLayer::new(policy.build().unwrap())
@@ -121,6 +125,9 @@ fn metrics_count_attempts_retries_delays_and_give_ups() {
         let mut service = JitterRetryLayer::new(events)
             .layer(service_fn(async |_: ReplayFails| Err::<(), _>(io::Error::from(io::ErrorKind::TimedOut))));
         block_on(send(&mut service, ReplayFails)).unwrap_err();
+        let rejects = async |_: u32| Err::<(), _>(ClassifiedError::from_fault(REJECTED));
+        let mut service = JitterRetryLayer::new(immediate().build().unwrap()).layer(service_fn(rejects));
+        block_on(send(&mut service, 7)).unwrap_err();
         run(immediate(), 200, Method::GET);
         run(immediate(), 503, Method::GET);
         run(immediate(), 404, Method::GET);
@@ -150,10 +157,11 @@ fn metrics_count_attempts_retries_delays_and_give_ups() {
         counted.insert(format!("{name}{{{}}}", labels.collect::<Vec<_>>().join(",")), value);
     }
     let expected = [
-        ("attempts_total{policy=retry}", 13),
+        ("attempts_total{policy=retry}", 14),
         ("budget_refusals_total{policy=retry}", 1),
         ("delay_seconds{policy=retry}", 4),
         ("give_ups_total{policy=retry,error.type=client,reason=not_retryable}", 1),
+        ("give_ups_total{policy=retry,error.type=rejected,reason=rejected}", 1),
         ("give_ups_total{policy=retry,error.type=throttled,reason=attempts}", 1),
         ("give_ups_total{policy=retry,error.type=timeout,reason=not_replayable}", 1),
         ("give_ups_total{policy=retry,error.type=unavailable,reason=attempts}", 1),
