@@ -20,6 +20,9 @@
 //! [`TowerMiddleware`](crate::middleware::TowerMiddleware) copies the extensions of the chain to
 //! those of the request. Extensions that the request already has are kept.
 
+#[cfg(feature = "reqwest")]
+use std::mem;
+
 use http::Extensions;
 
 /// Access to the extensions of a request.
@@ -78,45 +81,50 @@ impl<B> RequestExt for http::Request<B> {
     }
 }
 
-/// Converts the request to an `http::Request` and back, which is reqwest's only access to the
-/// extensions.
+/// Converts a request with the extensions to an `http::Request` and back, which is reqwest's only
+/// access to them.
 ///
-/// The other parts of the request are moved out before the conversion and put back afterwards. No
-/// part is cloned, and none is parsed.
+/// The other parts stay in this request: none is cloned, and none is parsed.
 #[cfg(feature = "reqwest")]
 impl RequestExt for reqwest::Request {
     fn edit_extensions<T>(&mut self, edit: impl FnOnce(&mut Extensions) -> T) -> T {
-        use std::mem::{replace, take};
         use std::sync::LazyLock;
 
-        use reqwest::{Method, Request, Url};
+        use reqwest::{Body, Method, Request, Url};
 
-        static PLACEHOLDER: LazyLock<Url> = LazyLock::new(|| match Url::parse("http://a/") {
+        // Any URL that is valid on both sides, so that the conversions do not fail. One without a
+        // host is parsed in less time.
+        static PLACEHOLDER: LazyLock<Url> = LazyLock::new(|| match Url::parse("a:1") {
             Ok(url) => url,
             Err(_) => unreachable!("the placeholder is a valid URL"),
         });
-        let mut shell = replace(self, Request::new(Method::GET, PLACEHOLDER.clone()));
-        let (method, version) = (take(shell.method_mut()), shell.version());
-        let url = replace(shell.url_mut(), PLACEHOLDER.clone());
-        let (headers, body) = (take(shell.headers_mut()), shell.body_mut().take());
-        // The placeholder is valid on both sides, so the conversions do not fail.
-        let result = match http::Request::<reqwest::Body>::try_from(shell) {
-            Ok(mut shell) => {
-                let result = edit(shell.extensions_mut());
-                if let Ok(shell) = Request::try_from(shell) {
-                    *self = shell;
-                }
-                result
-            }
-            Err(_) => edit(&mut Extensions::new()),
+
+        let mut carrier = Request::new(Method::GET, PLACEHOLDER.clone());
+        mem::swap(self, &mut carrier);
+        swap_parts(self, &mut carrier);
+        let Ok(mut carrier) = http::Request::<Body>::try_from(carrier) else {
+            return edit(&mut Extensions::new());
         };
-        *self.method_mut() = method;
-        *self.url_mut() = url;
-        *self.version_mut() = version;
-        *self.headers_mut() = headers;
-        *self.body_mut() = body;
+        let result = edit(carrier.extensions_mut());
+        // Usually, there are no extensions to put back.
+        if !carrier.extensions().is_empty()
+            && let Ok(mut carrier) = Request::try_from(carrier)
+        {
+            swap_parts(self, &mut carrier);
+            *self = carrier;
+        }
         result
     }
+}
+
+/// Swaps all parts but the extensions, which contain the timeout.
+#[cfg(feature = "reqwest")]
+fn swap_parts(one: &mut reqwest::Request, other: &mut reqwest::Request) {
+    mem::swap(one.method_mut(), other.method_mut());
+    mem::swap(one.url_mut(), other.url_mut());
+    mem::swap(one.version_mut(), other.version_mut());
+    mem::swap(one.headers_mut(), other.headers_mut());
+    mem::swap(one.body_mut(), other.body_mut());
 }
 
 #[cfg(test)]
@@ -153,6 +161,10 @@ mod tests {
         assert_eq!(request.body().unwrap().as_bytes(), Some(&b"text"[..]));
         assert_eq!((request.headers().len(), request.headers()["x-one"].as_bytes()), (1, &b"1"[..]));
         assert_eq!(request.try_clone().unwrap().extension(), Some(2_u8));
+        request.edit_extensions(Extensions::clear);
+        assert_eq!((request.extension::<u8>(), request.timeout()), (None, None));
+        assert_eq!((request.url().as_str(), request.headers().len()), (url, 1));
+        assert_eq!(request.body().unwrap().as_bytes(), Some(&b"text"[..]));
         let mut empty = Request::new(Method::GET, url.parse().unwrap());
         assert_eq!(empty.extension::<u8>(), None);
         assert!(empty.body().is_none());
