@@ -37,8 +37,8 @@ use http::Extensions;
 pub trait RequestExt: Sized {
     /// Calls a function with the extensions, and returns its result.
     ///
-    /// reqwest gives access only through a conversion, so the function may see the extensions while
-    /// the other parts of the request are moved out.
+    /// reqwest gives access only through a conversion. If the function panics, a `reqwest::Request`
+    /// loses its extensions.
     fn edit_extensions<T>(&mut self, edit: impl FnOnce(&mut Extensions) -> T) -> T;
 
     /// Adds an extension, and replaces an extension of the same type.
