@@ -481,7 +481,7 @@ fn next_request<S, Req, Q: Resend<Req>>(
 ) -> Option<Req> {
     let Replayable::Yes { saved, outer, .. } = replayable else { return None };
     let (attempt, last) = call.scheduled_attempt(*outer, responses);
-    resend.replay_in_place(saved, attempt, last)
+    resend.replay(saved, attempt, last)
 }
 
 #[cold]

@@ -95,14 +95,8 @@ impl<B: RetryBody> RetryRequest for Request<B> {
         Some(saved.head.uri()?.to_string().into())
     }
 
-    fn replay(saved: Self::Saved, attempt: Attempt, last: bool) -> Option<(Self, Option<Self::Saved>)> {
-        let mut saved = Some(saved);
-        let request = Self::replay_in_place(&mut saved, attempt, last)?;
-        Some((request, saved))
-    }
-
     #[inline]
-    fn replay_in_place(saved: &mut Option<Self::Saved>, _: Attempt, last: bool) -> Option<Self> {
+    fn replay(saved: &mut Option<Self::Saved>, _: Attempt, last: bool) -> Option<Self> {
         let SavedHttp { head, body } = saved.take()?;
         let (body, more) = B::replay(body, last)?;
         let Some(more) = more else { return head.into_request(body) };
@@ -215,11 +209,10 @@ mod tests {
     fn http_request_is_sent_again_unchanged() {
         let mut request = Request::put("/a?b").header("x", "y").body("text".to_owned()).unwrap();
         request.extensions_mut().insert(7_u8);
-        let saved = request.save(1_024);
-        let (second, saved) = RetryRequest::replay(saved.unwrap(), Attempt::new(2), false).unwrap();
-        let (third, nothing) =
-            <Request<String> as RetryRequest>::replay(saved.unwrap(), Attempt::new(3), true).unwrap();
-        assert!(nothing.is_none());
+        let mut saved = request.save(1_024);
+        let second = Request::<String>::replay(&mut saved, Attempt::new(2), false).unwrap();
+        let third = Request::<String>::replay(&mut saved, Attempt::new(3), true).unwrap();
+        assert!(saved.is_none());
         for request in [second, third] {
             assert_eq!((request.method(), request.uri().path()), (&Method::PUT, "/a"));
             assert_eq!((request.headers()["x"].to_str().unwrap(), &**request.body()), ("y", "text"));

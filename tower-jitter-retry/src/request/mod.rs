@@ -39,9 +39,8 @@ pub use tower_fault_classify::request::RequestExt;
 /// the request's [`RequestInfo`].
 ///
 /// The layer calls the methods in this order: [`save`](Self::save) before the first attempt,
-/// [`can_replay`](Self::can_replay) after a failed attempt, and
-/// [`replay_in_place`](Self::replay_in_place), which calls [`replay`](Self::replay), for the next
-/// attempt.
+/// [`can_replay`](Self::can_replay) after a failed attempt, and [`replay`](Self::replay) for the
+/// next attempt.
 #[diagnostic::on_unimplemented(
     message = "a retry layer cannot send the request `{Self}` again",
     note = "for a type of your own that is `Clone`, write `impl RequestInfo for {Self} {{}}` and call `.clone_requests()` on the layer",
@@ -93,25 +92,15 @@ pub trait RetryRequest: RequestInfo + Sized {
         None
     }
 
-    /// Returns the request for another attempt, and the data to keep.
+    /// Returns the request for another attempt, and leaves the data to keep in `saved`.
     ///
     /// `last` is true for the last attempt that is allowed. The kept data is needed for one more
-    /// attempt, unless this one is the last, and for [`is_waiting`](Self::is_waiting).
+    /// attempt, unless this one is the last, and for [`is_waiting`](Self::is_waiting). A `saved`
+    /// that is left empty means that no further attempt can follow.
     ///
     /// `None` means that the request cannot be sent again. The caller then gets the outcome of the
     /// last attempt.
-    fn replay(saved: Self::Saved, attempt: Attempt, last: bool) -> Option<(Self, Option<Self::Saved>)>;
-
-    /// Returns the request for another attempt, and leaves the data to keep in `saved`.
-    ///
-    /// The layer calls this method, which otherwise does the same as [`replay`](Self::replay). An
-    /// implementation of your own avoids copies of a large request, which is not returned in a
-    /// pair. **Default**: calls [`replay`](Self::replay).
-    fn replay_in_place(saved: &mut Option<Self::Saved>, attempt: Attempt, last: bool) -> Option<Self> {
-        let (request, more) = Self::replay(saved.take()?, attempt, last)?;
-        *saved = more;
-        Some(request)
-    }
+    fn replay(saved: &mut Option<Self::Saved>, attempt: Attempt, last: bool) -> Option<Self>;
 }
 
 /// How a layer copies requests: [`ByTrait`] or [`CloneRequests`].
@@ -153,18 +142,7 @@ pub trait Resend<Req>: sealed::Sealed {
     fn saved_url<'s>(&self, saved: &'s Self::Saved) -> Option<Cow<'s, str>>;
 
     /// Returns the request for another attempt; see [`RetryRequest::replay`].
-    fn replay(&self, saved: Self::Saved, attempt: Attempt, last: bool) -> Option<(Req, Option<Self::Saved>)>;
-
-    /// Returns the request for another attempt, and leaves the data to keep in `saved`; see
-    /// [`RetryRequest::replay_in_place`].
-    ///
-    /// **Default**: calls [`replay`](Self::replay).
-    #[inline]
-    fn replay_in_place(&self, saved: &mut Option<Self::Saved>, attempt: Attempt, last: bool) -> Option<Req> {
-        let (request, more) = self.replay(saved.take()?, attempt, last)?;
-        *saved = more;
-        Some(request)
-    }
+    fn replay(&self, saved: &mut Option<Self::Saved>, attempt: Attempt, last: bool) -> Option<Req>;
 }
 
 mod sealed {
@@ -205,13 +183,8 @@ impl<Req: RetryRequest> Resend<Req> for ByTrait {
     }
 
     #[inline]
-    fn replay(&self, saved: Req::Saved, attempt: Attempt, last: bool) -> Option<(Req, Option<Req::Saved>)> {
+    fn replay(&self, saved: &mut Option<Req::Saved>, attempt: Attempt, last: bool) -> Option<Req> {
         Req::replay(saved, attempt, last)
-    }
-
-    #[inline]
-    fn replay_in_place(&self, saved: &mut Option<Req::Saved>, attempt: Attempt, last: bool) -> Option<Req> {
-        Req::replay_in_place(saved, attempt, last)
     }
 }
 
@@ -244,8 +217,8 @@ impl<Req: RequestInfo + Clone> Resend<Req> for CloneRequests {
     }
 
     #[inline]
-    fn replay(&self, saved: Req, _: Attempt, last: bool) -> Option<(Req, Option<Req>)> {
-        if last { Some((saved, None)) } else { Some((saved.clone(), Some(saved))) }
+    fn replay(&self, saved: &mut Option<Req>, _: Attempt, last: bool) -> Option<Req> {
+        if last { saved.take() } else { saved.clone() }
     }
 }
 
@@ -268,7 +241,7 @@ macro_rules! cloned {
             }
 
             #[inline]
-            fn replay(saved: Self, attempt: Attempt, last: bool) -> Option<(Self, Option<Self>)> {
+            fn replay(saved: &mut Option<Self>, attempt: Attempt, last: bool) -> Option<Self> {
                 CloneRequests.replay(saved, attempt, last)
             }
         }

@@ -63,14 +63,14 @@ impl RetryRequest for Request {
         RequestInfo::url(saved)
     }
 
-    fn replay(saved: Self, _: Attempt, last: bool) -> Option<(Self, Option<Self>)> {
-        if last {
-            return Some((saved, None));
+    fn replay(saved: &mut Option<Self>, _: Attempt, last: bool) -> Option<Self> {
+        let request = saved.take()?;
+        if !last {
+            // A request that was cloned once can be cloned again. If it cannot, this attempt is the
+            // last.
+            *saved = request.try_clone();
         }
-        // A request that was cloned once can be cloned again. If it cannot, this attempt is the
-        // last.
-        let more = saved.try_clone();
-        Some((saved, more))
+        Some(request)
     }
 }
 

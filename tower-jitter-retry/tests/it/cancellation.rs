@@ -1,15 +1,15 @@
 //! A dropped call leaves nothing behind, and a call without delays needs no runtime.
 
-use std::future::Future;
+use std::future::{Future, ready};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::runtime;
-use tokio_test::{assert_pending, task};
+use tokio_test::{assert_pending, assert_ready, task};
 use tower::limit::ConcurrencyLimit;
-use tower::{Layer, service_fn};
+use tower::{Layer, Service, service_fn};
 use tower_fault_classify::ClassifiedError;
 use tower_jitter_retry::fault_classify::{Fault, Health, Kind, Origin, Retryable};
 use tower_jitter_retry::{Budget, Clock, Jitter, JitterRetryLayer, RequestInfo, RetryPolicy};
@@ -47,6 +47,22 @@ impl Future for Attempt {
 fn slow() -> RetryPolicy {
     let builder = RetryPolicy::builder().budget(None::<Budget>).clock(Clock::tokio()).jitter(Jitter::None);
     builder.initial_backoff(SECOND).max_attempts(5).build().unwrap()
+}
+
+#[test]
+fn completed_future_holds_no_request() {
+    let not_found = Fault::new(Kind::Client, Retryable::Never, Health::Neutral, Origin::Remote);
+    for fault in [None, Some(REFUSED), Some(not_found)] {
+        let result = || fault.map_or(Ok(()), |fault| Err(ClassifiedError::from_fault(fault)));
+        let request = Traced::default();
+        let mut service = JitterRetryLayer::new(immediate().build().unwrap())
+            .clone_requests()
+            .layer(service_fn(|_: Traced| ready(result())));
+        let mut call = task::spawn(service.call(request.clone()));
+        assert_eq!(request.count(), 2, "the saved request");
+        let _ = assert_ready!(call.poll());
+        assert_eq!(request.count(), 1, "{fault:?}");
+    }
 }
 
 #[test]

@@ -242,10 +242,11 @@ impl RetryRequest for ObservedHook {
         saved.usable
     }
 
-    fn replay(saved: Self, attempt: Attempt, last: bool) -> Option<(Self, Option<Self>)> {
-        saved.note(format!("replay {} {last}", attempt.number()));
-        let more = (!last).then(|| saved.twin());
-        saved.again.then_some((saved, more))
+    fn replay(saved: &mut Option<Self>, attempt: Attempt, last: bool) -> Option<Self> {
+        let request = saved.take()?;
+        request.note(format!("replay {} {last}", attempt.number()));
+        *saved = (!last).then(|| request.twin());
+        request.again.then_some(request)
     }
 }
 
@@ -524,7 +525,7 @@ impl RetryRequest for ReplayFails {
         Some(())
     }
 
-    fn replay((): (), _: Attempt, _: bool) -> Option<(Self, Option<()>)> {
+    fn replay(_: &mut Option<()>, _: Attempt, _: bool) -> Option<Self> {
         None
     }
 }

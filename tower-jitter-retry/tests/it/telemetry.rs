@@ -113,7 +113,7 @@ fn metrics_count_attempts_retries_delays_and_give_ups() {
         fn save(&mut self, _: usize) -> Option<()> {
             Some(())
         }
-        fn replay((): (), _: tower_jitter_retry::request::Attempt, _: bool) -> Option<(Self, Option<()>)> {
+        fn replay(_: &mut Option<()>, _: tower_jitter_retry::request::Attempt, _: bool) -> Option<Self> {
             None
         }
     }
