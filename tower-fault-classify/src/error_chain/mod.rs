@@ -20,6 +20,7 @@ use std::any::Any;
 use std::error::Error;
 use std::io;
 use std::iter::successors;
+use std::ptr;
 use std::sync::Arc;
 
 use crate::error::ClassifiedError;
@@ -96,11 +97,12 @@ fn classify_short_chain(source: &(dyn Error + 'static)) -> Option<Fault> {
     }
     let last = source.source()?;
     let classified = last.downcast_ref::<ClassifiedError>();
-    // The usual case. Only the rejection of a circuit breaker contains such an error. The
-    // comparison with the inspected types is therefore not needed.
-    #[cfg(feature = "__internals")]
-    if let Some(rejection) = classified.and_then(ClassifiedError::rejection) {
-        return Some(rejection.fault());
+    // The usual case is the rejection of a circuit breaker. Its only field is its source, so that
+    // both have one address. The inspected types hold their sources behind pointers.
+    if let Some(classified) = classified
+        && ptr::addr_eq(source, last)
+    {
+        return Some(classified.fault());
     }
     if inspectors::is_inspected(source) {
         return None;

@@ -5,6 +5,8 @@
 use std::fmt;
 
 use super::*;
+#[cfg(feature = "__internals")]
+use crate::circuit_rejection::{CircuitCondition, CircuitRecord, CircuitRejection};
 use crate::error::BoxError;
 use crate::fault::{Health, Kind, Origin};
 
@@ -96,6 +98,8 @@ const LAST: &[Make] = &[
     || io::Error::from_raw_os_error(23).into(),
     || io::Error::new(io::ErrorKind::TimedOut, "with a payload").into(),
     || ClassifiedError::from_fault(fault()).into(),
+    #[cfg(feature = "__internals")]
+    || ClassifiedError::from_rejection(rejection_of_open_circuit(None)).into(),
     || fmt::Error.into(),
     #[cfg(feature = "h2")]
     || h2::Error::from(h2::Reason::REFUSED_STREAM).into(),
@@ -121,6 +125,11 @@ const WRAPS: &[Wrap] = &[
     #[cfg(feature = "tonic")]
     |error| status(error).into(),
 ];
+
+#[cfg(feature = "__internals")]
+fn rejection_of_open_circuit(retry_after: Option<u64>) -> CircuitRejection {
+    CircuitRejection::new(CircuitRecord::of("stock"), CircuitCondition::Open, retry_after)
+}
 
 fn shared(error: BoxError) -> Arc<dyn Error + Send + Sync> {
     error.into()
@@ -193,11 +202,8 @@ fn classify_typed_equals_walk_for_errors_of_circuit_breakers() {
 #[cfg(feature = "__internals")]
 #[test]
 fn classify_typed_equals_walk_for_rejections_of_circuits() {
-    use crate::circuit_rejection::{CircuitCondition, CircuitRecord, CircuitRejection};
-
-    let record = CircuitRecord::of("stock");
     for retry_after in [None, Some(0), Some(1_500_000_000)] {
-        let open = || CircuitRejection::new(record, CircuitCondition::Open, retry_after);
+        let open = || rejection_of_open_circuit(retry_after);
         let rejection = || Rejection(ClassifiedError::from_rejection(open()));
         let rejected = || Breaker::<io::Error>::Rejected(rejection());
         assert_equal(&rejection());
