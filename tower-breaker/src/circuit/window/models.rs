@@ -41,6 +41,22 @@ fn loom_first_calls_of_era_clear_expired_cells() {
 }
 
 #[test]
+fn loom_reader_of_new_era_sees_cleared_cells() {
+    model(|| {
+        let (window, span) = window();
+        // After 1,024 eras, the first cell seems to be the one of the bucket before.
+        let (before, now) = (16 * BUCKET, 17 * BUCKET + (ERA << 10));
+        window.record_failure(&span, before, 0, false);
+        window.record_failure(&span, before, 0, false);
+        let other = Arc::clone(&window);
+        let reader = thread::spawn(move || assert!(failures(&other, &span, now) <= 1));
+        // On the main thread, whose steps loom explores first.
+        window.record_failure(&span, now, 0, false);
+        reader.join().unwrap();
+    });
+}
+
+#[test]
 fn loom_era_that_begins_within_window_loses_no_call() {
     model(|| {
         let (window, span) = window();
