@@ -25,8 +25,8 @@ pub use config_error::ConfigError;
 pub use pool::{Pool, PoolHandle, PoolItem, WeakHandle};
 pub use retry_scope::RetryScope;
 pub use striped::{
-    BucketRing, CellUpdate, PaddedRing, PerThread, StripedCounter, TAGS_PER_EPOCH, ThreadPart, TimeBuckets,
-    is_in_window,
+    BucketRing, CellUpdate, PaddedRing, PerThread, RING_CELLS, StripedCounter, TAGS_PER_EPOCH, ThreadPart,
+    TimeBuckets, is_in_window,
 };
 #[cfg(feature = "__internals-test-util")]
 pub use test_clock::{TestClock, test_clock};

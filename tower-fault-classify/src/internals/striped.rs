@@ -318,16 +318,21 @@ const MAX_AHEAD: i32 = 128;
 /// epoch. A cell that is even newer is left over from before the tags wrapped around.
 const LATER_EPOCH: i32 = 1 << 20;
 
-/// A ring of sixteen cells, with its own cache lines.
+/// How many cells the rings of a breaker and of a budget have.
+///
+/// Loom explores each access of a cell, so rings are smaller in models.
+pub const RING_CELLS: usize = if cfg!(loom_models) { 4 } else { 16 };
+
+/// A ring of [`RING_CELLS`] cells, with its own cache lines.
 #[derive(Debug, Default)]
 #[repr(align(128))]
-pub struct PaddedRing(BucketRing<16>);
+pub struct PaddedRing(BucketRing<RING_CELLS>);
 
 impl Deref for PaddedRing {
-    type Target = BucketRing<16>;
+    type Target = BucketRing<RING_CELLS>;
 
     #[inline]
-    fn deref(&self) -> &BucketRing<16> {
+    fn deref(&self) -> &BucketRing<RING_CELLS> {
         &self.0
     }
 }
@@ -519,7 +524,7 @@ pub struct TimeBuckets {
 impl TimeBuckets {
     /// Divides a window of `span` nanoseconds into the buckets of a [`PaddedRing`].
     pub const fn new(span: u64) -> Self {
-        Self::with_count(span, 15)
+        Self::with_count(span, RING_CELLS as u64 - 1)
     }
 
     /// Divides a window of `span` nanoseconds into `parts` buckets.

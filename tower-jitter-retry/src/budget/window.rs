@@ -425,6 +425,7 @@ mod tests {
 mod models {
     use loom::sync::Arc;
     use loom::thread;
+    use tower_fault_classify::__internals::RING_CELLS;
 
     use super::*;
 
@@ -442,7 +443,7 @@ mod models {
             let (core, owner) = core(1.0);
             core.deposit_at(0, owner);
             let other = Arc::clone(&core);
-            let thread = thread::spawn(move || other.withdraw_at(SPAN / 15 + 1, owner));
+            let thread = thread::spawn(move || other.withdraw_at(SPAN / (RING_CELLS as u64 - 1) + 1, owner));
             let here = core.withdraw_at(0, owner);
             assert_ne!(here, thread.join().unwrap());
         });

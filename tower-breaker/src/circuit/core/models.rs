@@ -15,7 +15,7 @@ use std::time::Duration;
 use loom::sync::Arc;
 use loom::sync::atomic::AtomicUsize;
 use loom::thread;
-use tower_fault_classify::__internals::{ManualClock, PoolItem, StripedCounter};
+use tower_fault_classify::__internals::{ManualClock, PoolItem, RING_CELLS, StripedCounter};
 use tower_fault_classify::{Fault, Health, Kind, Origin, Retryable, Verdict};
 
 use super::*;
@@ -28,6 +28,10 @@ use crate::machine::{
 };
 
 const SECOND: u64 = 1_000_000_000;
+/// The length of a bucket of the window.
+const BUCKET: u64 = 4 * SECOND;
+/// The length of the window.
+const WINDOW: u64 = (RING_CELLS as u64 - 1) * BUCKET;
 
 pub(crate) const CONFIG: BreakerConfig = BreakerConfig {
     name: Some("model"),
@@ -46,7 +50,7 @@ pub(crate) const CONFIG: BreakerConfig = BreakerConfig {
         probe_lease: 30 * SECOND,
         slow_start: SlowStartKind::Off,
     },
-    window: WindowShape::Time(60 * SECOND),
+    window: WindowShape::Time(WINDOW),
     mode: Mode::Enforce,
     count_failed_retries: false,
     clock: None,
@@ -140,7 +144,7 @@ fn loom_failures_in_two_buckets_reach_failure_rate() {
             let first = move || one.record(admissions[0], &FAILURE);
             let second = move || {
                 // Another bucket of the same window.
-                time.advance(Duration::from_secs(5));
+                time.advance(Duration::from_nanos(BUCKET));
                 other.record(admissions[1], &FAILURE);
             };
             if first_on_main {
@@ -394,20 +398,25 @@ const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 #[test]
 fn loom_failure_concurrent_with_adopt_is_not_counted() {
-    outcome_concurrent_with_adopt_is_not_counted(FAILURE, [Duration::ZERO, YEAR]);
+    // Each thread is interrupted once. More preemptions would take minutes, because the first call
+    // of an owner clears all cells.
+    outcome_concurrent_with_adopt_is_not_counted(FAILURE, [Duration::ZERO, YEAR], 2);
 }
 
 #[test]
 fn loom_success_concurrent_with_adopt_is_not_counted() {
-    outcome_concurrent_with_adopt_is_not_counted(Verdict::Success, [YEAR, Duration::ZERO]);
+    // A second preemption would take minutes.
+    outcome_concurrent_with_adopt_is_not_counted(Verdict::Success, [YEAR, Duration::ZERO], 1);
 }
 
 /// The clocks are a year apart, and the windows have buckets of different sizes.
-fn outcome_concurrent_with_adopt_is_not_counted(verdict: Verdict, [before, after]: [Duration; 2]) {
+fn outcome_concurrent_with_adopt_is_not_counted(
+    verdict: Verdict,
+    [before, after]: [Duration; 2],
+    preemptions: usize,
+) {
     let mut builder = loom::model::Builder::new();
-    // Two preemptions interrupt each thread once. More would take minutes, because the first call
-    // of an owner clears all cells.
-    builder.preemption_bound = Some(2);
+    builder.preemption_bound = Some(preemptions);
     builder.max_branches = 4_000;
     builder.check(move || {
         let (core, time) = core(9, None);
@@ -678,11 +687,11 @@ fn loom_bucket_ending_during_sum_does_not_open() {
         let admissions = [core.admit().unwrap(), core.admit().unwrap()];
         // The first bucket is now the oldest of the window. With one more failure, two of four
         // calls in the window have failed.
-        time.advance(Duration::from_secs(60));
+        time.advance(Duration::from_nanos(WINDOW));
         let other = Arc::clone(&core);
         let thread = thread::spawn(move || {
             // The first bucket has left the window: one of two calls has failed.
-            time.advance(Duration::from_secs(4));
+            time.advance(Duration::from_nanos(BUCKET));
             other.record(admissions[1], &Verdict::Success);
         });
         core.record(admissions[0], &FAILURE);

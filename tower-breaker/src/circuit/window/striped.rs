@@ -9,7 +9,9 @@
 use std::sync::OnceLock;
 
 use tower_fault_classify::__internals::sync::{AtomicU64, Mutex, Ordering};
-use tower_fault_classify::__internals::{BucketRing, PaddedRing, PerThread, StripedCounter, ThreadPart};
+use tower_fault_classify::__internals::{
+    BucketRing, PaddedRing, PerThread, RING_CELLS, StripedCounter, ThreadPart,
+};
 
 use super::count::{LastCalls, OwnSuccesses};
 use super::{Due, NewestBucket, Window};
@@ -43,7 +45,7 @@ struct OtherCounts {
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub(super) struct Part {
-    failures: BucketRing<16>,
+    failures: BucketRing<RING_CELLS>,
     pub(super) counted: OwnSuccesses,
     rejections: AtomicU64,
 }
@@ -169,7 +171,7 @@ impl StripedWindow {
 }
 
 impl Window for StripedWindow {
-    const PARTS: u64 = 15;
+    const PARTS: u64 = RING_CELLS as u64 - 1;
 
     #[inline]
     fn add_success(&self, tag: u64) {

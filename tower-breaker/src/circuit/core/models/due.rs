@@ -94,7 +94,7 @@ fn loom_late_failure_in_earlier_bucket_is_covered_or_evaluated() {
         // It may read the clock before the next bucket begins, and be recorded after that.
         let thread = thread::spawn(move || other.record(admissions[1], &FAILURE));
         thread::yield_now();
-        time.advance(Duration::from_secs(4));
+        time.advance(Duration::from_nanos(BUCKET));
         core.record(admissions[0], &FAILURE);
         thread.join().unwrap();
         assert_eq!(consistent_state(&core), CircuitState::Open);
