@@ -90,7 +90,8 @@ where
     Res: Outcome,
     Err: AsError<K>,
 {
-    #[inline]
+    #[expect(clippy::inline_always, reason = "out of line, the verdict passes through memory")]
+    #[inline(always)]
     fn classify(&self, outcome: Result<&Res, &Err>) -> Verdict {
         match outcome {
             Ok(response) => classify_response(response),

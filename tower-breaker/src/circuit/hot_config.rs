@@ -157,6 +157,12 @@ impl HotConfig {
         self.limits.span().unwrap_or_else(|| self.limits().span)
     }
 
+    /// Returns only the window's span. `None`: the limits are being written.
+    #[inline]
+    pub(super) fn try_span(&self) -> Option<WindowSpan> {
+        self.limits.span()
+    }
+
     /// Returns the window's span, and the duration of which each shorter call is not slow.
     #[inline]
     pub(super) fn slow_threshold(&self) -> (WindowSpan, u64) {

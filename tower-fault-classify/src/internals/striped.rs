@@ -184,6 +184,13 @@ impl StripedCounter {
         self.0.part().add(Deref::deref, tag, count);
     }
 
+    /// Adds `count` to the bucket `tag` if the calling thread has a ring whose cell already belongs
+    /// to the bucket. Otherwise, returns `false`.
+    #[inline]
+    pub fn try_add(&self, tag: u64, count: u32) -> bool {
+        self.0.own().is_some_and(|ring| ring.try_add_exclusive(tag, count))
+    }
+
     /// Returns the sum over the window that ends with the bucket `tag`.
     pub fn sum(&self, tag: u64) -> u64 {
         self.0.iter().map(|ring| ring.sum(tag)).sum()
@@ -372,6 +379,20 @@ impl<const N: usize> BucketRing<N> {
             // Release: a thread that reads the cell with Acquire sees the caller's earlier writes.
             cell.store(word, Ordering::Release);
         }
+    }
+
+    /// Adds `count` as [`add_exclusive`](Self::add_exclusive) does, if the cell already belongs to
+    /// the bucket `tag`. Otherwise, returns `false`.
+    #[inline]
+    pub fn try_add_exclusive(&self, tag: u64, count: u32) -> bool {
+        let cell = self.cell(tag);
+        // The orderings are those of `add_exclusive`.
+        let (own_tag, own_count) = unpack(cell.load(Ordering::Relaxed));
+        let belongs = own_tag == tag as u32;
+        if belongs {
+            cell.store(pack(own_tag, own_count.saturating_add(count)), Ordering::Release);
+        }
+        belongs
     }
 
     /// Returns the sum over the window that ends with the bucket `tag`.
@@ -859,7 +880,11 @@ mod ring_tests {
                 bucket += u64::from(forward);
                 epoch += u64::from(next_epoch);
                 let tag = start + bucket + epoch * TAGS_PER_EPOCH;
-                if forward % 2 == 0 { ring.add(tag, count) } else { ring.add_exclusive(tag, count) }
+                if forward % 2 == 0 {
+                    ring.add(tag, count);
+                } else if !ring.try_add_exclusive(tag, count) {
+                    ring.add_exclusive(tag, count);
+                }
                 *naive.entry((epoch, bucket)).or_default() += u64::from(count);
                 let expected: u64 = naive
                     .iter()

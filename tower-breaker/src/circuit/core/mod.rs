@@ -332,7 +332,8 @@ impl<S: Store> Core<S> {
     }
 
     /// Records the outcome of a call.
-    #[inline]
+    #[expect(clippy::inline_always, reason = "out of line, the verdict passes through memory")]
+    #[inline(always)]
     pub(crate) fn record(&self, admission: Admission, verdict: &Verdict) {
         if is_recording() {
             self.emit_outcome(admission, verdict);
@@ -350,11 +351,25 @@ impl<S: Store> Core<S> {
     }
 
     /// Records a success that was not a probe.
-    #[inline]
+    #[inline(never)]
     fn record_success(&self, stamp: StateWord) {
+        // First, because the call of the system's clock would save what was read before.
+        let now = self.hot_config().now();
+        if self.state_word().is_unchanged_since(stamp)
+            && let Some(span) = self.store.read_config(HotConfig::try_span)
+            && self.window().record_usual_success(&span, now, stamp.epoch())
+        {
+            return;
+        }
+        self.record_success_slowly(stamp, now);
+    }
+
+    /// The part of [`record_success`](Self::record_success) for all other cases.
+    #[cold]
+    #[inline(never)]
+    fn record_success_slowly(&self, stamp: StateWord, now: u64) {
         if self.count_success(stamp) {
-            let span = self.span();
-            self.window().record_success(&span, || self.hot_config().now(), stamp.epoch());
+            self.window().record_success(&self.span(), now, stamp.epoch());
         }
     }
 

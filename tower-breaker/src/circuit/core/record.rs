@@ -175,7 +175,7 @@ impl<S: Store> Core<S> {
         let (span, slow_threshold) = self.store().read_config(HotConfig::slow_threshold);
         if admission.duration(now).is_none_or(|duration| duration < slow_threshold) {
             if self.count_success(admission.stamp) {
-                self.window().record_success(&span, || now, admission.stamp.epoch());
+                self.window().record_success(&span, now, admission.stamp.epoch());
             }
         } else {
             self.record_timed_success(admission, CallDuration::UntilNow);

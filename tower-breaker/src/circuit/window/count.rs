@@ -22,8 +22,8 @@
 use tower_fault_classify::__internals::ThreadPart;
 use tower_fault_classify::__internals::sync::{AtomicU64, Ordering, lock};
 
+use super::Recorded;
 use super::striped::{Part, StripedWindow};
-use super::{Recorded, WindowSpan};
 use crate::circuit::state_word::LAST_EPOCH;
 use crate::machine::{CountWindow, Counts};
 use crate::telemetry::recheck_recorder;
@@ -104,8 +104,8 @@ impl LastCalls {
         Self { epoch, ring: CountWindow::new(size), last_success: None }
     }
 
-    const fn is(&self, span: &WindowSpan, epoch: u32) -> bool {
-        self.epoch == epoch && self.ring.size() == span.calls as usize
+    const fn is(&self, size: u32, epoch: u32) -> bool {
+        self.epoch == epoch && self.ring.size() == size as usize
     }
 
     fn record_successes(&mut self, Pending { successes, last }: Pending) {
@@ -116,46 +116,56 @@ impl LastCalls {
 
 impl StripedWindow {
     /// Records a fast success in a count window, without the lock.
-    #[inline]
-    pub(super) fn count_success(&self, span: &WindowSpan, now: u64, epoch: u32) {
-        let is_due = match self.own_part() {
-            Some(part) => count(ThreadPart::Owned(part), epoch, now),
-            None => self.count_success_slowly(now, epoch),
-        };
-        if is_due {
-            self.update_count_window(span, epoch, |_| {});
+    #[inline(never)]
+    pub(super) fn count_success(&self, size: u32, now: u64, epoch: u32) {
+        match self.own_part() {
+            Some(part) => self.count_success_in(ThreadPart::Owned(part), size, now, epoch),
+            None => self.count_success_slowly(size, now, epoch),
         }
     }
 
     #[cold]
     #[inline(never)]
-    fn count_success_slowly(&self, now: u64, epoch: u32) -> bool {
-        count(self.part(), epoch, now)
+    fn count_success_slowly(&self, size: u32, now: u64, epoch: u32) {
+        self.count_success_in(self.part(), size, now, epoch);
     }
 
-    pub(super) fn count_slow_success(&self, span: &WindowSpan, now: u64, epoch: u32) -> Recorded {
-        self.update_count_window(span, epoch, |last| {
+    #[inline]
+    fn count_success_in(&self, part: ThreadPart<'_, Part>, size: u32, now: u64, epoch: u32) {
+        if count(part, epoch, now) {
+            self.record_pending(size, epoch);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn record_pending(&self, size: u32, epoch: u32) {
+        self.update_count_window(size, epoch, |_| {});
+    }
+
+    pub(super) fn count_slow_success(&self, size: u32, now: u64, epoch: u32) -> Recorded {
+        self.update_count_window(size, epoch, |last| {
             last.ring.record(false, true);
             last.last_success = Some(now);
         })
     }
 
-    pub(super) fn count_failure(&self, span: &WindowSpan, epoch: u32, slow: bool) -> Recorded {
-        self.update_count_window(span, epoch, |last| last.ring.record(true, slow))
+    pub(super) fn count_failure(&self, size: u32, epoch: u32, slow: bool) -> Recorded {
+        self.update_count_window(size, epoch, |last| last.ring.record(true, slow))
     }
 
-    pub(super) fn count_cancelled(&self, span: &WindowSpan, epoch: u32) {
-        self.update_count_window(span, epoch, |last| last.ring.record_cancelled());
+    pub(super) fn count_cancelled(&self, size: u32, epoch: u32) {
+        self.update_count_window(size, epoch, |last| last.ring.record_cancelled());
     }
 
     /// Returns the counts of the last calls of an epoch.
-    pub(super) fn last_counts(&self, span: &WindowSpan, epoch: u32) -> Counts {
-        self.read_count_window(span, epoch).0
+    pub(super) fn last_counts(&self, size: u32, epoch: u32) -> Counts {
+        self.read_count_window(size, epoch).0
     }
 
     /// Returns the time of the last success of an epoch.
-    pub(super) fn last_counted_success(&self, span: &WindowSpan, epoch: u32) -> Option<u64> {
-        self.read_count_window(span, epoch).1
+    pub(super) fn last_counted_success(&self, size: u32, epoch: u32) -> Option<u64> {
+        self.read_count_window(size, epoch).1
     }
 
     /// Empties a count window of any size.
@@ -196,10 +206,10 @@ impl StripedWindow {
     }
 
     /// Returns the counts of the last calls of an epoch, and the time of its last success.
-    fn read_count_window(&self, span: &WindowSpan, epoch: u32) -> (Counts, Option<u64>) {
+    fn read_count_window(&self, size: u32, epoch: u32) -> (Counts, Option<u64>) {
         let mut last = lock(&self.last);
         match &mut *last {
-            Some(last) if last.is(span, epoch) => {
+            Some(last) if last.is(size, epoch) => {
                 last.record_successes(self.pending(epoch, true));
                 (last.ring.counts(), last.last_success)
             }
@@ -208,7 +218,7 @@ impl StripedWindow {
             // Only successes so far, which stay pending.
             _ => {
                 let Pending { successes, last } = self.pending(epoch, false);
-                let calls = successes.min(span.calls.into());
+                let calls = successes.min(size.into());
                 (Counts { calls, ..Counts::default() }, last)
             }
         }
@@ -217,23 +227,18 @@ impl StripedWindow {
     /// Records the pending successes, and then changes the last calls of an epoch. A call of an
     /// older epoch changes nothing.
     #[inline(never)]
-    fn update_count_window(
-        &self,
-        span: &WindowSpan,
-        epoch: u32,
-        change: impl FnOnce(&mut LastCalls),
-    ) -> Recorded {
+    fn update_count_window(&self, size: u32, epoch: u32, change: impl FnOnce(&mut LastCalls)) -> Recorded {
         let mut last = lock(&self.last);
         let last = match &mut *last {
-            Some(last) if last.is(span, epoch) => last,
+            Some(last) if last.is(size, epoch) => last,
             Some(last) if is_before(epoch, last.epoch) => return Recorded::NOTHING,
-            Some(last) if last.ring.size() == span.calls as usize => {
+            Some(last) if last.ring.size() == size as usize => {
                 last.epoch = epoch;
                 last.last_success = None;
                 last.ring.clear();
                 last
             }
-            other => other.insert(Box::new(LastCalls::new(epoch, span.calls as usize))),
+            other => other.insert(Box::new(LastCalls::new(epoch, size as usize))),
         };
         let before = last.ring.next();
         last.record_successes(self.pending(epoch, true));

@@ -77,6 +77,9 @@ pub trait Window: Sized {
 
     /// Counts a success in the bucket `tag`.
     fn add_success(&self, tag: u64);
+    /// Counts a success in the bucket `tag` if that is possible without a call of another function.
+    /// Otherwise, returns `false`.
+    fn try_add_success(&self, tag: u64) -> bool;
     /// Counts a failure in the bucket `tag`.
     fn add_failure(&self, tag: u64);
     /// Counts a call as slow. The call was counted as a success or failure before: a reader that
@@ -132,12 +135,26 @@ pub trait Window: Sized {
         self.newest().enter(span.buckets.tag(now, epoch), self)
     }
 
-    /// Records a success. This reads the clock, and then writes the thread's own cell or count.
+    /// Records a success in the usual case: in a time window, the call ends in the newest bucket,
+    /// and the thread has counted a success in it. Otherwise, returns `false`.
+    ///
+    /// All other functions are called last, so that no register has to be saved for them.
     #[inline]
-    fn record_success(&self, span: &WindowSpan, now: impl FnOnce() -> u64, epoch: u32) {
+    fn record_usual_success(&self, span: &WindowSpan, now: u64, epoch: u32) -> bool {
         if let Some(window) = self.count_window_of(span) {
-            window.count_success(span, now(), epoch);
-        } else if let Some(tag) = self.enter(span, now(), epoch) {
+            window.count_success(span.calls, now, epoch);
+            return true;
+        }
+        let tag = span.buckets.tag(now, epoch);
+        self.newest().other_than(tag).is_none() && self.try_add_success(tag)
+    }
+
+    /// Records a success.
+    #[inline]
+    fn record_success(&self, span: &WindowSpan, now: u64, epoch: u32) {
+        if let Some(window) = self.count_window_of(span) {
+            window.count_success(span.calls, now, epoch);
+        } else if let Some(tag) = self.enter(span, now, epoch) {
             self.add_success(tag);
         }
     }
@@ -145,7 +162,7 @@ pub trait Window: Sized {
     /// Records a slow success.
     fn record_slow_success(&self, span: &WindowSpan, now: u64, epoch: u32) -> Recorded {
         if let Some(window) = self.count_window_of(span) {
-            return window.count_slow_success(span, now, epoch);
+            return window.count_slow_success(span.calls, now, epoch);
         }
         let Some(tag) = self.enter(span, now, epoch) else { return Recorded::NOTHING };
         self.add_success(tag);
@@ -164,7 +181,7 @@ pub trait Window: Sized {
     /// Records a failure.
     fn record_failure(&self, span: &WindowSpan, now: u64, epoch: u32, slow: bool) -> Recorded {
         if let Some(window) = self.count_window_of(span) {
-            return window.count_failure(span, epoch, slow);
+            return window.count_failure(span.calls, epoch, slow);
         }
         let Some(tag) = self.record_failure_in_bucket(span, now, epoch) else { return Recorded::NOTHING };
         if slow {
@@ -176,7 +193,7 @@ pub trait Window: Sized {
     /// Records a cancelled call.
     fn record_cancelled(&self, span: &WindowSpan, now: u64, epoch: u32) {
         if let Some(window) = self.count_window_of(span) {
-            window.count_cancelled(span, epoch);
+            window.count_cancelled(span.calls, epoch);
         } else if let Some(tag) = self.enter(span, now, epoch) {
             self.add_cancelled(tag);
         }
@@ -209,7 +226,7 @@ pub trait Window: Sized {
     /// Returns all counts of the window of an epoch at the time `now`.
     fn counts_at(&self, span: &WindowSpan, now: u64, epoch: u32) -> Counts {
         if let Some(window) = self.count_window_of(span) {
-            return window.last_counts(span, epoch);
+            return window.last_counts(span.calls, epoch);
         }
         let bucket = self.newest().current(span.buckets.tag(now, epoch));
         bucket.map_or_else(Counts::default, |tag| self.sums(tag))
@@ -219,7 +236,7 @@ pub trait Window: Sized {
     /// time window, the start of its bucket. `None`: the window holds no success.
     fn last_success_at(&self, span: &WindowSpan, now: u64, epoch: u32) -> Option<u64> {
         if let Some(window) = self.count_window_of(span) {
-            return window.last_counted_success(span, epoch);
+            return window.last_counted_success(span.calls, epoch);
         }
         self.start_of(span, now, epoch, |tag| self.last_success_age(tag))
     }
@@ -354,6 +371,7 @@ impl NewestBucket {
     }
 
     /// Returns the newest bucket, if it is not `tag`.
+    #[inline]
     pub(crate) fn other_than(&self, tag: u64) -> Option<u64> {
         // Acquire: as in `enter`. A call enters its bucket before it changes a cell, and changes
         // the cell with Release. So a thread that has read the cell with Acquire sees the bucket

@@ -80,8 +80,8 @@ fn loom_success_before_failure_is_recorded_before_it() {
     model(|| {
         let (window, span) = count_window(1);
         let other = Arc::clone(&window);
-        let thread = thread::spawn(move || other.record_success(&span, || 7, 0));
-        window.record_success(&span, || 7, 0);
+        let thread = thread::spawn(move || other.record_success(&span, 7, 0));
+        window.record_success(&span, 7, 0);
         let seen = window.record_failure(&span, 7, 0, false);
         assert_eq!(window.failures_in(seen), 1, "the failure is the last call");
         thread.join().unwrap();
@@ -97,10 +97,10 @@ fn loom_pending_successes_are_recorded_once() {
         let (window, span) = count_window(9);
         let other = Arc::clone(&window);
         let thread = thread::spawn(move || {
-            other.record_success(&span, || 7, 0);
+            other.record_success(&span, 7, 0);
             other.record_failure(&span, 7, 0, false);
         });
-        window.record_success(&span, || 7, 0);
+        window.record_success(&span, 7, 0);
         let Counts { calls, failures, .. } = window.counts_at(&span, 7, 0);
         assert!(calls > 0 && calls <= 3 && failures <= 1, "{failures} failures of {calls}");
         window.record_failure(&span, 7, 0, false);
@@ -121,7 +121,7 @@ fn loom_success_seen_by_failure_has_its_time() {
             let last = other.last_success_at(&span, 7, 0);
             assert!(other.counts(seen).calls == 1 || last == Some(7), "{last:?}");
         });
-        window.record_success(&span, || 7, 0);
+        window.record_success(&span, 7, 0);
         reader.join().unwrap();
         assert_eq!(window.last_success_at(&span, 7, 0), Some(7));
     });
@@ -133,11 +133,11 @@ fn loom_success_of_earlier_epoch_is_not_counted() {
         let (window, span) = count_window(9);
         let other = Arc::clone(&window);
         let thread = thread::spawn(move || {
-            other.record_success(&span, || 7, 2);
+            other.record_success(&span, 7, 2);
             other.record_failure(&span, 7, 2, false);
         });
         // On the main thread, whose steps loom explores first.
-        window.record_success(&span, || 7, 1);
+        window.record_success(&span, 7, 1);
         thread.join().unwrap();
         let Counts { calls, failures, .. } = window.counts_at(&span, 7, 2);
         assert_eq!((calls, failures), (2, 1));

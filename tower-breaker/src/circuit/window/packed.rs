@@ -34,20 +34,21 @@ impl PackedCells {
     /// A thread whose sum contains the call also sees what the caller did before.
     #[inline]
     pub(crate) fn add(&self, tag: u64, failed: bool) -> bool {
+        self.try_add(tag, failed) || add_slowly(self.cell(tag), tag as u32, failed)
+    }
+
+    /// Adds a call as [`add`](Self::add) does, in the usual case: the cell belongs to the bucket
+    /// and is not full, and no other thread adds. Otherwise, returns `false`.
+    #[inline]
+    pub(crate) fn try_add(&self, tag: u64, failed: bool) -> bool {
         let cell = self.cell(tag);
-        // The usual case: the cell belongs to the bucket and is not full. If the cell is full, its
-        // calls overflow into the tag, and the comparison below fails. The failures never overflow
-        // alone, because a cell never holds more failures than calls.
+        // If the cell is full, its calls overflow into the tag, and the comparison below fails. The
+        // failures never overflow alone, because a cell never holds more failures than calls.
         let word = cell.load(Ordering::Relaxed);
         let sum = word.wrapping_add(pack(0, 1, failed.into()));
-        if (sum >> (2 * COUNT_BITS)) as u32 == tag as u32 & TAG {
-            // Release: a thread that sees this call also sees what was added to other rings before.
-            let exchanged = cell.compare_exchange_weak(word, sum, Ordering::Release, Ordering::Relaxed);
-            if exchanged.is_ok() {
-                return true;
-            }
-        }
-        add_slowly(cell, tag as u32, failed)
+        // Release: a thread that sees this call also sees what was added to other rings before.
+        (sum >> (2 * COUNT_BITS)) as u32 == tag as u32 & TAG
+            && cell.compare_exchange_weak(word, sum, Ordering::Release, Ordering::Relaxed).is_ok()
     }
 
     /// Empties the cell of the bucket `tag` if the cell is full. Returns the bucket to which the
@@ -105,7 +106,7 @@ impl PackedCells {
     }
 }
 
-/// Adds a call in the cases that `add` leaves out: the first call of a bucket, a concurrent
+/// Adds a call in the cases that `try_add` leaves out: the first call of a bucket, a concurrent
 /// addition, and a full cell. Returns `false` if the cell is full.
 #[cold]
 #[inline(never)]

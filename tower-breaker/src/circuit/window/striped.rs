@@ -179,6 +179,11 @@ impl Window for StripedWindow {
     }
 
     #[inline]
+    fn try_add_success(&self, tag: u64) -> bool {
+        self.successes.try_add(tag, 1)
+    }
+
+    #[inline]
     fn add_failure(&self, tag: u64) {
         match self.own_part() {
             Some(part) => part.failures.add_exclusive(tag, 1),

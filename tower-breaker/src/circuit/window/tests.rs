@@ -15,7 +15,7 @@ fn record(window: &StripedWindow, span: &WindowSpan, clock: Clock, epoch: u32, f
     if failed {
         window.record_failure(span, clock.now(), epoch, false);
     } else {
-        window.record_success(span, || clock.now(), epoch);
+        window.record_success(span, clock.now(), epoch);
     }
 }
 
@@ -223,7 +223,7 @@ proptest! {
                 match step {
                     Step::Successes(number) => {
                         threads.run(thread, move || {
-                            (0..number).for_each(|_| window.record_success(&span, || now, epoch));
+                            (0..number).for_each(|_| window.record_success(&span, now, epoch));
                         });
                         naive.extend((0..number).map(|_| (false, false)));
                     }
@@ -260,11 +260,11 @@ proptest! {
 #[test]
 fn cleared_count_window_discards_pending_successes() {
     let (window, span) = (window(), WindowSpan::of(WindowShape::Count(10), StripedWindow::PARTS));
-    (0..3).for_each(|_| window.record_success(&span, || 7, 0));
+    (0..3).for_each(|_| window.record_success(&span, 7, 0));
     assert_eq!(window.counts_at(&span, 7, 0), counts(3, 0));
     window.clear_count_window();
     assert_eq!(window.counts_at(&span, 7, 0), Counts::default());
-    window.record_success(&span, || 8, 0);
+    window.record_success(&span, 8, 0);
     window.record_failure(&span, 8, 0, false);
     assert_eq!(window.counts_at(&span, 8, 0), counts(2, 1));
 }
@@ -275,7 +275,7 @@ fn late_success_of_earlier_epoch_keeps_pending_successes() {
         let window = StripedWindow::new(StripedCounter::with_stripes(slots), 0);
         let span = WindowSpan::of(WindowShape::Count(10), StripedWindow::PARTS);
         for epoch in [LAST_EPOCH, LAST_EPOCH, 0, 0, LAST_EPOCH] {
-            window.record_success(&span, || 7, epoch);
+            window.record_success(&span, 7, epoch);
         }
         window.record_failure(&span, 7, 0, false);
         assert_eq!(window.counts_at(&span, 7, 0), counts(3, 1), "{slots} parts with an owner");
@@ -285,7 +285,7 @@ fn late_success_of_earlier_epoch_keeps_pending_successes() {
 #[test]
 fn successes_alone_are_counted_up_to_the_size() {
     let (window, span) = (window(), WindowSpan::of(WindowShape::Count(10), StripedWindow::PARTS));
-    (0..5_000).for_each(|_| window.record_success(&span, || 7, 0));
+    (0..5_000).for_each(|_| window.record_success(&span, 7, 0));
     assert_eq!(window.counts_at(&span, 7, 0), counts(10, 0));
     assert_eq!(window.last_success_at(&span, 9, 0), Some(7));
 }

@@ -110,6 +110,11 @@ impl<K> Window for KeyedStore<K> {
         self.add(tag, false);
     }
 
+    #[inline]
+    fn try_add_success(&self, tag: u64) -> bool {
+        self.calls.try_add(tag, false)
+    }
+
     fn add_failure(&self, tag: u64) {
         self.add(tag, true);
     }
