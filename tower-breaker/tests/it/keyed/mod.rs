@@ -373,9 +373,11 @@ fn keyed_config_rejects_max_keys_out_of_range_and_count_window() {
 
 #[test]
 fn default_max_keys_is_ten_thousand() {
-    let layer: ByNumber = KeyedBreakerLayer::new(KeyedConfig::default(), |request| request.0);
+    // A circuit that has just failed is kept. The clock stands still, so all have just failed.
+    let each = BreakerConfig::builder().clock(Clock::manual().0).build().unwrap();
+    let config = KeyedConfig::builder(each).build().unwrap();
+    let layer: ByNumber = KeyedBreakerLayer::new(config, |request| request.0);
     let mut service = layer.layer(service_fn(respond));
-    // A circuit that has just failed is kept.
     (0..10_010).for_each(|key| drop(call_once(&mut service, (key, true)).unwrap_err()));
     assert_eq!((layer.circuits().len(), layer.circuits().overflowed()), (10_000, 10));
 }
