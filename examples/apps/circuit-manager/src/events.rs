@@ -48,6 +48,9 @@ const MAX_UNSENT_BYTES: usize = 64 * 1024;
 /// How long a client has time to send its token.
 const TOKEN_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long a client may take to confirm that its WebSocket is closed.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// After this number of pings without an answer, the connection is closed.
 const UNANSWERED_PINGS: u32 = 2;
 
@@ -273,7 +276,7 @@ pub(crate) async fn websocket(
     let admission = if has_token {
         Admission::User(events.subscribe()?)
     } else {
-        Admission::Waiting(place(&events.waiting, MAX_WAITING)?)
+        Admission::Waiting { _place: place(&events.waiting, MAX_WAITING)? }
     };
     let client = Client { users: state.users().clone(), events };
     let upgrade = upgrade
@@ -293,7 +296,7 @@ struct Client {
 /// Whether a client has sent a token.
 enum Admission {
     User(Subscription),
-    Waiting(OwnedSemaphorePermit),
+    Waiting { _place: OwnedSemaphorePermit },
 }
 
 /// Why the server closes a WebSocket: the code and the text that the client receives.
@@ -306,24 +309,24 @@ const TOO_MANY: Closed = Closed(close_code::AGAIN, "too many clients are connect
 const STOPPING: Closed = Closed(close_code::AWAY, "the server stops");
 
 impl Client {
-    async fn run(self, mut socket: WebSocket, admission: Admission) {
-        let closed = match self.admit(&mut socket, admission).await {
-            Ok(subscription) => self.serve(&mut socket, subscription).await,
-            Err(closed) => Some(closed),
-        };
+    /// Serves the client until the connection ends. The admission is kept until then, because a
+    /// server that stops waits for it.
+    async fn run(self, mut socket: WebSocket, mut admission: Admission) {
         // `None`: the connection has ended, or the client reads nothing.
-        if let Some(Closed(code, reason)) = closed {
+        if let Some(Closed(code, reason)) = self.serve(&mut socket, &mut admission).await {
             let close = Message::Close(Some(CloseFrame { code, reason: reason.into() }));
-            let _ = timeout(self.events.ping, socket.send(close)).await;
+            let sent = timeout(self.events.ping, socket.send(close)).await;
+            if matches!(sent, Ok(Ok(()))) {
+                // Data that arrives after the end of the connection would reset it, and the client
+                // might not see why it was closed.
+                let answered = async { while let Some(Ok(_)) = socket.recv().await {} };
+                let _ = timeout(CLOSE_TIMEOUT, answered).await;
+            }
         }
     }
 
     /// Returns the events of a user. They begin after the client has sent its token.
-    async fn admit(&self, socket: &mut WebSocket, admission: Admission) -> Result<Subscription, Closed> {
-        let _waiting = match admission {
-            Admission::User(subscription) => return Ok(subscription),
-            Admission::Waiting(place) => place,
-        };
+    async fn admit(&self, socket: &mut WebSocket) -> Result<Subscription, Closed> {
         match self.events.stopping.run_until_cancelled(self.receives_token(socket)).await {
             None => Err(STOPPING),
             Some(false) => Err(NO_TOKEN),
@@ -331,7 +334,15 @@ impl Client {
         }
     }
 
-    async fn serve(&self, socket: &mut WebSocket, mut subscription: Subscription) -> Option<Closed> {
+    /// Sends the events. Returns why the server closes the connection.
+    async fn serve(&self, socket: &mut WebSocket, admission: &mut Admission) -> Option<Closed> {
+        if let Admission::Waiting { .. } = admission {
+            match self.admit(socket).await {
+                Ok(subscription) => *admission = Admission::User(subscription),
+                Err(closed) => return Some(closed),
+            }
+        }
+        let Admission::User(subscription) = admission else { return None };
         let Events { ping, stopping, .. } = &self.events;
         let mut pings = interval(*ping);
         pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -359,8 +370,11 @@ impl Client {
             };
             // A client that reads nothing holds up only itself. It also answers no ping.
             let limit = *ping * UNANSWERED_PINGS;
-            let sent = timeout(limit, stopping.run_until_cancelled(socket.send(message))).await;
-            sent.ok()??.ok()?;
+            match timeout(limit, stopping.run_until_cancelled(socket.send(message))).await {
+                Ok(Some(Ok(()))) => {}
+                Ok(None) => return Some(STOPPING),
+                Ok(Some(Err(_))) | Err(_) => return None,
+            }
         }
     }
 

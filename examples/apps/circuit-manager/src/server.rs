@@ -14,7 +14,7 @@ use axum::{Json, Router};
 use http::{HeaderMap, StatusCode};
 use serde::Serialize;
 use tokio::net::{TcpListener, TcpSocket};
-use tokio::time::timeout;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tower_breaker::ConfigError;
 use tower_breaker_admin::Admin;
@@ -226,16 +226,24 @@ pub async fn serve(listener: TcpListener, router: Router, state: AppState) -> io
     });
     let stopping = &state.0.stopping;
     let server = axum::serve(listener, router).with_graceful_shutdown(stopping.clone().cancelled_owned());
-    let mut server = tokio::spawn(server.into_future());
-    tokio::select! {
-        result = &mut server => return result.map_err(io::Error::other)?,
-        () = stopping.cancelled() => {}
-    }
-    // axum does not wait for WebSockets.
-    let ended = async { tokio::join!(server, state.events().left()).0 };
-    let Ok(result) = timeout(STOP_TIMEOUT, ended).await else {
-        tracing::warn!("requests did not end within {STOP_TIMEOUT:?}; they were cut off");
-        return Ok(());
+    let server = tokio::spawn(server.into_future());
+    let ended = async {
+        let result = server.await;
+        // axum does not wait for WebSockets, which end when the server stops.
+        if stopping.is_cancelled() {
+            state.events().left().await;
+        }
+        result
     };
-    result.map_err(io::Error::other)?
+    let cut_off = async {
+        stopping.cancelled().await;
+        sleep(STOP_TIMEOUT).await;
+    };
+    tokio::select! {
+        result = ended => result.map_err(io::Error::other)?,
+        () = cut_off => {
+            tracing::warn!("requests did not end within {STOP_TIMEOUT:?}; they were cut off");
+            Ok(())
+        }
+    }
 }
