@@ -373,7 +373,7 @@ fn keyed_config_rejects_max_keys_out_of_range_and_count_window() {
 
 #[test]
 fn default_max_keys_is_ten_thousand() {
-    // A circuit that has just failed is kept. The clock stands still, so all have just failed.
+    // A circuit with a recent failure is kept. The clock stands still, so every failure is recent.
     let each = BreakerConfig::builder().clock(Clock::manual().0).build().unwrap();
     let config = KeyedConfig::builder(each).build().unwrap();
     let layer: ByNumber = KeyedBreakerLayer::new(config, |request| request.0);
